@@ -3,10 +3,20 @@
 //!
 //! This crate owns no socket, thread or clock: it takes bytes and gives values.
 
+pub mod aac;
+pub mod av1;
+mod bits;
+mod error;
 mod frame;
+pub mod h264;
+pub mod h265;
+pub mod nal;
+pub mod opus;
+mod record;
 mod time;
 mod track;
 
+pub use error::MediaError;
 pub use frame::{Frame, Kind};
 pub use time::Timestamp;
 pub use track::{AudioFormat, Codec, RtmpFraming, Track, VideoFormat};

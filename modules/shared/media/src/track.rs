@@ -2,7 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::Kind;
+use crate::aac::AudioConfig;
+use crate::av1::Av1Config;
+use crate::h264::AvcConfig;
+use crate::h265::HevcConfig;
+use crate::opus::{self, OpusHead};
+use crate::{Kind, MediaError};
 
 /// A coding format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,8 +101,116 @@ pub struct Track {
 }
 
 impl Track {
+    /// An H.264 track from its `avcC`. Width and height stay 0 where the SPS is missing or can't be
+    /// understood.
+    ///
+    /// # Errors
+    ///
+    /// The record is malformed.
+    pub fn h264(avcc: Bytes) -> Result<Self, MediaError> {
+        let config = AvcConfig::parse(avcc.clone())?;
+        let video = config.first_sps().map_or_else(VideoFormat::default, |sps| VideoFormat {
+            width: sps.width,
+            height: sps.height,
+            fps: sps.fps,
+        });
+        Ok(Self { video, ..Self::new(Codec::H264, avcc, config.codec_string()) })
+    }
+
+    /// An H.265 track from its `hvcC`. Width and height stay 0 where the SPS is missing or can't be
+    /// understood.
+    ///
+    /// # Errors
+    ///
+    /// The record is malformed.
+    pub fn h265(hvcc: Bytes) -> Result<Self, MediaError> {
+        let config = HevcConfig::parse(hvcc.clone())?;
+        let video = config.first_sps().map_or_else(VideoFormat::default, |sps| VideoFormat {
+            width: sps.width,
+            height: sps.height,
+            fps: sps.fps.or_else(|| config.first_vps()?.fps),
+        });
+        Ok(Self { video, ..Self::new(Codec::H265, hvcc, config.codec_string()) })
+    }
+
+    /// An AV1 track from its `av1C`.
+    ///
+    /// # Errors
+    ///
+    /// The record is malformed.
+    pub fn av1(av1c: Bytes) -> Result<Self, MediaError> {
+        let config = Av1Config::parse(av1c.clone())?;
+        let (width, height) = config.size.unwrap_or_default();
+        let video = VideoFormat { width, height, fps: None };
+        Ok(Self { video, ..Self::new(Codec::Av1, av1c, config.codec_string()) })
+    }
+
+    /// An AAC track from its AudioSpecificConfig.
+    ///
+    /// # Errors
+    ///
+    /// The config ends before rate and channels are known.
+    pub fn aac(audio_specific_config: Bytes) -> Result<Self, MediaError> {
+        let config = AudioConfig::parse(&audio_specific_config)?;
+        let audio = AudioFormat { sample_rate: config.output_rate(), channels: config.output_channels() };
+        Ok(Self { audio, ..Self::new(Codec::Aac, audio_specific_config, config.codec_string()) })
+    }
+
+    /// An Opus track from its `OpusHead` (RFC 7845 §5.1), if it has one.
+    ///
+    /// # Errors
+    ///
+    /// The header is malformed.
+    pub fn opus(head: Option<Bytes>) -> Result<Self, MediaError> {
+        let config = head.clone().unwrap_or_default();
+        let channels = head.map(OpusHead::parse).transpose()?.map_or(0, |head| head.channels.into());
+        let audio = AudioFormat { sample_rate: opus::SAMPLE_RATE, channels };
+        Ok(Self { audio, ..Self::new(Codec::Opus, config, "opus".into()) })
+    }
+
+    /// A track of a codec that is carried untouched: nothing is known of it but its name.
+    pub fn other(codec: Codec) -> Self {
+        let codec_string = match codec {
+            Codec::H264 => "avc1",
+            Codec::H265 => "hvc1",
+            Codec::Av1 => "av01",
+            Codec::Vp8 => "vp8",
+            Codec::Vp9 => "vp9",
+            Codec::Aac => "mp4a.40",
+            Codec::Opus => "opus",
+            Codec::Flac => "flac",
+            Codec::Ac3 => "ac-3",
+            Codec::Eac3 => "ec-3",
+            Codec::Mp3 => "mp4a.40.34",
+            Codec::PcmA => "alaw",
+            Codec::PcmU => "ulaw",
+        };
+        Self::new(codec, Bytes::new(), codec_string.into())
+    }
+
+    fn new(codec: Codec, config: Bytes, codec_string: String) -> Self {
+        Self {
+            codec,
+            config,
+            codec_string,
+            video: VideoFormat::default(),
+            audio: AudioFormat::default(),
+            framing: RtmpFraming::default(),
+        }
+    }
+
     /// Whether pictures or sound.
     pub const fn kind(&self) -> Kind {
         self.codec.kind()
+    }
+
+    /// Bytes of length before each NAL unit of an H.264 or H.265 frame; 4 for other codecs.
+    pub fn length_size(&self) -> u8 {
+        let at = match self.codec {
+            Codec::H264 => 4,
+            Codec::H265 => 21,
+            _ => return 4,
+        };
+        self.config.get(at).map_or(4, |byte| (byte & 3) + 1)
     }
 }
