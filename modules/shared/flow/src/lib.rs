@@ -1,1 +1,13 @@
-//! Placeholder.
+//! How streams move: flow configuration, the supervisor, the stream that an input writes and outputs read,
+//! and the sockets.
+//!
+//! A service is a table of the endpoints it supports: see [`Flows`].
+
+pub mod config;
+mod endpoint;
+pub mod file;
+mod net;
+pub mod rtmp;
+pub mod stream;
+
+pub use endpoint::{InputContext, Module, OutputContext};

@@ -1,0 +1,238 @@
+//! What an endpoint says of itself, and what it counts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use av_media::Kind;
+use tokio::sync::watch;
+
+use super::latency::Latency;
+
+/// Longest `error` text of the contract, in bytes.
+const MAX_ERROR_BYTES: usize = 512;
+
+/// Ticks whenever something that is reported may have changed.
+#[derive(Clone, Debug)]
+pub struct Changes(watch::Sender<u64>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Changes {
+    /// Something changed.
+    pub fn tick(&self) {
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// For whoever reports.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// State of an input or output, as reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing to do yet: no publisher, no media.
+    Waiting,
+    /// It works; the word reported is the endpoint's own (`receiving`, `serving`, `pushing`, ...).
+    Running,
+    /// Something is wrong and will be tried again.
+    Retrying,
+    /// Something is wrong that only a change of configuration or file can mend.
+    Failed,
+}
+
+/// State and reason of one endpoint.
+#[derive(Debug)]
+pub struct Status {
+    current: Mutex<Current>,
+    changes: Changes,
+}
+
+/// A moment's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Current {
+    /// The state.
+    pub state: State,
+    /// One sentence where something is wrong or is being waited for.
+    pub error: Option<String>,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+impl Status {
+    /// Waiting.
+    pub fn new(changes: Changes) -> Self {
+        Self { current: Mutex::new(Current { state: State::Waiting, error: None, since: SystemTime::now() }), changes }
+    }
+
+    /// Sets state and reason. Says nothing when both are as they were. Returns whether the state changed.
+    pub fn set(&self, state: State, error: Option<String>) -> bool {
+        let error = error.map(|text| shorten(text, MAX_ERROR_BYTES));
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.state == state && current.error == error {
+            return false;
+        }
+        let changed = current.state != state;
+        if changed {
+            current.since = SystemTime::now();
+        }
+        current.state = state;
+        current.error = error;
+        drop(current);
+        self.changes.tick();
+        changed
+    }
+
+    /// The state of this moment.
+    pub fn get(&self) -> Current {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whoever waits for changes is told of one that is not in here (a codec, a client).
+    pub fn touch(&self) {
+        self.changes.tick();
+    }
+}
+
+/// Cuts a text at a character border.
+fn shorten(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let mut end = max.saturating_sub(3);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+/// A number for pictures and one for sound.
+#[derive(Debug, Default)]
+pub struct PerKind([AtomicU64; 2]);
+
+impl PerKind {
+    /// Adds to one of them.
+    pub fn add(&self, kind: Kind, count: u64) {
+        self.cell(kind).fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Reads one of them.
+    pub fn get(&self, kind: Kind) -> u64 {
+        self.cell(kind).load(Ordering::Relaxed)
+    }
+
+    /// Both together.
+    pub fn sum(&self) -> u64 {
+        self.get(Kind::Video) + self.get(Kind::Audio)
+    }
+
+    fn cell(&self, kind: Kind) -> &AtomicU64 {
+        let [video, audio] = &self.0;
+        match kind {
+            Kind::Video => video,
+            Kind::Audio => audio,
+        }
+    }
+}
+
+/// An input: state and counters.
+#[derive(Debug)]
+pub struct InputStatus {
+    /// State and reason.
+    pub status: Status,
+    /// Media bytes.
+    pub bytes: PerKind,
+    /// Frames.
+    pub frames: PerKind,
+    /// Frames that came and were of no use: before the first sync frame, of a kind that is filtered out.
+    pub dropped: PerKind,
+    /// Publishers or sessions after the first.
+    pub reconnects: AtomicU64,
+    /// Bits per second over the last second or so.
+    pub bitrate: AtomicU64,
+    /// A track that has been silent for the idle time-out.
+    pub stalled: [AtomicBool; 2],
+}
+
+impl InputStatus {
+    /// Waiting, all counters zero.
+    pub fn new(changes: Changes) -> Arc<Self> {
+        Arc::new(Self {
+            status: Status::new(changes),
+            bytes: PerKind::default(),
+            frames: PerKind::default(),
+            dropped: PerKind::default(),
+            reconnects: AtomicU64::new(0),
+            bitrate: AtomicU64::new(0),
+            stalled: Default::default(),
+        })
+    }
+}
+
+/// An output: state and counters.
+#[derive(Debug)]
+pub struct OutputStatus {
+    /// State and reason.
+    pub status: Status,
+    /// Bytes handed to the network, protocol headers included.
+    pub bytes: AtomicU64,
+    /// Frames sent, once per client.
+    pub frames: PerKind,
+    /// Frames that a slow client or target did not get.
+    pub dropped: PerKind,
+    /// Clients connected now.
+    pub clients: AtomicUsize,
+    /// Bits per second over the last second or so.
+    pub bitrate: AtomicU64,
+    /// Delay inside the module, from the frame's last byte in to the write that sent it.
+    pub latency: Latency,
+}
+
+impl OutputStatus {
+    /// Waiting, all counters zero.
+    pub fn new(changes: Changes) -> Arc<Self> {
+        Arc::new(Self {
+            status: Status::new(changes),
+            bytes: AtomicU64::new(0),
+            frames: PerKind::default(),
+            dropped: PerKind::default(),
+            clients: AtomicUsize::new(0),
+            bitrate: AtomicU64::new(0),
+            latency: Latency::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_text_is_cut_at_a_character_border() {
+        let status = Status::new(Changes::default());
+        status.set(State::Failed, Some("ü".repeat(400)));
+        let error = status.get().error.unwrap();
+        assert!(error.len() <= MAX_ERROR_BYTES && error.ends_with("..."), "{}", error.len());
+    }
+
+    #[test]
+    fn only_a_difference_is_a_change() {
+        let changes = Changes::default();
+        let mut seen = changes.subscribe();
+        let status = Status::new(changes);
+        assert!(!status.set(State::Waiting, None));
+        assert!(!seen.has_changed().unwrap());
+        assert!(status.set(State::Running, None));
+        assert!(seen.has_changed().unwrap());
+        seen.mark_unchanged();
+        assert!(!status.set(State::Running, None));
+        assert!(!seen.has_changed().unwrap());
+    }
+}

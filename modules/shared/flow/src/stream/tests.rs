@@ -1,0 +1,257 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use av_media::{AudioFormat, Codec, Frame, Kind, RtmpFraming, Timestamp, Track, VideoFormat};
+use bytes::Bytes;
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        content: Content::AudioVideo,
+        track_wait: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(10),
+        hold: true,
+        hold_for: None,
+    }
+}
+
+fn stream(settings: Settings) -> Stream {
+    Stream::new(settings, InputStatus::new(Changes::default()))
+}
+
+fn track(codec: Codec, config: &'static [u8]) -> Track {
+    Track {
+        codec,
+        config: Bytes::from_static(config),
+        codec_string: String::new(),
+        video: VideoFormat::default(),
+        audio: AudioFormat::default(),
+        framing: RtmpFraming::Classic,
+    }
+}
+
+fn frame(kind: Kind, millis: i64, is_sync: bool) -> Frame {
+    let time = Timestamp::from_millis(millis);
+    Frame { kind, dts: time, pts: time, is_sync, data: Bytes::from(millis.to_be_bytes().to_vec()) }
+}
+
+fn idr(millis: i64) -> Frame {
+    frame(Kind::Video, millis, true)
+}
+
+fn delta(millis: i64) -> Frame {
+    frame(Kind::Video, millis, false)
+}
+
+fn sound(millis: i64) -> Frame {
+    frame(Kind::Audio, millis, true)
+}
+
+/// A publisher that has announced both tracks.
+fn publish(stream: &Stream, now: Instant) -> Publisher {
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.track(track(Codec::H264, b"v"), now).unwrap();
+    publisher.track(track(Codec::Aac, b"a"), now).unwrap();
+    publisher
+}
+
+/// What a reader can take without waiting, in short.
+async fn received(reader: &mut Reader) -> Vec<String> {
+    let mut out = Vec::new();
+    while tokio::time::timeout(Duration::from_millis(20), reader.recv(&mut out)).await.is_ok() {}
+    out.iter().map(|entry| short(&entry.item)).collect()
+}
+
+fn short(item: &Item) -> String {
+    match item {
+        Item::Tracks(tracks) => {
+            let name = |track: &Arc<Track>| String::from_utf8_lossy(&track.config).into_owned();
+            format!("tracks {}", tracks.iter().map(name).collect::<Vec<_>>().join("+"))
+        }
+        Item::Frame(frame) => {
+            let letter = match (frame.kind, frame.is_sync) {
+                (Kind::Audio, _) => 'a',
+                (_, true) => 'I',
+                (_, false) => 'p',
+            };
+            format!("{letter}{}", frame.dts.millis())
+        }
+        Item::Data { millis, .. } => format!("data {millis}"),
+        Item::Gap => "gap".into(),
+        Item::Lost { frames } => format!("lost {frames}"),
+        Item::Ended => "ended".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_joins_mid_gop_starts_at_the_last_sync_frame() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    for frame in [idr(0), delta(40), idr(80), sound(90), delta(120)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    let mut reader = stream.reader(Content::AudioVideo);
+    publisher.frame(delta(160), now).unwrap();
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I80", "a90", "p120", "p160"]);
+}
+
+#[tokio::test]
+async fn pictures_before_the_first_sync_frame_are_dropped_and_counted() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    let mut reader = stream.reader(Content::AudioVideo);
+    for frame in [delta(0), delta(40), idr(80), delta(120)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I80", "p120"]);
+    assert_eq!(stream.input().dropped.get(Kind::Video), 2);
+}
+
+#[tokio::test]
+async fn readers_wait_for_the_second_track_and_then_go_on_without_it() {
+    let wait = Duration::from_millis(200);
+    let (stream, now) = (stream(Settings { track_wait: wait, ..settings() }), Instant::now());
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.track(track(Codec::H264, b"v"), now).unwrap();
+    publisher.frame(idr(0), now).unwrap();
+    let mut reader = stream.reader(Content::AudioVideo);
+    assert!(received(&mut reader).await.is_empty());
+    // Nothing more is written: the reader's own wait ends.
+    let mut out = Vec::new();
+    reader.recv(&mut out).await;
+    assert!(now.elapsed() >= wait);
+    assert_eq!(out.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["tracks v", "I0"]);
+    // A later track counts as a change.
+    publisher.track(track(Codec::Aac, b"a"), Instant::now()).unwrap();
+    publisher.frame(sound(50), Instant::now()).unwrap();
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "a50"]);
+}
+
+#[tokio::test]
+async fn readers_stay_when_the_publisher_returns_and_time_goes_on() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut first = publish(&stream, now);
+    first.frame(idr(5000), now).unwrap();
+    drop(first);
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I5000"]);
+    // Nobody starts at a picture of a publisher that is gone.
+    assert!(received(&mut stream.reader(Content::AudioVideo)).await.is_empty());
+    let later = now + Duration::from_secs(2);
+    let mut second = publish(&stream, later);
+    for frame in [delta(0), idr(40), sound(45)] {
+        second.frame(frame, later).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["gap", "I7000", "a7005"]);
+}
+
+#[tokio::test]
+async fn with_close_readers_are_told_the_end_and_may_begin_again() {
+    let (stream, now) = (stream(Settings { hold: false, ..settings() }), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    drop(publisher);
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0", "ended"]);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I40"]);
+}
+
+#[tokio::test]
+async fn hold_ends_after_its_time() {
+    let hold_for = Some(Duration::from_secs(5));
+    let (stream, now) = (stream(Settings { hold_for, ..settings() }), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    drop(publisher);
+    stream.tick(Instant::now() + Duration::from_secs(4));
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0"]);
+    stream.tick(Instant::now() + Duration::from_secs(6));
+    assert_eq!(received(&mut reader).await, ["ended"]);
+}
+
+#[tokio::test]
+async fn a_publisher_that_takes_over_displaces_the_other() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let kick = Kick::default();
+    let mut first = stream.publisher(kick.clone());
+    first.track(track(Codec::H264, b"v"), now).unwrap();
+    let mut second = publish(&stream, now);
+    assert_eq!(kick.fired().await, KickReason::TakenOver);
+    assert_eq!(first.frame(idr(0), now), Err(Displaced));
+    drop(first);
+    second.frame(idr(0), now).unwrap();
+    assert!(stream.has_publisher());
+}
+
+#[tokio::test]
+async fn content_filters_frames_and_tracks() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut sound_only = stream.reader(Content::AudioOnly);
+    let mut publisher = publish(&stream, now);
+    for frame in [idr(0), sound(10), delta(40)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut sound_only).await, ["tracks a", "a10"]);
+}
+
+#[tokio::test]
+async fn a_reader_that_falls_off_goes_on_at_a_sync_frame_and_is_told() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    let mut reader = stream.reader(Content::AudioVideo);
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0"]);
+    for i in 1..400 {
+        let at = now + Duration::from_millis(i * 40);
+        let millis = i as i64 * 40;
+        publisher.frame(if i % 50 == 0 { idr(millis) } else { delta(millis) }, at).unwrap();
+    }
+    let got = received(&mut reader).await;
+    assert!(got[0].starts_with("lost "), "{got:?}");
+    assert_eq!(got[1..3], ["tracks v+a", "I14000"]);
+    assert_eq!(got.last().unwrap(), "p15960");
+}
+
+#[tokio::test]
+async fn a_changed_video_configuration_waits_for_its_sync_frame() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    publisher.track(track(Codec::H264, b"w"), now).unwrap();
+    for frame in [delta(40), sound(50), idr(80)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0", "tracks w+a", "a50", "I80"]);
+    // The same configuration again is no change.
+    publisher.track(track(Codec::H264, b"w"), now).unwrap();
+    publisher.frame(delta(120), now).unwrap();
+    assert_eq!(received(&mut reader).await, ["p120"]);
+}
+
+#[tokio::test]
+async fn sound_flows_to_new_readers_while_video_is_silent_from_the_start() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    publisher.frame(sound(0), now).unwrap();
+    let later = now + Duration::from_secs(3);
+    publisher.frame(sound(3000), later).unwrap();
+    let mut reader = stream.reader(Content::AudioVideo);
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "a3000"]);
+}
+
+#[tokio::test]
+async fn a_silent_publisher_is_kicked_and_its_tracks_are_stalled() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let kick = Kick::default();
+    let mut publisher = stream.publisher(kick.clone());
+    publisher.track(track(Codec::H264, b"v"), now).unwrap();
+    publisher.frame(idr(0), now).unwrap();
+    stream.tick(now + Duration::from_secs(11));
+    assert_eq!(kick.fired().await, KickReason::Idle);
+    assert!(stream.input().stalled[0].load(std::sync::atomic::Ordering::Relaxed));
+}
