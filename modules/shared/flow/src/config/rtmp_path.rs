@@ -1,0 +1,97 @@
+//! RTMP has no paths: it has an application and a stream name, and clients split a URL between the two where they
+//! like. Here both are joined to one path and taken apart again.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use super::types::ConnectUrl;
+
+/// What a client asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RtmpPath {
+    /// Application + `/` + name without queries, outer and doubled slashes; percent-decoded once where that gives
+    /// text. Compare it with [`ListenUrl::path`](super::ListenUrl::path).
+    pub path: String,
+    /// The stream name's query, else the application's, without `?`. May hold a key.
+    pub query: Option<String>,
+}
+
+impl RtmpPath {
+    /// From `connect`'s `app` and the name of `publish` or `play`.
+    pub fn join(application: &str, name: &str) -> Self {
+        let (application, application_query) = split_query(application);
+        let (name, name_query) = split_query(name);
+        let segments = application.split('/').chain(name.split('/')).filter(|segment| !segment.is_empty());
+        let path = segments.map(decoded).collect::<Vec<_>>().join("/");
+        Self { path, query: name_query.or(application_query).map(str::to_owned) }
+    }
+
+    /// The first value of `parameter` in the query, percent-decoded.
+    pub fn parameter(&self, parameter: &str) -> Option<String> {
+        self.query.as_deref()?.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key == parameter).then(|| percent_decode_str(value).decode_utf8_lossy().into_owned())
+        })
+    }
+}
+
+/// Without the query's text.
+impl fmt::Debug for RtmpPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RtmpPath({:?})", self.path)
+    }
+}
+
+fn split_query(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('?') {
+        Some((before, query)) => (before, Some(query).filter(|query| !query.is_empty())),
+        None => (text, None),
+    }
+}
+
+/// Decoded where that gives a plain segment; as it came otherwise, so that nothing compares equal by accident.
+fn decoded(segment: &str) -> String {
+    match percent_decode_str(segment).decode_utf8() {
+        Ok(text) if !text.contains(|c: char| c.is_control() || c == '/' || c == '?') => text.into_owned(),
+        _ => segment.to_owned(),
+    }
+}
+
+/// How to ask another server for a stream.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RtmpTarget {
+    /// `app` of `connect`.
+    pub application: String,
+    /// The name to publish or play, with its query. May be a secret or hold one.
+    pub name: String,
+    /// `tcUrl` of `connect`: without user info and query.
+    pub tc_url: String,
+}
+
+/// Without the name.
+impl fmt::Debug for RtmpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RtmpTarget({})", self.tc_url)
+    }
+}
+
+impl RtmpTarget {
+    /// Takes a URL apart. With `stream_key` the whole path is the application; without, its last segment is the
+    /// name. The URL's query and `key` go behind the name.
+    pub fn new(url: &ConnectUrl, stream_key: Option<&str>, key: Option<&str>) -> Self {
+        let (application, mut name) = match (stream_key, url.path.rsplit_once('/')) {
+            (Some(stream_key), _) => (url.path.as_str(), stream_key.to_owned()),
+            (None, Some((application, name))) => (application, name.to_owned()),
+            (None, None) => ("", url.path.clone()),
+        };
+        let key = key.map(|key| format!("key={}", super::url::encoded_value(key)));
+        for part in url.query.iter().chain(&key) {
+            name.push(if name.contains('?') { '&' } else { '?' });
+            name.push_str(part);
+        }
+        let host = super::url::bracketed(&url.host);
+        let tc_url = format!("{}://{host}:{}/{application}", url.scheme, url.port);
+        Self { application: application.to_owned(), name, tc_url }
+    }
+}
