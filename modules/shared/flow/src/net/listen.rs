@@ -13,7 +13,7 @@ const BACKLOG: i32 = 1024;
 /// player pins all of that and is noticed late. The kernel counts twice this for its own bookkeeping.
 pub const SEND_BUFFER: usize = 128 * 1024;
 /// Backstop for peers that vanish without a word: bytes not acknowledged for so long end the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `accept` rests when the process or the kernel is out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 

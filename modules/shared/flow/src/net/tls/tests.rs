@@ -134,8 +134,8 @@ async fn replaced_certificate_files_are_used_without_cutting_open_connections() 
     let pinned = |pin| ClientTls { pin_sha256: Some(pin), ..ClientTls::default() };
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = listener.address().port();
-    let trust = pinned(old);
-    let (client, server) = tokio::join!(net().dial(NAME, port, Some(&trust)), async {
+    let (net, trust) = (net(), pinned(old));
+    let (client, server) = tokio::join!(net.dial(NAME, port, Some(&trust)), async {
         let (stream, _) = listener.accept().await;
         acceptor.accept(stream).await.unwrap()
     });
