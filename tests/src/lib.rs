@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What the end-to-end tests stand on: modules as processes, clients as processes, an RTMP peer that
+//! shares no code with the modules, and the comparison of what was played with what was published.
+//!
+//! Everything here is for tests: a surprise is a panic that says what was expected, and dropping a value
+//! ends the process behind it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod client;
+pub mod clip;
+pub mod edge;
+pub mod flv;
+pub mod http;
+pub mod metrics;
+pub mod module;
+pub mod nginx;
+pub mod port;
+pub mod program;
+pub mod recording;
+pub mod rtmp;
+pub mod tool;
+pub mod wait;

@@ -1,0 +1,26 @@
+//! End-to-end tests: the modules' binaries, driven through what they show to the outside, with real clients.
+//!
+//! `tests/run` builds the binaries and runs these; `cargo test -p av-tests --test e2e` does when they are
+//! built. Cases that take more than a minute run when `AV_LONG` is set (`tests/run --long`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::{Value, json};
+
+mod peers;
+mod publish_play;
+
+/// A desired document of these flows.
+fn twin(flows: Value) -> Value {
+    json!({ "schemaVersion": "1.0", "logLevel": "debug", "flows": flows })
+}
+
+/// The address `path` on 127.0.0.1.
+fn rtmp(port: u16, path: &str) -> String {
+    format!("rtmp://127.0.0.1:{port}/{path}")
+}
+
+/// Whether the long cases are wanted.
+#[allow(dead_code)]
+fn long() -> bool {
+    std::env::var_os("AV_LONG").is_some()
+}

@@ -1,0 +1,162 @@
+//! A real publisher, the splitter, real players: every frame, every time.
+
+use av_tests::client::{PlayWith, PublishWith};
+use av_tests::clip::Clip;
+use av_tests::module::Module;
+use av_tests::recording::{End, Kind, Times};
+use av_tests::rtmp::Player;
+use av_tests::{needs, port, tool};
+use serde_json::json;
+
+use crate::{rtmp, twin};
+
+use PlayWith::{Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump};
+
+/// Publishes `clip` through a splitter to all `players` at once, and to one of the tests' own.
+fn walk(clip: Clip, publisher: PublishWith, players: &[PlayWith]) {
+    let port = port::free();
+    let url = rtmp(port, "live/cam");
+    let splitter = Module::start(
+        "rtmp-splitter",
+        &twin(json!({ "cam": {
+            "input": { "listen": url, "onPublisherLoss": "close" },
+            "outputs": { "viewers": { "serve": url } },
+        } })),
+    );
+    let publication = publisher.start(clip, &url);
+    splitter.wait_receiving("cam");
+    let own = Player::start(&url);
+    let playing: Vec<_> = players.iter().map(|player| (*player, player.start(&url))).collect();
+
+    let published = publication.finish();
+    own.wait_end();
+    own.recording().must_be(&published, Times::Exact, End::Complete);
+    for (player, playback) in playing {
+        let played = playback.finish();
+        let found = match played.compare(&published, player.times(), End::Complete) {
+            Ok(found) => found,
+            Err(wrong) => panic!("{publisher:?} to {player:?}: {wrong}\n{}", splitter.log()),
+        };
+        assert!(found.video + found.audio >= 25, "{player:?} saw too little to tell: {found:?}");
+        for kind in [Kind::Video, Kind::Audio] {
+            assert_eq!(played.of(kind).is_empty(), published.of(kind).is_empty(), "{player:?}: {kind:?}");
+        }
+    }
+    assert_eq!(splitter.terminate().status.code(), Some(0));
+}
+
+#[test]
+fn plain_h264_from_ffmpeg() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Plain, PublishWith::Ffmpeg, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn plain_h264_from_ffmpeg_9() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Plain, PublishWith::Ffmpeg9, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn plain_h264_from_gstreamer() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Plain, PublishWith::Gst, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn a_pyramid_of_b_frames_from_ffmpeg() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Pyramid, PublishWith::Ffmpeg, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn a_pyramid_of_b_frames_from_ffmpeg_9() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Pyramid, PublishWith::Ffmpeg9, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn a_pyramid_of_b_frames_from_gstreamer() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump, Ffmpeg9);
+    walk(Clip::Pyramid, PublishWith::Gst, &[Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn sound_alone() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump);
+    walk(Clip::AudioOnly, PublishWith::Ffmpeg, &[Ffmpeg, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn pictures_alone() {
+    needs!(Ffmpeg, Ffprobe, Gst, Rtmpdump);
+    walk(Clip::VideoOnly, PublishWith::Ffmpeg, &[Ffmpeg, Ffprobe, Gst, Rtmpdump]);
+}
+
+#[test]
+fn h265_by_enhanced_rtmp() {
+    needs!(Ffmpeg9, Rtmpdump, Gst);
+    walk(Clip::H265, PublishWith::Ffmpeg9, &[Ffmpeg9, Rtmpdump, Gst]);
+}
+
+#[test]
+fn av1_and_opus_by_enhanced_rtmp() {
+    needs!(Ffmpeg9, Rtmpdump, Gst);
+    walk(Clip::Av1Opus, PublishWith::Ffmpeg9, &[Ffmpeg9, Rtmpdump, Gst]);
+}
+
+#[test]
+fn codecs_are_reported_as_they_are() {
+    needs!(Ffmpeg9);
+    for (clip, video, audio) in [
+        (Clip::Plain, "avc1.", "mp4a.40.2"),
+        (Clip::H265, "hvc1.", "mp4a.40.2"),
+        (Clip::Av1Opus, "av01.", "opus"),
+    ] {
+        let url = rtmp(port::free(), "live/cam");
+        let splitter = Module::start(
+            "rtmp-splitter",
+            &twin(
+                json!({ "cam": { "input": { "listen": url }, "outputs": { "viewers": { "serve": url } } } }),
+            ),
+        );
+        let _publication = PublishWith::Ffmpeg9.start(clip, &url);
+        let starts = |value: &serde_json::Value, prefix: &str| {
+            value.as_str().is_some_and(|codec| codec.to_ascii_lowercase().starts_with(prefix))
+        };
+        splitter.wait_status("/flows/cam/input/video/codec", |codec| starts(codec, video));
+        splitter.wait_status("/flows/cam/input/audio/codec", |codec| starts(codec, audio));
+        splitter.wait_value("/flows/cam/input/video/width", 320);
+        splitter.wait_value("/flows/cam/input/audio/sampleRate", 48000);
+    }
+}
+
+#[test]
+fn a_player_that_came_before_the_publisher_gets_the_stream_from_its_first_frame() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = Module::start(
+        "rtmp-splitter",
+        &twin(json!({ "cam": { "input": { "listen": url }, "outputs": { "viewers": { "serve": url } } } })),
+    );
+    let early = Player::start(&url);
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 1);
+    let published = PublishWith::Ffmpeg.start(Clip::Pyramid, &url).finish();
+    early.wait_last_of(&published);
+    let found = early.recording().must_be(&published, Times::Exact, End::Complete);
+    assert_eq!(found.head, 0);
+    assert_eq!(early.ended(), None, "onPublisherLoss is hold: the player stays");
+}
+
+#[test]
+fn the_test_card_tells_its_frame_numbers() {
+    needs!(Ffmpeg, Python);
+    let card = tool::test_card();
+    let read = tool::tests_dir().join("testcard/read.py");
+    let read = av_tests::program::Program::run(
+        tool::Tool::Python.command().arg(read).arg(card),
+        av_tests::wait::LONG,
+    );
+    let numbers: Vec<usize> = read.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(numbers, (0..240).collect::<Vec<_>>());
+}

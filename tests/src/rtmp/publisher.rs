@@ -1,0 +1,105 @@
+//! A publisher that sends given tags at given times.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::amf::Value;
+use super::{Address, Connection};
+use crate::flv::Tag;
+
+/// A connection that publishes.
+pub struct Publisher {
+    connection: Connection,
+    stream: u32,
+}
+
+/// The server said no.
+#[derive(Debug)]
+pub struct Refused {
+    /// `NetStream.Publish.BadName`, ...
+    pub code: String,
+    /// For people.
+    pub description: String,
+}
+
+impl Publisher {
+    /// Publishes to `url` (on loopback). The outer error is the network's, the inner one the server's no.
+    pub fn start(url: &str) -> io::Result<Result<Self, Refused>> {
+        let address = Address::parse(url);
+        let mut connection = Connection::open(address.port, None)?;
+        let answer = connection.connect(address.port, &address.app)?;
+        if let Some(refused) = Refused::of(&answer) {
+            return Ok(Err(refused));
+        }
+        let name = Value::text(address.name.as_str());
+        connection
+            .command(0, &[Value::text("releaseStream"), Value::Number(2.0), Value::Null, name.clone()])?;
+        connection.command(0, &[Value::text("FCPublish"), Value::Number(3.0), Value::Null, name.clone()])?;
+        let stream = connection.create_stream()?;
+        let live = Value::text("live");
+        connection.command(stream, &[Value::text("publish"), Value::Number(5.0), Value::Null, name, live])?;
+        let answer = connection.answer("onStatus", None)?;
+        if let Some(refused) = Refused::of(&answer) {
+            return Ok(Err(refused));
+        }
+        connection.set_chunk_size(4096)?;
+        Ok(Ok(Self { connection, stream }))
+    }
+
+    /// As [`start`](Self::start); panics when it does not come to publishing.
+    pub fn to(url: &str) -> Self {
+        match Self::start(url) {
+            Ok(Ok(publisher)) => publisher,
+            Ok(Err(refused)) => panic!("{url} refused: {refused:?}"),
+            Err(error) => panic!("{url}: {error}"),
+        }
+    }
+
+    /// The connection, for what is no media.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Sends one tag as it stands.
+    pub fn send(&mut self, tag: &Tag) -> io::Result<()> {
+        let csid = match tag.kind {
+            8 => 4,
+            9 => 6,
+            _ => 5,
+        };
+        self.connection.send(csid, tag.kind, self.stream, tag.timestamp, &tag.body)
+    }
+
+    /// Sends tags in real time, by their own timestamps.
+    pub fn play_out(&mut self, tags: &[Tag]) -> io::Result<()> {
+        let (start, Some(first)) = (Instant::now(), tags.iter().find(|tag| tag.kind != 18)) else {
+            return Ok(());
+        };
+        for tag in tags {
+            // The time may wrap on the way.
+            let ahead = if tag.kind == 18 { 0 } else { tag.timestamp.wrapping_sub(first.timestamp) };
+            let due = Duration::from_millis(ahead.into());
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            self.send(tag)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream as encoders do when told to stop.
+    pub fn finish(mut self) -> io::Result<()> {
+        let number = Value::Number(self.stream.into());
+        self.connection
+            .command(0, &[Value::text("FCUnpublish"), Value::Number(6.0), Value::Null, Value::text("")])?;
+        self.connection.command(0, &[Value::text("deleteStream"), Value::Number(7.0), Value::Null, number])
+    }
+}
+
+impl Refused {
+    fn of(answer: &[Value]) -> Option<Self> {
+        let info = answer.iter().rev().find(|value| value.get("code").is_some());
+        let text =
+            |key| info.and_then(|info| info.get(key)).and_then(Value::as_text).unwrap_or_default().to_owned();
+        let error = answer.first().and_then(Value::as_text) == Some("_error") || text("level") == "error";
+        error.then(|| Self { code: text("code"), description: text("description") })
+    }
+}
