@@ -1,8 +1,15 @@
 //! The client's side of one connection.
 
+mod dialogue;
+
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
-use crate::{Credentials, Egress, Limits, MediaItem, RtmpError};
+use crate::ingest::Ingest;
+use crate::link::Link;
+use crate::message::UserControl;
+use crate::{CHUNK_SIZE, Credentials, Egress, Limits, MediaItem, Role, RtmpError};
 
 /// What a client is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +46,23 @@ pub struct ClientConfig {
 #[derive(Debug)]
 pub struct ClientSession {
     config: ClientConfig,
+    link: Link,
+    state: State,
+    stream_id: u32,
+    ingest: Ingest,
+    events: VecDeque<ClientEvent>,
+}
+
+/// How far the dialogue is (RTMP 1.0 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Handshake,
+    Connecting,
+    CreatingStream,
+    Asking,
+    Established,
+    /// Refused, ended or finished: whatever comes is dropped.
+    Over,
 }
 
 /// What a session wants done.
@@ -80,39 +104,76 @@ pub enum ClientEvent {
 impl ClientSession {
     /// A connection on which nothing was sent yet.
     pub fn new(config: ClientConfig) -> Self {
-        Self { config }
+        let mut link = Link::client(&config.limits);
+        link.chunks.set_limits(config.limits.max_message_bytes, config.limits.max_unfinished_after);
+        Self {
+            config,
+            link,
+            state: State::Handshake,
+            stream_id: 0,
+            ingest: Ingest::default(),
+            events: VecDeque::new(),
+        }
     }
 
     /// Takes bytes as they arrived, split anywhere.
     ///
     /// # Errors
     ///
-    /// What the server did wrong; the session is of no use afterwards.
+    /// What the server did wrong. Nothing that comes later is read.
     pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), RtmpError> {
-        let _ = (bytes, &self.config);
+        if self.state == State::Over {
+            return Ok(());
+        }
+        let read = self.read(bytes);
+        if read.is_err() {
+            self.state = State::Over;
+        }
+        read
+    }
+
+    fn read(&mut self, mut input: &[u8]) -> Result<(), RtmpError> {
+        if !self.link.shake_hands(&mut input)? {
+            return Ok(());
+        }
+        if self.state == State::Handshake {
+            self.connect();
+        }
+        while let Some(raw) = self.link.next(&mut input)? {
+            self.message(&raw)?;
+        }
+        self.link.acknowledge();
         Ok(())
     }
 
     /// How many bytes of the connection's input are dealt with; after an error, where it was found.
-    pub fn position(&self) -> u64 {
-        0
+    pub const fn position(&self) -> u64 {
+        self.link.position()
     }
 
-    /// The next thing to do, in order.
+    /// The next thing to do. Bytes come before events.
     pub fn poll(&mut self) -> Option<ClientOutput> {
-        None
+        let send = self.link.take_out().map(ClientOutput::Send);
+        send.or_else(|| self.events.pop_front().map(ClientOutput::Event))
     }
 
-    /// How to write media, once `Established`.
-    pub fn egress(&self) -> Egress {
-        Egress::players()
+    /// Whether the handshake is over.
+    pub const fn handshake_done(&self) -> bool {
+        self.link.handshake_done()
     }
 
-    /// Ends the stream politely: FCUnpublish, deleteStream. Send what `poll` gives, then close.
-    pub fn finish(&mut self) {}
+    /// How to write media, once `Established`. What [`poll`](Self::poll) gives must be written before.
+    pub const fn egress(&self) -> Egress {
+        Egress { chunk_size: CHUNK_SIZE, stream_id: self.stream_id, role: Role::Server }
+    }
 
     /// Asks the server for a sign of life; any input answers it. `now_ms` is echoed.
     pub fn ping(&mut self, now_ms: u32) {
-        let _ = now_ms;
+        if self.handshake_done() {
+            self.link.user_control(UserControl::PingRequest(now_ms));
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,13 @@
 //! How messages leave on one stream.
 
-use av_media::{Frame, Track};
+use av_media::{Frame, Kind, Track};
 use bytes::{Bytes, BytesMut};
 
 use crate::Metadata;
+use crate::amf0::{self, Value};
+use crate::chunk::{Header, write_message};
+use crate::flv;
+use crate::message::{AUDIO, DATA, VIDEO};
 
 /// Chunk size of everything that leaves, announced before the first media message. Chunk headers are then a
 /// few bytes in 64 KiB.
@@ -42,12 +46,17 @@ impl Egress {
 
     /// The decoder configuration of `track`; nothing for a codec that has none on the wire.
     pub fn sequence_header(&self, out: &mut BytesMut, track: &Track, timestamp: u32) {
-        let _ = (out, track, timestamp);
+        if let Some(header) = flv::sequence_header(track) {
+            self.write(out, track.kind(), timestamp, &[header.as_slice(), &track.config]);
+        }
     }
 
     /// One frame. `timestamp` is its dts on the wire; the composition offset is `frame.pts - frame.dts`.
+    /// A frame of 16 MiB or more cannot be said in RTMP and is left out.
     pub fn frame(&self, out: &mut BytesMut, track: &Track, frame: &Frame, timestamp: u32) {
-        let _ = (out, track, frame, timestamp);
+        if let Some(header) = flv::frame_header(track, frame) {
+            self.write(out, track.kind(), timestamp, &[header.as_slice(), &frame.data]);
+        }
     }
 
     /// `onMetaData`: the publisher's own, completed from the tracks; made from the tracks where there is none.
@@ -60,11 +69,33 @@ impl Egress {
         tracks: &[&Track],
         timestamp: u32,
     ) {
-        let _ = (out, metadata, tracks, timestamp);
+        let mut names = BytesMut::new();
+        if self.role == Role::Server {
+            amf0::encode(&mut names, &Value::from("@setDataFrame"));
+        }
+        amf0::encode(&mut names, &Value::from("onMetaData"));
+        let value = Metadata::completed(metadata, tracks);
+        self.write_data(out, timestamp, &[&names, &value]);
     }
 
     /// A data message, as it came in [`MediaItem::Data`](crate::MediaItem::Data).
     pub fn data(&self, out: &mut BytesMut, payload: &Bytes, timestamp: u32) {
-        let _ = (out, payload, timestamp);
+        self.write_data(out, timestamp, &[payload]);
+    }
+
+    fn write(&self, out: &mut BytesMut, kind: Kind, timestamp: u32, parts: &[&[u8]]) {
+        let (csid, type_id) = match kind {
+            Kind::Audio => (4, AUDIO),
+            Kind::Video => (6, VIDEO),
+        };
+        write_message(out, self.chunk_size, self.header(csid, type_id, timestamp), parts);
+    }
+
+    fn write_data(&self, out: &mut BytesMut, timestamp: u32, parts: &[&[u8]]) {
+        write_message(out, self.chunk_size, self.header(5, DATA, timestamp), parts);
+    }
+
+    const fn header(&self, csid: u8, type_id: u8, timestamp: u32) -> Header {
+        Header { csid, timestamp, type_id, stream_id: self.stream_id }
     }
 }

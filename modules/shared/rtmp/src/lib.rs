@@ -9,19 +9,26 @@
 //! the *Adobe Flash Video File Format Specification 10.1*; "AMF0" is the *Action Message Format* of
 //! December 2007; "Enhanced RTMP" is Veovera's *Enhanced RTMP* v1 and v2.
 
+pub mod amf0;
 mod auth;
+pub mod chunk;
 mod client;
+mod command;
 mod egress;
 mod error;
+pub mod flv;
+mod ingest;
 mod item;
 mod limits;
+mod link;
+pub mod message;
 mod metadata;
 mod server;
 
 pub use auth::{AdobeAuth, AuthStep, Credentials};
 pub use client::{ClientConfig, ClientEvent, ClientOutput, ClientSession, Mode};
 pub use egress::{CHUNK_SIZE, Egress, Role};
-pub use error::{RtmpError, SequenceError};
+pub use error::RtmpError;
 pub use item::{MediaItem, SkipReason};
 pub use limits::Limits;
 pub use metadata::{CodecId, Metadata};

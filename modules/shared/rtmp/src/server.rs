@@ -1,7 +1,15 @@
 //! The server's side of one connection.
 
+mod dialogue;
+
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
+use crate::chunk::RawMessage;
+use crate::ingest::Ingest;
+use crate::link::Link;
+use crate::message::UserControl;
 use crate::{Limits, MediaItem, RtmpError};
 
 /// The server's side of one RTMP connection, from C0 to the last frame.
@@ -19,6 +27,39 @@ use crate::{Limits, MediaItem, RtmpError};
 #[derive(Debug)]
 pub struct ServerSession {
     limits: Limits,
+    link: Link,
+    state: State,
+    /// `createStream` was answered and the stream not deleted yet. There is one stream, number 1.
+    has_stream: bool,
+    ingest: Ingest,
+    events: VecDeque<ServerEvent>,
+    next_id: u32,
+    /// What came while a request is undecided.
+    waiting: VecDeque<RawMessage>,
+    waiting_bytes: usize,
+    /// What was wrong with a message that had waited; the next input reports it.
+    failed: Option<RtmpError>,
+}
+
+/// What may come next (RTMP 1.0 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// Only `connect`.
+    New,
+    /// `connect` waits for its answer to this transaction.
+    Connecting { transaction: f64 },
+    /// Everything but media.
+    Connected,
+    /// `publish` waits for its answer.
+    PublishAsked { id: RequestId },
+    /// Media.
+    Publishing,
+    /// `play` waits for its answer.
+    PlayAsked { id: RequestId, reset: bool },
+    /// Control messages.
+    Playing,
+    /// Refused or displaced: whatever comes before the peer notices is dropped.
+    Over,
 }
 
 /// What a session wants done.
@@ -93,78 +134,192 @@ pub struct Refusal {
 impl ServerSession {
     /// A connection from which nothing was read yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
+        Self {
+            limits,
+            link: Link::server(&limits),
+            state: State::New,
+            has_stream: false,
+            ingest: Ingest::default(),
+            events: VecDeque::new(),
+            next_id: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            failed: None,
+        }
     }
 
     /// Takes bytes as they arrived, split anywhere.
     ///
     /// # Errors
     ///
-    /// What the peer did wrong; the session is of no use afterwards, but what was queued before can be polled.
+    /// What the peer did wrong. Nothing that comes later is read; what was queued before can be polled.
     pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), RtmpError> {
-        let _ = (bytes, self.limits);
+        let read = match self.failed.take() {
+            Some(error) => Err(error),
+            None if self.state == State::Over => Ok(()),
+            None => self.read(bytes),
+        };
+        if read.is_err() {
+            self.state = State::Over;
+        }
+        read
+    }
+
+    fn read(&mut self, mut input: &[u8]) -> Result<(), RtmpError> {
+        if !self.link.shake_hands(&mut input)? {
+            return Ok(());
+        }
+        while let Some(raw) = self.link.next(&mut input)? {
+            if self.is_undecided() {
+                self.keep(raw)?;
+            } else {
+                self.message(&raw)?;
+            }
+        }
+        self.link.acknowledge();
         Ok(())
     }
 
     /// How many bytes of the connection's input are dealt with; after an error, where it was found.
-    pub fn position(&self) -> u64 {
-        0
+    pub const fn position(&self) -> u64 {
+        self.link.position()
     }
 
-    /// The next thing to do, in order.
+    /// The next thing to do. Bytes come before events.
     pub fn poll(&mut self) -> Option<ServerOutput> {
-        None
+        let send = self.link.take_out().map(ServerOutput::Send);
+        send.or_else(|| self.events.pop_front().map(ServerOutput::Event))
     }
 
     /// Whether the handshake is over.
-    pub fn handshake_done(&self) -> bool {
-        false
+    pub const fn handshake_done(&self) -> bool {
+        self.link.handshake_done()
     }
 
     /// Answers [`ServerEvent::Connect`] with yes.
-    pub fn accept_connect(&mut self) {}
+    pub fn accept_connect(&mut self) {
+        if let State::Connecting { transaction } = self.state {
+            self.state = State::Connected;
+            self.say_connected(transaction);
+            self.catch_up();
+        }
+    }
 
     /// Answers [`ServerEvent::Connect`] with no; then close.
     pub fn reject_connect(&mut self, description: &str) {
-        let _ = description;
+        if let State::Connecting { transaction } = self.state {
+            self.say_rejected(transaction, description);
+            self.end();
+        }
     }
 
     /// Answers [`ServerEvent::Publish`] with yes: media follows.
     pub fn accept_publish(&mut self, id: RequestId) {
-        let _ = id;
+        if self.state == (State::PublishAsked { id }) {
+            self.state = State::Publishing;
+            self.ingest = Ingest::default();
+            self.link.chunks.set_limits(self.limits.max_message_bytes, self.limits.max_unfinished_after);
+            self.say_publishing();
+            self.catch_up();
+        }
     }
 
     /// Answers [`ServerEvent::Play`] with yes: media may be written as soon as this is sent.
     pub fn accept_play(&mut self, id: RequestId) {
-        let _ = id;
+        if let State::PlayAsked { id: asked, reset } = self.state
+            && asked == id
+        {
+            self.state = State::Playing;
+            self.say_playing(reset);
+            self.catch_up();
+        }
     }
 
     /// Answers [`ServerEvent::Publish`] or [`ServerEvent::Play`] with no; then close.
     pub fn reject(&mut self, id: RequestId, why: Refusal) {
-        let _ = (id, why);
+        let asked = match self.state {
+            State::PublishAsked { id } | State::PlayAsked { id, .. } => Some(id),
+            _ => None,
+        };
+        if asked == Some(id) {
+            self.say_status("error", why.code, &why.description);
+            self.end();
+        }
     }
 
     /// Bounds messages from now on, once the route and with it `maxMessageKilobytes` is known. Unfinished
     /// messages may hold twice that.
     pub fn set_max_message_bytes(&mut self, bytes: usize) {
-        let _ = bytes;
+        self.limits.max_message_bytes = bytes;
+        self.limits.max_unfinished_after = bytes.saturating_mul(2);
+        if self.state == State::Publishing {
+            self.link.chunks.set_limits(bytes, self.limits.max_unfinished_after);
+        }
     }
 
-    /// Tells a player that its stream is over.
+    /// Tells a player that its stream is over. It may close, or play again.
     pub fn end_play(&mut self, description: &str) {
-        let _ = description;
+        if self.state == State::Playing {
+            self.say_play_ended(description);
+            self.state = State::Connected;
+        }
     }
 
     /// Tells a publisher that it is displaced or no longer wanted; then close.
     pub fn end_publish(&mut self, code: &'static str, description: &str) {
-        let _ = (code, description);
+        if self.state == State::Publishing {
+            let level = if code == "NetStream.Unpublish.Success" { "status" } else { "error" };
+            self.say_status(level, code, description);
+            self.end();
+        }
     }
 
     /// Frees what only handshake and parsing needed. For an established player.
-    pub fn shrink(&mut self) {}
+    pub fn shrink(&mut self) {
+        self.link.shrink();
+        self.events.shrink_to_fit();
+        self.waiting = VecDeque::new();
+    }
 
     /// Asks the peer for a sign of life; any input answers it. `now_ms` is echoed.
     pub fn ping(&mut self, now_ms: u32) {
-        let _ = now_ms;
+        if self.handshake_done() {
+            self.link.user_control(UserControl::PingRequest(now_ms));
+        }
+    }
+
+    const fn is_undecided(&self) -> bool {
+        matches!(self.state, State::Connecting { .. } | State::PublishAsked { .. } | State::PlayAsked { .. })
+    }
+
+    /// Keeps a message until the decision. The count bounds empty ones.
+    fn keep(&mut self, raw: RawMessage) -> Result<(), RtmpError> {
+        const OVERHEAD: usize = size_of::<RawMessage>();
+        let limit = self.limits.max_unfinished_before_publish;
+        self.waiting_bytes = self.waiting_bytes.saturating_add(raw.payload.len()).saturating_add(OVERHEAD);
+        if self.waiting_bytes > limit {
+            return Err(RtmpError::NotWaiting { limit });
+        }
+        self.waiting.push_back(raw);
+        Ok(())
+    }
+
+    /// Reads what waited for a decision, up to the next one.
+    fn catch_up(&mut self) {
+        while !self.is_undecided() && self.failed.is_none() {
+            let Some(raw) = self.waiting.pop_front() else {
+                self.waiting_bytes = 0;
+                return;
+            };
+            self.failed = self.message(&raw).err();
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = State::Over;
+        self.waiting = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests;

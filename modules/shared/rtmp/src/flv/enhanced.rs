@@ -1,0 +1,153 @@
+//! Enhanced RTMP's extended tag headers (v1 "Defining Additional Video Codecs"; v2 "ExVideoTagHeader",
+//! "ExAudioTagHeader").
+
+use av_media::{Codec, Kind, RtmpFraming};
+use bytes::Bytes;
+
+use super::{FRAME_COMMAND, Fields, FlvError, Tag, frame, is_sync};
+use crate::SkipReason;
+
+/// Packet types that audio and video share.
+pub(super) const SEQUENCE_START: u8 = 0;
+pub(super) const CODED_FRAMES: u8 = 1;
+const SEQUENCE_END: u8 = 2;
+/// Video only: coded frames whose composition offset is zero and left out.
+pub(super) const CODED_FRAMES_X: u8 = 3;
+const METADATA: u8 = 4;
+const MULTITRACK: u8 = 6;
+const MOD_EX: u8 = 7;
+
+/// Multitrack layouts (v2 "AvMultitrackType").
+const ONE_TRACK: u8 = 0;
+const MANY_CODECS: u8 = 2;
+
+/// The FourCC of a codec, where Enhanced RTMP has one.
+pub(crate) const fn four_cc(codec: Codec) -> Option<[u8; 4]> {
+    Some(*match codec {
+        Codec::H264 => b"avc1",
+        Codec::H265 => b"hvc1",
+        Codec::Av1 => b"av01",
+        Codec::Vp8 => b"vp08",
+        Codec::Vp9 => b"vp09",
+        Codec::Aac => b"mp4a",
+        Codec::Opus => b"Opus",
+        Codec::Flac => b"fLaC",
+        Codec::Ac3 => b"ac-3",
+        Codec::Eac3 => b"ec-3",
+        Codec::Mp3 => b".mp3",
+        _ => return None,
+    })
+}
+
+/// The codec of a FourCC, where it is known and of that kind.
+pub(crate) fn codec_of_four_cc(kind: Kind, four_cc: [u8; 4]) -> Option<Codec> {
+    let codec = match &four_cc {
+        b"avc1" => Codec::H264,
+        b"hvc1" => Codec::H265,
+        b"av01" => Codec::Av1,
+        b"vp08" => Codec::Vp8,
+        b"vp09" => Codec::Vp9,
+        b"mp4a" => Codec::Aac,
+        b"Opus" => Codec::Opus,
+        b"fLaC" => Codec::Flac,
+        b"ac-3" => Codec::Ac3,
+        b"ec-3" => Codec::Eac3,
+        b".mp3" => Codec::Mp3,
+        _ => return None,
+    };
+    (codec.kind() == kind).then_some(codec)
+}
+
+pub(super) fn parse_video(body: &Bytes) -> Result<Tag, FlvError> {
+    let mut fields = Fields::new("extended video tag", body, 0);
+    let first = fields.u8()?;
+    let frame_type = first >> 4 & 7;
+    let packet_type = without_mod_ex(&mut fields, first & 0x0F)?;
+    if packet_type != METADATA && frame_type == FRAME_COMMAND {
+        return Ok(Tag::Skipped(SkipReason::Command));
+    }
+    parse_tracks(Kind::Video, fields, packet_type, is_sync(frame_type))
+}
+
+pub(super) fn parse_audio(body: &Bytes) -> Result<Tag, FlvError> {
+    let mut fields = Fields::new("extended audio tag", body, 0);
+    let first = fields.u8()?;
+    let packet_type = without_mod_ex(&mut fields, first & 0x0F)?;
+    parse_tracks(Kind::Audio, fields, packet_type, true)
+}
+
+/// Steps over modifiers (the only one that is defined refines timestamps to nanoseconds) and gives the packet
+/// type behind them.
+fn without_mod_ex(fields: &mut Fields<'_>, mut packet_type: u8) -> Result<u8, FlvError> {
+    while packet_type == MOD_EX {
+        let mut size = usize::from(fields.u8()?) + 1;
+        if size == 256 {
+            size = usize::from(u16::from_be_bytes(fields.array()?)) + 1;
+        }
+        fields.skip(size)?;
+        packet_type = fields.u8()? & 0x0F;
+    }
+    Ok(packet_type)
+}
+
+/// Finds track 0 of a multitrack message; other messages are track 0.
+fn parse_tracks(kind: Kind, mut fields: Fields<'_>, packet_type: u8, is_sync: bool) -> Result<Tag, FlvError> {
+    if packet_type != MULTITRACK {
+        let four_cc = fields.array()?;
+        return parse_packet(kind, fields, packet_type, four_cc, is_sync);
+    }
+    let second = fields.u8()?;
+    let (layout, packet_type) = (second >> 4, second & 0x0F);
+    if layout > MANY_CODECS {
+        return Err(FlvError::Undefined { what: "AvMultitrackType", value: layout });
+    }
+    let mut four_cc = if layout == MANY_CODECS { [0; 4] } else { fields.array()? };
+    while fields.at < fields.body.len() {
+        if layout == MANY_CODECS {
+            four_cc = fields.array()?;
+        }
+        let track = fields.u8()?;
+        let size = if layout == ONE_TRACK {
+            fields.body.len().saturating_sub(fields.at)
+        } else {
+            usize::try_from(fields.u24()?).unwrap_or(usize::MAX)
+        };
+        let start = fields.at;
+        fields.skip(size)?;
+        if track == 0 {
+            let body = fields.body.slice(start..fields.at);
+            let inner = Fields::new("track 0 of a multitrack tag", &body, 0);
+            return parse_packet(kind, inner, packet_type, four_cc, is_sync);
+        }
+    }
+    Ok(Tag::Skipped(SkipReason::OtherTracks))
+}
+
+fn parse_packet(
+    kind: Kind,
+    mut fields: Fields<'_>,
+    packet_type: u8,
+    four_cc: [u8; 4],
+    is_sync: bool,
+) -> Result<Tag, FlvError> {
+    let Some(codec) = codec_of_four_cc(kind, four_cc) else {
+        return Ok(Tag::Skipped(SkipReason::FourCc(four_cc)));
+    };
+    let framing = RtmpFraming::Enhanced;
+    Ok(match packet_type {
+        SEQUENCE_START => Tag::SequenceHeader { codec, framing, config: fields.rest() },
+        CODED_FRAMES => {
+            // Only these two carry a composition offset (v2 "ExVideoTagBody").
+            let offset = if has_composition(codec) { fields.signed24()? } else { 0 };
+            frame(codec, framing, is_sync, offset, fields.rest())
+        }
+        CODED_FRAMES_X if kind == Kind::Video => frame(codec, framing, is_sync, 0, fields.rest()),
+        SEQUENCE_END => Tag::End(codec),
+        other => Tag::Skipped(SkipReason::PacketType(other)),
+    })
+}
+
+/// Whether a coded frame of this codec says its composition offset.
+pub(super) const fn has_composition(codec: Codec) -> bool {
+    matches!(codec, Codec::H264 | Codec::H265)
+}
