@@ -1,14 +1,34 @@
 //! What flows are asked to be: a desired document becomes typed values, or errors that name their path.
+//!
+//! [`parse`] reads a document for a module's [`Supports`]; [`Diff`] says what has to be started and stopped to
+//! get from one set of flows to another; [`conflicts`] says which of a set of flows can't run side by side.
 
+mod access;
+mod conflicts;
+mod defaults;
 mod diff;
+mod document;
+mod endpoint;
+mod error;
+mod flow;
+mod options;
 mod pattern;
 mod rtmp_path;
 mod secret;
+mod shape;
 mod supports;
 mod types;
 mod url;
 
+#[cfg(test)]
+mod tests;
+
+pub use conflicts::conflicts;
 pub use diff::{Diff, FlowDiff};
+pub use document::{MAX_FLOWS, parse};
+pub use error::{ConfigError, Fault, MAX_ERROR_BYTES};
+pub use flow::MAX_OUTPUTS;
+pub use options::{OptionSpec, Place, Shape, TABLE};
 pub use pattern::valid_instance_name;
 pub use rtmp_path::{RtmpPath, RtmpTarget};
 pub use secret::{MAX_SECRET_BYTES, Secret, SecretError, SecretFault, SecretText};

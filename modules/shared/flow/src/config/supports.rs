@@ -72,7 +72,7 @@ const ELSEWHERE: &[(Endpoint, &[Scheme], &str)] = &[
     (Endpoint::Listen, RTMP, "rtmp-splitter"),
     (Endpoint::Listen, RTSP, "rtsp-gateway"),
     (Endpoint::Pull, RTMP, "rtmp-splitter"),
-    (Endpoint::Pull, RTSP, "rtsp-gateway"),
+    (Endpoint::Pull, &[Scheme::Rtsp], "rtsp-gateway"),
     (Endpoint::Read, &[Scheme::File], "mp4-source"),
     (Endpoint::Serve, RTMP, "rtmp-splitter"),
     (Endpoint::Serve, RTSP, "rtsp-gateway"),

@@ -1,0 +1,169 @@
+//! Who may come in, and what is shown at the door of others: secrets, `auth`, `credentials`, `allow`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use super::error::{ConfigError, Fault, closest, join};
+use super::secret::{self, Secret};
+use super::supports::Endpoint;
+use super::types::{Auth, Credentials, Scheme};
+
+const SECRET: &str = "a secret (a text, {\"env\": NAME} or {\"file\": PATH})";
+const MAX_KEYS: usize = 4;
+const MAX_NETWORKS: usize = 256;
+
+/// Properties of `credentials` that only a store looks at.
+const STORE_FORMS: [&str; 5] = ["connectionString", "accountKey", "sas", "managedIdentity", "clientId"];
+
+/// A SECRET.
+pub(super) fn secret(path: &str, value: &Value) -> Result<Secret, ConfigError> {
+    match value {
+        Value::String(text) => {
+            secret::check(text).map_err(|fault| ConfigError::new(path, fault))?;
+            Ok(Secret::Plain(text.clone()))
+        }
+        Value::Object(map) => {
+            let mut entries = map.iter();
+            match (entries.next(), entries.next()) {
+                (Some((key, Value::String(name))), None) if key == "env" => {
+                    let usable = (1..=256).contains(&name.len()) && !name.contains(['=', '\0']);
+                    let wrong = || {
+                        ConfigError::expected(
+                            &join(path, "env"),
+                            "the name of a variable",
+                            &name.as_str().into(),
+                        )
+                    };
+                    usable.then(|| Secret::Env(name.clone())).ok_or_else(wrong)
+                }
+                (Some((key, file)), None) if key == "file" => {
+                    Ok(Secret::File(absolute_path(&join(path, "file"), file)?))
+                }
+                _ => Err(ConfigError::expected_hidden(path, SECRET, value)),
+            }
+        }
+        _ => Err(ConfigError::expected_hidden(path, SECRET, value)),
+    }
+}
+
+/// An absolute path of at most 1024 bytes.
+pub(super) fn absolute_path(path: &str, value: &Value) -> Result<PathBuf, ConfigError> {
+    value
+        .as_str()
+        .filter(|text| text.starts_with('/') && text.len() <= 1024 && !text.contains(char::is_control))
+        .map(PathBuf::from)
+        .ok_or_else(|| ConfigError::expected(path, "an absolute path", value))
+}
+
+/// `auth`.
+pub(super) fn auth(path: &str, value: &Value) -> Result<Auth, ConfigError> {
+    const EXPECTED: &str = "{key} or {username, password}";
+    let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, EXPECTED, value))?;
+    known(path, map, &["key", "username", "password"])?;
+    let Some(key) = map.get("key") else {
+        return user(path, map, EXPECTED).map(|(username, password)| Auth::User { username, password });
+    };
+    if map.len() > 1 {
+        return Err(ConfigError::new(path, both_forms(EXPECTED)));
+    }
+    let path = join(path, "key");
+    let Value::Array(keys) = key else { return Ok(Auth::Key(vec![secret(&path, key)?])) };
+    if keys.is_empty() || keys.len() > MAX_KEYS {
+        return Err(ConfigError::expected_hidden(&path, format!("a secret or 1 to {MAX_KEYS} of them"), key));
+    }
+    keys.iter().map(|key| secret(&path, key)).collect::<Result<_, _>>().map(Auth::Key)
+}
+
+/// `credentials` of an endpoint that connects.
+pub(super) fn credentials(
+    path: &str,
+    value: &Value,
+    endpoint: Endpoint,
+    scheme: Scheme,
+) -> Result<Credentials, ConfigError> {
+    let stream_key = endpoint == Endpoint::Push && scheme.is_rtmp();
+    let expected = if stream_key {
+        "{username, password}, {key} or {streamKey}"
+    } else {
+        "{username, password} or {key}"
+    };
+    let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, expected, value))?;
+    if map.contains_key("streamKey") && !stream_key {
+        let fault = Fault::Misplaced { option: "streamKey", belongs: "RTMP `push` outputs" };
+        return Err(ConfigError::new(path, fault));
+    }
+    if let Some(option) = STORE_FORMS.into_iter().find(|form| map.contains_key(*form)) {
+        return Err(ConfigError::new(path, Fault::Misplaced { option, belongs: "`store` outputs" }));
+    }
+    known(path, map, &["username", "password", "key", "streamKey"])?;
+    let single = ["key", "streamKey"].into_iter().find_map(|key| Some((key, map.get(key)?)));
+    match single {
+        Some(_) if map.len() > 1 => Err(ConfigError::new(path, both_forms(expected))),
+        Some((key, value)) => {
+            let secret = secret(&join(path, key), value)?;
+            Ok(if key == "key" { Credentials::Key(secret) } else { Credentials::StreamKey(secret) })
+        }
+        None => {
+            user(path, map, expected).map(|(username, password)| Credentials::User { username, password })
+        }
+    }
+}
+
+/// `credentials` of a store: which keys there are, no more.
+pub(super) fn store_credentials(path: &str, value: &Value) -> Result<(), ConfigError> {
+    let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, "an object", value))?;
+    known(path, map, &STORE_FORMS)
+}
+
+/// `allow`. An address without a prefix length is itself alone.
+pub(super) fn networks(path: &str, value: &Value) -> Result<Vec<IpNet>, ConfigError> {
+    let expected = || format!("1 to {MAX_NETWORKS} networks such as \"10.0.0.0/8\"");
+    let list = value.as_array().filter(|list| (1..=MAX_NETWORKS).contains(&list.len()));
+    let list = list.ok_or_else(|| ConfigError::expected(path, expected(), value))?;
+    list.iter()
+        .map(|entry| {
+            let text = entry.as_str().unwrap_or_default();
+            let network = text.parse::<IpNet>().ok();
+            network
+                .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+                .map(|network| network.trunc())
+                .ok_or_else(|| ConfigError::expected(path, "networks such as \"10.0.0.0/8\"", entry))
+        })
+        .collect()
+}
+
+fn user(path: &str, map: &Map<String, Value>, expected: &str) -> Result<(String, Secret), ConfigError> {
+    match (map.get("username"), map.get("password")) {
+        (Some(username), Some(password)) => {
+            let usable = |text: &&str| (1..=256).contains(&text.len()) && !text.contains(char::is_control);
+            let username = username.as_str().filter(usable).ok_or_else(|| {
+                ConfigError::expected_hidden(&join(path, "username"), "a text of 1 to 256 bytes", username)
+            })?;
+            Ok((username.to_owned(), secret(&join(path, "password"), password)?))
+        }
+        (Some(_), None) => {
+            Err(ConfigError::new(path, Fault::Half { present: "username", missing: "password" }))
+        }
+        (None, Some(_)) => {
+            Err(ConfigError::new(path, Fault::Half { present: "password", missing: "username" }))
+        }
+        (None, None) => Err(ConfigError::missing(path, expected)),
+    }
+}
+
+fn both_forms(expected: &str) -> Fault {
+    Fault::Expected { expected: format!("one of {expected}"), got: "a mixture".into() }
+}
+
+fn known(path: &str, map: &Map<String, Value>, names: &[&'static str]) -> Result<(), ConfigError> {
+    match map.keys().find(|key| !names.contains(&key.as_str())) {
+        Some(key) => {
+            let closest = closest(key, names.iter().copied());
+            Err(ConfigError::new(join(path, key), Fault::Unknown { closest }))
+        }
+        None => Ok(()),
+    }
+}

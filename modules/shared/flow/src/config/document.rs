@@ -1,0 +1,201 @@
+//! A whole desired document.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::conflicts::conflicts;
+use super::defaults::Defaults;
+use super::error::{ConfigError, Fault, MAX_ERROR_BYTES, closest, join, shortened};
+use super::flow::{flow, is_name};
+use super::shape::{host_name, whole, word};
+use super::supports::Supports;
+use super::types::{Desired, FlowConfig};
+
+/// The most flows of one document.
+pub const MAX_FLOWS: usize = 10_000;
+
+/// The key of errors that are not a flow's.
+const MODULE: &str = "_module";
+
+const KEYS: [&str; 8] = [
+    "schemaVersion",
+    "logLevel",
+    "telemetryIntervalSeconds",
+    "publicHost",
+    "maxConnections",
+    "spool",
+    "defaults",
+    "flows",
+];
+
+/// Reads a desired document for a module that has the endpoints of `supports`.
+///
+/// A faulty flow costs that flow alone, a faulty default all flows; what is wrong elsewhere at the top is in
+/// `errors` under `_module` and leaves the default in force. Only a document of another major `schemaVersion`, or
+/// one whose `flows` can't be told apart, is rejected as a whole.
+pub fn parse(document: &Map<String, Value>, supports: &Supports) -> Desired {
+    let mut desired = Desired { max_connections: 10_000, ..Desired::default() };
+    let top = Top { document, errors: Vec::new() };
+    match top.read(supports, &mut desired) {
+        Ok(()) => desired,
+        Err(error) => Desired {
+            max_connections: 10_000,
+            rejected: Some(error.sentence()),
+            errors: [(MODULE.to_owned(), error.sentence())].into(),
+            ..Desired::default()
+        },
+    }
+}
+
+struct Top<'a> {
+    document: &'a Map<String, Value>,
+    /// Those that go under `_module`.
+    errors: Vec<String>,
+}
+
+impl<'a> Top<'a> {
+    fn read(mut self, supports: &Supports, desired: &mut Desired) -> Result<(), ConfigError> {
+        self.check_version()?;
+        self.settings(desired);
+        let flows = self.get("flows").map(|flows| match flows {
+            Value::Object(flows) => Ok(flows),
+            other => Err(ConfigError::expected_hidden("flows", "an object with flows by name", other)),
+        });
+        let flows = flows.transpose()?;
+        let wanted =
+            flows.into_iter().flatten().filter(|(name, flow)| is_there(name, flow)).collect::<Vec<_>>();
+        if wanted.len() > MAX_FLOWS {
+            let fault = Fault::TooMany { what: "flows", count: wanted.len(), most: MAX_FLOWS };
+            return Err(ConfigError::new("flows", fault));
+        }
+        let defaults = self
+            .get("defaults")
+            .map_or_else(|| Ok(Defaults::default()), |value| Defaults::of(&cleaned(value)));
+        if let (Err(error), true) = (&defaults, wanted.is_empty()) {
+            self.errors.push(error.sentence());
+        }
+        for (name, value) in wanted {
+            if !is_name(name) {
+                self.errors.push(ConfigError::new(join("flows", name), Fault::Name).sentence());
+                continue;
+            }
+            let parsed = defaults
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|defaults| one(name, value, defaults, supports));
+            match parsed {
+                Ok(flow) => drop(desired.flows.insert(name.clone(), Arc::new(flow))),
+                Err(error) => drop(desired.errors.insert(name.clone(), error.sentence())),
+            }
+        }
+        for (name, error) in conflicts(&desired.flows) {
+            desired.flows.remove(&name);
+            desired.errors.insert(name, error);
+        }
+        if !self.errors.is_empty() {
+            let errors = shortened(self.errors.join("; "), MAX_ERROR_BYTES);
+            desired.errors.insert(MODULE.to_owned(), errors);
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.document.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Any 1.x will do: what a later minor version adds is an unknown key here, and said as such.
+    fn check_version(&self) -> Result<(), ConfigError> {
+        let Some(version) = self.get("schemaVersion") else { return Ok(()) };
+        let text = version.as_str().unwrap_or_default();
+        let numeric =
+            |text: &str| !text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit());
+        let major = match text.split_once('.') {
+            Some((major, minor)) if numeric(minor) => major,
+            None => text,
+            Some(_) => "",
+        };
+        if major == "1" {
+            Ok(())
+        } else {
+            Err(ConfigError::expected("schemaVersion", "\"1.0\" or another 1.x", version))
+        }
+    }
+
+    fn settings(&mut self, desired: &mut Desired) {
+        const LEVELS: [&str; 5] = ["trace", "debug", "info", "warning", "error"];
+        let unknown =
+            self.document.iter().filter(|(key, value)| is_there(key, value) && !KEYS.contains(&key.as_str()));
+        let unknown = unknown.map(|(key, _)| {
+            let closest = closest(key, KEYS.into_iter());
+            ConfigError::new(join("", key), Fault::Unknown { closest }).sentence()
+        });
+        self.errors = unknown.take(MAX_ERROR_BYTES).collect();
+        if self.get("spool").is_some() {
+            self.errors.push(ConfigError::new("spool", Fault::Spool).to_string());
+        }
+        let level = self.optional("logLevel", |path, value| word(path, value, &LEVELS));
+        desired.settings.log_level = match level.map(|level| level.unwrap_or("info")) {
+            Some("trace") => Some(tracing::Level::TRACE),
+            Some("debug") => Some(tracing::Level::DEBUG),
+            Some("info") => Some(tracing::Level::INFO),
+            Some("warning") => Some(tracing::Level::WARN),
+            Some("error") => Some(tracing::Level::ERROR),
+            _ => None,
+        };
+        let interval = self.optional("telemetryIntervalSeconds", |path, value| whole(path, value, 0, 86_400));
+        desired.settings.telemetry_interval_seconds =
+            interval.flatten().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+        let connections = self.optional("maxConnections", |path, value| whole(path, value, 1, 1_000_000));
+        if let Some(connections) = connections.flatten() {
+            desired.max_connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        }
+        desired.public_host = self.optional("publicHost", host_name).flatten();
+    }
+
+    /// `None` after a fault, `Some(None)` where the property is absent.
+    fn optional<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&str, &Value) -> Result<T, ConfigError>,
+    ) -> Option<Option<T>> {
+        match self.get(key).map(|value| read(key, value)).transpose() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.errors.push(error.sentence());
+                None
+            }
+        }
+    }
+}
+
+fn one(
+    name: &str,
+    value: &Value,
+    defaults: &Defaults,
+    supports: &Supports,
+) -> Result<FlowConfig, ConfigError> {
+    let Value::Object(mut source) = cleaned(value) else {
+        return Err(ConfigError::expected_hidden(&join("flows", name), "an object", value));
+    };
+    defaults.fill(&mut source);
+    flow(name, source, supports)
+}
+
+fn is_there(key: &str, value: &Value) -> bool {
+    !key.starts_with('$') && !value.is_null()
+}
+
+/// Without null properties and those that start with `$`.
+fn cleaned(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(key, value)| is_there(key, value))
+                .map(|(key, value)| (key.clone(), cleaned(value)))
+                .collect(),
+        ),
+        Value::Array(list) => Value::Array(list.iter().map(cleaned).collect()),
+        other => other.clone(),
+    }
+}
