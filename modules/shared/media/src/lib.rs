@@ -10,6 +10,7 @@ mod error;
 mod frame;
 pub mod h264;
 pub mod h265;
+pub mod mp4;
 pub mod nal;
 pub mod opus;
 mod record;

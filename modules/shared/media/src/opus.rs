@@ -59,6 +59,32 @@ impl OpusHead {
         })
     }
 
+    /// Reads a `dOps` box's content (Opus in ISO Base Media File Format §4.3.2): the same fields, written
+    /// big-endian.
+    ///
+    /// # Errors
+    ///
+    /// A version other than 0, no channels, or an early end.
+    pub fn from_dops(dops: Bytes) -> Result<Self, MediaError> {
+        let mut record = Record::new("dOps", dops);
+        let version = record.u8()?;
+        if version != 0 {
+            return Err(MediaError::Version { what: "dOps", found: version });
+        }
+        let channels = record.u8()?;
+        if channels == 0 {
+            return Err(MediaError::Value { what: "dOps", field: "OutputChannelCount", value: 0 });
+        }
+        Ok(Self {
+            channels,
+            pre_skip: record.u16()?,
+            input_rate: u32::from_be_bytes(record.array()?),
+            gain: i16::from_be_bytes(record.array()?),
+            family: record.u8()?,
+            mapping: record.rest(),
+        })
+    }
+
     /// Writes the header.
     pub fn build(&self) -> Bytes {
         let mut out = BytesMut::new();
