@@ -6,8 +6,18 @@
 
 use serde_json::{Value, json};
 
+mod access;
+mod fan_out;
+mod hostile;
+mod lifecycle;
+mod local_edge;
+mod long_time;
+mod mp4_source;
 mod peers;
 mod publish_play;
+mod publisher_loss;
+mod relay;
+mod twin_edits;
 
 /// A desired document of these flows.
 fn twin(flows: Value) -> Value {
@@ -20,7 +30,6 @@ fn rtmp(port: u16, path: &str) -> String {
 }
 
 /// Whether the long cases are wanted.
-#[allow(dead_code)]
 fn long() -> bool {
     std::env::var_os("AV_LONG").is_some()
 }

@@ -38,6 +38,28 @@ impl Tag {
         Some(Packet::new(kind, dts, dts + i64::from(parts.composition), parts.data))
     }
 
+    /// This tag in a later round of a clip that lasts `period` milliseconds: moved in time, and with the
+    /// round's number appended where that leaves the frame well-formed, so that no two rounds look alike.
+    /// Headers and metadata belong to the first round alone.
+    pub fn in_round(&self, round: u32, period: u32) -> Option<Self> {
+        if round == 0 {
+            return Some(self.clone());
+        }
+        if self.is_header() || self.kind == 18 {
+            return None;
+        }
+        let mut tag = Self { timestamp: self.timestamp + round * period, ..self.clone() };
+        if self.kind == 9 {
+            // A filler NAL unit (type 12) behind its length.
+            tag.body.extend([0, 0, 0, 7, 12, 0xFF]);
+            tag.body.extend(round.to_be_bytes().map(|byte| byte | 0x80));
+            tag.body.push(0x80);
+        } else {
+            tag.body.extend(round.to_be_bytes());
+        }
+        Some(tag)
+    }
+
     fn parts(&self) -> Option<Parts<'_>> {
         match self.kind {
             8 => audio(&self.body),

@@ -76,21 +76,35 @@ impl Recording {
         Self(tags.iter().filter_map(Tag::packet).collect())
     }
 
-    /// From the output of `ffmpeg -c copy -f framemd5 -`.
+    /// From the output of `ffmpeg -c copy -f framemd5 -` on an RTMP or FLV input, whose ticks are milliseconds.
     pub fn of_framemd5(text: &str) -> Self {
+        let ticks = text.lines().filter(|line| line.starts_with("#tb "));
+        ticks.for_each(|line| assert!(line.ends_with(": 1/1000"), "not in milliseconds: {line}"));
+        Self::of_framemd5_in_milliseconds(text)
+    }
+
+    /// From the output of `ffmpeg -c copy -f framemd5 -`, rounded to milliseconds.
+    pub fn of_framemd5_in_milliseconds(text: &str) -> Self {
         let mut kinds = Vec::new();
+        let mut bases = Vec::new();
         let mut packets = Vec::new();
         for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("#tb ") {
-                assert!(rest.ends_with(": 1/1000"), "not in milliseconds: {line}");
+            if let Some((_, base)) = line.strip_prefix("#tb ").and_then(|rest| rest.split_once(": ")) {
+                let (over, under) = base.split_once('/').unwrap();
+                bases.push((over.parse::<i64>().unwrap(), under.parse::<i64>().unwrap()));
             } else if let Some(rest) = line.strip_prefix("#media_type ") {
                 kinds.push(if rest.ends_with("video") { Kind::Video } else { Kind::Audio });
             } else if !line.starts_with('#') {
                 let fields: Vec<_> = line.split(',').map(str::trim).collect();
                 let [stream, dts, pts, _, _, hash, ..] = fields[..] else { continue };
-                let kind = kinds[stream.parse::<usize>().unwrap()];
-                let hash = hash.to_owned();
-                packets.push(Packet { kind, dts: dts.parse().unwrap(), pts: pts.parse().unwrap(), hash });
+                let stream: usize = stream.parse().unwrap();
+                let (over, under) = bases[stream];
+                let millis = |ticks: &str| {
+                    let scaled = ticks.parse::<i64>().unwrap() * over * 1000;
+                    (scaled + under / 2).div_euclid(under)
+                };
+                let (dts, pts) = (millis(dts), millis(pts));
+                packets.push(Packet { kind: kinds[stream], dts, pts, hash: hash.to_owned() });
             }
         }
         Self(packets)

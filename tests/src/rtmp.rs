@@ -9,7 +9,7 @@ mod publisher;
 pub use amf::Value;
 pub use connection::{Connection, ContinuationTime, Message};
 pub use player::{Player, Reading};
-pub use publisher::{Publisher, Refused};
+pub use publisher::{Endless, Publisher, Refused};
 
 /// An `rtmp://127.0.0.1:PORT/APP/NAME` address in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

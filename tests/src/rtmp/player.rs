@@ -1,6 +1,7 @@
 //! A player that keeps every frame's hash and time, and can be told to stop reading.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -36,6 +37,7 @@ struct Seen {
     metadata: Vec<Vec<Value>>,
     headers: usize,
     first_message: Option<u32>,
+    local: Option<SocketAddr>,
     status: Vec<String>,
     ended: Option<String>,
 }
@@ -83,6 +85,16 @@ impl Player {
     /// Decoder configurations so far.
     pub fn headers(&self) -> usize {
         self.seen.lock().unwrap().headers
+    }
+
+    /// The time on the first frame or header, in milliseconds.
+    pub fn first_time(&self) -> Option<u32> {
+        self.seen.lock().unwrap().first_message
+    }
+
+    /// Its own address, as the server's log names it.
+    pub fn address(&self) -> SocketAddr {
+        wait::until("the player connects", wait::LONG, || self.seen.lock().unwrap().local)
     }
 
     /// `onStatus` codes so far.
@@ -136,6 +148,7 @@ impl Drop for Player {
 
 fn play(address: &Address, buffer: Option<usize>, reading: &AtomicU8, seen: &Mutex<Seen>) -> io::Result<()> {
     let mut connection = Connection::open(address.port, buffer)?;
+    seen.lock().unwrap().local = Some(connection.socket().local_addr()?);
     let connected = connection.connect(address.port, &address.app)?;
     refused(&connected)?;
     let stream = connection.create_stream()?;

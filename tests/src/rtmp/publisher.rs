@@ -1,11 +1,15 @@
 //! A publisher that sends given tags at given times.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::amf::Value;
 use super::{Address, Connection};
 use crate::flv::Tag;
+use crate::recording::Recording;
 
 /// A connection that publishes.
 pub struct Publisher {
@@ -85,6 +89,31 @@ impl Publisher {
         Ok(())
     }
 
+    /// Sends `tags` over and over in real time, in a thread of its own, each frame different from all others,
+    /// until told to stop.
+    pub fn run_endlessly(mut self, tags: Vec<Tag>) -> Endless {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let start = Instant::now();
+            let mut sent = Recording::default();
+            for (round, tag) in (0..).flat_map(|round| tags.iter().map(move |tag| (round, tag))) {
+                if asked.load(Ordering::Relaxed) {
+                    break;
+                }
+                let Some(tag) = tag.in_round(round, period(&tags)) else { continue };
+                std::thread::sleep(
+                    Duration::from_millis(tag.timestamp.into()).saturating_sub(start.elapsed()),
+                );
+                self.send(&tag)?;
+                sent.0.extend(tag.packet());
+            }
+            self.finish()?;
+            Ok(sent)
+        });
+        Endless { stop, thread: Some(thread) }
+    }
+
     /// Ends the stream as encoders do when told to stop.
     pub fn finish(mut self) -> io::Result<()> {
         let number = Value::Number(self.stream.into());
@@ -92,6 +121,32 @@ impl Publisher {
             .command(0, &[Value::text("FCUnpublish"), Value::Number(6.0), Value::Null, Value::text("")])?;
         self.connection.command(0, &[Value::text("deleteStream"), Value::Number(7.0), Value::Null, number])
     }
+}
+
+/// A publisher that goes on until it is stopped; see [`Publisher::run_endlessly`].
+pub struct Endless {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<Recording>>>,
+}
+
+impl Endless {
+    /// Ends the stream; gives what was sent. Panics when the server had cut it off.
+    pub fn stop(mut self) -> Recording {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap().expect("publishing went on until the end")
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The length of a clip in milliseconds, up to where its next round begins.
+fn period(tags: &[Tag]) -> u32 {
+    let last = tags.iter().map(|tag| tag.timestamp).max().unwrap_or(0);
+    last + 40
 }
 
 impl Refused {

@@ -1,0 +1,145 @@
+//! `local-edge` with the repository's manifest: the way most people meet the project.
+
+use std::net::TcpListener;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use av_tests::edge::{self, Edge};
+use av_tests::recording::Kind;
+use av_tests::rtmp::Player;
+use av_tests::{needs, tool, wait};
+use serde_json::{Value, json};
+
+use crate::rtmp;
+
+/// Modules listen on 127.0.1.N with the manifest's ports: one instance at a time on a machine.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn manifest() -> Value {
+    let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Path of the first stream that the splitter of the manifest serves.
+fn served_path() -> String {
+    let manifest = manifest();
+    let flows = manifest.pointer("/modulesContent/rtmp-splitter/properties.desired/flows").expect("flows");
+    let outputs =
+        flows.as_object().unwrap().values().flat_map(|flow| flow["outputs"].as_object().unwrap().values());
+    let serve = outputs.filter_map(|output| output["serve"].as_str()).find(|url| url.starts_with("rtmp://"));
+    serve.expect("an RTMP output").splitn(4, '/').nth(3).unwrap().to_owned()
+}
+
+fn url(edge: &Edge) -> String {
+    let port = *edge.host_ports(1935).first().expect("a binding of port 1935");
+    rtmp(port, &served_path())
+}
+
+/// The process id of a module, from `ps --json`.
+fn pid(edge: &Edge, module: &str) -> Option<u64> {
+    let ps = edge.ps();
+    let modules = ps.as_array().or_else(|| ps["modules"].as_array())?.clone();
+    modules.iter().find(|entry| entry["name"] == module)?["pid"].as_u64()
+}
+
+#[test]
+fn the_test_card_plays_and_ctrl_c_ends_it_cleanly() {
+    needs!(Ffmpeg);
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    let url = url(&edge);
+    let player = wait::until("the stream plays", wait::LONG, || {
+        let player = Player::start(&url);
+        let seen = wait::until("it plays or not", wait::LONG, || {
+            (player.frames(Kind::Video) > 0).then_some(true).or_else(|| player.ended().map(|_| false))
+        });
+        seen.then_some(player)
+    });
+    player.wait_frames(Kind::Video, 60);
+    player.wait_frames(Kind::Audio, 60);
+    wait::until_true("the table shows the address to open", wait::LONG, || {
+        edge.program().stdout().contains(&url) || edge.program().stderr().contains(&url)
+    });
+
+    let logs = edge.ask(&["logs", "rtmp-splitter"]);
+    assert!(logs.stdout.contains("[INF]") || logs.stderr.contains("[INF]"), "{logs:?}");
+    let shown = edge.ask(&["twin", "show", "rtmp-splitter"]);
+    assert!(shown.status.success(), "{}", shown.stderr);
+    let shown: Value = serde_json::from_str(&shown.stdout).expect("twin show prints JSON");
+    assert!(shown["desired"]["flows"].is_object() && shown["reported"]["summary"].is_object(), "{shown:#}");
+
+    let ended = edge.interrupt();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    player.wait_end();
+}
+
+#[test]
+fn twin_set_changes_a_running_module_and_prints_what_it_reports() {
+    needs!(Ffmpeg);
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    wait::until_true("the splitter runs", wait::LONG, || pid(&edge, "rtmp-splitter").is_some());
+    let extra = json!({ "flows": { "extra": {
+        "input": { "listen": "rtmp://0.0.0.0:1935/live/extra" },
+        "outputs": { "viewers": { "serve": "rtmp://0.0.0.0:1935/live/extra" } },
+    } } });
+    let reported = |flow: &str| {
+        let shown = edge.ask(&["twin", "show", "rtmp-splitter"]).stdout;
+        let shown: Value = serde_json::from_str(&shown).unwrap_or(Value::Null);
+        shown["reported"]["flows"][flow].clone()
+    };
+    let set = edge.ask(&["twin", "set", "rtmp-splitter", &extra.to_string()]);
+    assert!(set.status.success(), "{}", set.stderr);
+    wait::until_true("the flow is reported", wait::LONG, || reported("extra")["state"] == "waiting");
+
+    let bad = json!({ "flows": { "extra": { "input": { "listen": "nonsense" } } } });
+    let set = edge.ask(&["twin", "set", "rtmp-splitter", &bad.to_string()]);
+    let said = format!("{}{}", set.stdout, set.stderr);
+    assert!(said.contains("flows.extra.input.listen"), "the error is not printed: {said}");
+
+    edge.ask(&["twin", "set", "rtmp-splitter", r#"{ "flows": { "extra": null } }"#]);
+    wait::until_true("the flow is gone", wait::LONG, || reported("extra").is_null());
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_module_that_dies_is_started_again() {
+    needs!(Ffmpeg);
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    let first = wait::until("the splitter runs", wait::LONG, || pid(&edge, "rtmp-splitter"));
+    let killed = std::process::Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap();
+    assert!(killed.success());
+    wait::until("it runs again", wait::LONG, || pid(&edge, "rtmp-splitter").filter(|pid| *pid != first));
+    let url = url(&edge);
+    wait::until_true("the stream plays again", wait::LONG, || {
+        let player = Player::start(&url);
+        wait::until("it plays or not", wait::LONG, || {
+            (player.frames(Kind::Video) > 10).then_some(true).or_else(|| player.ended().map(|_| false))
+        })
+    });
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_in_one_line() {
+    let _alone = alone();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut manifest = manifest();
+    let mut ports = Vec::new();
+    edge::rebind(&mut manifest, &mut ports);
+    let rtmp_port = ports.iter().find(|(inside, _)| *inside == 1935).expect("port 1935").1.to_string();
+    let text = manifest.to_string().replace(&format!("\"{rtmp_port}\""), &format!("\"{port}\""));
+    let edge = Edge::start(&serde_json::from_str(&text).unwrap(), ports);
+    let said = wait::until("it is said", wait::LONG, || {
+        let all = format!("{}\n{}", edge.program().stderr(), edge.program().stdout());
+        all.lines()
+            .find(|line| line.contains(&port.to_string()) && line.contains("in use"))
+            .map(str::to_owned)
+    });
+    assert!(said.contains("127.0.0.1"), "{said}");
+}
