@@ -1,10 +1,24 @@
 //! How a module is told what to do, and how it is watched: command line, twin, direct methods,
 //! telemetry, metrics, health, logs, exit codes. Knows no media.
 //!
-//! A module hands [`run`] a [`Service`]; everything else is in here.
+//! A module hands [`run`] a [`Service`]; everything else is in here. Desired properties come from a file
+//! (`--twin`) or from the IoT Edge hub (MQTT 3.1.1 over TLS, identity by the workload API or a connection
+//! string), and what became of them goes back the same way. Nothing in here runs per frame.
 
+mod desired_file;
+mod http;
+mod hub;
+mod log;
+mod module;
+mod options;
+mod run;
 mod service;
+mod source;
+mod telemetry;
+mod twin;
+mod workload;
 
+pub use run::{run, run_from};
 pub use service::{
     Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply, Outcome, Paths, Running,
     ServerCertificate, Service, Settings, StateDir,

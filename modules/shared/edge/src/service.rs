@@ -37,6 +37,17 @@ pub trait Running: Send + Sync + 'static {
     /// A direct method that is not the runtime's own (`ping`, `setLogLevel`). `None`: no such method.
     fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>>;
 
+    /// Whether messages that routes carry to this module are wanted; `input` is never called otherwise.
+    fn wants_inputs(&self) -> bool {
+        false
+    }
+
+    /// A JSON message that a route carries to input `name` of this module. At least once: it may come twice.
+    fn input<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, ()> {
+        let _ = (name, payload);
+        Box::pin(std::future::ready(()))
+    }
+
     /// Metric families of this moment, without the labels that all series share.
     fn metrics(&self) -> Vec<prometheus::proto::MetricFamily>;
 
@@ -298,6 +309,11 @@ impl EventSink {
         if self.queue.try_send(event).is_err() {
             self.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
+    }
+
+    /// Whether the runtime has taken everything.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.queue.capacity() == self.queue.max_capacity()
     }
 
     /// Events that found the queue full.

@@ -1,0 +1,158 @@
+//! `--twin FILE`: desired properties from a file, read again when it changes.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use crate::module::Module;
+use crate::service::Outcome;
+use crate::twin::desired::without_nulls_and_metadata;
+
+/// 1,000 flows are about 1 MB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+const POLL: Duration = Duration::from_millis(500);
+/// File systems stamp changes no finer than this; a stamp that fresh proves nothing.
+const STAMP_GRAIN: Duration = Duration::from_secs(2);
+
+/// Why the file gives no document.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("{path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}: more than {MAX_BYTES} bytes")]
+    TooLong { path: String },
+    #[error("{path}: not JSON: {source}")]
+    NotJson { path: String, source: serde_json::Error },
+    #[error("{path}: the document must be a JSON object")]
+    NotObject { path: String },
+}
+
+/// The watched file. The versions it reports count the documents since start.
+pub(crate) struct DesiredFile {
+    path: PathBuf,
+    seen: Option<(Stamp, Vec<u8>)>,
+    /// Content that did not parse, once: an editor may be half way through writing.
+    suspect: Option<String>,
+    version: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Stamp {
+    /// Whether a later change would show.
+    fn is_telling(&self) -> bool {
+        let age = self.modified.and_then(|modified| modified.elapsed().ok());
+        age.is_some_and(|age| age > STAMP_GRAIN)
+    }
+}
+
+impl DesiredFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, seen: None, suspect: None, version: 0 }
+    }
+
+    /// Reads and applies the file, whatever state it is in.
+    pub async fn load(&mut self, module: &Module) -> Result<Outcome, FileError> {
+        let (stamp, content) = self.read().await?;
+        let document = self.parse(&content);
+        self.seen = Some((stamp, content));
+        Ok(self.apply(module, document?).await)
+    }
+
+    /// Applies every later change; never returns.
+    pub async fn watch(mut self, module: Arc<Module>) {
+        let mut ticks = tokio::time::interval(POLL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look(&module).await;
+        }
+    }
+
+    async fn look(&mut self, module: &Module) {
+        let path = self.path.clone();
+        let stamp = tokio::task::spawn_blocking(move || stamp(&path)).await.ok().and_then(Result::ok);
+        if let (Some(stamp), Some((seen, _)), None) = (&stamp, &self.seen, &self.suspect)
+            && stamp == seen
+            && stamp.is_telling()
+        {
+            return;
+        }
+        let document = match self.read().await {
+            Ok((stamp, content)) => {
+                let same = self.seen.as_ref().is_some_and(|(_, seen)| *seen == content);
+                if same && self.suspect.is_none() {
+                    self.seen = Some((stamp, content));
+                    return;
+                }
+                let document = self.parse(&content);
+                self.seen = Some((stamp, content));
+                document
+            }
+            Err(error) => Err(error),
+        };
+        match document {
+            Ok(document) => {
+                self.suspect = None;
+                self.apply(module, document).await;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                match self.suspect.as_deref().and_then(|suspect| suspect.strip_prefix(SAID)) {
+                    Some(said) if said == text => {}
+                    _ if self.suspect.as_ref() == Some(&text) => {
+                        module.reject(&text);
+                        self.suspect = Some(format!("{SAID}{text}"));
+                    }
+                    _ => self.suspect = Some(text),
+                }
+            }
+        }
+    }
+
+    async fn apply(&mut self, module: &Module, document: Map<String, Value>) -> Outcome {
+        self.version = self.version.saturating_add(1);
+        module.apply(without_nulls_and_metadata(document), Some(self.version)).await
+    }
+
+    async fn read(&self) -> Result<(Stamp, Vec<u8>), FileError> {
+        let path = self.path.clone();
+        let name = path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || -> std::io::Result<(Stamp, Vec<u8>)> {
+            let stamp = stamp(&path)?;
+            let mut content = Vec::new();
+            std::fs::File::open(&path)?.take(MAX_BYTES.saturating_add(1)).read_to_end(&mut content)?;
+            Ok((stamp, content))
+        });
+        let read = read.await.unwrap_or_else(|join| Err(std::io::Error::other(join)));
+        let (stamp, content) = read.map_err(|source| FileError::Read { path: name.clone(), source })?;
+        if content.len() as u64 > MAX_BYTES {
+            return Err(FileError::TooLong { path: name });
+        }
+        Ok((stamp, content))
+    }
+
+    fn parse(&self, content: &[u8]) -> Result<Map<String, Value>, FileError> {
+        let path = || self.path.display().to_string();
+        match serde_json::from_slice(content) {
+            Ok(Value::Object(document)) => Ok(document),
+            Ok(_) => Err(FileError::NotObject { path: path() }),
+            Err(source) => Err(FileError::NotJson { path: path(), source }),
+        }
+    }
+}
+
+/// Marks a fault that has been reported.
+const SAID: &str = "said: ";
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len() })
+}

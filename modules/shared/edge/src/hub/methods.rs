@@ -1,0 +1,96 @@
+//! Direct methods: those of the runtime here, all others in the service.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use crate::log::{LevelControl, parse_level};
+use crate::module::Module;
+use crate::service::MethodReply;
+
+/// A caller waits 30 s unless it says otherwise.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// A caller takes 128 KB.
+const MAX_ANSWER: usize = 120 * 1000;
+const MAX_LEVEL_SECONDS: u64 = 86_400;
+const DEFAULT_LEVEL_SECONDS: u64 = 600;
+
+/// Runs a method to its answer: status and JSON body. Every call gets one.
+pub(super) async fn answer(
+    module: Arc<Module>,
+    level: LevelControl,
+    name: &str,
+    payload: &[u8],
+) -> (u16, String) {
+    let reply = match parse(payload) {
+        Ok(payload) => {
+            let call = AssertUnwindSafe(call(&module, &level, name, payload)).catch_unwind();
+            match tokio::time::timeout(PATIENCE, call).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(_)) => failed(500, format!("{name} failed inside the module; its log has the place")),
+                Err(_) => failed(500, format!("{name} took longer than {} s", PATIENCE.as_secs())),
+            }
+        }
+        Err(error) => failed(400, format!("the payload must be JSON: {error}")),
+    };
+    let body = reply.body.to_string();
+    if body.len() > MAX_ANSWER {
+        let text = format!("the answer has {} bytes, {MAX_ANSWER} are possible; ask for less", body.len());
+        return (500, failed(500, text).body.to_string());
+    }
+    (reply.status, body)
+}
+
+/// An empty payload is null.
+fn parse(payload: &[u8]) -> Result<Value, serde_json::Error> {
+    if payload.trim_ascii().is_empty() { Ok(Value::Null) } else { serde_json::from_slice(payload) }
+}
+
+fn failed(status: u16, message: String) -> MethodReply {
+    MethodReply { status, body: json!({ "error": message }) }
+}
+
+async fn call(module: &Module, level: &LevelControl, name: &str, payload: Value) -> MethodReply {
+    match name {
+        "ping" => {
+            let identity = &module.identity;
+            let body = json!({
+                "name": identity.service, "version": identity.version, "uptimeSeconds": module.uptime().as_secs(),
+            });
+            MethodReply { status: 200, body }
+        }
+        "setLogLevel" => set_log_level(level, &payload).await,
+        _ => {
+            let reply = match module.running() {
+                Some(running) => running.method(name, payload).await,
+                None => None,
+            };
+            reply.unwrap_or_else(|| failed(404, format!("no method `{name}`")))
+        }
+    }
+}
+
+async fn set_log_level(level: &LevelControl, payload: &Value) -> MethodReply {
+    let wished = payload.get("level").and_then(Value::as_str).and_then(parse_level);
+    let seconds = match payload.get("seconds") {
+        None | Some(Value::Null) => Some(DEFAULT_LEVEL_SECONDS),
+        Some(seconds) => seconds.as_u64().filter(|seconds| (1..=MAX_LEVEL_SECONDS).contains(seconds)),
+    };
+    let known =
+        payload.as_object().is_some_and(|object| object.keys().all(|key| key == "level" || key == "seconds"));
+    let (Some(wished), Some(seconds), true) = (wished, seconds, known) else {
+        return failed(
+            400,
+            "expected {\"level\": trace, debug, info, warning or error, \"seconds\": 1 to 86400 [600]}"
+                .to_owned(),
+        );
+    };
+    level.set_for(wished, Duration::from_secs(seconds)).await;
+    MethodReply {
+        status: 200,
+        body: json!({ "level": wished.as_str().to_ascii_lowercase(), "seconds": seconds }),
+    }
+}

@@ -1,0 +1,204 @@
+//! One MQTT 3.1.1 connection over TLS, on rumqttc's packets.
+//!
+//! rumqttc's own event loop is not used: it takes one name for the TCP address and for the certificate (here
+//! the address may come from `--hosts`), sends `$iothub` requests of an old connection again on the next one,
+//! and does not say which publish was acknowledged.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::stream::SplitStream;
+use futures_util::{SinkExt, StreamExt};
+use rumqttc::mqttbytes::v4::{Codec, Connect, Login, Packet};
+use rumqttc::{ConnectReturnCode, mqttbytes};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::codec::Framed;
+
+/// What edgeHub takes and sends at most.
+const MAX_PACKET: usize = 256 * 1024;
+/// TCP, TLS and the hub's answer together; it may have to ask the cloud who we are.
+const CONNECT_TIME: Duration = Duration::from_secs(60);
+/// A write that takes longer means that nobody reads.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const WRITE_QUEUE: usize = 64;
+
+/// Where the hub is.
+#[derive(Clone, Debug)]
+pub(crate) struct HubAddress {
+    pub port: u16,
+    /// Names resolved here first, in lower case.
+    pub hosts: BTreeMap<String, IpAddr>,
+}
+
+/// Who connects.
+pub(super) struct Credentials {
+    pub client_id: String,
+    pub user_name: String,
+    pub password: String,
+}
+
+/// Why there is no connection, or no longer one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MqttError {
+    #[error("the name {host} can't be resolved: {source}")]
+    Resolve { host: String, source: std::io::Error },
+    #[error("the name {0} resolves to nothing")]
+    NoAddress(String),
+    #[error("{0} can't stand in a certificate; IOTEDGE_GATEWAYHOSTNAME must be a host name or an IP address")]
+    Name(String),
+    #[error("{address} can't be reached: {source}")]
+    Tcp { address: SocketAddr, source: std::io::Error },
+    #[error("TLS with {host}: {source}")]
+    Tls { host: String, source: std::io::Error },
+    #[error("no connection within {} s", CONNECT_TIME.as_secs())]
+    Slow,
+    #[error(
+        "refused, not authorised (5): the identity is not known yet or was deleted, its key changed, or a clock is wrong"
+    )]
+    NotAuthorised,
+    #[error("refused, server unavailable (3): the hub is not ready or did not understand the user name")]
+    Unavailable,
+    #[error("refused: {0:?}")]
+    Refused(ConnectReturnCode),
+    #[error("an answer to CONNECT was expected")]
+    NoConnAck,
+    #[error("closed by the hub")]
+    Closed,
+    #[error("not MQTT: {0}")]
+    Protocol(#[from] mqttbytes::Error),
+    #[error("{0}")]
+    Silent(&'static str),
+    #[error("a subscription was refused")]
+    Subscription,
+    #[error("nothing could be written for {} s", WRITE_TIME.as_secs())]
+    Stuck,
+}
+
+type Frames = Framed<TlsStream<TcpStream>, Codec>;
+
+/// A connection that the hub has accepted.
+pub(super) struct Mqtt {
+    incoming: SplitStream<Frames>,
+    outgoing: mpsc::Sender<Packet>,
+    writer: JoinHandle<()>,
+}
+
+impl Mqtt {
+    /// Connects to `host`, whose certificate must carry that name whatever the address is.
+    pub async fn connect(
+        address: &HubAddress,
+        host: &str,
+        tls: TlsConnector,
+        credentials: Credentials,
+    ) -> Result<Self, MqttError> {
+        let connect = async {
+            let name = ServerName::try_from(host.to_owned()).map_err(|_| MqttError::Name(host.to_owned()))?;
+            let tcp = tcp(address, host).await?;
+            let stream = tls.connect(name, tcp).await;
+            let stream = stream.map_err(|source| MqttError::Tls { host: host.to_owned(), source })?;
+            let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
+            let mut frames = Framed::new(stream, codec);
+            let mut connect = Connect::new(credentials.client_id);
+            connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
+            // Subscriptions are made again and unacknowledged telemetry is sent again by us on every connection:
+            // there is nothing for the hub to keep.
+            connect.clean_session = true;
+            connect.login = Some(Login::new(credentials.user_name, credentials.password));
+            frames.send(Packet::Connect(connect)).await?;
+            match frames.next().await {
+                Some(Ok(Packet::ConnAck(answer))) => match answer.code {
+                    ConnectReturnCode::Success => Ok(frames),
+                    ConnectReturnCode::NotAuthorized => Err(MqttError::NotAuthorised),
+                    ConnectReturnCode::ServiceUnavailable => Err(MqttError::Unavailable),
+                    other => Err(MqttError::Refused(other)),
+                },
+                Some(Ok(_)) => Err(MqttError::NoConnAck),
+                Some(Err(error)) => Err(error.into()),
+                None => Err(MqttError::Closed),
+            }
+        };
+        let frames = tokio::time::timeout(CONNECT_TIME, connect).await.unwrap_or(Err(MqttError::Slow))?;
+        let (sink, incoming) = frames.split();
+        let (outgoing, queue) = mpsc::channel(WRITE_QUEUE);
+        let writer = tokio::spawn(async move {
+            if let Err(error) = write(sink, queue).await {
+                tracing::debug!("hub connection: {error}");
+            }
+        });
+        Ok(Self { incoming, outgoing, writer })
+    }
+
+    /// The next packet. May be dropped and called again.
+    pub async fn receive(&mut self) -> Result<Packet, MqttError> {
+        match self.incoming.next().await {
+            Some(packet) => Ok(packet?),
+            None => Err(MqttError::Closed),
+        }
+    }
+
+    /// Hands a packet to the writer.
+    pub async fn send(&mut self, packet: Packet) -> Result<(), MqttError> {
+        match self.outgoing.send_timeout(packet, WRITE_TIME).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(MqttError::Stuck),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(MqttError::Closed),
+        }
+    }
+
+    /// Writes what is queued, says goodbye and closes.
+    pub async fn disconnect(mut self) {
+        let _ = self.send(Packet::Disconnect).await;
+        let Self { outgoing, mut writer, incoming } = self;
+        drop(outgoing);
+        let _ = tokio::time::timeout(Duration::from_secs(2), &mut writer).await;
+        writer.abort();
+        drop(incoming);
+    }
+}
+
+async fn tcp(address: &HubAddress, host: &str) -> Result<TcpStream, MqttError> {
+    let addresses: Vec<SocketAddr> = match address.hosts.get(&host.to_ascii_lowercase()) {
+        Some(ip) => vec![SocketAddr::new(*ip, address.port)],
+        None => {
+            let found = tokio::net::lookup_host((host, address.port)).await;
+            found.map_err(|source| MqttError::Resolve { host: host.to_owned(), source })?.collect()
+        }
+    };
+    let mut last = MqttError::NoAddress(host.to_owned());
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(source) => last = MqttError::Tcp { address, source },
+        }
+    }
+    Err(last)
+}
+
+/// Writes packets until the queue is closed, then closes the stream; several at once where they wait.
+async fn write(
+    mut sink: futures_util::stream::SplitSink<Frames, Packet>,
+    mut queue: mpsc::Receiver<Packet>,
+) -> Result<(), MqttError> {
+    while let Some(packet) = queue.recv().await {
+        let write = async {
+            sink.feed(packet).await?;
+            while let Ok(packet) = queue.try_recv() {
+                sink.feed(packet).await?;
+            }
+            sink.flush().await
+        };
+        tokio::time::timeout(WRITE_TIME, write).await.map_err(|_| MqttError::Stuck)??;
+    }
+    tokio::time::timeout(WRITE_TIME, sink.close()).await.map_err(|_| MqttError::Stuck)??;
+    Ok(())
+}

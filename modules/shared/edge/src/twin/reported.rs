@@ -1,0 +1,258 @@
+//! Reported properties: from what the module means to the patches that make the hub hold it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::fit::{fit, size};
+use super::merge::{difference, either, merge};
+use super::pace::Pace;
+
+/// Between two patches, unless a desired change asks for one.
+const PACE: Duration = Duration::from_secs(5);
+/// An answer that takes longer is lost.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+const MAX_MISSES: u32 = 3;
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+/// After a refusal that the same patch would meet again.
+const MAX_REFUSED_BACK_OFF: Duration = Duration::from_secs(600);
+/// edgeHub refuses patches over 32 KiB.
+const MAX_PATCH: usize = 31 * 1024;
+
+/// The reported side of a twin. One patch at a time is under way.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    /// What the hub holds; a null stands for *unknown*.
+    held: Map<String, Value>,
+    connected: bool,
+    under_way: Option<UnderWay>,
+    pace: Pace,
+    /// A desired change was applied, or the last patch was only a part.
+    hurry: bool,
+    /// Where hurry does not matter either.
+    not_before: Option<Instant>,
+    next: Option<Instant>,
+    back_off: Duration,
+    /// The patch that was refused last: not sent again.
+    refused: Option<Map<String, Value>>,
+    misses: u32,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    id: u64,
+    patch: Map<String, Value>,
+    sent: Instant,
+    is_part: bool,
+}
+
+/// What an answer meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Stored,
+    /// The same patch would be refused again.
+    Refused,
+    /// Throttled or failed: tried again later.
+    Later,
+    /// No patch of this id is under way.
+    Stranger,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self {
+            held: Map::new(),
+            connected: false,
+            under_way: None,
+            pace: Pace::default(),
+            hurry: false,
+            not_before: None,
+            next: None,
+            back_off: FIRST_BACK_OFF,
+            refused: None,
+            misses: 0,
+        }
+    }
+}
+
+impl Reported {
+    /// The `reported` section of the whole twin, asked for on a new connection.
+    ///
+    /// While the cloud is connected edgeHub answers a get from there, and may not have synced the last report
+    /// yet. So neither this nor the memory is trusted where they differ: such places are written again.
+    pub fn connected(&mut self, reported: Option<Value>) {
+        if let Some(Value::Object(mut reported)) = reported {
+            reported.retain(|key, _| !key.starts_with('$'));
+            self.held = either(&self.held, &reported);
+        }
+        if !self.connected {
+            self.hurry = true;
+            self.refused = None;
+        }
+        self.connected = true;
+        self.misses = 0;
+    }
+
+    /// What was under way may have arrived or not.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.doubt();
+    }
+
+    /// A desired change was applied: its outcome goes out at once.
+    pub fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    /// Whether so many answers were lost that the connection must be bad.
+    pub fn wants_reconnect(&self) -> bool {
+        self.misses >= MAX_MISSES
+    }
+
+    /// When [`poll`](Self::poll) has something to do without a change of the document.
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.connected {
+            return None;
+        }
+        match &self.under_way {
+            Some(under_way) => Some(under_way.sent + ANSWER_TIME),
+            None => match (self.next, self.not_before) {
+                (Some(next), Some(not_before)) => {
+                    Some(if self.hurry { not_before } else { next.max(not_before) })
+                }
+                (next, not_before) => not_before.or(if self.hurry { None } else { next }),
+            },
+        }
+    }
+
+    /// Whether [`poll`](Self::poll) can have a patch at this time.
+    pub fn may_send(&self, now: Instant) -> bool {
+        let is_awaiting =
+            self.under_way.as_ref().is_some_and(|patch| now.duration_since(patch.sent) < ANSWER_TIME);
+        let is_late = self.under_way.is_some();
+        let waits = self.not_before.is_some_and(|time| now < time);
+        let is_paced = !self.hurry && !is_late && self.next.is_some_and(|time| now < time);
+        self.connected && !is_awaiting && !waits && !is_paced
+    }
+
+    /// The patch to send now, if any, that brings the hub nearer to `document`; its answer comes under `id`.
+    pub fn poll(
+        &mut self,
+        document: &Map<String, Value>,
+        id: u64,
+        now: Instant,
+    ) -> Option<Map<String, Value>> {
+        if !self.may_send(now) {
+            return None;
+        }
+        if self.under_way.is_some() {
+            self.misses += 1;
+            self.doubt();
+        }
+        self.not_before = None;
+        self.next = None;
+        let wanted = fit(document);
+        let paced =
+            if self.hurry { None } else { Some(self.pace.hold_back(&self.held, wanted.clone(), now)) };
+        let patch = difference(&self.held, paced.as_ref().map_or(&wanted, |paced| &paced.document));
+        if patch.is_empty() || self.refused.as_ref() == Some(&patch) {
+            self.hurry = false;
+            self.next = paced.and_then(|paced| paced.until);
+            return None;
+        }
+        if let Some(paced) = &paced {
+            self.pace.sent(paced, now);
+        }
+        let (body, is_part) = part(patch);
+        self.hurry = false;
+        self.next = Some(now + PACE);
+        self.under_way = Some(UnderWay { id, patch: body.clone(), sent: now, is_part });
+        Some(body)
+    }
+
+    /// An answer of the hub.
+    pub fn on_answer(&mut self, id: u64, status: u16, now: Instant) -> Verdict {
+        let Some(under_way) = self.under_way.take_if(|under_way| under_way.id == id) else {
+            return Verdict::Stranger;
+        };
+        self.misses = 0;
+        match status {
+            200..=299 => {
+                merge(&mut self.held, &under_way.patch);
+                self.hurry |= under_way.is_part;
+                self.refused = None;
+                self.back_off = FIRST_BACK_OFF;
+                Verdict::Stored
+            }
+            400..=499 if status != 408 && status != 429 => {
+                self.refused = Some(under_way.patch);
+                self.wait(now, MAX_REFUSED_BACK_OFF);
+                Verdict::Refused
+            }
+            _ => {
+                self.under_way = Some(under_way);
+                self.doubt();
+                self.wait(now, MAX_BACK_OFF);
+                self.hurry = true;
+                Verdict::Later
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Instant, most: Duration) {
+        self.not_before = Some(now + self.back_off);
+        self.back_off = (self.back_off * 2).min(most);
+    }
+
+    fn doubt(&mut self) {
+        if let Some(under_way) = self.under_way.take() {
+            let mut arrived = self.held.clone();
+            merge(&mut arrived, &under_way.patch);
+            self.held = either(&self.held, &arrived);
+        }
+    }
+}
+
+/// What of a patch goes into one message; deletions first, so that the whole never grows over the limit.
+fn part(patch: Map<String, Value>) -> (Map<String, Value>, bool) {
+    if size(&patch) <= MAX_PATCH {
+        return (patch, false);
+    }
+    let mut room = MAX_PATCH - 1024;
+    let deletions = take(&patch, &mut room, true);
+    if !deletions.is_empty() {
+        return (deletions, true);
+    }
+    (take(&patch, &mut room, false), true)
+}
+
+/// As many places of the patch as fit, deletions or the others.
+fn take(patch: &Map<String, Value>, room: &mut usize, deletions: bool) -> Map<String, Value> {
+    let mut taken = Map::new();
+    for (key, value) in patch {
+        let frame = key.len() + 6;
+        match value {
+            Value::Object(inner) if !inner.is_empty() => {
+                let mut inner_room = room.saturating_sub(frame);
+                let inner = take(inner, &mut inner_room, deletions);
+                if !inner.is_empty() {
+                    *room = inner_room;
+                    taken.insert(key.clone(), Value::Object(inner));
+                }
+            }
+            other if other.is_null() == deletions => {
+                let length = frame + other.to_string().len();
+                if length <= *room {
+                    *room -= length;
+                    taken.insert(key.clone(), other.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests;
