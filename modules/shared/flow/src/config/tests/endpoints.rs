@@ -119,11 +119,12 @@ fn a_push_output_takes_a_stream_key_or_user_info() {
         panic!()
     };
     assert_eq!(push.credentials, Some(Credentials::StreamKey(Secret::File("/k".into()))));
-    assert_eq!(push.url.shown(false), "rtmp://h/app");
+    assert_eq!(push.shown(), "rtmp://h/app");
     let OutputEndpoint::Push(push) = output(json!({ "push": "rtmp://us%40er:p%2Fw@h/app/x" })).endpoint
     else {
         panic!()
     };
+    assert_eq!(push.shown(), "rtmp://h/app");
     let password = Secret::Plain("p/w".into());
     assert_eq!(push.credentials, Some(Credentials::User { username: "us@er".into(), password }));
 }

@@ -1,8 +1,10 @@
 //! Whole documents, as a module reads them.
 
 mod access;
+mod arbitrary;
 mod conflicts;
 mod defaults;
+mod diff;
 mod document;
 mod endpoints;
 mod patterns;

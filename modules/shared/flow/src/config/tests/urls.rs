@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use super::super::url::{Stars, UrlError, parse_file};
-use super::super::{ConnectUrl, ListenUrl, RtmpPath, RtmpTarget};
+use crate::config::url::{Stars, parse_file};
+use crate::config::{ConnectUrl, ListenUrl, RtmpPath, RtmpTarget, UrlError};
 
 fn listen(text: &str) -> Result<String, UrlError> {
     ListenUrl::parse(text, Stars::Pattern).map(|url| url.to_string())
