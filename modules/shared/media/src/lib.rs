@@ -7,6 +7,8 @@ pub mod aac;
 pub mod av1;
 mod bits;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod frame;
 pub mod h264;
 pub mod h265;

@@ -1,1 +1,26 @@
+use super::*;
 
+#[test]
+fn an_svt_av1_record_tells_codec_string_and_size() {
+    let config = Av1Config::parse(crate::fixture::config_box("av1.mp4", b"av1C")).unwrap();
+    assert_eq!(config.codec_string(), "av01.0.00M.08");
+    assert_eq!(config.size, Some((160, 90)));
+}
+
+#[test]
+fn tier_and_depth_are_named() {
+    // Profile 1, level 13, High tier, 12 bits; no sequence header.
+    let config = Av1Config::parse(Bytes::from_static(&[0x81, 0x2d, 0xe0, 0])).unwrap();
+    assert_eq!(config.codec_string(), "av01.1.13H.12");
+    assert_eq!(config.size, None);
+}
+
+#[test]
+fn a_record_that_is_cut_is_refused_and_a_cut_sequence_header_is_not() {
+    let record = crate::fixture::config_box("av1.mp4", b"av1C");
+    assert!(Av1Config::parse(record.slice(..3)).is_err());
+    for length in 4..record.len() - 2 {
+        let config = Av1Config::parse(record.slice(..length)).unwrap();
+        assert_eq!(config.codec_string(), "av01.0.00M.08");
+    }
+}
