@@ -21,19 +21,19 @@ pub enum Secret {
 }
 
 /// Why a secret can't be used. Names the place, never the content.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
     /// There is no such variable.
     #[error("environment variable {0} is not set")]
     EnvMissing(String),
     /// The file can't be read.
-    #[error("secret file {}: {}", path.display(), source.kind())]
+    #[error("secret file {}: {kind}", path.display())]
     File {
         /// On this machine.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        kind: std::io::ErrorKind,
     },
     /// What is there can't be a secret.
     #[error("{place}: {fault}")]
@@ -58,6 +58,9 @@ pub enum SecretFault {
     /// Not text.
     #[error("a secret must be UTF-8")]
     NotUtf8,
+    /// A directory, a pipe or a device.
+    #[error("not a regular file")]
+    NotAFile,
     /// NUL, CR or LF would end it early in some protocol.
     #[error("a secret can't hold a line break or NUL")]
     LineBreak,
@@ -90,7 +93,11 @@ impl Secret {
 
 fn read_file(path: &Path) -> Result<SecretText, SecretError> {
     let place = || format!("secret file {}", path.display());
-    let failed = |source| SecretError::File { path: path.to_path_buf(), source };
+    let failed = |error: std::io::Error| SecretError::File { path: path.to_path_buf(), kind: error.kind() };
+    // Opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(SecretError::Content { place: place(), fault: SecretFault::NotAFile });
+    }
     let file = std::fs::File::open(path).map_err(failed)?;
     // Room for a line break, and one more byte to see that there is too much.
     let limit = (MAX_SECRET_BYTES as u64).saturating_add(3);
@@ -205,6 +212,8 @@ mod tests {
     fn a_missing_file_or_variable_is_named() {
         let missing = Secret::File("/no/such/key".into()).resolve(&av_edge::Paths::default()).unwrap_err();
         assert!(missing.to_string().contains("/no/such/key"), "{missing}");
+        let directory = Secret::File("/".into()).resolve(&av_edge::Paths::default()).unwrap_err();
+        assert_eq!(directory.to_string(), "secret file /: not a regular file");
         let unset = Secret::Env("AV_NO_SUCH_SECRET".into()).resolve(&av_edge::Paths::default()).unwrap_err();
         assert_eq!(unset.to_string(), "environment variable AV_NO_SUCH_SECRET is not set");
     }

@@ -8,13 +8,14 @@ mod diff;
 mod document;
 mod endpoints;
 mod patterns;
+mod reference;
 mod urls;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Desired, FlowConfig, Scheme, Supports, parse};
+use super::{Desired, Endpoint, FlowConfig, Scheme, Supports, parse};
 
 const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
 
