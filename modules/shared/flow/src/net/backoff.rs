@@ -38,11 +38,6 @@ impl Backoff {
             self.failures = 0;
         }
     }
-
-    /// Failures in a row.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
 }
 
 #[cfg(test)]
@@ -73,7 +68,7 @@ mod tests {
             backoff.next_wait();
         }
         backoff.media_flowed(Duration::from_secs(9));
-        assert_eq!(backoff.failures(), 5);
+        assert_eq!(backoff.failures, 5);
         backoff.media_flowed(Duration::from_secs(10));
         assert!(backoff.next_wait() <= Duration::from_millis(500));
     }

@@ -79,6 +79,13 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Nothing came in answer for so long.
+    pub(crate) fn timed_out(host: &str, port: u16, waited: Duration) -> Self {
+        Self::TimedOut { host: shown(host, port), seconds: waited.as_secs() }
+    }
+}
+
 /// `host:port` as URLs write it.
 fn shown(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -97,15 +104,11 @@ pub(super) async fn dial(
     });
     let stream = match connected.await {
         Ok(connected) => connected?,
-        Err(_) => {
-            let seconds = CONNECT_TIMEOUT.as_secs();
-            return Err(DialError::TimedOut { host: shown(host, port), seconds });
-        }
+        Err(_) => return Err(DialError::timed_out(host, port, CONNECT_TIMEOUT)),
     };
     listen::tune(&stream);
-    let peer = stream
-        .peer_addr()
-        .map_err(|source| DialError::Unreachable { host: shown(host, port), source })?;
+    let peer =
+        stream.peer_addr().map_err(|source| DialError::Unreachable { host: shown(host, port), source })?;
     let Some(tls) = tls else {
         let (reader, writer) = stream.into_split();
         return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer });

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use av_edge::{Certificates, Context, Paths};
 
-pub use auth::Denied;
 pub use backoff::Backoff;
 pub use dial::{Connection, DialError};
 pub use listen::{ListenError, Listener};

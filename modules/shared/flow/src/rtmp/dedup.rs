@@ -141,7 +141,9 @@ impl Dedup {
 
     fn begin(&mut self, seam: Seam, shift: i64, now: Instant, out: &mut Vec<Passed>) {
         self.phase = match seam {
-            Seam::Continues => Phase::Overlap { shift, since: now, past: self.last.map(|last| last.is_none()) },
+            Seam::Continues => {
+                Phase::Overlap { shift, since: now, past: self.last.map(|last| last.is_none()) }
+            }
             Seam::New => {
                 self.known.clear();
                 self.last_sync = None;
@@ -237,8 +239,11 @@ impl Dedup {
                         Judged::New => {
                             *of_kind(&mut past, frame.kind) = true;
                             let all = past.iter().all(|past| *past);
-                            self.phase =
-                                if all { Phase::Passing { shift } } else { Phase::Overlap { shift, since, past } };
+                            self.phase = if all {
+                                Phase::Passing { shift }
+                            } else {
+                                Phase::Overlap { shift, since, past }
+                            };
                         }
                         Judged::Known | Judged::Foreign => {
                             self.begin(Seam::New, 0, now, out);
@@ -255,7 +260,9 @@ impl Dedup {
             MediaItem::Data { timestamp_ms, payload } => {
                 let timestamp_ms = timestamp_ms.saturating_add(shift);
                 let newest = self.last.iter().flatten().max();
-                if matches!(self.phase, Phase::Overlap { .. }) && newest.is_some_and(|last| timestamp_ms <= *last) {
+                if matches!(self.phase, Phase::Overlap { .. })
+                    && newest.is_some_and(|last| timestamp_ms <= *last)
+                {
                     return;
                 }
                 out.push(Passed::Item(MediaItem::Data { timestamp_ms, payload }));

@@ -26,8 +26,7 @@ pub(in crate::net) async fn connect(
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, TlsError> {
     let host = tls.host_name.as_deref().unwrap_or(host);
-    let name =
-        ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHostName(host.to_owned()))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::BadHostName(host.to_owned()))?;
     let connector = TlsConnector::from(Arc::new(config(net, tls).await?));
     match timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream)).await {
         Ok(done) => done.map_err(|error| TlsError::of_handshake(error, host)),
@@ -43,10 +42,7 @@ async fn config(net: &Net, tls: &ClientTls) -> Result<ClientConfig, TlsError> {
         .map_err(TlsError::Protocol)?;
     if let Some(pin) = tls.pin_sha256 {
         let verifier = Arc::new(PinnedLeaf { pin, provider });
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth());
+        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     Ok(builder.with_root_certificates(roots(net, tls).await?).with_no_client_auth())
 }

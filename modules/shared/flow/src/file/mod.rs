@@ -1,0 +1,6 @@
+//! Files as inputs.
+
+mod read;
+mod reading;
+
+pub use read::read;

@@ -1,0 +1,254 @@
+//! `pull`: we connect to a server and take its stream, for ever.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use av_edge::EventKind;
+use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
+
+use super::client::{self, Client, ClientError};
+use super::dedup::{Dedup, Passed, Seam};
+use crate::config::PullConfig;
+use crate::endpoint::InputContext;
+use crate::net::Backoff;
+use crate::stream::{InputStatus, Kick, KickReason, Publisher, State};
+
+/// A server that has no media to send yet is asked for a sign of life that often, and has as long to give one.
+const PING: Duration = Duration::from_secs(10);
+
+/// Takes a stream until cancelled.
+///
+/// A connection that breaks is made again after a growing wait. For the time of `idleTimeoutSeconds` the stream
+/// does not know: when the server still has all that was missed (its GOP cache starts before the break), frames
+/// go on as if nothing had happened.
+pub async fn pull(input: InputContext, config: PullConfig) {
+    let cancel = input.cancel.clone();
+    let pull = Pull {
+        backoff: Backoff::new(config.retry),
+        input,
+        config,
+        dedup: Dedup::default(),
+        writing: None,
+        logged: None,
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = pull.run() => {}
+    }
+}
+
+struct Pull {
+    input: InputContext,
+    config: PullConfig,
+    backoff: Backoff,
+    dedup: Dedup,
+    writing: Option<Writing>,
+    /// The last reason that was logged.
+    logged: Option<String>,
+}
+
+/// The right to write, kept over a break of the connection.
+struct Writing {
+    publisher: Publisher,
+    kick: Kick,
+}
+
+/// How long media flowed on a connection.
+#[derive(Default)]
+struct Flowed {
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Pull {
+    async fn run(mut self) {
+        loop {
+            let mut flowed = Flowed::default();
+            let error = self.connection(&mut flowed).await;
+            self.dedup.disconnected();
+            self.lost(&flowed, &error);
+            let wait = self.backoff.next_wait();
+            let () = unless_kicked(&mut self.writing, &self.input.status, tokio::time::sleep(wait)).await;
+        }
+    }
+
+    /// One connection, from dialling to its end.
+    async fn connection(&mut self, flowed: &mut Flowed) -> ClientError {
+        let limits = Limits {
+            max_message_bytes: self.config.max_message_bytes,
+            max_unfinished_after: self.config.max_message_bytes.saturating_mul(2),
+            ..Limits::default()
+        };
+        let PullConfig { url, credentials, tls, .. } = &self.config;
+        let opening =
+            client::open(&self.input.module.net, url, credentials.as_ref(), tls, Mode::Play, limits);
+        let mut client = match unless_kicked(&mut self.writing, &self.input.status, opening).await {
+            Ok(client) => client,
+            Err(error) => return error,
+        };
+        if self.writing.is_none() {
+            self.input.status.status.set(State::Waiting, None);
+        }
+        self.dedup.reconnected();
+        match self.receive(&mut client, flowed).await {
+            Ok(never) => match never {},
+            Err(error) => {
+                if matches!(error, ClientError::Ended { .. }) {
+                    // Said, not suffered: the stream is told at once.
+                    self.writing = None;
+                }
+                error
+            }
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        client: &mut Client,
+        flowed: &mut Flowed,
+    ) -> Result<std::convert::Infallible, ClientError> {
+        let idle = self.input.idle_timeout;
+        let mut passed = Vec::new();
+        let mut heard = Instant::now();
+        let mut pinged = None;
+        loop {
+            while let Some(output) = client.session.poll() {
+                match output {
+                    ClientOutput::Send(bytes) => client.write(&bytes).await?,
+                    ClientOutput::Event(ClientEvent::Media(item)) => {
+                        self.item(item, flowed, &mut passed);
+                    }
+                    ClientOutput::Event(ClientEvent::Refused { code, description }) => {
+                        return Err(client.refused(&code, &description));
+                    }
+                    ClientOutput::Event(ClientEvent::Ended | ClientEvent::Unpublished) => {
+                        return Err(ClientError::Ended { host: client.host.to_string() });
+                    }
+                    ClientOutput::Event(_) => {}
+                }
+            }
+            let now = Instant::now();
+            let due = match (flowed.last, pinged) {
+                (Some(last), _) => last + idle,
+                (None, Some(pinged)) => pinged + PING,
+                (None, None) => heard + PING,
+            };
+            if now >= due {
+                if flowed.last.is_some() {
+                    return Err(ClientError::Idle { host: client.host.to_string(), seconds: idle.as_secs() });
+                }
+                if pinged.is_some() {
+                    return Err(ClientError::Idle {
+                        host: client.host.to_string(),
+                        seconds: now.saturating_duration_since(heard).as_secs(),
+                    });
+                }
+                pinged = Some(now);
+                client.session.ping(0);
+                continue;
+            }
+            tokio::select! {
+                read = client.read() => {
+                    read?;
+                    heard = Instant::now();
+                    pinged = None;
+                }
+                _reason = kicked(&self.writing) => {
+                    self.writing = None;
+                    return Err(ClientError::Idle { host: client.host.to_string(), seconds: idle.as_secs() });
+                }
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+        }
+    }
+
+    /// Hands an item on, unless it came before.
+    fn item(&mut self, item: MediaItem, flowed: &mut Flowed, passed: &mut Vec<Passed>) {
+        let now = Instant::now();
+        if matches!(item, MediaItem::Frame(_)) {
+            flowed.last = Some(now);
+            if flowed.first.replace(flowed.first.unwrap_or(now)).is_none() {
+                self.connected();
+            }
+        }
+        self.dedup.push(item, now, passed);
+        for passed in passed.drain(..) {
+            match passed {
+                Passed::Seam(Seam::Continues) if self.writing.is_some() => {
+                    self.input.status.reconnects.fetch_add(1, Ordering::Relaxed);
+                }
+                Passed::Seam(_) => {
+                    // The one before is lost first: readers are told in that order.
+                    self.writing = None;
+                    let kick = Kick::default();
+                    let publisher = self.input.stream.publisher(kick.clone());
+                    self.writing = Some(Writing { publisher, kick });
+                }
+                Passed::Item(item) => {
+                    if let Some(writing) = &mut self.writing
+                        && writing.publisher.item(item, now).is_err()
+                    {
+                        writing.kick.fire(KickReason::TakenOver);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first frame of a connection.
+    fn connected(&mut self) {
+        self.logged = None;
+        let host = &self.config.url.host;
+        tracing::info!(flow = %self.input.flow, %host, "pull: receiving");
+        self.input.module.emit(
+            EventKind::InputConnected,
+            &self.input.flow,
+            None,
+            format!("pulling from {host}"),
+        );
+    }
+
+    fn lost(&mut self, flowed: &Flowed, error: &ClientError) {
+        let text = format!("{}.pull: {error}", self.input.path);
+        if let (Some(first), Some(last)) = (flowed.first, flowed.last) {
+            self.backoff.media_flowed(last.saturating_duration_since(first));
+            self.input.module.emit(EventKind::InputLost, &self.input.flow, None, error.to_string());
+        }
+        if self.logged.as_ref() != Some(&text) {
+            tracing::warn!(flow = %self.input.flow, "{text}");
+            self.logged = Some(text.clone());
+        }
+        self.input.status.status.set(State::Retrying, Some(text));
+    }
+}
+
+/// Waits until the stream wants its publisher gone.
+async fn kicked(writing: &Option<Writing>) -> KickReason {
+    match writing {
+        Some(writing) => writing.kick.fired().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does `work`; should the stream want its publisher gone meanwhile, it goes.
+async fn unless_kicked<T>(
+    writing: &mut Option<Writing>,
+    status: &InputStatus,
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _reason = kicked(writing) => {
+                // Without a publisher the stream waits; why there is none is what people want to read.
+                let before = status.status.get();
+                drop(writing.take());
+                status.status.set(before.state, before.error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
