@@ -14,7 +14,8 @@ const SEQUENCE_END: u8 = 2;
 /// Video only: coded frames whose composition offset is zero and left out.
 pub(super) const CODED_FRAMES_X: u8 = 3;
 const METADATA: u8 = 4;
-const MULTITRACK: u8 = 6;
+const VIDEO_MULTITRACK: u8 = 6;
+const AUDIO_MULTITRACK: u8 = 5;
 const MOD_EX: u8 = 7;
 
 /// Multitrack layouts (v2 "AvMultitrackType").
@@ -92,7 +93,11 @@ fn without_mod_ex(fields: &mut Fields<'_>, mut packet_type: u8) -> Result<u8, Fl
 
 /// Finds track 0 of a multitrack message; other messages are track 0.
 fn parse_tracks(kind: Kind, mut fields: Fields<'_>, packet_type: u8, is_sync: bool) -> Result<Tag, FlvError> {
-    if packet_type != MULTITRACK {
+    let multitrack = match kind {
+        Kind::Video => VIDEO_MULTITRACK,
+        Kind::Audio => AUDIO_MULTITRACK,
+    };
+    if packet_type != multitrack {
         let four_cc = fields.array()?;
         return parse_packet(kind, fields, packet_type, four_cc, is_sync);
     }
