@@ -249,10 +249,9 @@ impl Head {
             let ticks = ticks.saturating_add(segment.offset).saturating_add(self.plan.shift);
             Timestamp::new(ticks, self.plan.timescale)
         };
-        // What only the decoder needs goes out at once, before the first picture that is shown.
-        let for_decoder = sample.index < segment.shown;
-        let (dts, pts) =
-            if for_decoder { (segment.shown_dts, segment.shown_dts) } else { (sample.dts, sample.cts) };
+        let dts = if sample.index < segment.steady { segment.steady_dts } else { sample.dts };
+        let hidden = sample.cts.saturating_add(sample.duration.max(1).into()) <= segment.visible_from;
+        let pts = if hidden { dts } else { sample.cts.max(dts) };
         Due { sample, dts: time(dts), pts: time(pts), loop_index: self.loop_index, end: segment.end }
     }
 

@@ -38,9 +38,14 @@ pub(super) struct TrackPlan {
 pub(super) struct Segment {
     /// Before the first sample that is sent: the last sync sample at or before the first that is shown.
     pub(super) from: Cursor,
-    /// The first sample that is shown, and its decoding time. What stands before is sent for the decoder.
+    /// The first sample that is shown.
     pub(super) shown: u32,
-    pub(super) shown_dts: i64,
+    /// Behind the last sample that only the decoder needs, and the decoding time there: until then
+    /// everything goes out at once, so that hidden pictures take no time.
+    pub(super) steady: u32,
+    pub(super) steady_dts: i64,
+    /// What ends before this composition time is not shown.
+    pub(super) visible_from: i64,
     /// Behind the last sample that is shown.
     pub(super) end: u32,
     /// From media time to presentation time.
@@ -152,6 +157,12 @@ fn cut(
         }
         let end = sample.cts.saturating_add(sample.duration.max(1).into());
         for (window, found) in &mut found {
+            if end <= window.from
+                && let Some(found) = found
+            {
+                found.steady = sample.index + 1;
+                found.steady_dts = sample.dts.saturating_add(sample.duration.into());
+            }
             // An empty sample says that nothing new is shown.
             if sample.size == 0 || end <= window.from || sample.cts >= window.to {
                 continue;
@@ -160,7 +171,8 @@ fn cut(
             let found = found.get_or_insert(Found {
                 from: last_sync,
                 shown: sample.index,
-                shown_dts: sample.dts,
+                steady: sample.index,
+                steady_dts: sample.dts,
                 end: 0,
                 start,
                 stop,
@@ -177,12 +189,14 @@ fn cut(
     let extent = Extent {
         start: at(shown.iter().map(|(window, found)| time(found.start, window)).min()?),
         end: at(shown.iter().map(|(window, found)| time(found.stop, window)).max()?),
-        dts: at(shown.iter().map(|(window, found)| time(found.shown_dts, window)).min()?),
+        dts: at(shown.iter().map(|(window, found)| time(found.steady_dts, window)).min()?),
     };
     let segment = |(window, found): (Window, Found)| Segment {
         from: found.from,
         shown: found.shown,
-        shown_dts: found.shown_dts,
+        steady: found.steady,
+        steady_dts: found.steady_dts,
+        visible_from: window.from,
         end: found.end,
         offset: window.offset,
     };
@@ -193,7 +207,8 @@ fn cut(
 struct Found {
     from: Cursor,
     shown: u32,
-    shown_dts: i64,
+    steady: u32,
+    steady_dts: i64,
     end: u32,
     start: i64,
     stop: i64,

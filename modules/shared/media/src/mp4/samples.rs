@@ -66,6 +66,8 @@ pub(super) struct SampleTable {
     count: u32,
     first_dts: i64,
     next_dts: i64,
+    /// How far decoding is moved forward so that no sample is shown before it is decoded.
+    lead: i64,
     durations: Runs<u32>,
     composition: Runs<i32>,
     sizes: Runs<u32>,
@@ -92,8 +94,10 @@ pub(super) struct SampleAt {
     /// In the file.
     pub(super) offset: u64,
     pub(super) size: u32,
+    /// Decoding time. Where composition offsets are negative, all of the track's decoding times are moved
+    /// forward by the largest of them (`compositionToDTSShift`, §8.6.1.4), and the pictures stay.
     pub(super) dts: i64,
-    /// Composition time: `dts` and the offset of `ctts` or `trun`.
+    /// Composition time.
     pub(super) cts: i64,
     pub(super) duration: u32,
     pub(super) is_sync: bool,
@@ -137,11 +141,22 @@ impl SampleTable {
     pub(super) fn push(&mut self, sample: NewSample) {
         self.count = self.count.saturating_add(1);
         self.next_dts = self.next_dts.saturating_add(sample.duration.into());
+        self.lead = self.lead.max(-i64::from(sample.composition));
         self.durations.push(1, sample.duration);
         self.composition.push(1, sample.composition);
         self.sizes.push(1, sample.size);
         self.sync.push(1, sample.is_sync);
         self.chunk_end = self.chunk_end.saturating_add(sample.size.into());
+    }
+
+    /// Memory that the table takes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.durations.0[..])
+            + size_of_val(&self.composition.0[..])
+            + size_of_val(&self.sizes.0[..])
+            + size_of_val(&self.sync.0[..])
+            + size_of_val(&self.chunks[..])
     }
 
     /// A cursor at the first sample.
@@ -181,7 +196,7 @@ impl Cursor {
             index: self.index,
             offset: self.offset,
             size,
-            dts: self.dts,
+            dts: self.dts.saturating_sub(table.lead),
             cts: self.dts.saturating_add(composition.into()),
             duration,
             is_sync,
