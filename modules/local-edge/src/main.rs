@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! local-edge: the IoT Edge runtime of one machine, for development.
+//!
+//! `cli` says what can be asked of it; `up` puts the parts together.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    local_edge::run()
+}

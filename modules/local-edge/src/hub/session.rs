@@ -1,0 +1,479 @@
+//! One MQTT 3.1.1 connection of a module.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
+    UnsubAck,
+};
+use rumqttc::mqttbytes::{self, QoS};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::MethodAnswer;
+use super::events::Event;
+use super::login;
+use super::modules::{Attached, Command, Message, Shared};
+use super::topic::{self, Published};
+use crate::twin::{MAX_BYTES, Object, check_report, hub_size};
+
+/// The largest packet as a whole; rumqttc counts without the fixed header, which is at most 5 bytes.
+const MAX_PACKET: usize = 256 * 1024 - 5;
+/// edgeHub waits that long for CONNECT.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that takes nothing is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// edgeHub looks at stored tokens this often, and drops those that expired meanwhile.
+const TOKEN_CHECK: Duration = Duration::from_secs(300);
+/// A keep-alive of 0 means this, and no other is longer.
+const MAX_IDLE: Duration = Duration::from_secs(600);
+/// Messages to inputs that are sent and not acknowledged.
+const MAX_IN_FLIGHT: usize = 16;
+/// Method calls that wait for their answer.
+const MAX_CALLS: usize = 1000;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("it disconnected")]
+    Disconnected,
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("not MQTT 3.1.1, or a packet above 256 KiB: {0}")]
+    Protocol(#[from] mqttbytes::Error),
+    #[error("no CONNECT within 60 s")]
+    NoConnect,
+    #[error("the first packet was not CONNECT")]
+    NotConnect,
+    #[error("CONNACK {code}: {reason}")]
+    Refused { code: u8, reason: String },
+    #[error("another connection came with the same identity")]
+    Displaced,
+    #[error("nothing came for 1.5 times its keep-alive ({0} s)")]
+    Silent(u64),
+    #[error("its token expired and it did not connect again")]
+    TokenExpired,
+    #[error("a second CONNECT")]
+    SecondConnect,
+    #[error("publishing with QoS 2 is not possible with edgeHub")]
+    Qos2,
+    #[error("it published to {0:?}: no topic of edgeHub's below $iothub/twin/")]
+    TwinTopic(String),
+    #[error("it took nothing for 30 s")]
+    Stuck,
+    #[error("a packet that only servers send")]
+    ServerPacket,
+    #[error("local-edge stops")]
+    Stopping,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(hub: Shared, stream: S, peer: SocketAddr, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire { stream, received: BytesMut::with_capacity(4096) };
+    let (login, connect) = match greet(&hub, &mut wire, &stop).await {
+        Ok(greeted) => greeted,
+        Err(end) => {
+            let text = format!("edgeHub: {peer}: {end}");
+            if matches!(end, End::Refused { .. }) {
+                hub.journal.say_once(&text)
+            } else {
+                hub.journal.note(&text)
+            }
+            return;
+        }
+    };
+    let module = login.module.clone();
+    let Some(attached) = hub.modules.attach(&module, connect.clean_session) else { return };
+    hub.journal.note(&format!("{module} connected from {peer}"));
+    let id = attached.id;
+    let mut session = Session {
+        hub: &hub,
+        wire,
+        module: &module,
+        id,
+        next_id: 0,
+        calls: HashMap::new(),
+        in_flight: BTreeMap::new(),
+    };
+    let end = session.run(&connect, login.expires, attached, stop).await;
+    let unacknowledged = std::mem::take(&mut session.in_flight).into_values().collect();
+    hub.modules.detach(&module, id, unacknowledged);
+    hub.journal.note(&format!("{module} at {peer}: connection closed: {end}"));
+}
+
+/// CONNECT and the answer to it where that is no.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    hub: &Shared,
+    wire: &mut Wire<S>,
+    stop: &CancellationToken,
+) -> Result<(login::Login, Connect), End> {
+    let first = tokio::select! {
+        first = tokio::time::timeout(CONNECT_TIMEOUT, wire.next()) => first.map_err(|_| End::NoConnect)?,
+        () = stop.cancelled() => return Err(End::Stopping),
+    };
+    let connect = match first {
+        Ok(Packet::Connect(connect)) if connect.protocol == mqttbytes::Protocol::V4 => connect,
+        Ok(Packet::Connect(_)) | Err(End::Protocol(mqttbytes::Error::InvalidProtocolLevel(_))) => {
+            let code = ConnectReturnCode::RefusedProtocolVersion;
+            wire.send(&Packet::ConnAck(ConnAck::new(code, false))).await?;
+            return Err(End::Refused { code: code as u8, reason: "only MQTT 3.1.1 is spoken here".into() });
+        }
+        Ok(_) => return Err(End::NotConnect),
+        Err(end) => return Err(end),
+    };
+    match login::check(hub, &connect, now()) {
+        Ok(login) => Ok((login, connect)),
+        Err(refusal) => {
+            let code = refusal.code();
+            wire.send(&Packet::ConnAck(ConnAck::new(code, false))).await?;
+            Err(End::Refused { code: code as u8, reason: refusal.to_string() })
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
+/// Packets over a byte stream.
+struct Wire<S> {
+    stream: S,
+    received: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// The next packet. Cancelling it loses nothing.
+    async fn next(&mut self) -> Result<Packet, End> {
+        loop {
+            match Packet::read(&mut self.received, MAX_PACKET) {
+                Ok(packet) => return Ok(packet),
+                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err(End::Io(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    async fn send(&mut self, packet: &Packet) -> Result<(), End> {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, MAX_PACKET + 5)?;
+        let written = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        Ok(tokio::time::timeout(WRITE_TIMEOUT, written).await.map_err(|_| End::Stuck)??)
+    }
+}
+
+struct Session<'a, S> {
+    hub: &'a Shared,
+    wire: Wire<S>,
+    module: &'a str,
+    id: u64,
+    /// The last packet identifier given out.
+    next_id: u16,
+    /// Methods by `$rid`.
+    calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
+    /// Messages to inputs by packet identifier.
+    in_flight: BTreeMap<u16, Message>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+    async fn run(
+        &mut self,
+        connect: &Connect,
+        expires: u64,
+        mut at: Attached,
+        stop: CancellationToken,
+    ) -> End {
+        let answer = ConnAck::new(ConnectReturnCode::Success, at.session_present);
+        if let Err(end) = self.wire.send(&Packet::ConnAck(answer)).await {
+            return end;
+        }
+        let idle = match u64::from(connect.keep_alive) {
+            0 => MAX_IDLE,
+            seconds => Duration::from_millis(seconds * 1500).min(MAX_IDLE),
+        };
+        let mut token_check = tokio::time::interval_at(Instant::now() + TOKEN_CHECK, TOKEN_CHECK);
+        let mut heard = Instant::now();
+        // Messages may wait from before, for subscriptions that are still in force.
+        if let Err(end) = self.send_inputs().await {
+            return end;
+        }
+        loop {
+            let done = tokio::select! {
+                packet = self.wire.next() => match packet {
+                    Ok(packet) => {
+                        heard = Instant::now();
+                        self.take(packet).await
+                    }
+                    Err(end) => Err(end),
+                },
+                Some(command) = at.commands.recv() => self.obey(command).await,
+                () = at.close.cancelled() => Err(End::Displaced),
+                () = stop.cancelled() => Err(End::Stopping),
+                () = tokio::time::sleep_until(heard + idle) => Err(End::Silent(idle.as_secs())),
+                _ = token_check.tick() => if expires <= now() { Err(End::TokenExpired) } else { Ok(()) },
+            };
+            if let Err(end) = done {
+                let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.stream.shutdown()).await;
+                return end;
+            }
+        }
+    }
+
+    async fn take(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => self.published(publish).await,
+            Packet::PubAck(ack) => {
+                self.in_flight.remove(&ack.pkid);
+                self.send_inputs().await
+            }
+            Packet::Subscribe(subscribe) => self.subscribed(subscribe).await,
+            Packet::Unsubscribe(unsubscribe) => {
+                let device = &self.hub.names.device;
+                for filter in &unsubscribe.topics {
+                    if let Some(subscription) = topic::parse_filter(filter, device, self.module) {
+                        self.hub
+                            .modules
+                            .change(self.module, |state| state.subscriptions.set(subscription, None));
+                    }
+                }
+                self.wire.send(&Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))).await
+            }
+            Packet::PingReq => self.wire.send(&Packet::PingResp).await,
+            Packet::Disconnect => Err(End::Disconnected),
+            Packet::Connect(_) => Err(End::SecondConnect),
+            _ => Err(End::ServerPacket),
+        }
+    }
+
+    async fn subscribed(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let mut codes = Vec::new();
+        for filter in &subscribe.filters {
+            // edgeHub grants at most QoS 1.
+            let granted = if filter.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+            match topic::parse_filter(&filter.path, &self.hub.names.device, self.module) {
+                Some(subscription) => {
+                    let set = |state: &mut super::modules::ModuleState| {
+                        state.subscriptions.set(subscription, Some(granted));
+                    };
+                    self.hub.modules.change(self.module, set);
+                }
+                None => self.hub.journal.say_once(&format!(
+                    "{}: subscribed to {:?}, which edgeHub never publishes",
+                    self.module, filter.path
+                )),
+            }
+            codes.push(SubscribeReasonCode::Success(granted));
+        }
+        self.wire.send(&Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await?;
+        self.send_inputs().await
+    }
+
+    async fn published(&mut self, publish: Publish) -> Result<(), End> {
+        if publish.qos == QoS::ExactlyOnce {
+            return Err(End::Qos2);
+        }
+        match topic::parse(&publish.topic, &self.hub.names.device, self.module) {
+            Published::TwinGet { rid } => {
+                let document = self.hub.modules.read(self.module, |state| state.twin.document());
+                let body = document.unwrap_or_default().to_string();
+                self.answer_twin(200, &rid, body).await?;
+            }
+            Published::Report { rid } => {
+                let status = self.report(&publish.payload);
+                if let Some(rid) = rid {
+                    self.answer_twin(status, &rid, String::new()).await?;
+                }
+            }
+            Published::MethodAnswer { status, rid } => self.method_answered(status, &rid, &publish.payload),
+            Published::Telemetry { bag } => self.telemetry(&bag, publish.payload.clone()),
+            Published::Forbidden => return Err(End::TwinTopic(publish.topic)),
+            Published::Unknown => self.hub.journal.say_once(&format!(
+                "{}: published to {:?}, which is no topic of edgeHub: dropped",
+                self.module,
+                publish.topic.chars().take(200).collect::<String>()
+            )),
+        }
+        if publish.qos == QoS::AtLeastOnce {
+            self.wire.send(&Packet::PubAck(PubAck::new(publish.pkid))).await?;
+        }
+        Ok(())
+    }
+
+    /// The status of the answer: 204, 400 for what the validator refuses, 500 for anything else.
+    fn report(&self, body: &[u8]) -> u16 {
+        let Ok(patch) = serde_json::from_slice::<Object>(body) else {
+            self.hub.journal.say(&format!("{}: report refused (500): not a JSON object", self.module));
+            return 500;
+        };
+        if let Err(error) = check_report(&patch) {
+            self.hub.journal.say(&format!("{}: report refused (400): {error}", self.module));
+            return 400;
+        }
+        let merged = self.hub.modules.change(self.module, |state| {
+            state.twin.report(&patch);
+            state.reported_now = true;
+            hub_size(&Value::Object(state.twin.reported.clone()))
+        });
+        self.hub.store.mark(self.module);
+        if merged.is_some_and(|bytes| bytes > MAX_BYTES) {
+            self.hub.journal.say_once(&format!(
+                "{}: its reported properties are above {MAX_BYTES} bytes as a whole; edgeHub answers 204, IoT Hub \
+                 will refuse them",
+                self.module
+            ));
+        }
+        204
+    }
+
+    async fn answer_twin(&mut self, status: u16, rid: &str, body: String) -> Result<(), End> {
+        let subscribed =
+            self.hub.modules.read(self.module, |state| state.subscriptions.twin_answers).flatten();
+        let Some(qos) = subscribed else {
+            self.hub.journal.say_once(&format!(
+                "{}: asks for its twin without a subscription to $iothub/twin/res/#: edgeHub drops the answers",
+                self.module
+            ));
+            return Ok(());
+        };
+        self.publish(format!("$iothub/twin/res/{status}/?$rid={rid}"), qos, body.into()).await.map(|_| ())
+    }
+
+    fn method_answered(&mut self, status: Option<u16>, rid: &str, body: &[u8]) {
+        let Some(caller) = self.calls.remove(rid) else {
+            return self.hub.journal.note(&format!("{}: a method answer that nobody waits for", self.module));
+        };
+        let text = String::from_utf8_lossy(body);
+        let payload = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text) };
+        let answer = match (status, payload) {
+            (Some(status), Ok(payload)) => MethodAnswer { status, payload },
+            (None, _) => MethodAnswer { status: 500, payload: "the module's status is not a number".into() },
+            (_, Err(error)) => MethodAnswer {
+                status: 500,
+                payload: format!("the module's answer is not JSON: {error}").into(),
+            },
+        };
+        let _ = caller.send(answer);
+    }
+
+    fn telemetry(&self, bag: &str, body: Bytes) {
+        let module = self.module;
+        let properties = match topic::parse_bag(bag) {
+            Ok(properties) => properties,
+            Err(error) => {
+                return self.hub.journal.say_once(&format!(
+                    "{module}: a message is lost, though acknowledged: property bag: {error}"
+                ));
+            }
+        };
+        // edgeHub counts the properties that it adds itself too.
+        if bag.len().saturating_add(body.len()) > MAX_PACKET - 1024 {
+            return self.hub.journal.say_once(&format!(
+                "{module}: a message above 256 KiB with its properties is lost, though acknowledged"
+            ));
+        }
+        let output = properties.iter().find(|(key, _)| key == "$.on").map(|(_, value)| value.clone());
+        let mut forwarded = properties.clone();
+        forwarded.push(("$.cdid".into(), self.hub.names.device.clone()));
+        forwarded.push(("$.cmid".into(), module.into()));
+        let routed = self.hub.modules.route(module, output.as_deref(), &topic::write_bag(&forwarded), &body);
+        for lost in &routed.lost {
+            self.hub.journal.say_once(&format!("{module}: a message to {lost} is dropped"));
+        }
+        if routed.upstream {
+            let bytes = bag.len().saturating_add(body.len());
+            let text = || String::from_utf8_lossy(&body).into_owned();
+            let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(text()));
+            let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+            let properties = properties.into_iter().collect();
+            self.hub.events.push(Event { at, module: module.into(), output, properties, body }, bytes);
+        } else if routed.inputs == 0 && routed.lost.is_empty() {
+            let output = output.as_deref().unwrap_or("(none)");
+            self.hub.journal.say_once(&format!(
+                "{module}: no route carries its output {output}: messages are acknowledged and dropped"
+            ));
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), End> {
+        match command {
+            Command::Desired(patch) => {
+                let subscribed =
+                    self.hub.modules.read(self.module, |state| state.subscriptions.desired).flatten();
+                let Some(qos) = subscribed else { return Ok(()) };
+                let version = patch.get("$version").and_then(Value::as_u64).unwrap_or(0);
+                let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
+                self.publish(topic, qos, Value::Object(patch).to_string().into()).await.map(|_| ())
+            }
+            Command::Method { name, payload, answer } => {
+                let subscribed =
+                    self.hub.modules.read(self.module, |state| state.subscriptions.methods).flatten();
+                // Dropping `answer` tells the caller.
+                let Some(qos) = subscribed else { return Ok(()) };
+                self.calls.retain(|_, caller| !caller.is_closed());
+                if self.calls.len() >= MAX_CALLS {
+                    return Ok(());
+                }
+                let rid = format!("{:032x}", rand::random::<u128>());
+                let topic = format!("$iothub/methods/POST/{name}/?$rid={rid}");
+                self.calls.insert(rid, answer);
+                self.publish(topic, qos, payload.into()).await.map(|_| ())
+            }
+            Command::Inputs => self.send_inputs().await,
+        }
+    }
+
+    async fn send_inputs(&mut self) -> Result<(), End> {
+        let subscribed = self.hub.modules.read(self.module, |state| state.subscriptions.inputs).flatten();
+        let Some(qos) = subscribed else { return Ok(()) };
+        while self.in_flight.len() < MAX_IN_FLIGHT {
+            let Some(message) = self.hub.modules.take_input(self.module, self.id) else { break };
+            let topic = format!(
+                "devices/{}/modules/{}/inputs/{}/{}",
+                self.hub.names.device, self.module, message.input, message.bag
+            );
+            let id = self.next_free_id();
+            let body = message.body.clone();
+            if qos == QoS::AtLeastOnce {
+                self.in_flight.insert(id, message);
+            }
+            self.publish_as(id, topic, qos, body).await?;
+        }
+        Ok(())
+    }
+
+    fn next_free_id(&mut self) -> u16 {
+        loop {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            if !self.in_flight.contains_key(&self.next_id) {
+                return self.next_id;
+            }
+        }
+    }
+
+    async fn publish(&mut self, topic: String, qos: QoS, body: Bytes) -> Result<(), End> {
+        let id = self.next_free_id();
+        self.publish_as(id, topic, qos, body).await
+    }
+
+    async fn publish_as(&mut self, id: u16, topic: String, qos: QoS, body: Bytes) -> Result<(), End> {
+        let mut publish = Publish::from_bytes(topic, qos, body);
+        publish.pkid = if qos == QoS::AtMostOnce { 0 } else { id };
+        self.wire.send(&Packet::Publish(publish)).await
+    }
+}

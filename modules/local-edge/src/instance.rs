@@ -1,0 +1,366 @@
+//! A running `local-edge`: the hub, and each module with what was made for it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::addresses::Address;
+use crate::authority::Authority;
+use crate::forward::forward;
+use crate::hub::Hub;
+use crate::journal::Journal;
+use crate::logs::Log;
+use crate::manifest::{HostPath, Module, Protocol, check_module_name};
+use crate::process::{Launch, Supervised};
+use crate::services::{self, Service};
+use crate::state_dir::{StateDir, StateDirError, bind_socket};
+use crate::view::{ModuleView, Reach, View, publish_urls};
+use crate::workload::{NEWEST_VERSION, Workload};
+
+/// Under this name `logs` has what `local-edge` itself says.
+pub const OWN_LOG: &str = "local-edge";
+
+/// Everything that runs.
+pub struct Instance {
+    /// What modules connect to.
+    pub hub: Arc<Hub>,
+    state: StateDir,
+    authority: Arc<Authority>,
+    journal: Journal,
+    own_log: Arc<Log>,
+    hub_port: u16,
+    env_file: String,
+    modules: Vec<Running>,
+    /// Modules that have a workload socket.
+    sockets: Mutex<Vec<String>>,
+    stop: CancellationToken,
+}
+
+/// A module of the manifest.
+struct Running {
+    spec: Module,
+    address: Address,
+    log: Arc<Log>,
+    env: Vec<(String, String)>,
+    forwarded: Mutex<Vec<u16>>,
+    process: Mutex<Option<Supervised>>,
+}
+
+/// What an instance is made of.
+pub struct Parts {
+    /// Where it keeps things.
+    pub state: StateDir,
+    /// The hub.
+    pub hub: Arc<Hub>,
+    /// Certificates.
+    pub authority: Arc<Authority>,
+    /// What it says.
+    pub journal: Journal,
+    /// Where the journal writes.
+    pub own_log: Arc<Log>,
+    /// What the hub listens on.
+    pub hub_port: u16,
+    /// Named in texts about variables.
+    pub env_file: String,
+    /// Ends everything but the processes.
+    pub stop: CancellationToken,
+}
+
+impl Instance {
+    /// With the manifest's modules, each with its address; nothing runs yet.
+    pub fn new(parts: Parts, modules: Vec<(Module, Address)>) -> Result<Self, StateDirError> {
+        let Parts { state, hub, authority, journal, own_log, hub_port, env_file, stop } = parts;
+        let mut hosts: Vec<String> =
+            modules.iter().map(|(module, address)| format!("{}={}", module.name, address.ip)).collect();
+        hosts.push(format!("{}=127.0.0.1", hub.names.gateway));
+        hosts.push("edgeHub=127.0.0.1".into());
+        let sockets = Mutex::default();
+        let mut instance = Self {
+            hub,
+            state,
+            authority,
+            journal,
+            own_log,
+            hub_port,
+            env_file,
+            modules: Vec::new(),
+            sockets,
+            stop,
+        };
+        for (spec, address) in modules {
+            let path = instance.state.log(&spec.name);
+            let log = Log::open(&path, spec.log_bytes).unwrap_or_else(|error| {
+                instance.journal.say(&format!("{}: {error}; its log is kept in memory only", path.display()));
+                Log::in_memory()
+            });
+            let env = instance.module_environment(&spec, address.ip, &hosts)?;
+            let (forwarded, process) = Default::default();
+            instance.modules.push(Running { spec, address, log: Arc::new(log), env, forwarded, process });
+        }
+        Ok(instance)
+    }
+
+    /// Starts everything. Returns how many modules could be started, or are meant to be stopped.
+    pub async fn start(&self) -> usize {
+        let mut started = 0;
+        for module in &self.modules {
+            let name = &module.spec.name;
+            if let Err(error) = self.serve_workload(name) {
+                self.journal.say(&format!("{name}: its workload API can't be served: {error}"));
+                continue;
+            }
+            self.forward_ports(module).await;
+            let service = &module.spec.service;
+            if services::find(service) == Service::Missing {
+                self.journal.say(&format!("{name} is left out: {}", services::missing(service)));
+                continue;
+            }
+            if module.spec.running {
+                self.journal.note(&format!("starting {name} ({service}) on {}", module.address.ip));
+            }
+            let process = Supervised::begin(launch(module), Arc::clone(&module.log), module.spec.running);
+            *module.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+            started += 1;
+        }
+        started
+    }
+
+    /// Stops all processes, each as a container is stopped, at the same time.
+    pub async fn stop(&self) {
+        let mut stopping = Vec::new();
+        for module in &self.modules {
+            let process = module.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+            stopping.extend(process.map(|process| tokio::spawn(process.stop())));
+        }
+        for stopped in stopping {
+            let _ = stopped.await;
+        }
+    }
+
+    /// Streams of changes to any process, for whoever shows them.
+    pub fn process_changes(&self) -> Vec<tokio::sync::watch::Receiver<crate::process::ProcessStatus>> {
+        let status = |module: &Running| {
+            let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
+            process.as_ref().map(|process| process.status.clone())
+        };
+        self.modules.iter().filter_map(status).collect()
+    }
+
+    /// What runs now.
+    pub fn view(&self) -> View {
+        let mut view = View::default();
+        for module in &self.modules {
+            let name = &module.spec.name;
+            let forwarded = module.forwarded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let reach =
+                Reach { address: Some(module.address.ip), ports: &module.spec.ports, forwarded: &forwarded };
+            let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
+            let status = process.as_ref().map(|process| process.status.borrow().clone());
+            drop(process);
+            let mut shown = ModuleView {
+                name: name.clone(),
+                service: module.spec.service.clone(),
+                address: Some(module.address.ip),
+                process: status.unwrap_or_default(),
+                connected: self.hub.connected(name),
+                ..ModuleView::default()
+            };
+            // What it reported before it went away is not what is.
+            if shown.connected
+                && let Some(reported) = self.hub.reported_now(name)
+            {
+                shown.set_reported(&reported, reach);
+            }
+            if let Ok(twin) = self.hub.twin(name) {
+                view.publish.extend(publish_urls(&twin.desired, reach));
+            }
+            view.modules.push(shown);
+        }
+        view.collect_play();
+        view
+    }
+
+    /// A module's log, or all of them and our own.
+    pub fn logs(&self, module: Option<&str>) -> Result<Vec<(String, Arc<Log>)>, String> {
+        let all = || self.modules.iter().map(|module| (module.spec.name.clone(), Arc::clone(&module.log)));
+        let own = (OWN_LOG.to_owned(), Arc::clone(&self.own_log));
+        match module {
+            None => Ok(all().chain([own]).collect()),
+            Some(OWN_LOG) => Ok(vec![own]),
+            Some(name) => match all().find(|(other, _)| other == name) {
+                Some(found) => Ok(vec![found]),
+                None => Err(self.unknown(name)),
+            },
+        }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let names: Vec<&str> = self.modules.iter().map(|module| module.spec.name.as_str()).collect();
+        format!("no module {name:?} in the manifest; there are: {}", names.join(", "))
+    }
+
+    /// Stops and starts a module's process.
+    pub fn restart(&self, name: &str) -> Result<(), String> {
+        let module = self.modules.iter().find(|module| module.spec.name == name);
+        let module = module.ok_or_else(|| self.unknown(name))?;
+        let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
+        match process.as_ref() {
+            Some(process) => {
+                process.restart();
+                Ok(())
+            }
+            None => Err(services::missing(&module.spec.service)),
+        }
+    }
+
+    /// The environment of a module, whether the manifest has it or not; its identity and workload API are
+    /// made if they are not there.
+    pub fn environment(&self, name: &str, connection_string: bool) -> Result<Vec<(String, String)>, String> {
+        check_module_name(name).map_err(|error| error.to_string())?;
+        if connection_string {
+            let ca = self.state.certificates().join("root.pem");
+            return Ok(vec![
+                ("EdgeHubConnectionString".into(), self.hub.connection_string(name)),
+                ("EdgeModuleCACertificateFile".into(), ca.display().to_string()),
+                ("AV_HUB_PORT".into(), self.hub_port.to_string()),
+            ]);
+        }
+        self.serve_workload(name).map_err(|error| error.to_string())?;
+        if let Some(module) = self.modules.iter().find(|module| module.spec.name == name) {
+            return Ok(module.env.clone());
+        }
+        let mut env = self.identity_environment(name).map_err(|error| error.to_string())?;
+        let hosts: Vec<String> =
+            self.modules.iter().map(|module| format!("{}={}", module.spec.name, module.address.ip)).collect();
+        if !hosts.is_empty() {
+            env.push(("AV_HOSTS".into(), hosts.join(",")));
+        }
+        Ok(env)
+    }
+
+    /// What edgeAgent gives, and what our own modules need where no container does it for them.
+    fn identity_environment(&self, name: &str) -> Result<Vec<(String, String)>, StateDirError> {
+        let identity = self.hub.ensure(name);
+        let socket = self.state.workload_socket(name)?;
+        let names = &self.hub.names;
+        let pair = |name: &str, value: String| (name.to_owned(), value);
+        Ok(vec![
+            pair("IOTEDGE_WORKLOADURI", format!("unix://{}", socket.display())),
+            pair("IOTEDGE_DEVICEID", names.device.clone()),
+            pair("IOTEDGE_MODULEID", name.to_owned()),
+            pair("IOTEDGE_MODULEGENERATIONID", identity.generation),
+            pair("IOTEDGE_IOTHUBHOSTNAME", names.iothub.clone()),
+            pair("IOTEDGE_GATEWAYHOSTNAME", names.gateway.clone()),
+            pair("IOTEDGE_APIVERSION", NEWEST_VERSION.to_owned()),
+            pair("IOTEDGE_AUTHSCHEME", "sasToken".to_owned()),
+            pair("AV_HUB_PORT", self.hub_port.to_string()),
+            pair("AV_STATE_DIR", self.state.module(name)?.display().to_string()),
+        ])
+    }
+
+    fn module_environment(
+        &self,
+        spec: &Module,
+        ip: IpAddr,
+        hosts: &[String],
+    ) -> Result<Vec<(String, String)>, StateDirError> {
+        // As in a container: what the manifest sets comes first, and what the runtime sets wins.
+        let mut env: BTreeMap<String, String> = spec.env.clone();
+        env.extend(self.identity_environment(&spec.name)?);
+        env.insert("AV_BIND".into(), ip.to_string());
+        env.insert("AV_HOSTS".into(), hosts.join(","));
+        let mut paths = Vec::new();
+        for bind in &spec.binds {
+            let host = match &bind.host {
+                HostPath::Directory(path) => path.clone(),
+                HostPath::Volume(name) => self.state.volume(name)?,
+            };
+            if !host.exists() {
+                self.journal.say(&format!(
+                    "{}: {} does not exist on this machine; the module sees it as {}",
+                    spec.name,
+                    host.display(),
+                    bind.container.display()
+                ));
+            }
+            paths.push(format!("{}={}", bind.container.display(), host.display()));
+        }
+        if !paths.is_empty() {
+            env.insert("AV_PATHS".into(), paths.join(","));
+        }
+        Ok(env.into_iter().collect())
+    }
+
+    /// Once a module.
+    fn serve_workload(&self, name: &str) -> Result<(), StateDirError> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if sockets.iter().any(|served| served == name) {
+            return Ok(());
+        }
+        let path = self.state.workload_socket(name)?;
+        let listener = bind_socket(&path).map_err(|source| StateDirError::Io { path, source })?;
+        self.hub.ensure(name);
+        let workload = Workload::new(name, Arc::clone(&self.hub), Arc::clone(&self.authority));
+        tokio::spawn(workload.serve(listener, self.stop.clone()));
+        sockets.push(name.to_owned());
+        Ok(())
+    }
+
+    async fn forward_ports(&self, module: &Running) {
+        let (name, ip) = (&module.spec.name, module.address.ip);
+        for port in &module.spec.ports {
+            if port.protocol == Protocol::Udp {
+                self.journal.say(&format!(
+                    "{name}: UDP port {} is not forwarded; clients on this machine use {ip}:{0}",
+                    port.container
+                ));
+                continue;
+            }
+            match TcpListener::bind(("127.0.0.1", port.host)).await {
+                Ok(listener) => {
+                    let to = SocketAddr::new(ip, port.container);
+                    tokio::spawn(forward(listener, to, self.stop.clone()));
+                    module.forwarded.lock().unwrap_or_else(PoisonError::into_inner).push(port.host);
+                }
+                Err(error) => self.journal.say(&self.taken(name, port, ip, &error)),
+            }
+        }
+    }
+
+    fn taken(
+        &self,
+        module: &str,
+        port: &crate::manifest::Port,
+        ip: IpAddr,
+        error: &std::io::Error,
+    ) -> String {
+        let host = port.host;
+        let reason =
+            if error.kind() == std::io::ErrorKind::AddrInUse { "is taken".into() } else { error.to_string() };
+        let fix = match &port.variable {
+            Some(variable) => format!("set {variable}=... in {}", self.env_file),
+            None => format!("change HostPort of {module} in the manifest"),
+        };
+        format!(
+            "127.0.0.1:{host} {reason}; stop what uses it or {fix} ({module} is reached at {ip}:{} meanwhile)",
+            port.container
+        )
+    }
+}
+
+fn launch(module: &Running) -> Launch {
+    let mut env: Vec<(OsString, OsString)> =
+        module.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    env.push((services::PARENT.into(), std::process::id().to_string().into()));
+    Launch {
+        program: std::env::current_exe().unwrap_or_else(|_| "local-edge".into()),
+        args: vec!["module".into(), module.spec.service.clone().into()],
+        env,
+        restart: module.spec.restart,
+        stop_timeout: module.spec.stop_timeout,
+    }
+}

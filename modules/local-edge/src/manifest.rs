@@ -1,0 +1,189 @@
+//! A deployment manifest, read as edgeAgent and the editors' template tools read it.
+
+mod document;
+mod image;
+mod module;
+mod options;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::route::{Route, RouteError};
+use crate::twin::{MAX_BYTES, Object, hub_size};
+use crate::variables::{ExpandError, Variables};
+use document::{expand, section};
+
+pub use module::{Module, RestartPolicy};
+pub use options::{Bind, HostPath, Port, Protocol};
+
+/// A manifest is read up to this size.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// What a manifest asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifest {
+    /// The modules, in the order they are started in.
+    pub modules: Vec<Module>,
+    /// Desired properties by module name; a name that is in `modules` or will be by `local-edge env`.
+    pub desired: BTreeMap<String, Object>,
+    /// The routes of `$edgeHub`, by name.
+    pub routes: BTreeMap<String, Route>,
+    /// What can't be honoured here, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Why a manifest can't be used. Every text names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Reading failed.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Larger than any deployment may be.
+    #[error("{0}: a manifest larger than {MAX_FILE_BYTES} bytes")]
+    Size(PathBuf),
+    /// Not strict JSON.
+    #[error("not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Something else than the schema has there.
+    #[error("{path}: expected {expected}, found {found}")]
+    Shape {
+        /// Dotted path from the top.
+        path: String,
+        /// In words.
+        expected: &'static str,
+        /// The value, shortened.
+        found: String,
+    },
+    /// A `${NAME}` without a value.
+    #[error("{path}: {source}")]
+    Variable {
+        /// Dotted path from the top.
+        path: String,
+        /// Which.
+        source: ExpandError,
+    },
+    /// `createOptions` is a text that is not JSON.
+    #[error("{path}: createOptions is not JSON: {source}")]
+    Options {
+        /// Dotted path from the top.
+        path: String,
+        /// Where it breaks off.
+        source: serde_json::Error,
+    },
+    /// A bad route.
+    #[error("$edgeHub.routes.{name}: {source}")]
+    Route {
+        /// The route's name.
+        name: String,
+        /// Why.
+        source: RouteError,
+    },
+    /// A name that can't be a module's.
+    #[error("{0:?} can't be a module's name: 1 to 128 of letters, digits and -_.:!~*'()% are allowed")]
+    ModuleName(String),
+    /// IoT Hub refuses such a twin.
+    #[error("{module}: the desired properties are {bytes} bytes long, IoT Hub takes at most {MAX_BYTES}")]
+    DesiredSize {
+        /// Whose.
+        module: String,
+        /// As IoT Hub counts.
+        bytes: usize,
+    },
+}
+
+impl Manifest {
+    /// Reads and resolves a manifest or a template of one.
+    pub fn load(path: &Path, variables: &Variables) -> Result<Self, ManifestError> {
+        use std::io::Read;
+        let read = |source| ManifestError::Read { path: path.to_path_buf(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(read)?;
+        let length = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+        if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+            return Err(ManifestError::Size(path.to_path_buf()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self::parse(&text, variables, folder.unwrap_or(Path::new(".")))
+    }
+
+    /// As [`load`](Self::load), from text. `module.json` files are looked for in `folder/modules/NAME`.
+    pub fn parse(text: &str, variables: &Variables, folder: &Path) -> Result<Self, ManifestError> {
+        let raw: Value = serde_json::from_str(text)?;
+        let resolved = expand(&raw, variables, "")?;
+        let raw = document::At::new(&raw).field("modulesContent")?;
+        let content = document::At::new(&resolved).field("modulesContent")?;
+        let mut manifest = Self::default();
+
+        let agent = section(&content, "$edgeAgent")?;
+        let agent_raw = section(&raw, "$edgeAgent")?;
+        if let Some(modules) = agent.get("modules") {
+            let raw_modules = agent_raw.get("modules").and_then(Value::as_object);
+            let modules = document::At::named(modules, "$edgeAgent.modules").object()?;
+            for (name, spec) in modules {
+                check_module_name(name)?;
+                let at = document::At::named(spec, format!("$edgeAgent.modules.{name}"));
+                let raw = raw_modules.and_then(|modules| modules.get(name));
+                let module = module::parse(name, &at, raw, variables, folder, &mut manifest.notes)?;
+                manifest.modules.push(module);
+            }
+        }
+        // As edgeAgent: lower first; those with the same order as they are written.
+        manifest.modules.sort_by_key(|module| module.startup_order);
+
+        let hub = section(&content, "$edgeHub")?;
+        if let Some(routes) = hub.get("routes") {
+            for (name, route) in document::At::named(routes, "$edgeHub.routes").object()? {
+                if let Some(route) = parse_route(name, route, &mut manifest.notes)? {
+                    manifest.routes.insert(name.clone(), route);
+                }
+            }
+        }
+
+        for name in content.object()?.keys().filter(|name| !name.starts_with('$')) {
+            check_module_name(name)?;
+            let desired = section(&content, name)?;
+            let bytes = hub_size(&Value::Object(desired.clone()));
+            if bytes > MAX_BYTES {
+                return Err(ManifestError::DesiredSize { module: name.clone(), bytes });
+            }
+            manifest.desired.insert(name.clone(), desired);
+        }
+        Ok(manifest)
+    }
+}
+
+/// Whether a module may be called that. `$edgeAgent` and `$edgeHub` are not modules here.
+pub fn check_module_name(name: &str) -> Result<(), ManifestError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:!~*'()%".contains(c);
+    let dots = name.chars().all(|c| c == '.');
+    if name.len() > 128 || dots || !name.chars().all(allowed) {
+        return Err(ManifestError::ModuleName(name.chars().take(140).collect()));
+    }
+    Ok(())
+}
+
+fn parse_route(name: &str, value: &Value, notes: &mut Vec<String>) -> Result<Option<Route>, ManifestError> {
+    let at = document::At::named(value, format!("$edgeHub.routes.{name}"));
+    let text = match value {
+        // Null takes a route away in a layered deployment.
+        Value::Null => return Ok(None),
+        Value::String(text) => text.clone(),
+        _ => at.field("route")?.text()?.to_owned(),
+    };
+    let route =
+        Route::parse(&text).map_err(|source| ManifestError::Route { name: name.to_owned(), source })?;
+    if let Some(condition) = &route.condition {
+        notes.push(format!("route {name}: `WHERE {condition}` is not evaluated here, every message passes"));
+    }
+    Ok(Some(route))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::options::HostPath;
+use super::*;
+
+fn variables(text: &str) -> Variables {
+    Variables::parse(Path::new("/repo/edge-config/local.env"), text, BTreeMap::new()).unwrap()
+}
+
+fn parse(manifest: Value) -> Result<Manifest, ManifestError> {
+    let env = "PORT=2935\nMEDIA_DIR=.\nLEVEL=debug\n";
+    Manifest::parse(&manifest.to_string(), &variables(env), Path::new("/repo"))
+}
+
+fn with_module(module: Value) -> Value {
+    json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"modules": {"cam": module}}}}})
+}
+
+fn refusal(module: Value) -> String {
+    parse(with_module(module)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_module_is_read_with_everything_that_a_process_can_honour() {
+    let manifest = parse(with_module(json!({
+        "type": "docker", "status": "stopped", "restartPolicy": "on-failure", "startupOrder": 3,
+        "env": {"LOG": {"value": "${LEVEL}"}, "N": {"value": 3}},
+        "settings": {"image": "${MODULES.rtmp-splitter}", "createOptions": {
+            "Env": ["A=b=c", "LOG=loses"], "StopTimeout": 3,
+            "HostConfig": {
+                "PortBindings": {"1935/tcp": [{"HostPort": "${PORT}"}], "8000/udp": [{"HostPort": "8000"}]},
+                "Binds": ["${MEDIA_DIR}:/media:ro", "/abs:/data", "spool:/spool", "../up:/up"],
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}}}}}
+    })))
+    .unwrap();
+    let [module] = manifest.modules.as_slice() else { panic!("{manifest:?}") };
+    assert_eq!((module.name.as_str(), module.service.as_str()), ("cam", "rtmp-splitter"));
+    assert!(!module.running);
+    assert_eq!((module.restart, module.startup_order), (RestartPolicy::OnFailure, 3));
+    let env: Vec<(&str, &str)> = module.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(env, [("A", "b=c"), ("LOG", "debug"), ("N", "3")]);
+    assert_eq!(
+        module.ports,
+        [
+            Port { container: 1935, protocol: Protocol::Tcp, host: 2935, variable: Some("PORT".into()) },
+            Port { container: 8000, protocol: Protocol::Udp, host: 8000, variable: None },
+        ]
+    );
+    let directory = |path: &str| HostPath::Directory(PathBuf::from(path));
+    let binds: Vec<(&str, &HostPath)> =
+        module.binds.iter().map(|bind| (bind.container.to_str().unwrap(), &bind.host)).collect();
+    assert_eq!(
+        binds,
+        [
+            ("/media", &directory("/repo/edge-config")),
+            ("/data", &directory("/abs")),
+            ("/spool", &HostPath::Volume("spool".into())),
+            ("/up", &directory("/repo/up")),
+        ]
+    );
+    assert_eq!((module.stop_timeout, module.log_bytes), (Duration::from_secs(3), 10 << 20));
+    assert_eq!(manifest.notes, [] as [String; 0]);
+}
+
+#[test]
+fn create_options_as_a_text_in_pieces_are_the_same_as_an_object() {
+    let object = json!({"HostConfig": {"PortBindings": {"1935/tcp": [{"HostPort": "${PORT}"}]}}});
+    let text = object.to_string();
+    let (first, rest) = text.split_at(20);
+    let (second, third) = rest.split_at(20);
+    let pieces =
+        json!({"image": "x", "createOptions": first, "createOptions01": second, "createOptions02": third});
+    let whole = parse(with_module(json!({"settings": {"image": "x", "createOptions": object}}))).unwrap();
+    assert_eq!(parse(with_module(json!({"settings": pieces}))).unwrap(), whole);
+    for none in ["", "null", "{}"] {
+        let manifest =
+            parse(with_module(json!({"settings": {"image": "x", "createOptions": none}}))).unwrap();
+        assert!(manifest.modules[0].ports.is_empty());
+    }
+}
+
+#[test]
+fn modules_start_in_the_order_of_startup_order_and_last_without_one() {
+    let image = |order: Value| json!({"settings": {"image": "x"}, "startupOrder": order});
+    let modules = json!({"d": {"settings": {"image": "x"}}, "c": image(json!(2)), "b": image(json!(1)), "a": image(json!(2))});
+    let manifest =
+        parse(json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"modules": modules}}}}));
+    let order: Vec<String> = manifest.unwrap().modules.into_iter().map(|module| module.name).collect();
+    assert_eq!(order, ["b", "c", "a", "d"]);
+}
+
+#[test]
+fn dotted_keys_of_layered_deployments_set_their_part() {
+    let manifest = parse(json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired.modules.extra": {"settings": {"image": "reg/mp4-source:1"}}},
+        "$edgeHub": {"properties.desired.routes.r2": "FROM /messages/* INTO $upstream"},
+        "extra": {
+            "properties.desired": {"flows": {"a": {"enabled": true}}},
+            "properties.desired.flows.b": {"enabled": false},
+            "properties.desired.flows.a.enabled": false
+        }
+    }}))
+    .unwrap();
+    assert_eq!(manifest.modules[0].service, "mp4-source");
+    assert!(manifest.routes["r2"].carries("extra", Some("events")));
+    assert_eq!(
+        Value::Object(manifest.desired["extra"].clone()),
+        json!({"flows": {"a": {"enabled": false}, "b": {"enabled": false}}})
+    );
+}
+
+#[test]
+fn routes_are_texts_or_objects_and_a_condition_is_said_to_be_ignored() {
+    let manifest = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {
+        "up": "FROM /messages/* INTO $upstream",
+        "first": {"route": "FROM /messages/* WHERE a = 1 INTO $upstream", "priority": 0, "timeToLiveSecs": 60},
+        "gone": null
+    }}}}}))
+    .unwrap();
+    assert_eq!(manifest.routes.keys().collect::<Vec<_>>(), ["first", "up"]);
+    assert_eq!(manifest.notes, ["route first: `WHERE a = 1` is not evaluated here, every message passes"]);
+    let bad = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {"r": "x"}}}}}));
+    assert_eq!(
+        bad.unwrap_err().to_string(),
+        r#"$edgeHub.routes.r: expected `FROM <source> INTO <sink>`, found "x""#
+    );
+}
+
+#[test]
+fn what_a_process_cannot_honour_is_one_note_a_module() {
+    let options = json!({"NetworkingConfig": {}, "HostConfig": {"Memory": 1, "Privileged": true}});
+    let manifest = parse(with_module(json!({"settings": {"image": "x", "createOptions": options}}))).unwrap();
+    assert_eq!(
+        manifest.notes,
+        [
+            "cam: NetworkingConfig, HostConfig.Memory, HostConfig.Privileged of createOptions mean nothing to a \
+          process and are ignored here"
+        ]
+    );
+}
+
+#[test]
+fn each_fault_names_its_place() {
+    assert_eq!(
+        refusal(json!({"settings": {"image": "x"}, "env": {"A": {"value": "${NOPE}"}}})),
+        "modulesContent.$edgeAgent.properties.desired.modules.cam.env.A.value: ${NOPE} has no value: set \
+         NOPE=... in /repo/edge-config/local.env or in the environment"
+    );
+    for (module, text) in [
+        (json!({}), "$edgeAgent.modules.cam.settings: expected a value, found nothing"),
+        (json!({"settings": {}}), "$edgeAgent.modules.cam.settings.image: expected a value, found nothing"),
+        (
+            json!({"settings": {"image": "${MODULES.}"}}),
+            "$edgeAgent.modules.cam.settings.image: expected an image",
+        ),
+        (
+            json!({"settings": {"image": "x"}, "status": "up"}),
+            "cam.status: expected \"running\" or \"stopped\"",
+        ),
+        (
+            json!({"settings": {"image": "x"}, "restartPolicy": 1}),
+            "cam.restartPolicy: expected a text, found 1",
+        ),
+        (
+            json!({"settings": {"image": "x"}, "startupOrder": -1}),
+            "cam.startupOrder: expected a whole number",
+        ),
+        (
+            json!({"settings": {"image": "x", "createOptions": "{"}}),
+            "cam.settings.createOptions: createOptions is not JSON",
+        ),
+        (
+            json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"PortBindings": {"1935/tcp": [{"HostPort": "x"}]}}}}}),
+            "1935/tcp.0.HostPort: expected a port number",
+        ),
+        (
+            json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"PortBindings": {"0/tcp": []}}}}}),
+            "expected PORT/tcp or PORT/udp",
+        ),
+        (
+            json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"Binds": ["a"]}}}}),
+            "Binds: expected \"HOST:CONTAINER\"",
+        ),
+    ] {
+        let found = refusal(module.clone());
+        assert!(found.contains(text), "{module}\n  expected {text}\n  found    {found}");
+    }
+    let wrong_key = parse(json!({"modulesContent": {"cam": {"desired": {}}}})).unwrap_err().to_string();
+    assert!(wrong_key.contains("modulesContent.cam.desired"), "{wrong_key}");
+    let no_content = parse(json!({"modules": {}})).unwrap_err().to_string();
+    assert_eq!(no_content, "modulesContent: expected a value, found nothing");
+}
+
+#[test]
+fn names_that_would_leave_the_state_dir_are_refused() {
+    for name in ["", ".", "..", "a/b", "a b", "é"] {
+        assert!(check_module_name(name).is_err(), "{name:?} was taken");
+    }
+    for name in ["rtmp-splitter", "a.b", "cam(1)", "x%20"] {
+        assert!(check_module_name(name).is_ok(), "{name:?} was refused");
+    }
+}
+
+#[test]
+fn desired_properties_that_iot_hub_would_refuse_are_refused_here() {
+    let flows: serde_json::Map<String, Value> =
+        (0..10).map(|i| (i.to_string(), "x".repeat(4000).into())).collect();
+    let error = parse(json!({"modulesContent": {"cam": {"properties.desired": flows}}})).unwrap_err();
+    assert!(matches!(error, ManifestError::DesiredSize { bytes: 40_010, .. }), "{error}");
+}

@@ -1,0 +1,92 @@
+//! The services that this binary is, one process each: `local-edge module NAME`.
+//!
+//! Those without system libraries are linked: the same code that their containers run. Others are found
+//! as a binary of their name beside this one.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+/// The environment variable that tells a module's process whose child it is.
+pub const PARENT: &str = "LOCAL_EDGE_PID";
+
+type Run = fn(std::vec::IntoIter<OsString>) -> ExitCode;
+
+/// Each service's name and its `run`, which takes arguments as a program gets them, its name first.
+const LINKED: [(&str, Run); 0] = [];
+
+/// Where a service's code is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// In this binary.
+    Linked,
+    /// Beside it.
+    Binary(PathBuf),
+    /// Nowhere.
+    Missing,
+}
+
+/// Looks for a service.
+pub fn find(name: &str) -> Service {
+    if LINKED.iter().any(|(linked, _)| *linked == name) {
+        return Service::Linked;
+    }
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    match beside.filter(|path| path.is_file()) {
+        Some(path) => Service::Binary(path),
+        None => Service::Missing,
+    }
+}
+
+/// Names of what is linked, for texts.
+pub fn linked() -> Vec<&'static str> {
+    LINKED.iter().map(|(name, _)| *name).collect()
+}
+
+/// What to do about a service that is nowhere.
+pub fn missing(name: &str) -> String {
+    format!(
+        "no service {name:?}: it is not part of this binary (which has: {}) and no program of that name lies beside \
+         it; build it with `cargo build --release -p {name}`",
+        match linked().as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        }
+    )
+}
+
+/// Runs a service in this process; `args` without its name.
+pub fn run(name: &str, args: Vec<OsString>) -> ExitCode {
+    if die_with_parent() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some((_, run)) = LINKED.iter().find(|(linked, _)| *linked == name) {
+        let mut all = vec![OsString::from(name)];
+        all.extend(args);
+        return run(all.into_iter());
+    }
+    match find(name) {
+        Service::Binary(path) => {
+            let error = Command::new(&path).args(args).exec();
+            eprintln!("{}: {error}", path.display());
+            ExitCode::from(70)
+        }
+        _ => {
+            eprintln!("{}", missing(name));
+            ExitCode::from(64)
+        }
+    }
+}
+
+/// Under a `local-edge` that is killed, its modules get SIGTERM: none is left behind holding ports. `true`
+/// when it is gone already. The setting outlives `exec`.
+fn die_with_parent() -> bool {
+    let Some(parent) = std::env::var(PARENT).ok().and_then(|pid| pid.parse::<i32>().ok()) else {
+        return false;
+    };
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    getppid().is_none_or(|now| now.as_raw_nonzero().get() != parent)
+}
