@@ -16,6 +16,7 @@ mod mp4_source;
 mod peers;
 mod publish_play;
 mod publisher_loss;
+mod regressions;
 mod relay;
 mod twin_edits;
 

@@ -80,7 +80,10 @@ fn players_stay_when_the_publisher_is_away_for_two_seconds() {
 #[test]
 fn players_stay_when_the_publisher_is_away_for_twenty_seconds() {
     if !long() {
-        return av_tests::tool::skip("publisher_loss: away for 20 s", "long");
+        return av_tests::tool::skip(
+            "publisher_loss::players_stay_when_the_publisher_is_away_for_twenty_seconds",
+            "long",
+        );
     }
     publisher_comes_back_after(Duration::from_secs(20));
 }

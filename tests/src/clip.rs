@@ -116,6 +116,8 @@ fn make(name: &str, tool: Tool, arguments: impl FnOnce(&str) -> String) -> PathB
     std::fs::create_dir_all(&dir).unwrap();
     let aside = dir.join(format!("{}-{name}", std::process::id()));
     let mut command = tool.command();
+    // SVT-AV1 talks otherwise.
+    command.env("SVT_LOG", "1");
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-y"]);
     command.args(arguments(&aside.display().to_string()).split(' '));
     let made = Program::run(&mut command, wait::LONG * 2);

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Makes the corpora that fuzzing starts from: tests/fuzz/seed.py DIR makes DIR/TARGET/* for each target.
+
+Small clips of every shape from ffmpeg, taken apart; FFMPEG9 may name a current ffmpeg for H.265, AV1, Opus.
+"""
+
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(sys.argv[1])
+SOURCES = "-f lavfi -i testsrc2=size=64x64:rate=10 -f lavfi -i sine=sample_rate=48000 -t 0.6"
+CLIPS = [
+    ("ffmpeg", "h264", "-c:v libx264 -bf 3 -g 4 -c:a aac -movflags +faststart"),
+    ("ffmpeg", "fragmented", "-c:v libx264 -g 4 -c:a aac -movflags frag_keyframe+empty_moov+default_base_moof"),
+    ("ffmpeg", "audio", "-vn -c:a aac"),
+    ("FFMPEG9", "h265", "-c:v libx265 -x265-params log-level=error -tag:v hvc1 -c:a aac"),
+    ("FFMPEG9", "av1", "-c:v libsvtav1 -preset 12 -c:a libopus"),
+]
+
+
+def put(target, name, content):
+    folder = ROOT / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def boxes(file, kind):
+    """The bodies of all boxes of a kind, wherever they are."""
+    at = file.find(kind)
+    while at >= 4:
+        (size,) = struct.unpack(">I", file[at - 4 : at])
+        yield file[at + 4 : at - 4 + size]
+        at = file.find(kind, at + 4)
+
+
+def tags(flv):
+    at = 13
+    while at + 11 <= len(flv):
+        size = int.from_bytes(flv[at + 1 : at + 4], "big")
+        yield flv[at], flv[at + 11 : at + 11 + size]
+        at += 11 + size + 4
+
+
+def chunks(kind, body, csid=3, stream=1, time=0):
+    """One message as a type 0 chunk and type 3 chunks of 128 bytes."""
+    head = bytes([csid]) + time.to_bytes(3, "big") + len(body).to_bytes(3, "big") + bytes([kind])
+    out = head + struct.pack("<I", stream)
+    return out + bytes([0xC0 | csid]).join(body[i : i + 128] for i in range(0, len(body), 128) or [0])
+
+
+def text(value):
+    return b"\x02" + struct.pack(">H", len(value)) + value
+
+
+def number(value):
+    return b"\x00" + struct.pack(">d", value)
+
+
+def command(name, transaction, *arguments):
+    return text(name) + number(transaction) + b"".join(arguments)
+
+
+def commands():
+    app = b"\x03\x00\x03app" + text(b"live") + b"\x00\x05tcUrl" + text(b"rtmp://127.0.0.1/live") + b"\x00\x00\x09"
+    yield "connect", command(b"connect", 1, app), 0
+    yield "create", command(b"createStream", 2, b"\x05"), 0
+    yield "publish", command(b"publish", 3, b"\x05", text(b"cam?key=k"), text(b"live")), 1
+    yield "play", command(b"play", 3, b"\x05", text(b"cam"), number(-2000)), 1
+    yield "delete", command(b"deleteStream", 4, b"\x05", number(1)), 0
+
+
+def main():
+    session = {name: chunks(20, body, stream=stream) for name, body, stream in commands()}
+    for name, body, _ in commands():
+        put("amf0", name, body)
+        put("chunk_reader", name, session[name])
+    connect = session["connect"] + session["create"]
+    put("server_session", "play", connect + session["play"] + session["delete"])
+    put("server_session", "publish", connect + session["publish"])
+    put("chunk_reader", "extended", b"\x03\xff\xff\xff\x00\x00\x81\x08\x01\x00\x00\x00\x01\x00\x00\x00" + bytes(128) + b"\xc3\x01\x00\x00\x00\x00")
+
+    with tempfile.TemporaryDirectory() as folder:
+        for tool, name, encoding in CLIPS:
+            tool = os.environ.get(tool, "" if tool.isupper() else tool)
+            if not tool:
+                continue
+            mp4, flv = f"{folder}/{name}.mp4", f"{folder}/{name}.flv"
+            base = [tool, "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
+            quiet = {**os.environ, "SVT_LOG": "1"}
+            subprocess.run(base + f"{SOURCES} {encoding} {mp4}".split(), check=True, env=quiet)
+            subprocess.run(base + f"-i {mp4} -c copy -f flv {flv}".split(), check=True)
+            file = Path(mp4).read_bytes()
+            put("mp4", name, file)
+            for kind in (b"avcC", b"hvcC", b"av1C", b"dOps", b"esds"):
+                for body in boxes(file, kind):
+                    # An AudioSpecificConfig lies behind the descriptors of `esds`.
+                    put("avcc_hvcc", f"{name}-{kind.decode()}", body[-5:] if kind == b"esds" else body)
+                    put("sps", f"{name}-{kind.decode()}", body[8:] if kind == b"avcC" else body[23 + 5 :])
+            stream = connect + session["publish"]
+            for index, (kind, body) in enumerate(tags(Path(flv).read_bytes())):
+                if kind == 18:
+                    put("amf0", f"{name}-metadata", body)
+                elif index < 12:
+                    put("flv_tag", f"{name}-{index}", bytes([1 if kind == 8 else 0]) + body)
+                stream += chunks(kind, body[:2000], csid=4 + kind % 8)
+            put("server_session", f"{name}-stream", stream[:20000])
+
+
+main()

@@ -1,0 +1,158 @@
+//! What is fuzzed, one function a target: outside bytes in, and a panic where a promise is broken.
+//!
+//! The fuzz targets call these, and so does an ordinary test, with each input in `regressions/` and `seeds/`.
+#![allow(dead_code)] // each fuzz target uses one of them
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use av_media::mp4::{Mp4, Playback};
+use av_media::{aac, av1, h264, h265, nal, opus};
+use av_rtmp::chunk::{ChunkReader, Header, RawMessage, write_message};
+use av_rtmp::message::{Message, split_aggregate};
+use av_rtmp::{Limits, RtmpError, ServerEvent, ServerOutput, ServerSession, amf0, flv};
+use bytes::{Bytes, BytesMut};
+
+/// Takes an input.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const ALL: [(&str, Target); 7] = [
+    ("chunk_reader", chunk_reader),
+    ("amf0", amf0),
+    ("flv_tag", flv_tag),
+    ("sps", sps),
+    ("avcc_hvcc", avcc_hvcc),
+    ("mp4", mp4),
+    ("server_session", server_session),
+];
+
+/// A chunk stream means the same however the network splits it, and what was read can be written and read
+/// again.
+pub fn chunk_reader(data: &[u8]) {
+    let (whole, end) = read_chunks([data]);
+    let split = data.first().map_or(1, |first| usize::from(*first) + 1);
+    let (pieces, end_of_pieces) = read_chunks(data.chunks(split));
+    assert_eq!((&whole, end.is_some()), (&pieces, end_of_pieces.is_some()));
+    for message in whole {
+        if let Ok(Message::Aggregate(_)) = Message::parse(&message) {
+            let _ = split_aggregate(&message, |_| Ok(()));
+        }
+        // Types 1 and 2 are the reader's own business.
+        let header = Header {
+            csid: 3,
+            timestamp: message.timestamp,
+            type_id: message.type_id,
+            stream_id: message.stream_id,
+        };
+        let mut out = BytesMut::new();
+        assert!(write_message(&mut out, 128, header, &[&message.payload]));
+        assert_eq!(read_chunks([&out[..]]).0, [message]);
+    }
+}
+
+fn read_chunks<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<RawMessage>, Option<RtmpError>) {
+    let mut reader = ChunkReader::new(&Limits::default());
+    let mut messages = Vec::new();
+    for mut piece in pieces {
+        loop {
+            match reader.read(&mut piece) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+    }
+    (messages, None)
+}
+
+/// What was decoded is encoded to what decodes to the same.
+pub fn amf0(data: &[u8]) {
+    let Ok(values) = amf0::decode(data) else { return };
+    let once = amf0::encode_all(&values);
+    let again = amf0::decode(&once).expect("what was encoded decodes");
+    // By their bytes: a number may be NaN, which equals nothing.
+    assert_eq!(amf0::encode_all(&again), once);
+}
+
+/// The first byte says whether the rest is a video or an audio message.
+pub fn flv_tag(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else { return };
+    let body = Bytes::copy_from_slice(body);
+    let _ = if kind % 2 == 0 { flv::parse_video(&body) } else { flv::parse_audio(&body) };
+}
+
+/// Parameter sets, as NAL units.
+pub fn sps(data: &[u8]) {
+    if let Ok(sps) = h264::Sps::parse(data) {
+        let _ = sps.reorder_frames();
+    }
+    let _ = h265::Sps::parse(data);
+    let _ = h265::Vps::parse(data);
+    let units: Vec<_> = nal::AnnexBUnits::new(data).collect();
+    if let Ok(prefixed) = nal::to_length_prefixed(units.iter().copied()) {
+        let back: Result<Vec<_>, _> = nal::NalUnits::new(&prefixed, 4).collect();
+        assert_eq!(back.expect("what was written reads"), units);
+    }
+}
+
+/// Decoder configurations: what was parsed builds to what parses to the same.
+pub fn avcc_hvcc(data: &[u8]) {
+    let record = || Bytes::copy_from_slice(data);
+    if let Ok(config) = h264::AvcConfig::parse(record()) {
+        let _ = (config.codec_string(), config.first_sps());
+        if let Ok(built) = config.build() {
+            assert_eq!(h264::AvcConfig::parse(built).expect("what was built parses"), config);
+        }
+    }
+    if let Ok(config) = h265::HevcConfig::parse(record()) {
+        let _ = (config.codec_string(), config.first_sps(), config.first_vps());
+        if let Ok(built) = config.build() {
+            assert_eq!(h265::HevcConfig::parse(built).expect("what was built parses"), config);
+        }
+    }
+    if let Ok(config) = aac::AudioConfig::parse(data) {
+        let _ = (config.codec_string(), config.output_rate(), config.output_channels());
+        let _ = config.build();
+    }
+    let _ = aac::AdtsHeader::parse(data);
+    let _ = av1::Av1Config::parse(record()).map(|config| config.codec_string());
+    let _ = opus::OpusHead::parse(record());
+    let _ = opus::OpusHead::from_dops(record());
+}
+
+/// A whole file: its index, then its samples into a second round.
+pub fn mp4(data: &[u8]) {
+    let Ok(file) = Mp4::open(Cursor::new(data)) else { return };
+    let samples: usize = file.tracks().iter().map(|track| track.sample_count as usize).sum();
+    let Ok(mut playback) = Playback::new(file, Duration::ZERO) else { return };
+    for index in 0..samples.min(2000) * 3 / 2 {
+        match playback.next_sample(true) {
+            Ok(Some(sample)) => drop(sample.frame(playback.loop_start(index as u64))),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+}
+
+/// A peer that shakes hands and then sends these bytes, to a server that lets it do all it asks for.
+pub fn server_session(data: &[u8]) {
+    let mut session = ServerSession::new(Limits::default());
+    let mut hello = vec![3];
+    hello.resize(1 + 2 * 1536, 0);
+    session.handle_input(&hello).expect("a plain handshake");
+    for piece in data.chunks(data.first().map_or(1, |first| usize::from(*first) + 1)) {
+        let read = session.handle_input(piece);
+        while let Some(output) = session.poll() {
+            match output {
+                ServerOutput::Event(ServerEvent::Connect(_)) => session.accept_connect(),
+                ServerOutput::Event(ServerEvent::Publish { id, .. }) => session.accept_publish(id),
+                ServerOutput::Event(ServerEvent::Play { id, .. }) => session.accept_play(id),
+                _ => {}
+            }
+        }
+        if read.is_err() {
+            break;
+        }
+    }
+}
