@@ -178,3 +178,23 @@ fn no_debug_text_of_a_document_holds_a_secret() {
     let flow = flow(&document);
     assert!(!format!("{flow:?}").contains("hunter"), "{flow:?}");
 }
+
+#[test]
+fn a_module_that_serves_rtsp_too_reads_both_protocols_in_one_flow() {
+    const BOTH: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtsp];
+    let supports =
+        Supports { module: "rtsp-gateway", listen: BOTH, serve: BOTH, push: BOTH, ..Supports::default() };
+    let document = json!({
+        "defaults": { "input": { "credentials": { "username": "viewer", "password": { "env": "CAM_PW" } } } },
+        "flows": { "front-door": {
+            "input": { "listen": "rtmp://0.0.0.0:1935/live/stream", "auth": { "key": { "env": "PUBLISH_KEY" } } },
+            "outputs": {
+                "viewers": { "serve": "rtsp://0.0.0.0:8554/rtsp/stream", "content": "videoOnly", "mtu": 1200 },
+                "cloud": { "push": "rtmp://ingest.example.com/app", "credentials": { "streamKey": "s" } }
+            }
+        } }
+    });
+    let desired = read_for(&supports, &document);
+    assert!(desired.errors.is_empty(), "{:?}", desired.errors);
+    assert_eq!(desired.flows["front-door"].outputs.len(), 2);
+}
