@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use mp4_atom::{Elst, Hdlr, Mdhd, Mvhd, Tkhd, Trex};
+use mp4_atom::{Elst, FourCC, Mdhd, Mvhd, Tkhd, Trex};
 
 use super::boxes::BoxBody;
 use super::samples::SampleTable;
@@ -81,7 +81,7 @@ impl Movie {
 
     fn read(&self, trak: &BoxBody, tkhd: &Tkhd) -> Result<Result<MovieTrack, IgnoredReason>, Mp4Error> {
         let mdia = trak.need(b"mdia")?;
-        let handler = mdia.need(b"hdlr")?.decode::<Hdlr>()?.handler;
+        let handler = handler(&mdia.need(b"hdlr")?)?;
         let kind = match &handler.into() {
             b"vide" => Kind::Video,
             b"soun" => Kind::Audio,
@@ -156,6 +156,13 @@ impl MovieTrack {
 
 fn timescale(header: &BoxBody, timescale: u32) -> Result<NonZeroU32, Mp4Error> {
     NonZeroU32::new(timescale).ok_or_else(|| header.error(Mp4Fault::Value { field: "timescale", value: 0 }))
+}
+
+/// `handler_type` (§8.4.3). The name behind it may be in any encoding and is left alone.
+fn handler(hdlr: &BoxBody) -> Result<FourCC, Mp4Error> {
+    let handler = hdlr.body.get(8..).and_then(|rest| rest.first_chunk::<4>());
+    let have = hdlr.body.len() as u64;
+    handler.map(FourCC::new).ok_or_else(|| hdlr.error(Mp4Fault::Truncated { need: 12, have }))
 }
 
 fn edits(trak: &BoxBody) -> Result<Vec<Edit>, Mp4Error> {

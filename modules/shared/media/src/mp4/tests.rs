@@ -9,6 +9,7 @@ use std::time::Duration;
 
 mod hostile;
 mod loops;
+mod tables;
 
 type File = Cursor<Vec<u8>>;
 

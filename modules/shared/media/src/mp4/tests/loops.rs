@@ -115,6 +115,7 @@ fn playback_starts_at_the_sync_sample_before_the_start_and_later_loops_are_whole
 fn a_start_behind_the_end_takes_the_last_sync_sample() {
     let mut playback = Playback::new(open("bframes.mp4"), Duration::from_secs(9)).unwrap();
     let first = playback.next_sample(false).unwrap().unwrap();
+    // Sync samples are pictures 0, 12 and 24.
     assert!(first.is_sync);
-    assert_eq!(first, *of(Kind::Video, &once(play("bframes.mp4")))[24 - 24 % 12]);
+    assert_eq!(first, *of(Kind::Video, &once(play("bframes.mp4")))[24]);
 }
