@@ -54,7 +54,7 @@ impl Ingest {
                 }
                 let track = track(codec, framing, config)?;
                 *self.slot(codec.kind()) = Some(codec);
-                self.clock.unwrap(timestamp);
+                // Encoders often say 0 here, whatever the time is: the clock starts with a frame.
                 give(MediaItem::Track(track));
             }
             Tag::Frame { codec, framing, is_sync, composition_ms, audio, data } => {
@@ -120,27 +120,36 @@ impl Ingest {
     }
 }
 
-/// Unwraps 32-bit wire times: each is taken to be the nearest to the one before, so a clock may pass 2³² (after
-/// 49.7 days) and step back by half of that.
+/// Unwraps wire times: each is taken to be the nearest to the one before, so a clock may pass 2³² (after 49.7
+/// days) and step back by half of that.
+///
+/// FLV's timestamps are signed (FLV §E.4.1), so ffmpeg's and other muxers wrap at 2³¹ instead (after 24.8
+/// days): a step of nearly 2³¹ either way is taken for that.
 #[derive(Clone, Copy, Debug, Default)]
 struct WireClock {
-    last: Option<i64>,
+    /// The last wire time, and what it stood for.
+    last: Option<(u32, i64)>,
 }
 
 impl WireClock {
     fn unwrap(&mut self, wire: u32) -> i64 {
         let time = self.peek(wire);
-        self.last = Some(time);
+        self.last = Some((wire, time));
         time
     }
 
     /// Without moving the clock: data messages often say 0 whatever the time is.
     fn peek(self, wire: u32) -> i64 {
-        let Some(last) = self.last else { return i64::from(wire) };
-        // The low 32 bits of `last`, and the distance from there as a signed number.
-        let [.., a, b, c, d] = last.to_be_bytes();
-        let distance = wire.wrapping_sub(u32::from_be_bytes([a, b, c, d])).cast_signed();
-        last.saturating_add(i64::from(distance))
+        const HALF: i64 = 1 << 31;
+        /// How far from exactly 2³¹ the step of a wrap there may be: the longest gap between two frames.
+        const GAP: i64 = 60_000;
+        let Some((last_wire, last)) = self.last else { return i64::from(wire) };
+        let distance = i64::from(wire.wrapping_sub(last_wire).cast_signed());
+        last.saturating_add(match distance {
+            _ if distance > HALF - GAP => distance - HALF,
+            _ if distance < GAP - HALF => distance + HALF,
+            _ => distance,
+        })
     }
 }
 

@@ -46,8 +46,8 @@ pub struct ServerSession {
 enum State {
     /// Only `connect`.
     New,
-    /// `connect` waits for its answer to this transaction.
-    Connecting { transaction: f64 },
+    /// `connect` waits for its answer to this transaction; `enhanced`: the client spoke of FourCCs.
+    Connecting { transaction: f64, enhanced: bool },
     /// Everything but media.
     Connected,
     /// `publish` waits for its answer.
@@ -198,16 +198,16 @@ impl ServerSession {
 
     /// Answers [`ServerEvent::Connect`] with yes.
     pub fn accept_connect(&mut self) {
-        if let State::Connecting { transaction } = self.state {
+        if let State::Connecting { transaction, enhanced } = self.state {
             self.state = State::Connected;
-            self.say_connected(transaction);
+            self.say_connected(transaction, enhanced);
             self.catch_up();
         }
     }
 
     /// Answers [`ServerEvent::Connect`] with no; then close.
     pub fn reject_connect(&mut self, description: &str) {
-        if let State::Connecting { transaction } = self.state {
+        if let State::Connecting { transaction, .. } = self.state {
             self.say_rejected(transaction, description);
             self.end();
         }

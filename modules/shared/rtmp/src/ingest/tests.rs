@@ -44,10 +44,32 @@ fn each_time_is_the_nearest_to_the_one_before() {
 }
 
 #[test]
+fn a_sender_that_wraps_at_31_bits_goes_on_too() {
+    let times: Vec<i64> = (-5000i64..5000).step_by(250).map(|offset| (1 << 31) + offset).collect();
+    let wire: Vec<u32> = times.iter().map(|time| (*time & 0x7FFF_FFFF) as u32).collect();
+    assert_eq!(unwrapped(&wire), times);
+    // Audio and video are not quite in order.
+    assert_eq!(
+        unwrapped(&[0x7FFF_FFFE, 4, 0x7FFF_FFFF, 9]),
+        [(1 << 31) - 2, (1 << 31) + 4, (1 << 31) - 1, (1 << 31) + 9]
+    );
+}
+
+#[test]
+fn the_clock_starts_with_a_frame_not_with_a_header_at_zero() {
+    let mut ingest = Ingest::default();
+    feed(&mut ingest, &raw(8, 0, b"\xaf\x00\x11\x90"));
+    let items = feed(&mut ingest, &raw(8, u32::MAX, b"\xaf\x01raw"));
+    let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
+    assert_eq!(frame.dts.ticks, i64::from(u32::MAX));
+}
+
+#[test]
 fn audio_and_video_share_one_clock() {
     let mut ingest = Ingest::default();
     feed(&mut ingest, &raw(9, u32::MAX - 99, AVCC));
     feed(&mut ingest, &raw(8, u32::MAX - 99, b"\xaf\x00\x11\x90"));
+    feed(&mut ingest, &raw(9, u32::MAX - 59, b"\x17\x01\0\0\0nal"));
     feed(&mut ingest, &raw(9, 20, b"\x17\x01\0\0\0nal"));
     let items = feed(&mut ingest, &raw(8, 0, b"\xaf\x01raw"));
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };

@@ -97,7 +97,8 @@ impl ServerSession {
             _ => Ok(String::new()),
         };
         let (app, tc_url, flash_ver) = (text("app")?, text("tcUrl")?, text("flashVer")?);
-        let four_cc = match command.object().and_then(|object| object.get("fourCcList")) {
+        let list = command.object().and_then(|object| object.get("fourCcList"));
+        let four_cc = match list {
             Some(Value::StrictArray(list)) => list.as_slice(),
             _ => &[],
         };
@@ -105,7 +106,7 @@ impl ServerSession {
         let four_cc = four_cc.take(MAX_FOUR_CC).map(str::to_owned).collect();
         let (app, query) = split_query(&app);
         let query = query.or_else(|| split_query(&tc_url).1).map(str::to_owned);
-        self.state = State::Connecting { transaction: command.transaction };
+        self.state = State::Connecting { transaction: command.transaction, enhanced: list.is_some() };
         let app = app.to_owned();
         self.events.push_back(ServerEvent::Connect(Connect { app, query, tc_url, flash_ver, four_cc }));
         Ok(())
@@ -191,7 +192,7 @@ impl ServerSession {
         }
     }
 
-    pub(super) fn say_connected(&mut self, transaction: f64) {
+    pub(super) fn say_connected(&mut self, transaction: f64, enhanced: bool) {
         write_window(self.link.out(), WINDOW);
         write_peer_bandwidth(self.link.out(), WINDOW);
         self.link.raise_chunk_size();
@@ -200,17 +201,19 @@ impl ServerSession {
             ("capabilities", Value::from(31.0)),
             ("mode", Value::from(1.0)),
         ]);
-        let four_cc = FOUR_CC.iter().map(|name| Value::from(*name)).collect();
-        let info = object([
+        let mut info = vec![
             ("level", Value::from("status")),
             ("code", Value::from("NetConnection.Connect.Success")),
             ("description", Value::from("Connection succeeded.")),
             ("objectEncoding", Value::from(0.0)),
-            ("fourCcList", Value::StrictArray(four_cc)),
+        ];
+        if enhanced {
+            info.push(("fourCcList", Value::StrictArray(FOUR_CC.map(Value::from).to_vec())));
             // None of reconnect, multitrack, ModEx and nanoseconds.
-            ("capsEx", Value::from(0.0)),
-        ]);
-        self.say_result(transaction, server, info);
+            info.push(("capsEx", Value::from(0.0)));
+        }
+        let info = info.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.say_result(transaction, server, Value::Object(info));
     }
 
     pub(super) fn say_rejected(&mut self, transaction: f64, description: &str) {

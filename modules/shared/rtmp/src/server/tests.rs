@@ -129,6 +129,10 @@ fn connect_tells_app_query_and_what_the_client_understands() {
         four_cc: vec!["hvc1".to_owned()],
     };
     assert_eq!(*connect, expected);
+    // Who speaks of FourCCs is told ours.
+    server.session.accept_connect();
+    let info = decode(&server.outputs().0[2].payload).unwrap().pop().unwrap();
+    assert!(matches!(info.get("fourCcList"), Some(Value::StrictArray(list)) if list.len() == 11));
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn an_accepted_connect_is_answered_with_windows_chunk_size_and_success() {
     let values = decode(&messages[2].payload).unwrap();
     assert_eq!((values[0].as_str(), values[1].as_number()), (Some("_result"), Some(1.0)));
     assert_eq!(values[3].get("code").and_then(Value::as_str), Some("NetConnection.Connect.Success"));
-    assert!(matches!(values[3].get("fourCcList"), Some(Value::StrictArray(list)) if list.len() == 11));
+    assert_eq!(values[3].get("fourCcList"), None);
 }
 
 #[test]
