@@ -16,6 +16,8 @@ pub(crate) struct Ingest {
     /// The codec whose configuration was given last, of each kind.
     video: Option<Codec>,
     audio: Option<Codec>,
+    /// Why the last message was skipped; until something else comes, that is not said again.
+    skipped: Option<SkipReason>,
 }
 
 impl Ingest {
@@ -49,7 +51,7 @@ impl Ingest {
             Tag::SequenceHeader { codec, framing, config } => {
                 // Some encoders send an empty header at the end of a stream.
                 if config.is_empty() && needs_configuration(codec) {
-                    give(MediaItem::Skipped { reason: SkipReason::Empty(codec.kind()) });
+                    self.skip(SkipReason::Empty(codec.kind()), give);
                     return Ok(());
                 }
                 let track = track(codec, framing, config)?;
@@ -60,7 +62,7 @@ impl Ingest {
             Tag::Frame { codec, framing, is_sync, composition_ms, audio, data } => {
                 if *self.slot(codec.kind()) != Some(codec) {
                     if needs_configuration(codec) {
-                        give(MediaItem::Skipped { reason: SkipReason::NoSequenceHeader(codec) });
+                        self.skip(SkipReason::NoSequenceHeader(codec), give);
                         return Ok(());
                     }
                     let mut track = track(codec, framing, Bytes::new())?;
@@ -70,6 +72,7 @@ impl Ingest {
                     *self.slot(codec.kind()) = Some(codec);
                     give(MediaItem::Track(track));
                 }
+                self.skipped = None;
                 let dts = self.clock.unwrap(timestamp);
                 give(MediaItem::Frame(Frame {
                     kind: codec.kind(),
@@ -80,9 +83,16 @@ impl Ingest {
                 }));
             }
             Tag::End(codec) => give(MediaItem::EndOfSequence(codec.kind())),
-            Tag::Skipped(reason) => give(MediaItem::Skipped { reason }),
+            Tag::Skipped(reason) => self.skip(reason, give),
         }
         Ok(())
+    }
+
+    fn skip(&mut self, reason: SkipReason, give: &mut impl FnMut(MediaItem)) {
+        if self.skipped != Some(reason) {
+            self.skipped = Some(reason);
+            give(MediaItem::Skipped { reason });
+        }
     }
 
     const fn slot(&mut self, kind: Kind) -> &mut Option<Codec> {

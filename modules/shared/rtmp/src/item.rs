@@ -26,7 +26,8 @@ pub enum MediaItem {
     },
     /// The publisher said that this track ends here.
     EndOfSequence(Kind),
-    /// A message that carries nothing to pass on.
+    /// A message that carries nothing to pass on. The same reason several times without a frame in between is
+    /// given once.
     Skipped {
         /// Why, to be counted and said once.
         reason: SkipReason,

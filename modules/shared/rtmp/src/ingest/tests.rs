@@ -112,6 +112,15 @@ fn frames_before_their_configuration_are_skipped_where_it_is_needed() {
 }
 
 #[test]
+fn a_flood_of_messages_that_carry_nothing_is_said_once() {
+    let mut ingest = Ingest::default();
+    let items: Vec<MediaItem> = (0..1000).flat_map(|_| feed(&mut ingest, &raw(8, 0, b""))).collect();
+    assert_eq!(items, [MediaItem::Skipped { reason: SkipReason::Empty(Kind::Audio) }]);
+    feed(&mut ingest, &raw(8, 0, b"\x2fmp3"));
+    assert_eq!(feed(&mut ingest, &raw(8, 0, b"")).len(), 1);
+}
+
+#[test]
 fn a_sequence_header_that_cannot_be_read_is_an_error_that_names_the_codec() {
     let mut ingest = Ingest::default();
     let error = ingest.message(&raw(9, 0, b"\x17\0\0\0\0\x01\x64"), &mut |_| ()).unwrap_err();
