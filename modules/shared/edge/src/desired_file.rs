@@ -156,3 +156,62 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let metadata = std::fs::metadata(path)?;
     Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len() })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{rig, until};
+
+    #[tokio::test]
+    async fn a_changed_file_is_applied_and_a_broken_one_keeps_what_runs() {
+        let rig = rig();
+        let path = rig.state.path().join("twin.json");
+        std::fs::write(&path, r#"{"flows": {"a": {"value": 1}, "gone": null}, "$x": 1}"#).unwrap();
+        let mut file = DesiredFile::new(path.clone());
+        file.load(&rig.module).await.unwrap();
+        assert_eq!(rig.numbers.applied.lock().unwrap()[0], json!({"flows": {"a": {"value": 1}}}));
+        let watch = tokio::spawn(file.watch(rig.module.clone()));
+
+        std::fs::write(&path, r#"{"flows": {"a": {"value": 2}}}"#).unwrap();
+        let config = || Value::Object(rig.module.reported())["config"].clone();
+        until("the change is applied", || config()["desiredVersion"] == 2).await;
+        assert_eq!(rig.numbers.applied.lock().unwrap()[1], json!({"flows": {"a": {"value": 2}}}));
+
+        std::fs::write(&path, r#"{"flows": {"a": {"value": 3},}}"#).unwrap();
+        until("the fault is reported", || config()["status"] == "rejected").await;
+        let error = config()["errors"]["_module"].to_string();
+        assert!(error.contains("twin.json: not JSON: trailing comma at line 1 column 30"), "{error}");
+        assert_eq!(rig.numbers.flows.lock().unwrap()["a"]["value"], 2);
+
+        std::fs::remove_file(&path).unwrap();
+        until("the loss is reported", || config()["errors"]["_module"].to_string().contains("No such file"))
+            .await;
+
+        // The very document that ran before the faults: nothing to do but to say that all is well.
+        std::fs::write(&path, r#"{"flows": {"a": {"value": 2}}}"#).unwrap();
+        until("all is well again", || config()["status"] == "applied").await;
+        assert_eq!(config()["errors"], Value::Null);
+        assert_eq!(rig.numbers.applied.lock().unwrap().len(), 2);
+        watch.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_an_object_is_refused_by_name() {
+        let rig = rig();
+        let path = rig.state.path().join("twin.json");
+        std::fs::write(&path, "[1]").unwrap();
+        let error = DesiredFile::new(path).load(&rig.module).await.unwrap_err();
+        assert!(error.to_string().ends_with("twin.json: the document must be a JSON object"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_panics_while_applying_is_a_rejected_document() {
+        let rig = rig();
+        let document = Map::from_iter([("panic".to_owned(), json!(true))]);
+        let outcome = rig.module.apply(document, Some(1)).await;
+        assert_eq!(outcome.status, crate::ConfigStatus::Rejected);
+        assert!(outcome.errors["_module"].contains("failed inside the module"));
+    }
+}

@@ -74,6 +74,7 @@ struct Hub {
     /// The last trust bundle that could be had.
     bundle: Option<String>,
     last_request: u64,
+    token_seconds: u64,
 }
 
 /// Lives with the hub until `goodbye`; trouble of any kind only means trying again.
@@ -83,43 +84,9 @@ pub(crate) async fn run(
     address: HubAddress,
     events: mpsc::Receiver<Event>,
     level: LevelControl,
-    mut goodbye: oneshot::Receiver<()>,
+    goodbye: oneshot::Receiver<()>,
 ) {
-    let outbox = Arc::new(Outbox::default());
-    tokio::spawn(telemetry::collect(module.clone(), events, outbox.clone()));
-    let (wanted, newest) = watch::channel(None);
-    tokio::spawn(apply(module.clone(), newest));
-    let mut hub = Hub {
-        module,
-        edge,
-        address,
-        level,
-        desired: Desired::default(),
-        reported: Reported::default(),
-        wanted,
-        outbox,
-        bundle: None,
-        last_request: 0,
-    };
-    let mut trouble = Trouble::default();
-    loop {
-        let started = Instant::now();
-        let life = AssertUnwindSafe(hub.live(&mut goodbye)).catch_unwind().await;
-        hub.reported.disconnected();
-        let error = match life.unwrap_or(Err(ConnectError::Panic)) {
-            Ok(End::Goodbye) => return,
-            // The next connection begins at once and the status stays: renewing is no outage.
-            Ok(End::Renewal) => continue,
-            Ok(End::Lost(error)) => error.into(),
-            Err(error) => error,
-        };
-        hub.module.hub_connected.store(false, Ordering::Relaxed);
-        let wait = trouble.after(&error, started.elapsed());
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = &mut goodbye => return,
-        }
-    }
+    Hub::new(module, edge, address, events, level).run(goodbye).await;
 }
 
 /// Hands the newest document to the service, one at a time.
@@ -133,6 +100,55 @@ async fn apply(module: Arc<Module>, mut newest: watch::Receiver<Wanted>) {
 }
 
 impl Hub {
+    /// Starts the tasks that live beside the connection.
+    fn new(
+        module: Arc<Module>,
+        edge: EdgeIdentity,
+        address: HubAddress,
+        events: mpsc::Receiver<Event>,
+        level: LevelControl,
+    ) -> Self {
+        let outbox = Arc::new(Outbox::default());
+        tokio::spawn(telemetry::collect(module.clone(), events, outbox.clone()));
+        let (wanted, newest) = watch::channel(None);
+        tokio::spawn(apply(module.clone(), newest));
+        Self {
+            module,
+            edge,
+            address,
+            level,
+            desired: Desired::default(),
+            reported: Reported::default(),
+            wanted,
+            outbox,
+            bundle: None,
+            last_request: 0,
+            token_seconds: TOKEN_SECONDS,
+        }
+    }
+
+    async fn run(mut self, mut goodbye: oneshot::Receiver<()>) {
+        let mut trouble = Trouble::default();
+        loop {
+            let started = Instant::now();
+            let life = AssertUnwindSafe(self.live(&mut goodbye)).catch_unwind().await;
+            self.reported.disconnected();
+            let error = match life.unwrap_or(Err(ConnectError::Panic)) {
+                Ok(End::Goodbye) => return,
+                // The next connection begins at once and the status stays: renewing is no outage.
+                Ok(End::Renewal) => continue,
+                Ok(End::Lost(error)) => error.into(),
+                Err(error) => error,
+            };
+            self.module.hub_connected.store(false, Ordering::Relaxed);
+            let wait = trouble.after(&error, started.elapsed());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = &mut goodbye => return,
+            }
+        }
+    }
+
     /// One connection from its token to its end.
     async fn live(&mut self, goodbye: &mut oneshot::Receiver<()>) -> Result<End, ConnectError> {
         let (mqtt, renew_at) = tokio::select! {
@@ -151,7 +167,7 @@ impl Hub {
             Err(error) => tracing::warn!("the trust bundle could not be had, the last one is used: {error}"),
         }
         let connector = tls::connector(self.bundle.as_deref().unwrap_or_default())?;
-        let expiry = wall_seconds().saturating_add(TOKEN_SECONDS);
+        let expiry = wall_seconds().saturating_add(self.token_seconds);
         let token =
             token::module_token(edge.signer.as_ref(), &edge.iothub, &edge.device, &edge.module, expiry);
         let credentials = Credentials {

@@ -5,6 +5,10 @@
 //! (`--twin`) or from the IoT Edge hub (MQTT 3.1.1 over TLS, identity by the workload API or a connection
 //! string), and what became of them goes back the same way. Nothing in here runs per frame.
 
+// The test service speaks of the crate as its users do.
+#[cfg(test)]
+extern crate self as av_edge;
+
 mod desired_file;
 mod http;
 mod hub;
@@ -15,6 +19,11 @@ mod run;
 mod service;
 mod source;
 mod telemetry;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+#[path = "../tests/tiny/mod.rs"]
+mod tiny;
 mod twin;
 mod workload;
 

@@ -22,6 +22,15 @@ impl LevelControl {
     }
 }
 
+#[cfg(test)]
+impl LevelControl {
+    /// Wishes go to the test.
+    pub fn to_test() -> (Self, mpsc::Receiver<(Level, Duration)>) {
+        let (wishes, received) = mpsc::channel(4);
+        (Self { wishes }, received)
+    }
+}
+
 /// Follows the configuration's level and the operators' wishes from now on.
 pub(crate) fn control(level: LogLevel, settings: watch::Receiver<Option<Settings>>) -> LevelControl {
     let (wishes, received) = mpsc::channel(4);

@@ -1,1 +1,249 @@
+use proptest::prelude::*;
+use serde_json::json;
 
+use super::super::merge::tests::{any_object, object};
+use super::*;
+
+/// What a hub does with reports, and with what gets lost on the way.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Stored,
+    AnswerLost,
+    PatchLost,
+    Throttled,
+    CutAfter,
+    CutBefore,
+}
+
+fn any_fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        Just(Fate::Stored),
+        Just(Fate::AnswerLost),
+        Just(Fate::PatchLost),
+        Just(Fate::Throttled),
+        Just(Fate::CutAfter),
+        Just(Fate::CutBefore),
+    ]
+}
+
+fn document(flows: Value) -> Map<String, Value> {
+    object(json!({"summary": {"flows": 1}, "flows": flows}))
+}
+
+fn connected(hub: Value) -> Reported {
+    let mut reported = Reported::default();
+    reported.connected(Some(hub));
+    reported
+}
+
+fn stored(reported: &mut Reported, document: &Map<String, Value>, id: u64, now: Instant) -> Value {
+    let patch = reported.poll(document, id, now).expect("a patch");
+    assert_eq!(reported.on_answer(id, 204, now), Verdict::Stored);
+    Value::Object(patch)
+}
+
+#[test]
+fn the_first_report_is_the_whole_picture_and_deletes_what_is_obsolete() {
+    let mut reported = connected(
+        json!({"old": 1, "flows": {"gone": {"state": "failed"}}, "summary": {"flows": 1}, "$version": 3}),
+    );
+    let patch = stored(&mut reported, &document(json!({"a": {"state": "running"}})), 1, Instant::now());
+    let expected = json!({
+        "old": null,
+        "summary": {"flows": 1},
+        "flows": {"gone": {"state": null}, "a": {"state": "running"}},
+    });
+    // `gone` may be gone by deleting it or all it holds.
+    let mut patch = patch;
+    if patch["flows"]["gone"].is_null() {
+        patch["flows"]["gone"] = json!({"state": null});
+    }
+    assert_eq!(patch, expected);
+}
+
+#[test]
+fn later_patches_hold_only_what_changed_and_keep_the_pace() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    stored(&mut reported, &document(json!({"a": {"clients": 1}, "b": {"clients": 1}})), 1, start);
+    let changed = document(json!({"a": {"clients": 2}, "b": {"clients": 1}}));
+    assert_eq!(reported.poll(&changed, 2, start + Duration::from_secs(1)), None);
+    assert_eq!(reported.deadline(), Some(start + PACE));
+    assert_eq!(stored(&mut reported, &changed, 2, start + PACE), json!({"flows": {"a": {"clients": 2}}}));
+    let gone = document(json!({"b": {"clients": 1}}));
+    reported.hurry();
+    assert_eq!(stored(&mut reported, &gone, 3, start + PACE), json!({"flows": {"a": null}}));
+    assert_eq!(reported.poll(&gone, 4, start + PACE * 9), None);
+    assert_eq!(reported.deadline(), None);
+}
+
+#[test]
+fn a_state_that_flaps_is_reported_once_a_minute_and_its_last_word_arrives() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let state = |state: &str, other: u64| {
+        document(json!({"a": {"state": state}, "b": {"state": "running", "clients": other}}))
+    };
+    stored(&mut reported, &state("running", 0), 1, start);
+    let (mut hub, mut of_a, mut of_b) = ("running".to_owned(), 0, 0);
+    let mut seconds = 5;
+    while seconds < 600 {
+        let now = start + Duration::from_secs(seconds);
+        let flapping = if seconds.is_multiple_of(10) { "retrying" } else { "running" };
+        if let Some(patch) = reported.poll(&state(flapping, seconds), seconds, now) {
+            let patch = Value::Object(patch);
+            if let Some(state) = patch["flows"]["a"]["state"].as_str() {
+                hub = state.to_owned();
+                of_a += 1;
+            }
+            of_b += usize::from(patch["flows"]["b"]["clients"].is_u64());
+            reported.on_answer(seconds, 204, now);
+        }
+        seconds += 5;
+    }
+    assert!((9..=12).contains(&of_a), "{of_a} in ten minutes");
+    assert!(of_b > 100, "a quiet flow is not held up: {of_b}");
+    for quiet in 0..20 {
+        let now = start + Duration::from_secs(600 + quiet * 5);
+        if let Some(patch) = reported.poll(&state("failed", 0), 1000 + quiet, now) {
+            if let Some(state) = Value::Object(patch)["flows"]["a"]["state"].as_str() {
+                hub = state.to_owned();
+            }
+            reported.on_answer(1000 + quiet, 204, now);
+        }
+    }
+    assert_eq!(hub, "failed");
+}
+
+#[test]
+fn a_desired_change_is_answered_even_while_a_state_flaps() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    for (round, state) in ["running", "retrying", "running", "retrying"].into_iter().enumerate() {
+        let now = start + PACE * round as u32;
+        if reported.poll(&document(json!({"a": {"state": state}})), round as u64, now).is_some() {
+            reported.on_answer(round as u64, 204, now);
+        }
+    }
+    let held = document(json!({"a": {"state": "failed"}}));
+    assert_eq!(reported.poll(&held, 10, start + PACE * 4), None);
+    reported.hurry();
+    assert!(reported.poll(&held, 11, start + PACE * 4).is_some());
+}
+
+#[test]
+fn a_refused_patch_is_not_sent_again_until_the_document_changes() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let bad = document(json!({"a": {"state": "bad"}}));
+    assert!(reported.poll(&bad, 1, start).is_some());
+    assert_eq!(reported.on_answer(1, 400, start), Verdict::Refused);
+    for second in 1..600 {
+        assert_eq!(reported.poll(&bad, 2, start + Duration::from_secs(second)), None);
+    }
+    let good = document(json!({"a": {"state": "good"}}));
+    assert!(reported.poll(&good, 3, start + Duration::from_secs(601)).is_some());
+}
+
+#[test]
+fn a_throttled_report_waits_ever_longer() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let wanted = document(json!({}));
+    let (mut sent, mut now) = (0, start);
+    while now < start + Duration::from_secs(120) {
+        if reported.poll(&wanted, sent, now).is_some() {
+            assert_eq!(reported.on_answer(sent, 429, now), Verdict::Later);
+            sent += 1;
+        }
+        now += Duration::from_millis(500);
+    }
+    assert!((6..=9).contains(&sent), "{sent}");
+}
+
+#[test]
+fn lost_answers_condemn_the_connection_and_strangers_are_ignored() {
+    let mut now = Instant::now();
+    let mut reported = connected(json!({}));
+    let wanted = document(json!({}));
+    for id in 0..4 {
+        assert!(reported.poll(&wanted, id, now).is_some());
+        assert_eq!(reported.on_answer(id + 100, 204, now), Verdict::Stranger);
+        now += ANSWER_TIME;
+    }
+    assert!(reported.wants_reconnect());
+}
+
+#[test]
+fn a_patch_too_long_for_the_hub_goes_in_parts_deletions_first() {
+    let start = Instant::now();
+    let many = |prefix: &str| -> Value {
+        (0..300)
+            .map(|index| (format!("{prefix}{index:03}"), json!({"state": "running", "text": "x".repeat(40)})))
+            .collect::<Map<_, _>>()
+            .into()
+    };
+    let mut hub = object(json!({"flows": many("old")}));
+    let mut reported = connected(Value::Object(hub.clone()));
+    let wanted = document(many("new"));
+    for id in 0..9 {
+        let Some(patch) = reported.poll(&wanted, id, start) else { break };
+        assert!(size(&patch) <= 32 * 1024, "{}", size(&patch));
+        merge(&mut hub, &patch);
+        assert!(size(&hub) < 40 * 1024);
+        reported.on_answer(id, 204, start);
+    }
+    assert_eq!(settled(&hub), settled(&fit(&wanted)));
+}
+
+/// What is left when the empty objects are taken out that deleting members one by one leaves behind.
+fn settled(document: &Map<String, Value>) -> Map<String, Value> {
+    let kept = document.iter().filter_map(|(name, value)| match value {
+        Value::Object(inner) => {
+            Some((name.clone(), Value::Object(settled(inner)))).filter(|(_, inner)| *inner != json!({}))
+        }
+        other => Some((name.clone(), other.clone())),
+    });
+    kept.collect()
+}
+
+proptest! {
+    /// Whatever is lost, throttled or cut: what the hub holds in the end is what the module means.
+    #[test]
+    fn the_hub_ends_with_the_document(
+        initial in any_object(),
+        steps in prop::collection::vec((any_object(), any_fate()), 0..12),
+        last in any_object(),
+    ) {
+        let mut now = Instant::now();
+        let mut hub = initial;
+        let mut reported = connected(Value::Object(hub.clone()));
+        let mut id = 0;
+        for (wanted, fate) in steps {
+            id += 1;
+            now += Duration::from_secs(70);
+            let Some(patch) = reported.poll(&wanted, id, now) else { continue };
+            if !matches!(fate, Fate::PatchLost | Fate::Throttled | Fate::CutBefore) {
+                merge(&mut hub, &patch);
+            }
+            match fate {
+                Fate::Stored => drop(reported.on_answer(id, 204, now)),
+                Fate::Throttled => drop(reported.on_answer(id, 429, now)),
+                Fate::CutAfter | Fate::CutBefore => {
+                    reported.disconnected();
+                    reported.connected(Some(Value::Object(hub.clone())));
+                }
+                Fate::AnswerLost | Fate::PatchLost => {}
+            }
+        }
+        for _ in 0..3 {
+            id += 1;
+            now += Duration::from_secs(70);
+            if let Some(patch) = reported.poll(&last, id, now) {
+                merge(&mut hub, &patch);
+                reported.on_answer(id, 204, now);
+            }
+        }
+        prop_assert_eq!(hub, fit(&last));
+    }
+}
