@@ -42,7 +42,7 @@ fn url(edge: &Edge) -> String {
 fn pid(edge: &Edge, module: &str) -> Option<u64> {
     let ps = edge.ps();
     let modules = ps.as_array().or_else(|| ps["modules"].as_array())?.clone();
-    modules.iter().find(|entry| entry["name"] == module)?["pid"].as_u64()
+    modules.iter().find(|entry| entry["name"] == module)?["process"]["pid"].as_u64()
 }
 
 #[test]
