@@ -29,6 +29,7 @@ mod boxes;
 mod entry;
 mod error;
 mod fragments;
+mod head;
 mod movie;
 mod playback;
 mod presentation;
