@@ -15,8 +15,8 @@ pub const PARENT: &str = "LOCAL_EDGE_PID";
 
 type Run = fn(std::vec::IntoIter<OsString>) -> ExitCode;
 
-/// Each service's name and its `run`, which takes arguments as a program gets them, its name first.
-const LINKED: [(&str, Run); 0] = [];
+/// Each service's name and its `run`, which takes arguments without the program's name.
+const LINKED: [(&str, Run); 2] = [("mp4-source", mp4_source::run), ("rtmp-splitter", rtmp_splitter::run)];
 
 /// Where a service's code is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +64,7 @@ pub fn run(name: &str, args: Vec<OsString>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some((_, run)) = LINKED.iter().find(|(linked, _)| *linked == name) {
-        let mut all = vec![OsString::from(name)];
-        all.extend(args);
-        return run(all.into_iter());
+        return run(args.into_iter());
     }
     match find(name) {
         Service::Binary(path) => {

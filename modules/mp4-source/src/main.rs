@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! mp4-source as a program of its own: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mp4_source::run(std::env::args_os().skip(1))
+}

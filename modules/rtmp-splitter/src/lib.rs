@@ -1,1 +1,26 @@
-//! Placeholder.
+//! rtmp-splitter: one RTMP stream in, many RTMP outputs, served and pushed.
+//!
+//! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
+//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use av_flow::Flows;
+use av_flow::config::{Scheme, Supports};
+
+const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
+
+/// Runs the service with these arguments, the program's name left out.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    av_edge::run_from("rtmp-splitter", env!("CARGO_PKG_VERSION"), arguments, || {
+        Flows::new(Supports {
+            module: "rtmp-splitter",
+            listen: RTMP,
+            pull: RTMP,
+            serve: RTMP,
+            push: RTMP,
+            ..Supports::default()
+        })
+    })
+}

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! rtmp-splitter as a program of its own: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rtmp_splitter::run(std::env::args_os().skip(1))
+}

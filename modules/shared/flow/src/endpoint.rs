@@ -2,11 +2,12 @@
 //!
 //! An endpoint is an async function that runs until `cancel` fires, and reports through its status.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use av_edge::{Event, EventKind};
+use av_media::Kind;
+use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Content;
@@ -24,9 +25,30 @@ pub struct Module {
     pub ports: Ports,
     /// For lines about single players: at most one a second for the whole module.
     pub player_log: Throttle,
+    /// For lines about peers that are refused or break the protocol.
+    pub peer_log: Throttle,
+    /// `av_output_latency_seconds`, by protocol and kind.
+    pub latency: HistogramVec,
 }
 
 impl Module {
+    /// State that all endpoints of a module share.
+    pub fn new(context: av_edge::Context) -> Arc<Self> {
+        Arc::new(Self {
+            net: Net::new(&context),
+            context,
+            ports: Ports::default(),
+            player_log: Throttle::new(1),
+            peer_log: Throttle::new(20),
+            latency: latency_histogram(),
+        })
+    }
+
+    /// The delay of pictures and of sound inside the module, for one protocol.
+    pub fn latency(&self, protocol: &str) -> [Histogram; 2] {
+        [Kind::Video, Kind::Audio].map(|kind| self.latency.with_label_values(&[protocol, kind.as_str()]))
+    }
+
     /// Hands an event to telemetry.
     pub fn emit(&self, kind: EventKind, flow: &str, output: Option<&str>, detail: impl Into<String>) {
         self.context.events.emit(Event {
@@ -78,30 +100,47 @@ pub struct OutputContext {
     pub cancel: CancellationToken,
 }
 
-/// Lets one line a second through and counts the others.
+/// Lets so many lines a second through and counts the others.
 pub struct Throttle {
-    started: Instant,
-    /// Milliseconds since `started` of the last line, plus one; 0 = none yet.
-    last: AtomicU64,
-    held_back: AtomicU64,
+    per_second: u32,
+    window: Mutex<Window>,
 }
 
-impl Default for Throttle {
-    fn default() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0), held_back: AtomicU64::new(0) }
-    }
+#[derive(Default)]
+struct Window {
+    began: Option<Instant>,
+    admitted: u32,
+    held_back: u64,
 }
 
 impl Throttle {
+    /// At most `per_second` lines in a second.
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second, window: Mutex::default() }
+    }
+
     /// `Some(n)`: say it now, and that `n` lines were held back before; `None`: hold it back.
     pub fn admit(&self) -> Option<u64> {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        let last = self.last.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= 1000;
-        if due && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            return Some(self.held_back.swap(0, Ordering::Relaxed));
+        let now = Instant::now();
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.began.is_none_or(|began| now.saturating_duration_since(began) >= Duration::from_secs(1)) {
+            window.began = Some(now);
+            window.admitted = 0;
         }
-        self.held_back.fetch_add(1, Ordering::Relaxed);
+        if window.admitted < self.per_second {
+            window.admitted += 1;
+            return Some(std::mem::take(&mut window.held_back));
+        }
+        window.held_back += 1;
         None
     }
+}
+
+/// The delay inside the module, from a frame's last byte in to the end of the walk that wrote it.
+#[expect(clippy::expect_used, reason = "the name and the labels are constants that the library accepts")]
+fn latency_histogram() -> HistogramVec {
+    let buckets = vec![0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+    let options =
+        HistogramOpts::new("av_output_latency_seconds", "Delay of frames inside the module").buckets(buckets);
+    HistogramVec::new(options, &["protocol", "kind"]).expect("constant options")
 }

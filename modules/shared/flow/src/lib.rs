@@ -9,5 +9,7 @@ pub mod file;
 mod net;
 pub mod rtmp;
 pub mod stream;
+mod supervisor;
 
 pub use endpoint::{InputContext, Module, OutputContext};
+pub use supervisor::Flows;

@@ -1,11 +1,11 @@
 //! `read`: an MP4 file played as if it were live.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use av_edge::EventKind;
 use av_media::{Frame, Kind, Track};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::reading::{Piece, ReadError, Reading, Stamp, Then};
 use crate::config::ReadConfig;
@@ -144,7 +144,7 @@ impl FileInput {
         }
         if let Some(playing) = playing {
             for track in tracks {
-                playing.publisher.track(track, Instant::now())?;
+                playing.publisher.track(track, Instant::now().into_std())?;
             }
         }
         Ok(())
@@ -185,14 +185,14 @@ impl Playing {
             let due = after(zero, frame.dts.millis());
             let now = Instant::now();
             if due > now + TOGETHER {
-                sleep_until(due.into()).await;
+                sleep_until(due).await;
             } else if let Some(late) = now.checked_duration_since(due)
                 && late > MAX_LATE
             {
                 tracing::warn!(seconds = late.as_secs(), "read: playing stood still and goes on from here");
                 self.zero = zero.checked_add(late);
             }
-            self.publisher.frame(frame, Instant::now())?;
+            self.publisher.frame(frame, Instant::now().into_std())?;
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Playing {
     /// Waits for the end of the last frame.
     async fn wait_until(&self, millis: i64) {
         if let Some(zero) = self.zero {
-            sleep_until(after(zero, millis).into()).await;
+            sleep_until(after(zero, millis)).await;
         }
     }
 }

@@ -16,7 +16,7 @@ use av_edge::{Certificates, Context, Paths};
 pub use backoff::Backoff;
 pub use dial::{Connection, DialError};
 pub use listen::{ListenError, Listener};
-pub use secrets::{Secrets, SecretUnavailable};
+pub use secrets::{SecretUnavailable, Secrets};
 pub use tls::{ServerTlsAcceptor, TlsError};
 
 use crate::config::{ClientTls, ServerTls};
@@ -70,7 +70,12 @@ impl Net {
 
     /// Connects to `host`, a name or an IP literal without brackets; with `tls` when that is given.
     /// Takes at most 10 s, and 10 s more for the TLS handshake.
-    pub async fn dial(&self, host: &str, port: u16, tls: Option<&ClientTls>) -> Result<Connection, DialError> {
+    pub async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        tls: Option<&ClientTls>,
+    ) -> Result<Connection, DialError> {
         dial::dial(self, host, port, tls).await
     }
 

@@ -295,3 +295,6 @@ impl Client {
         ClientError::Stalled { host: self.host.to_string(), seconds: time.as_secs() }
     }
 }
+
+#[cfg(test)]
+pub(super) mod peer;

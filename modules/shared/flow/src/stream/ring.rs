@@ -24,8 +24,12 @@ const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
 fn excludes(metadata: &Metadata, kind: Kind) -> bool {
     let (video, audio) = (metadata.video_codec.is_some(), metadata.audio_codec.is_some());
     match kind {
-        Kind::Video => metadata.has_video == Some(false) || (audio && !video && metadata.has_video != Some(true)),
-        Kind::Audio => metadata.has_audio == Some(false) || (video && !audio && metadata.has_audio != Some(true)),
+        Kind::Video => {
+            metadata.has_video == Some(false) || (audio && !video && metadata.has_video != Some(true))
+        }
+        Kind::Audio => {
+            metadata.has_audio == Some(false) || (video && !audio && metadata.has_audio != Some(true))
+        }
     }
 }
 
@@ -251,7 +255,13 @@ impl Ring {
     }
 
     /// Takes a frame in the publisher's own times. `None`: the caller is displaced.
-    pub(super) fn frame(&mut self, id: u64, mut frame: Frame, now: Instant, input: &InputStatus) -> Option<()> {
+    pub(super) fn frame(
+        &mut self,
+        id: u64,
+        mut frame: Frame,
+        now: Instant,
+        input: &InputStatus,
+    ) -> Option<()> {
         let content = self.settings.content;
         let writer = self.writer(id)?;
         let (kind, size) = (frame.kind, frame.data.len());
@@ -323,8 +333,7 @@ impl Ring {
         }
         let Some(writer) = &self.writer else { return false };
         let [video, _] = &writer.heard;
-        self.sync.is_none()
-            && now.saturating_duration_since(video.unwrap_or(writer.began)) > VIDEO_PATIENCE
+        self.sync.is_none() && now.saturating_duration_since(video.unwrap_or(writer.began)) > VIDEO_PATIENCE
     }
 
     fn push(&mut self, item: Item, size: usize, arrived: Instant) {

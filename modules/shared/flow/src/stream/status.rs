@@ -68,7 +68,10 @@ pub struct Current {
 impl Status {
     /// Waiting.
     pub fn new(changes: Changes) -> Self {
-        Self { current: Mutex::new(Current { state: State::Waiting, error: None, since: SystemTime::now() }), changes }
+        Self {
+            current: Mutex::new(Current { state: State::Waiting, error: None, since: SystemTime::now() }),
+            changes,
+        }
     }
 
     /// Sets state and reason. Says nothing when both are as they were. Returns whether the state changed.

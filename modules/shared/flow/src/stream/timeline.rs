@@ -98,7 +98,8 @@ impl Timeline {
             self.offset = Some(0);
             return self.place(kind, raw, now, false);
         };
-        let away = i64::try_from(now.saturating_duration_since(newest.arrived).as_millis()).unwrap_or(i64::MAX);
+        let away =
+            i64::try_from(now.saturating_duration_since(newest.arrived).as_millis()).unwrap_or(i64::MAX);
         let target = newest.dts.saturating_add(away.max(DEFAULT_STEP_MS));
         self.offset = Some(target.saturating_sub(raw));
         self.place(kind, target, now, true)
@@ -114,7 +115,8 @@ impl Timeline {
         let ahead = candidate.saturating_sub(newest.dts);
         ahead <= JUMP_MS || {
             let passed = now.saturating_duration_since(newest.arrived);
-            Duration::from_millis(ahead.unsigned_abs()).abs_diff(passed) <= Duration::from_millis(JUMP_MS as u64 / 2)
+            Duration::from_millis(ahead.unsigned_abs()).abs_diff(passed)
+                <= Duration::from_millis(JUMP_MS as u64 / 2)
         }
     }
 

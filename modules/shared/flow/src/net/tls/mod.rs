@@ -52,7 +52,9 @@ pub enum TlsError {
     #[error("{0}")]
     Edge(String),
     /// `rtmps` without certificate files needs a name to have one issued for.
-    #[error("no name to have a certificate issued for; set tls.hostName, or tls.certificateFile and tls.keyFile")]
+    #[error(
+        "no name to have a certificate issued for; set tls.hostName, or tls.certificateFile and tls.keyFile"
+    )]
     NoHostName,
     /// `tls.hostName` or the URL's host can't be in a certificate.
     #[error("{0:?} is no name that a certificate can hold; set tls.hostName")]

@@ -1,0 +1,96 @@
+//! Who a connection has proved to be.
+
+use av_rtmp::AuthStep;
+
+use super::ports::{Port, lock};
+use crate::config::Auth;
+use crate::net::{Net, Secrets, auth};
+
+/// What is known of a peer after `connect`.
+#[derive(Default)]
+pub(super) struct Admission {
+    /// `auth` settings whose user and password the peer has proved to know.
+    proved: Vec<Auth>,
+}
+
+/// A `connect` that is refused, if only for the next step of the dialogue.
+pub(super) struct ConnectRefused {
+    /// For the client; encoders read it.
+    pub(super) description: String,
+    /// For the log; `None` where it is a step of the dialogue.
+    pub(super) log: Option<String>,
+}
+
+impl Admission {
+    /// Judges a `connect`.
+    ///
+    /// Encoders offer user and password only when a `connect` is refused for want of them, and at that moment
+    /// only the application is known. So a client without credentials is let in when anything below the
+    /// application is open to it, and judged again at `publish` or `play`.
+    pub(super) async fn connect(
+        &mut self,
+        net: &Net,
+        port: &Port,
+        application: &str,
+        query: Option<&str>,
+    ) -> Result<(), ConnectRefused> {
+        let auths = port.auths_below(application);
+        let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
+        let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
+        let all = auths.iter().all(|auth| auth.as_ref().is_some_and(|auth| users(&auth)));
+        let mut wanted: Vec<_> = auths.iter().flatten().filter(users).cloned().collect();
+        if wanted.is_empty() || (!offers && !all) {
+            return Ok(());
+        }
+        let named = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("user=")));
+        let is_named =
+            |auth: &Auth| matches!(auth, Auth::User { username, .. } if Some(username.as_str()) == named);
+        // An unknown user gets the same dialogue as a known one.
+        if wanted.iter().any(is_named) {
+            wanted.retain(is_named);
+        }
+        let Some(Auth::User { username, password }) = wanted.first() else { return Ok(()) };
+        let known =
+            auth::credentials(net.secrets(), username, password).await.map_err(|error| ConnectRefused {
+                description: "[ AccessManager.Reject ] : the server can't check passwords now".into(),
+                log: Some(error.to_string()),
+            })?;
+        let step = lock(&port.adobe).check(query, &known);
+        match step {
+            AuthStep::Accepted => {
+                for auth in wanted {
+                    if let Auth::User { username, password } = &auth
+                        && auth::credentials(net.secrets(), username, password)
+                            .await
+                            .is_ok_and(|other| other == known)
+                    {
+                        self.proved.push(auth);
+                    }
+                }
+                Ok(())
+            }
+            AuthStep::Challenge(description) => Err(ConnectRefused { description, log: None }),
+            AuthStep::Denied(description) => {
+                net.secrets().refused(password);
+                Err(ConnectRefused { description, log: Some("user or password is wrong".into()) })
+            }
+        }
+    }
+
+    /// Judges a `publish` or `play`; the error is a sentence without secrets.
+    pub(super) async fn check(
+        &self,
+        secrets: &Secrets,
+        wanted: Option<&Auth>,
+        query: Option<&str>,
+    ) -> Result<(), String> {
+        match wanted {
+            None => Ok(()),
+            Some(Auth::Key(keys)) => {
+                auth::check_key(secrets, keys, query).await.map_err(|denied| denied.to_string())
+            }
+            Some(user) if self.proved.contains(user) => Ok(()),
+            Some(Auth::User { .. }) => Err("user and password are needed".into()),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! RTMP listeners, shared by all flows that name the same address.
+//!
+//! A listener outlives reconfiguration: it closes a moment after the last endpoint has let go of it, so that an
+//! endpoint that is started anew finds it open.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use av_rtmp::AdobeAuth;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::connection;
+use super::serve::Command;
+use super::takeover::{Identity, Seats, Taken};
+use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, ServerTls};
+use crate::endpoint::{InputContext, Module, OutputContext};
+use crate::net::{ListenError, Listener, ServerTlsAcceptor, TlsError};
+use crate::stream::OutputStatus;
+
+/// How often an address that is taken is tried again.
+pub(super) const LISTEN_RETRY: Retry =
+    Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
+/// A listener that nobody needs stays open that long.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// All RTMP listeners of a module.
+pub struct Ports {
+    open: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Port>>>,
+    /// Connections of all listeners together, and how many there may be.
+    connections: Arc<AtomicUsize>,
+    max_connections: AtomicUsize,
+}
+
+/// Why an endpoint has no listener. It will be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0} is still in use by this module with other TLS settings")]
+    OtherTls(SocketAddr),
+}
+
+/// One listening address.
+pub(super) struct Port {
+    pub(super) address: SocketAddr,
+    pub(super) tls: Option<ServerTlsAcceptor>,
+    settings: (bool, ServerTls),
+    routes: RwLock<Routes>,
+    leases: AtomicUsize,
+    closed: CancellationToken,
+    pub(super) adobe: Mutex<AdobeAuth>,
+}
+
+#[derive(Default)]
+struct Routes {
+    publish: HashMap<String, Arc<PublishRoute>>,
+    /// By what stands before the `*`, slash included.
+    patterns: HashMap<String, Arc<PublishRoute>>,
+    play: HashMap<String, Arc<PlayRoute>>,
+}
+
+/// Where a published path leads.
+pub(super) struct PublishRoute {
+    pub(super) flow: Arc<str>,
+    /// `flows.NAME.input.listen`.
+    pub(super) path: String,
+    pub(super) config: ListenConfig,
+    pub(super) target: Target,
+    seats: Mutex<HashMap<String, Seats>>,
+}
+
+/// One stream, or one for each name.
+pub(super) enum Target {
+    Stream(InputContext),
+    Pattern(Arc<dyn Instances>),
+}
+
+/// Makes the instances of a pattern flow.
+pub trait Instances: Send + Sync {
+    /// The running instance of that name, made if need be; the error is a sentence for the publisher.
+    fn open(&self, name: &str) -> Result<InputContext, String>;
+}
+
+/// Where a played path leads.
+pub(super) struct PlayRoute {
+    pub(super) flow: Arc<str>,
+    pub(super) output_name: Arc<str>,
+    /// `flows.NAME.outputs.NAME.serve`.
+    pub(super) path: String,
+    pub(super) config: ServeConfig,
+    pub(super) output: Arc<OutputStatus>,
+    pub(super) commands: mpsc::Sender<Command>,
+    next_player: AtomicU64,
+}
+
+impl PublishRoute {
+    pub(super) fn new(input: &InputContext, config: &ListenConfig, target: Target) -> Arc<Self> {
+        Arc::new(Self {
+            flow: input.flow.clone(),
+            path: format!("{}.listen", input.path),
+            config: config.clone(),
+            target,
+            seats: Mutex::default(),
+        })
+    }
+
+    /// Whether `who` may publish `path` now.
+    pub(super) fn enter(&self, path: &str, who: Identity, live: bool, now: Instant) -> Result<(), Taken> {
+        let mut seats = lock(&self.seats);
+        // Names of patterns come and go; those that nobody uses are forgotten with the instance.
+        if seats.len() > self.config.max_instances.saturating_mul(2) {
+            seats.clear();
+        }
+        seats.entry(path.to_owned()).or_default().enter(who, live, self.config.takeover, now)
+    }
+}
+
+impl PlayRoute {
+    pub(super) fn new(
+        output: &OutputContext,
+        config: &ServeConfig,
+        commands: mpsc::Sender<Command>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            flow: output.flow.clone(),
+            output_name: output.output.clone(),
+            path: format!("{}.serve", output.path),
+            config: config.clone(),
+            output: output.status.clone(),
+            commands,
+            next_player: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn next_player(&self) -> u64 {
+        self.next_player.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Port {
+    /// The route that a publisher's path leads to, and the name that a pattern matched.
+    pub(super) fn publish_route(&self, path: &str) -> Option<(Arc<PublishRoute>, Option<String>)> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.publish.get(path) {
+            return Some((route.clone(), None));
+        }
+        let (prefix, name) = path.rsplit_once('/')?;
+        let route = routes.patterns.get(&format!("{prefix}/"))?;
+        Some((route.clone(), Some(name.to_owned())))
+    }
+
+    pub(super) fn play_route(&self, path: &str) -> Option<Arc<PlayRoute>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).play.get(path).cloned()
+    }
+
+    /// `auth` of every route below an application: what a `connect` may be judged by.
+    pub(super) fn auths_below(&self, application: &str) -> Vec<Option<Auth>> {
+        let prefix = format!("{application}/");
+        let below = |path: &String| path.starts_with(&prefix) || path == application;
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let publish = routes.publish.iter().chain(&routes.patterns);
+        let publish = publish.filter(|(path, _)| below(path)).map(|(_, route)| route.config.auth.clone());
+        let play = routes.play.iter().filter(|(path, _)| below(path));
+        publish.chain(play.map(|(_, route)| route.config.auth.clone())).collect()
+    }
+
+    fn routes_mut(&self) -> std::sync::RwLockWriteGuard<'_, Routes> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a listener open.
+pub(super) struct Lease {
+    port: Arc<Port>,
+    module: Arc<Module>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.port.leases.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let (port, module) = (self.port.clone(), self.module.clone());
+        // Without a runtime the process is ending, and the kernel closes the socket.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                module.ports.close_unused(&port).await;
+            });
+        }
+    }
+}
+
+/// Takes a route off its listener again.
+pub(super) struct RouteGuard {
+    port: Arc<Port>,
+    remove: Remove,
+}
+
+enum Remove {
+    Publish(String, Arc<PublishRoute>),
+    Pattern(String, Arc<PublishRoute>),
+    Play(String, Arc<PlayRoute>),
+}
+
+impl Drop for RouteGuard {
+    fn drop(&mut self) {
+        let mut routes = self.port.routes_mut();
+        // A newer route may already stand there.
+        match &self.remove {
+            Remove::Publish(path, route) => remove(&mut routes.publish, path, route),
+            Remove::Pattern(path, route) => remove(&mut routes.patterns, path, route),
+            Remove::Play(path, route) => remove(&mut routes.play, path, route),
+        }
+    }
+}
+
+fn remove<T>(routes: &mut HashMap<String, Arc<T>>, path: &str, route: &Arc<T>) {
+    if routes.get(path).is_some_and(|present| Arc::ptr_eq(present, route)) {
+        routes.remove(path);
+    }
+}
+
+impl Lease {
+    /// Lets publishers of `path` (which may end in `*`) in.
+    pub(super) fn publish(&self, path: &str, route: Arc<PublishRoute>) -> RouteGuard {
+        let mut routes = self.port.routes_mut();
+        let remove = match path.strip_suffix('*') {
+            Some(prefix) => {
+                routes.patterns.insert(prefix.to_owned(), route.clone());
+                Remove::Pattern(prefix.to_owned(), route)
+            }
+            None => {
+                routes.publish.insert(path.to_owned(), route.clone());
+                Remove::Publish(path.to_owned(), route)
+            }
+        };
+        drop(routes);
+        RouteGuard { port: self.port.clone(), remove }
+    }
+
+    /// Lets players of `path` in.
+    pub(super) fn play(&self, path: &str, route: Arc<PlayRoute>) -> RouteGuard {
+        self.port.routes_mut().play.insert(path.to_owned(), route.clone());
+        RouteGuard { port: self.port.clone(), remove: Remove::Play(path.to_owned(), route) }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            open: tokio::sync::Mutex::default(),
+            connections: Arc::default(),
+            max_connections: AtomicUsize::new(10_000),
+        }
+    }
+}
+
+impl Ports {
+    /// `maxConnections`, for connections from now on.
+    pub fn set_max_connections(&self, max: usize) {
+        self.max_connections.store(max, Ordering::Relaxed);
+    }
+
+    /// Opens the listener of a URL, or joins those who have.
+    pub(super) async fn open(
+        &self,
+        module: &Arc<Module>,
+        url: &ListenUrl,
+        tls: &ServerTls,
+    ) -> Result<Lease, OpenError> {
+        let secure = url.scheme == Scheme::Rtmps;
+        let settings = (secure, if secure { tls.clone() } else { ServerTls::default() });
+        let mut open = self.open.lock().await;
+        if let Some(port) = open.get(&url.address) {
+            if port.settings == settings {
+                port.leases.fetch_add(1, Ordering::AcqRel);
+                return Ok(Lease { port: port.clone(), module: module.clone() });
+            }
+            if port.leases.load(Ordering::Acquire) > 0 {
+                return Err(OpenError::OtherTls(url.address));
+            }
+            port.closed.cancel();
+            open.remove(&url.address);
+        }
+        let acceptor = if secure { Some(module.net.tls_acceptor(tls).await?) } else { None };
+        let listener = module.net.listen(url.address)?;
+        let port = Arc::new(Port {
+            address: listener.address(),
+            tls: acceptor,
+            settings,
+            routes: RwLock::default(),
+            leases: AtomicUsize::new(1),
+            closed: CancellationToken::new(),
+            adobe: Mutex::new(AdobeAuth::new()),
+        });
+        tracing::info!(address = %port.address, tls = secure, "listening for RTMP");
+        tokio::spawn(accept(listener, port.clone(), module.clone()));
+        open.insert(url.address, port.clone());
+        Ok(Lease { port, module: module.clone() })
+    }
+
+    async fn close_unused(&self, port: &Arc<Port>) {
+        let mut open = self.open.lock().await;
+        if port.leases.load(Ordering::Acquire) == 0 {
+            port.closed.cancel();
+            open.retain(|_, present| !Arc::ptr_eq(present, port));
+        }
+    }
+
+    /// Counts a connection while the permit lives; `None` when there are too many.
+    fn admit(&self) -> Option<Permit> {
+        let max = self.max_connections.load(Ordering::Relaxed);
+        let more = |count| (count < max).then_some(count + 1);
+        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Permit(self.connections.clone()))
+    }
+}
+
+/// One of `maxConnections`.
+pub(super) struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn accept(listener: Listener, port: Arc<Port>, module: Arc<Module>) {
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = port.closed.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match module.ports.admit() {
+            Some(permit) => {
+                tokio::spawn(connection::run(stream, peer, port.clone(), module.clone(), permit));
+            }
+            None => {
+                if let Some(suppressed) = module.player_log.admit() {
+                    let address = port.address;
+                    tracing::warn!(%peer, %address, suppressed, "refused: maxConnections is reached");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,250 @@
+//! One flow as it runs.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use super::counters::Counters;
+use super::line::Line;
+use super::pattern::Pattern;
+use crate::config::{FlowConfig, FlowDiff};
+use crate::endpoint::Module;
+use crate::stream::{Changes, State};
+
+/// State of a flow, as reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlowState {
+    Disabled,
+    Waiting,
+    Running,
+    Retrying,
+    Failed,
+}
+
+impl FlowState {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The value of `av_flow_state`.
+    pub(super) const fn metric(self) -> i64 {
+        match self {
+            Self::Disabled => 0,
+            Self::Waiting => 1,
+            Self::Running => 2,
+            Self::Retrying => 3,
+            Self::Failed => 4,
+        }
+    }
+
+    /// A flow's state follows from its endpoints'.
+    fn of(input: State, outputs: &[State]) -> Self {
+        let all_failed = !outputs.is_empty() && outputs.iter().all(|state| *state == State::Failed);
+        let troubled = |state: &State| matches!(state, State::Retrying | State::Failed);
+        if input == State::Failed || all_failed {
+            Self::Failed
+        } else if input == State::Retrying || outputs.iter().any(troubled) {
+            Self::Retrying
+        } else if input == State::Waiting {
+            Self::Waiting
+        } else {
+            Self::Running
+        }
+    }
+}
+
+/// A flow, running or disabled.
+pub(super) struct Flow {
+    pub(super) config: Arc<FlowConfig>,
+    /// The desired version that `config` is from, where a newer one is bad.
+    pub(super) using_version: Option<i64>,
+    /// The last desired version in which this flow was good.
+    pub(super) good_version: Option<i64>,
+    pub(super) body: Body,
+    module: Arc<Module>,
+    changes: Changes,
+    state: FlowState,
+    pub(super) since: SystemTime,
+}
+
+pub(super) enum Body {
+    Disabled,
+    Line(Box<Line>),
+    Pattern(Pattern),
+}
+
+impl Flow {
+    /// Starts a flow.
+    pub(super) fn start(module: Arc<Module>, config: Arc<FlowConfig>, changes: Changes) -> Self {
+        let mut flow = Self {
+            body: Body::Disabled,
+            module,
+            changes,
+            state: if config.enabled { FlowState::Waiting } else { FlowState::Disabled },
+            since: SystemTime::now(),
+            config,
+            using_version: None,
+            good_version: None,
+        };
+        flow.start_missing(flow.config.clone());
+        flow
+    }
+
+    /// Stops what `config` has otherwise or not at all; [`start_missing`](Self::start_missing) follows once
+    /// the returned tasks have ended.
+    pub(super) fn stop_changed(&mut self, diff: &FlowDiff, config: &FlowConfig) -> Vec<JoinHandle<()>> {
+        if diff.enabled || config.is_pattern() != self.config.is_pattern() {
+            return self.stop();
+        }
+        match &mut self.body {
+            Body::Disabled => Vec::new(),
+            Body::Line(line) => {
+                let mut handles = line.stop_changed_outputs(config);
+                if diff.input {
+                    handles.extend(line.stop_input());
+                }
+                handles
+            }
+            Body::Pattern(pattern) => {
+                let mut handles = pattern.shared.stop_changed_outputs(config);
+                if diff.input {
+                    handles.extend(pattern.stop_listening());
+                }
+                handles
+            }
+        }
+    }
+
+    /// Starts whatever `config` has and does not run yet.
+    pub(super) fn start_missing(&mut self, config: Arc<FlowConfig>) {
+        self.config = config.clone();
+        if !config.enabled {
+            return;
+        }
+        if matches!(self.body, Body::Disabled) {
+            self.body = if config.is_pattern() {
+                Body::Pattern(Pattern::new(self.module.clone(), config.clone(), self.changes.clone()))
+            } else {
+                Body::Line(Box::new(Line::new(self.module.clone(), &config, self.changes.clone())))
+            };
+        }
+        match &mut self.body {
+            Body::Disabled => {}
+            Body::Line(line) => {
+                line.start_outputs(&config);
+                line.start_input(&config.input);
+            }
+            Body::Pattern(pattern) => {
+                pattern.shared.configure(config);
+                pattern.start();
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
+        match std::mem::replace(&mut self.body, Body::Disabled) {
+            Body::Disabled => Vec::new(),
+            Body::Line(mut line) => line.stop(),
+            Body::Pattern(mut pattern) => pattern.stop(),
+        }
+    }
+
+    /// The state of this moment. A change is logged and dated once, here.
+    pub(super) fn state(&mut self) -> FlowState {
+        let state = self.observe();
+        if state != self.state {
+            let flow = &self.config.name;
+            match state {
+                FlowState::Failed | FlowState::Retrying => {
+                    tracing::warn!(%flow, "flow is {}", state.as_str())
+                }
+                _ => tracing::info!(%flow, "flow is {}", state.as_str()),
+            }
+            self.state = state;
+            self.since = SystemTime::now();
+        }
+        state
+    }
+
+    fn observe(&self) -> FlowState {
+        let states = |line: &Line| -> Vec<State> {
+            line.outputs.values().map(|output| output.status.status.get().state).collect()
+        };
+        match &self.body {
+            Body::Disabled => FlowState::Disabled,
+            Body::Line(line) => FlowState::of(line.stream.input().status.get().state, &states(line)),
+            Body::Pattern(pattern) => {
+                let listening = pattern.status.status.get().state;
+                let look = |_: &str, line: &Line| {
+                    FlowState::of(line.stream.input().status.get().state, &states(line))
+                };
+                let (instances, ..) = pattern.shared.look(look);
+                if listening != State::Waiting {
+                    FlowState::of(listening, &[])
+                } else if instances
+                    .iter()
+                    .any(|state| matches!(state, FlowState::Retrying | FlowState::Failed))
+                {
+                    FlowState::Retrying
+                } else if instances.contains(&FlowState::Running) {
+                    FlowState::Running
+                } else {
+                    FlowState::Waiting
+                }
+            }
+        }
+    }
+
+    /// What the flow counted, over all instances.
+    pub(super) fn counters(&self) -> Counters {
+        match &self.body {
+            Body::Disabled => Counters::default(),
+            Body::Line(line) => Counters::of(line),
+            Body::Pattern(pattern) => {
+                let (running, _, mut total) = pattern.shared.look(|_, line| Counters::of(line));
+                running.iter().for_each(|counters| total.add(counters));
+                total
+            }
+        }
+    }
+
+    /// Once a second; `seconds` since the last time.
+    pub(super) fn tick(&mut self, now: Instant, seconds: f64) {
+        match &mut self.body {
+            Body::Disabled => {}
+            Body::Line(line) => line.tick(now, seconds),
+            Body::Pattern(pattern) => pattern.shared.tick(now, seconds),
+        }
+        self.state();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use State::{Failed, Retrying, Running, Waiting};
+
+    #[test]
+    fn a_flows_state_follows_from_its_endpoints() {
+        let cases: [(State, &[State], FlowState); 8] = [
+            (Failed, &[Running], FlowState::Failed),
+            (Running, &[Failed, Failed], FlowState::Failed),
+            (Running, &[Failed, Running], FlowState::Retrying),
+            (Retrying, &[Waiting], FlowState::Retrying),
+            (Waiting, &[Retrying], FlowState::Retrying),
+            (Waiting, &[Waiting], FlowState::Waiting),
+            (Running, &[Running, Waiting], FlowState::Running),
+            (Running, &[], FlowState::Running),
+        ];
+        for (input, outputs, expected) in cases {
+            assert_eq!(FlowState::of(input, outputs), expected, "{input:?} {outputs:?}");
+        }
+    }
+}

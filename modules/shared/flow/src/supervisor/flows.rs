@@ -1,0 +1,315 @@
+//! The supervisor: what a module does for a living.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use av_edge::{ConfigStatus, Context, EventKind, MethodReply, Outcome, Running, Service};
+use futures_util::future::BoxFuture;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::flow::Flow;
+use super::{metrics, remembered, status};
+use crate::config::{Diff, FlowConfig, Supports, conflicts, parse};
+use crate::endpoint::Module;
+use crate::stream::Changes;
+
+/// An endpoint that is asked to end has so long.
+const STOP: Duration = Duration::from_secs(5);
+
+/// A service before it starts: the table of endpoints it supports.
+#[derive(Clone, Copy, Debug)]
+pub struct Flows {
+    supports: Supports,
+}
+
+impl Flows {
+    /// A service with these endpoints.
+    pub const fn new(supports: Supports) -> Self {
+        Self { supports }
+    }
+}
+
+impl Service for Flows {
+    fn start(self: Box<Self>, context: Context) -> Arc<dyn Running> {
+        let supervisor = Arc::new(Supervisor {
+            module: Module::new(context),
+            supports: self.supports,
+            changes: Changes::default(),
+            present: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
+        });
+        let ticking = Arc::downgrade(&supervisor);
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(Duration::from_secs(1));
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                let Some(supervisor) = ticking.upgrade() else { return };
+                supervisor.tick();
+            }
+        });
+        supervisor
+    }
+}
+
+/// The flows of a module.
+pub(super) struct Supervisor {
+    pub(super) module: Arc<Module>,
+    supports: Supports,
+    changes: Changes,
+    present: Mutex<Present>,
+    /// Documents are applied one after the other.
+    applying: tokio::sync::Mutex<()>,
+}
+
+/// What runs now.
+#[derive(Default)]
+pub(super) struct Present {
+    pub(super) flows: BTreeMap<String, Flow>,
+    pub(super) public_host: Option<String>,
+    max_connections: Option<usize>,
+    /// The version of the last document.
+    version: Option<i64>,
+    ticked: Option<Instant>,
+}
+
+impl Present {
+    fn configs(&self) -> BTreeMap<String, Arc<FlowConfig>> {
+        self.flows.iter().map(|(name, flow)| (name.clone(), flow.config.clone())).collect()
+    }
+}
+
+impl Supervisor {
+    pub(super) fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) {
+        let now = Instant::now();
+        let mut present = self.present();
+        let seconds = present.ticked.replace(now).map_or(1.0, |before| (now - before).as_secs_f64());
+        for flow in present.flows.values_mut() {
+            flow.tick(now, seconds);
+        }
+    }
+
+    /// The flows that can run side by side, out of what is wanted and what ran until now.
+    ///
+    /// A flow that is bad in the new document keeps its last good version; two flows that get in each other's
+    /// way cost the one later in name order.
+    fn settle(
+        &self,
+        mut wanted: BTreeMap<String, Arc<FlowConfig>>,
+        errors: &mut BTreeMap<String, String>,
+    ) -> BTreeMap<String, Arc<FlowConfig>> {
+        let running = self.present().configs();
+        for name in errors.keys() {
+            if let Some(config) = running.get(name) {
+                wanted.entry(name.clone()).or_insert_with(|| config.clone());
+            }
+        }
+        loop {
+            let clashes = conflicts(&wanted);
+            if clashes.is_empty() {
+                return wanted;
+            }
+            for (name, why) in clashes {
+                errors.entry(name.clone()).or_insert(why);
+                let clashing = wanted.remove(&name);
+                match running.get(&name) {
+                    // Its last good version may still fit.
+                    Some(last_good) if clashing.is_some_and(|clashing| clashing != *last_good) => {
+                        wanted.insert(name, last_good.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    async fn run(&self, wanted: BTreeMap<String, Arc<FlowConfig>>, errors: &BTreeMap<String, String>) {
+        let (diff, stopping) = {
+            let mut present = self.present();
+            let diff = Diff::between(&present.configs(), &wanted);
+            let mut stopping = Vec::new();
+            for name in &diff.removed {
+                if let Some(mut flow) = present.flows.remove(name) {
+                    stopping.extend(flow.stop());
+                    tracing::info!(flow = %name, "flow removed");
+                    self.module.emit(EventKind::FlowStopped, name, None, "removed from the configuration");
+                }
+            }
+            for (name, change) in &diff.changed {
+                if let (Some(flow), Some(config)) = (present.flows.get_mut(name), wanted.get(name)) {
+                    stopping.extend(flow.stop_changed(change, config));
+                }
+            }
+            (diff, stopping)
+        };
+        join(stopping).await;
+        let mut present = self.present();
+        let version = present.version;
+        for (name, config) in wanted {
+            let is_enabled = config.enabled;
+            if let Some(flow) = present.flows.get_mut(&name) {
+                if let Some(change) = diff.changed.get(&name) {
+                    if !change.is_cosmetic() {
+                        tracing::info!(flow = %name, "flow changed");
+                    }
+                    flow.start_missing(config);
+                }
+            } else {
+                tracing::info!(flow = %name, enabled = is_enabled, "flow added");
+                let flow = Flow::start(self.module.clone(), config, self.changes.clone());
+                present.flows.insert(name.clone(), flow);
+                if is_enabled {
+                    self.module.emit(EventKind::FlowStarted, &name, None, "added to the configuration");
+                }
+            }
+            if let Some(flow) = present.flows.get_mut(&name) {
+                flow.using_version = if errors.contains_key(&name) {
+                    flow.good_version.filter(|_| version.is_some())
+                } else {
+                    flow.good_version = version;
+                    None
+                };
+            }
+        }
+    }
+
+    async fn take(&self, desired: &Map<String, Value>) -> Outcome {
+        let _one = self.applying.lock().await;
+        let parsed = parse(desired, &self.supports);
+        let version = desired.get("$version").and_then(Value::as_i64);
+        if parsed.rejected.is_some() {
+            let kept = self.present().flows.len();
+            return Outcome {
+                status: ConfigStatus::Rejected,
+                errors: parsed.errors,
+                kept,
+                ..Outcome::default()
+            };
+        }
+        let mut errors = parsed.errors;
+        let good = parsed.flows.len();
+        {
+            let mut present = self.present();
+            present.version = version;
+            present.public_host.clone_from(&parsed.public_host);
+            present.max_connections = Some(parsed.max_connections);
+        }
+        self.module.ports.set_max_connections(parsed.max_connections);
+        let wanted = self.settle(parsed.flows, &mut errors);
+        self.run(wanted, &errors).await;
+        let (running, content) = {
+            let present = self.present();
+            let configs = present.configs();
+            let host = parsed.public_host.as_deref();
+            (configs, remembered::document(&present.configs(), host, parsed.max_connections))
+        };
+        remembered::remember(self.module.context.state.clone(), content).await;
+        self.changes.tick();
+        let kept = errors.keys().filter(|name| running.contains_key(*name)).count();
+        let usable = running.len().saturating_sub(kept);
+        let status = match (errors.is_empty(), good) {
+            (true, _) => ConfigStatus::Applied,
+            (false, 0) => ConfigStatus::Rejected,
+            (false, _) => ConfigStatus::Partial,
+        };
+        Outcome { status, errors, usable, kept, settings: Some(parsed.settings) }
+    }
+
+    async fn recall(&self) -> bool {
+        let _one = self.applying.lock().await;
+        let (state, supports) = (self.module.context.state.clone(), self.supports);
+        let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
+        let Some(desired) = recalled.ok().flatten() else { return false };
+        for why in desired.errors.values() {
+            tracing::warn!("the last good configuration no longer fits: {why}");
+        }
+        let usable = !desired.flows.is_empty();
+        self.present().public_host.clone_from(&desired.public_host);
+        self.module.ports.set_max_connections(desired.max_connections);
+        let mut errors = desired.errors;
+        let wanted = self.settle(desired.flows, &mut errors);
+        if usable {
+            tracing::info!(flows = wanted.len(), "starting with the last good configuration");
+        }
+        self.run(wanted, &errors).await;
+        self.changes.tick();
+        usable
+    }
+
+    /// Stops a flow and starts it anew.
+    pub(super) async fn restart(&self, name: &str) -> Result<(), ()> {
+        let _one = self.applying.lock().await;
+        let stopping = self.present().flows.get_mut(name).ok_or(())?.stop();
+        join(stopping).await;
+        let mut present = self.present();
+        let flow = present.flows.get_mut(name).ok_or(())?;
+        let config = flow.config.clone();
+        flow.start_missing(config);
+        tracing::info!(flow = %name, "flow restarted");
+        self.changes.tick();
+        Ok(())
+    }
+}
+
+/// Waits for endpoints to end, but not for ever.
+async fn join(stopping: Vec<JoinHandle<()>>) {
+    let all = futures_util::future::join_all(stopping);
+    if tokio::time::timeout(STOP, all).await.is_err() {
+        tracing::warn!("an endpoint did not end within {} s", STOP.as_secs());
+    }
+}
+
+impl Running for Supervisor {
+    fn restore(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.recall())
+    }
+
+    fn apply(&self, desired: Map<String, Value>) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move { self.take(&desired).await })
+    }
+
+    fn reported(&self) -> Map<String, Value> {
+        status::reported(self)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn status(&self) -> Map<String, Value> {
+        status::all(self)
+    }
+
+    fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {
+        Box::pin(status::method(self, name, payload))
+    }
+
+    fn metrics(&self) -> Vec<MetricFamily> {
+        let mut families = match metrics::families(self.present().flows.values_mut()) {
+            Ok(families) => families,
+            Err(error) => {
+                tracing::error!("metrics can't be made: {error}");
+                Vec::new()
+            }
+        };
+        families.extend(self.module.latency.collect());
+        families
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _one = self.applying.lock().await;
+            let stopping = self.present().flows.values_mut().flat_map(Flow::stop).collect();
+            join(stopping).await;
+        })
+    }
+}

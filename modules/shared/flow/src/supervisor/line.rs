@@ -1,0 +1,196 @@
+//! A stream with its outputs: one flow, or one instance of a pattern flow.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{FlowConfig, InputConfig, InputEndpoint, OutputConfig, OutputEndpoint};
+use crate::endpoint::{InputContext, Module, OutputContext};
+use crate::stream::{Changes, InputStatus, OutputStatus, Settings, State, Status, Stream};
+use crate::{file, rtmp};
+
+/// What a flow's stream needs to know of its input's configuration.
+pub(super) fn settings(input: &InputConfig) -> Settings {
+    Settings {
+        content: input.content,
+        track_wait: input.track_wait,
+        idle_timeout: input.idle_timeout,
+        hold: input.hold,
+        hold_for: input.hold_for,
+    }
+}
+
+/// An endpoint that runs.
+pub(super) struct Task {
+    cancel: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+impl Task {
+    /// Runs `endpoint` until it ends by itself or is stopped. A panic in it is this endpoint's failure alone.
+    pub(super) fn spawn(
+        cancel: CancellationToken,
+        endpoint: impl Future<Output = ()> + Send + 'static,
+        path: Arc<str>,
+        fail: impl FnOnce(String) + Send + 'static,
+    ) -> Self {
+        let handle = tokio::spawn(async move {
+            if AssertUnwindSafe(endpoint).catch_unwind().await.is_err() {
+                tracing::error!(%path, "internal error: this endpoint has stopped; restart the flow and report it");
+                fail(format!("{path}: internal error; call restartFlow"));
+            }
+        });
+        Self { cancel, handle }
+    }
+
+    /// Asks it to end; the handle tells when it has.
+    pub(super) fn stop(self) -> JoinHandle<()> {
+        self.cancel.cancel();
+        self.handle
+    }
+}
+
+/// One output of a line.
+pub(super) struct Output {
+    pub(super) config: OutputConfig,
+    pub(super) status: Arc<OutputStatus>,
+    task: Option<Task>,
+    /// `status.bytes` at the last tick.
+    counted: u64,
+}
+
+/// See the module's text.
+pub(super) struct Line {
+    pub(super) module: Arc<Module>,
+    pub(super) flow: Arc<str>,
+    pub(super) stream: Stream,
+    pub(super) outputs: BTreeMap<String, Output>,
+    changes: Changes,
+    input: Option<Task>,
+}
+
+impl Line {
+    /// A line at rest.
+    pub(super) fn new(module: Arc<Module>, config: &FlowConfig, changes: Changes) -> Self {
+        let stream = Stream::new(settings(&config.input), InputStatus::new(changes.clone()));
+        let flow = config.name.as_str().into();
+        Self { module, flow, stream, outputs: BTreeMap::new(), changes, input: None }
+    }
+
+    /// For an input endpoint of this line.
+    pub(super) fn input_context(&self, input: &InputConfig, cancel: CancellationToken) -> InputContext {
+        InputContext {
+            module: self.module.clone(),
+            flow: self.flow.clone(),
+            path: format!("flows.{}.input", self.flow).into(),
+            stream: self.stream.clone(),
+            status: self.stream.input().clone(),
+            idle_timeout: input.idle_timeout,
+            cancel,
+        }
+    }
+
+    /// Starts the input unless it runs.
+    pub(super) fn start_input(&mut self, config: &InputConfig) {
+        if self.input.is_some() {
+            return;
+        }
+        self.stream.configure(settings(config));
+        let cancel = CancellationToken::new();
+        let context = self.input_context(config, cancel.clone());
+        let (path, status) = (context.path.clone(), context.status.clone());
+        let fail = move |why| fail(&status.status, why);
+        self.input = Some(match config.endpoint.clone() {
+            InputEndpoint::Listen(listen) => {
+                Task::spawn(cancel, rtmp::listen(context, listen, None), path, fail)
+            }
+            InputEndpoint::Pull(pull) => Task::spawn(cancel, rtmp::pull(context, pull), path, fail),
+            InputEndpoint::Read(read) => Task::spawn(cancel, file::read(context, read), path, fail),
+        });
+    }
+
+    /// Starts every output of `config` that does not run.
+    pub(super) fn start_outputs(&mut self, config: &FlowConfig) {
+        for (name, output) in &config.outputs {
+            if !self.outputs.contains_key(name) {
+                let started = self.start_output(name, output);
+                self.outputs.insert(name.clone(), started);
+            }
+        }
+    }
+
+    fn start_output(&self, name: &str, config: &OutputConfig) -> Output {
+        let cancel = CancellationToken::new();
+        let status = OutputStatus::new(self.changes.clone());
+        let context = OutputContext {
+            module: self.module.clone(),
+            flow: self.flow.clone(),
+            output: name.into(),
+            path: format!("flows.{}.outputs.{name}", self.flow).into(),
+            stream: self.stream.clone(),
+            content: config.content,
+            status: status.clone(),
+            cancel: cancel.clone(),
+        };
+        let (path, failing) = (context.path.clone(), status.clone());
+        let fail = move |why| fail(&failing.status, why);
+        let task = match config.endpoint.clone() {
+            OutputEndpoint::Serve(serve) => Task::spawn(cancel, rtmp::serve(context, serve), path, fail),
+            OutputEndpoint::Push(push) => Task::spawn(cancel, rtmp::push(context, push), path, fail),
+        };
+        Output { config: config.clone(), status, task: Some(task), counted: 0 }
+    }
+
+    /// Stops the input; the stream and its readers stay.
+    pub(super) fn stop_input(&mut self) -> Option<JoinHandle<()>> {
+        self.input.take().map(Task::stop)
+    }
+
+    /// Stops one output.
+    pub(super) fn stop_output(&mut self, name: &str) -> Option<JoinHandle<()>> {
+        self.outputs.remove(name)?.task.map(Task::stop)
+    }
+
+    /// Stops outputs that `config` does not have or has otherwise.
+    pub(super) fn stop_changed_outputs(&mut self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
+        let stale = |(name, output): (&String, &Output)| {
+            (config.outputs.get(name) != Some(&output.config)).then(|| name.clone())
+        };
+        let stale: Vec<_> = self.outputs.iter().filter_map(stale).collect();
+        stale.iter().filter_map(|name| self.stop_output(name)).collect()
+    }
+
+    /// Stops everything.
+    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
+        let names: Vec<_> = self.outputs.keys().cloned().collect();
+        let outputs: Vec<_> = names.iter().filter_map(|name| self.stop_output(name)).collect();
+        self.stop_input().into_iter().chain(outputs).collect()
+    }
+
+    /// Once a second: the stream's own clock, and bit rates; `seconds` since the last time.
+    pub(super) fn tick(&mut self, now: Instant, seconds: f64) {
+        self.stream.tick(now);
+        for output in self.outputs.values_mut() {
+            let bytes = output.status.bytes.load(Ordering::Relaxed);
+            let bits = bytes.saturating_sub(output.counted) as f64 * 8.0 / seconds.max(0.001);
+            output.status.bitrate.store(bits as u64, Ordering::Relaxed);
+            output.counted = bytes;
+        }
+    }
+
+    /// Clients of all outputs.
+    pub(super) fn clients(&self) -> usize {
+        let clients = |output: &Output| output.status.clients.load(Ordering::Relaxed);
+        self.outputs.values().map(clients).sum()
+    }
+}
+
+fn fail(status: &Status, why: String) {
+    status.set(State::Failed, Some(why));
+}

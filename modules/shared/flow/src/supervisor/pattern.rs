@@ -1,0 +1,182 @@
+//! A pattern flow: one line for each published name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::Counters;
+use super::line::{Line, Task, settings};
+use crate::config::{FlowConfig, InputEndpoint, valid_instance_name};
+use crate::endpoint::{InputContext, Module};
+use crate::rtmp::{self, Instances};
+use crate::stream::{Changes, InputStatus, State};
+
+/// An instance without publisher and without players goes after that long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// See the module's text.
+pub(super) struct Pattern {
+    pub(super) shared: Arc<Shared>,
+    /// State of the listening itself.
+    pub(super) status: Arc<InputStatus>,
+    listen: Option<Task>,
+}
+
+pub(super) struct Shared {
+    module: Arc<Module>,
+    changes: Changes,
+    state: Mutex<Names>,
+}
+
+struct Names {
+    config: Arc<FlowConfig>,
+    lines: BTreeMap<String, Instance>,
+    refused: u64,
+    /// What instances counted that are gone.
+    retired: Counters,
+}
+
+struct Instance {
+    line: Line,
+    /// Since when it has neither publisher nor players.
+    idle: Option<Instant>,
+}
+
+impl Pattern {
+    pub(super) fn new(module: Arc<Module>, config: Arc<FlowConfig>, changes: Changes) -> Self {
+        let status = InputStatus::new(changes.clone());
+        let names = Names { config, lines: BTreeMap::new(), refused: 0, retired: Counters::default() };
+        Self { shared: Arc::new(Shared { module, changes, state: Mutex::new(names) }), status, listen: None }
+    }
+
+    /// Starts to listen unless it does.
+    pub(super) fn start(&mut self) {
+        if self.listen.is_some() {
+            return;
+        }
+        let config = self.shared.lock().config.clone();
+        let InputEndpoint::Listen(listen) = &config.input.endpoint else { return };
+        let cancel = CancellationToken::new();
+        // The listener reports into this line's input; frames go to the instances' own.
+        let line = Line::new(self.shared.module.clone(), &config, self.shared.changes.clone());
+        let context =
+            InputContext { status: self.status.clone(), ..line.input_context(&config.input, cancel.clone()) };
+        let (path, status) = (context.path.clone(), self.status.clone());
+        let fail = move |why| {
+            status.status.set(State::Failed, Some(why));
+        };
+        let instances: Arc<dyn Instances> = self.shared.clone();
+        self.listen =
+            Some(Task::spawn(cancel, rtmp::listen(context, listen.clone(), Some(instances)), path, fail));
+    }
+
+    pub(super) fn stop_listening(&mut self) -> Option<JoinHandle<()>> {
+        self.listen.take().map(Task::stop)
+    }
+
+    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
+        let lines = std::mem::take(&mut self.shared.lock().lines);
+        let mut handles: Vec<_> = self.stop_listening().into_iter().collect();
+        for mut instance in lines.into_values() {
+            instance.line.stream.kick(crate::stream::KickReason::Reconfigured);
+            handles.extend(instance.line.stop());
+        }
+        handles
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Names> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops what differs in every instance; [`configure`](Self::configure) starts it anew.
+    pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
+        let mut names = self.lock();
+        let stop = |(name, instance): (&String, &mut Instance)| {
+            instance.line.stop_changed_outputs(&config.instance(name))
+        };
+        names.lines.iter_mut().flat_map(stop).collect()
+    }
+
+    pub(super) fn configure(&self, config: Arc<FlowConfig>) {
+        let mut names = self.lock();
+        for (name, instance) in &mut names.lines {
+            instance.line.stream.configure(settings(&config.input));
+            instance.line.start_outputs(&config.instance(name));
+        }
+        names.config = config;
+    }
+
+    /// Runs `look` over the running instances by name; also: how many publishers were refused, and what
+    /// instances counted that are gone.
+    pub(super) fn look<T>(&self, mut look: impl FnMut(&str, &Line) -> T) -> (Vec<T>, u64, Counters) {
+        let names = self.lock();
+        let seen = names.lines.iter().map(|(name, instance)| look(name, &instance.line)).collect();
+        (seen, names.refused, names.retired.clone())
+    }
+
+    /// Once a second: streams' own clocks, and instances that nobody needs any more.
+    pub(super) fn tick(&self, now: Instant, seconds: f64) {
+        let mut names = self.lock();
+        let (hold, hold_for) = (names.config.input.hold, names.config.input.hold_for);
+        let mut gone = Vec::new();
+        for (name, instance) in &mut names.lines {
+            instance.line.tick(now, seconds);
+            if instance.line.stream.has_publisher() {
+                instance.idle = None;
+                continue;
+            }
+            let idle = now.saturating_duration_since(*instance.idle.get_or_insert(now));
+            let held = hold && hold_for.is_none_or(|hold| idle < hold);
+            if !held || (idle >= IDLE && instance.line.clients() == 0) {
+                gone.push(name.clone());
+            }
+        }
+        for name in gone {
+            if let Some(mut instance) = names.lines.remove(&name) {
+                tracing::info!(flow = %names.config.name, %name, "instance ended: nobody publishes it");
+                names.retired.add(&Counters::of(&instance.line).without_clients());
+                instance.line.stop();
+                self.changes.tick();
+            }
+        }
+    }
+
+    fn refuse(&self, names: &mut Names, why: String) -> String {
+        names.refused += 1;
+        self.changes.tick();
+        why
+    }
+}
+
+impl Instances for Shared {
+    fn open(&self, name: &str) -> Result<InputContext, String> {
+        let mut names = self.lock();
+        let config = names.config.clone();
+        let InputEndpoint::Listen(listen) = &config.input.endpoint else {
+            return Err("not a pattern any more".into());
+        };
+        if !valid_instance_name(name) {
+            let why = "a stream name here is 1 to 64 of A-Z a-z 0-9 - _ .".into();
+            return Err(self.refuse(&mut names, why));
+        }
+        if !names.lines.contains_key(name) {
+            if names.lines.len() >= listen.max_instances {
+                let why = format!("maxInstances ({}) is reached", listen.max_instances);
+                return Err(self.refuse(&mut names, why));
+            }
+            let own = config.instance(name);
+            let mut line = Line::new(self.module.clone(), &own, self.changes.clone());
+            line.start_outputs(&own);
+            tracing::info!(flow = %config.name, %name, "instance started");
+            names.lines.insert(name.to_owned(), Instance { line, idle: None });
+            self.changes.tick();
+        }
+        let instance = names.lines.get(name).ok_or("not running")?;
+        Ok(instance.line.input_context(&config.input, CancellationToken::new()))
+    }
+}

@@ -1,0 +1,59 @@
+//! The last good version of every flow, in the state dir.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use av_edge::StateDir;
+use serde_json::{Map, Value, json};
+
+use crate::config::{Desired, FlowConfig, Supports, parse};
+
+const FILE: &str = "flows.json";
+/// 10,000 flows of a few kilobytes each.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What the state dir remembers; `None` when there is nothing, or nothing that can be read.
+pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<Desired> {
+    let content = match state.read(FILE, MAX_BYTES) {
+        Ok(content) => content?,
+        Err(error) => {
+            tracing::warn!(dir = %state.path().display(), "the last good configuration can't be read: {error}");
+            return None;
+        }
+    };
+    match serde_json::from_slice::<Map<String, Value>>(&content) {
+        Ok(document) => Some(parse(&document, supports)),
+        Err(error) => {
+            tracing::warn!(dir = %state.path().display(), "the last good configuration is damaged: {error}");
+            None
+        }
+    }
+}
+
+/// The content of the file: a document like any other, so that it is checked like any other when it is read.
+pub(super) fn document(
+    flows: &BTreeMap<String, Arc<FlowConfig>>,
+    public_host: Option<&str>,
+    max_connections: usize,
+) -> Vec<u8> {
+    let flows: Map<_, _> =
+        flows.iter().map(|(name, flow)| (name.clone(), Value::Object(flow.source.clone()))).collect();
+    let mut document = json!({ "schemaVersion": "1.0", "maxConnections": max_connections, "flows": flows });
+    if let Some(host) = public_host {
+        document["publicHost"] = host.into();
+    }
+    serde_json::to_vec(&document).unwrap_or_default()
+}
+
+/// Writes it; a state dir that can't be written is said, and everything else goes on.
+pub(super) async fn remember(state: StateDir, content: Vec<u8>) {
+    let dir = state.path().to_path_buf();
+    let written = tokio::task::spawn_blocking(move || state.write(FILE, &content)).await;
+    if let Ok(Err(error)) = written {
+        let dir = dir.display();
+        tracing::warn!(
+            %dir,
+            "the configuration can't be kept for a start without its source: {error}; is the directory writable for this user (chown 10001 {dir})?"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! Flows as JSON: reported properties, and the counters beside them.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use av_media::Kind;
+use serde_json::{Map, Value, json};
+
+use super::counters::KINDS;
+use super::flow::{Body, Flow, FlowState};
+use super::line::{Line, Output};
+use crate::config::{OutputEndpoint, Scheme};
+use crate::stream::{Current, InputStatus, Latency, State};
+
+/// How much is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Reported properties.
+    Properties,
+    /// Those and counters: `getStatus`, `/status`, the `stats` output.
+    Counters,
+}
+
+/// For the reports of one module.
+pub(super) struct Reporter {
+    pub(super) detail: Detail,
+    /// Replaces wildcard hosts in URLs.
+    pub(super) public_host: Option<String>,
+}
+
+/// UTC, to the second.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+impl Reporter {
+    /// One flow. `instances`: which instances of a pattern are listed (from, how many), with counters only.
+    pub(super) fn flow(&self, flow: &mut Flow, instances: (usize, usize)) -> Value {
+        let state = flow.state();
+        let mut out = Map::new();
+        out.insert("state".into(), state.as_str().into());
+        out.insert("since".into(), timestamp(flow.since).into());
+        if let Some(version) = flow.using_version {
+            out.insert("usingVersion".into(), version.into());
+        }
+        match &flow.body {
+            Body::Disabled => {}
+            Body::Line(line) => self.line(line, &mut out),
+            Body::Pattern(pattern) => {
+                let (mut list, refused, _) = pattern.shared.look(|name, line| {
+                    let mut one = Map::from_iter([("match".to_owned(), name.into())]);
+                    if self.detail == Detail::Counters {
+                        self.line(line, &mut one);
+                    }
+                    (line.stream.has_publisher(), Value::Object(one))
+                });
+                let active = list.iter().filter(|(live, _)| *live).count();
+                let mut input = json!({ "state": if active > 0 { "receiving" } else { "waiting" } });
+                let Current { state, error, .. } = pattern.status.status.get();
+                if matches!(state, State::Retrying | State::Failed) {
+                    input = json!({ "state": input_word(state), "error": error });
+                }
+                out.insert("input".into(), input);
+                let mut counts = json!({ "active": list.len(), "refused": refused });
+                if self.detail == Detail::Counters {
+                    let (from, limit) = instances;
+                    let more = list.len() > from.saturating_add(limit);
+                    let page: Vec<_> = list.drain(..).skip(from).take(limit).map(|(_, one)| one).collect();
+                    counts["list"] = page.into();
+                    if more {
+                        counts["next"] = (from + limit).into();
+                    }
+                }
+                out.insert("instances".into(), counts);
+            }
+        }
+        Value::Object(out)
+    }
+
+    fn line(&self, line: &Line, out: &mut Map<String, Value>) {
+        out.insert("input".into(), self.input(line));
+        let outputs = line.outputs.iter().map(|(name, output)| (name.clone(), self.output(output)));
+        let outputs: Map<_, _> = outputs.collect();
+        if !outputs.is_empty() {
+            out.insert("outputs".into(), outputs.into());
+        }
+    }
+
+    fn input(&self, line: &Line) -> Value {
+        let status = line.stream.input();
+        let current = status.status.get();
+        let mut out = Map::new();
+        out.insert("state".into(), input_word(current.state).into());
+        if let Some(error) = current.error {
+            out.insert("error".into(), error.into());
+        }
+        if let Some(tracks) = line.stream.tracks() {
+            for track in tracks.iter() {
+                let kind = track.kind();
+                let mut about = Map::from_iter([("codec".to_owned(), track.codec_string.as_str().into())]);
+                match kind {
+                    Kind::Video => {
+                        let metadata = tracks.metadata.as_deref();
+                        let or = |own: u32, said: Option<f64>| {
+                            if own > 0 { own } else { said.unwrap_or(0.0) as u32 }
+                        };
+                        let width = or(track.video.width, metadata.and_then(|metadata| metadata.width));
+                        let height = or(track.video.height, metadata.and_then(|metadata| metadata.height));
+                        if width > 0 && height > 0 {
+                            about.insert("width".into(), width.into());
+                            about.insert("height".into(), height.into());
+                        }
+                        let fps = track.video.fps.or(metadata.and_then(|metadata| metadata.framerate));
+                        if let Some(fps) = fps.filter(|fps| fps.is_finite() && *fps > 0.0) {
+                            about.insert("fps".into(), rate(fps));
+                        }
+                    }
+                    Kind::Audio => {
+                        if track.audio.sample_rate > 0 {
+                            about.insert("sampleRate".into(), track.audio.sample_rate.into());
+                        }
+                        if track.audio.channels > 0 {
+                            about.insert("channels".into(), track.audio.channels.into());
+                        }
+                    }
+                }
+                if is_stalled(status, kind) {
+                    about.insert("stalled".into(), true.into());
+                }
+                out.insert(kind.as_str().into(), about.into());
+            }
+        }
+        if self.detail == Detail::Counters {
+            out.insert("bytes".into(), status.bytes.sum().into());
+            out.insert("frames".into(), status.frames.sum().into());
+            out.insert("framesDropped".into(), status.dropped.sum().into());
+            out.insert("bitrateBps".into(), status.bitrate.load(Ordering::Relaxed).into());
+            out.insert("reconnects".into(), status.reconnects.load(Ordering::Relaxed).into());
+        }
+        out.into()
+    }
+
+    fn output(&self, output: &Output) -> Value {
+        let status = &output.status;
+        let current = status.status.get();
+        let (word, url, served) = match &output.config.endpoint {
+            OutputEndpoint::Serve(serve) => ("serving", serve.url.shown(self.public_host.as_deref()), true),
+            OutputEndpoint::Push(push) => {
+                // The last segment is the stream name, and with most services that is the key.
+                let secret = matches!(push.url.scheme, Scheme::Rtmp | Scheme::Rtmps);
+                ("pushing", push.url.shown(secret), false)
+            }
+        };
+        let mut out = Map::new();
+        let word = match current.state {
+            State::Running => word,
+            other => input_word(other),
+        };
+        out.insert("state".into(), word.into());
+        if let Some(error) = current.error {
+            out.insert("error".into(), error.into());
+        }
+        out.insert("url".into(), url.into());
+        let clients = status.clients.load(Ordering::Relaxed);
+        if served {
+            out.insert("clients".into(), clients.into());
+        }
+        if self.detail == Detail::Counters {
+            out.insert("clients".into(), clients.into());
+            out.insert("bytes".into(), status.bytes.load(Ordering::Relaxed).into());
+            out.insert("frames".into(), status.frames.sum().into());
+            out.insert("framesDropped".into(), status.dropped.sum().into());
+            out.insert("bitrateBps".into(), status.bitrate.load(Ordering::Relaxed).into());
+            if let Some(latency) = latency(&status.latency) {
+                out.insert("latencyMilliseconds".into(), latency);
+            }
+        }
+        out.into()
+    }
+}
+
+/// `summary`.
+pub(super) fn summary<'a>(flows: impl Iterator<Item = &'a mut Flow>) -> Value {
+    let mut counts = [0_u64; 5];
+    let (mut total, mut clients) = (0_u64, 0_u64);
+    for flow in flows {
+        total += 1;
+        let [waiting, running, retrying, failed, disabled] = &mut counts;
+        *match flow.state() {
+            FlowState::Waiting => waiting,
+            FlowState::Running => running,
+            FlowState::Retrying => retrying,
+            FlowState::Failed => failed,
+            FlowState::Disabled => disabled,
+        } += 1;
+        clients += flow.counters().outputs.values().map(|output| output.clients).sum::<u64>();
+    }
+    let [waiting, running, retrying, failed, _] = counts;
+    json!({
+        "flows": total, "running": running, "waiting": waiting,
+        "retrying": retrying, "failed": failed, "clients": clients,
+    })
+}
+
+const fn input_word(state: State) -> &'static str {
+    match state {
+        State::Waiting => "waiting",
+        State::Running => "receiving",
+        State::Retrying => "retrying",
+        State::Failed => "failed",
+    }
+}
+
+fn is_stalled(status: &InputStatus, kind: Kind) -> bool {
+    let stalled = KINDS.into_iter().zip(&status.stalled).find(|(of, _)| *of == kind);
+    stalled.is_some_and(|(_, stalled)| stalled.load(Ordering::Relaxed))
+}
+
+/// Whole rates as whole numbers, others to three places.
+fn rate(fps: f64) -> Value {
+    let rounded = (fps * 1000.0).round() / 1000.0;
+    if rounded.fract() == 0.0 { (rounded as u64).into() } else { rounded.into() }
+}
+
+fn latency(latency: &Latency) -> Option<Value> {
+    let millis = |quantile| Some((latency.quantile(quantile)?.as_secs_f64() * 1e6).round() / 1e3);
+    Some(json!({ "p50": millis(0.5)?, "p99": millis(0.99)? }))
+}

@@ -1,0 +1,142 @@
+//! State as documents, and the direct methods of every module.
+
+use av_edge::MethodReply;
+use serde_json::{Map, Value, json};
+
+use super::flows::{Present, Supervisor};
+use super::report::{Detail, Reporter, summary};
+
+/// The body of a method's answer, with room for what the runtime adds.
+const MAX_METHOD_BYTES: usize = 110 * 1024;
+/// Flows (or instances of one flow) in one answer.
+const DEFAULT_LIMIT: usize = 50;
+/// Instances of every pattern flow that `/status` lists.
+const STATUS_INSTANCES: usize = 1000;
+
+fn reporter(supervisor: &Supervisor, present: &Present, detail: Detail) -> Reporter {
+    let public_host = present.public_host.clone().or_else(|| supervisor.module.context.gateway_host.clone());
+    Reporter { detail, public_host }
+}
+
+fn document(supervisor: &Supervisor, detail: Detail) -> Map<String, Value> {
+    let mut present = supervisor.present();
+    let reporter = reporter(supervisor, &present, detail);
+    let summary = summary(present.flows.values_mut());
+    let flows = present.flows.iter_mut();
+    let flows: Map<_, _> =
+        flows.map(|(name, flow)| (name.clone(), reporter.flow(flow, (0, STATUS_INSTANCES)))).collect();
+    Map::from_iter([("summary".to_owned(), summary), ("flows".to_owned(), flows.into())])
+}
+
+/// `summary` and `flows` of reported properties.
+pub(super) fn reported(supervisor: &Supervisor) -> Map<String, Value> {
+    document(supervisor, Detail::Properties)
+}
+
+/// The same with counters.
+pub(super) fn all(supervisor: &Supervisor) -> Map<String, Value> {
+    document(supervisor, Detail::Counters)
+}
+
+/// A direct method; `None` when there is none of that name.
+pub(super) async fn method(supervisor: &Supervisor, name: &str, payload: Value) -> Option<MethodReply> {
+    match name {
+        "getStatus" => Some(match GetStatus::of(&payload) {
+            Ok(wanted) => get_status(supervisor, &wanted),
+            Err(why) => reply(400, why),
+        }),
+        "restartFlow" => Some(match flow_name(&payload) {
+            Some(Some(flow)) => match supervisor.restart(&flow).await {
+                Ok(()) => MethodReply { status: 200, body: json!({}) },
+                Err(()) => reply(404, no_flow(&flow)),
+            },
+            _ => reply(400, "expected {\"flow\": \"NAME\"}".into()),
+        }),
+        _ => None,
+    }
+}
+
+fn reply(status: u16, why: String) -> MethodReply {
+    MethodReply { status, body: json!({ "error": why }) }
+}
+
+fn no_flow(name: &str) -> String {
+    let name: String = name.chars().take(64).collect();
+    format!("no flow is named {name:?}")
+}
+
+/// `Some(None)`: not given. `None`: not an object with a text.
+fn flow_name(payload: &Value) -> Option<Option<String>> {
+    match payload {
+        Value::Null => Some(None),
+        Value::Object(payload) => match payload.get("flow") {
+            None | Some(Value::Null) => Some(None),
+            Some(Value::String(flow)) => Some(Some(flow.clone())),
+            Some(_) => None,
+        },
+        _ => None,
+    }
+}
+
+struct GetStatus {
+    flow: Option<String>,
+    offset: usize,
+    limit: usize,
+}
+
+impl GetStatus {
+    fn of(payload: &Value) -> Result<Self, String> {
+        let expected =
+            || "expected {\"flow\"?: \"NAME\", \"offset\"?: 0 or more, \"limit\"?: 1 or more}".to_owned();
+        let flow = flow_name(payload).ok_or_else(expected)?;
+        let number = |key: &str, default: usize| match payload.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or_else(expected),
+        };
+        let (offset, limit) = (number("offset", 0)?, number("limit", DEFAULT_LIMIT)?);
+        if limit == 0 {
+            return Err(expected());
+        }
+        Ok(Self { flow, offset, limit })
+    }
+}
+
+fn get_status(supervisor: &Supervisor, wanted: &GetStatus) -> MethodReply {
+    let mut present = supervisor.present();
+    let reporter = reporter(supervisor, &present, Detail::Counters);
+    let mut body = Map::from_iter([("summary".to_owned(), summary(present.flows.values_mut()))]);
+    let mut flows = Map::new();
+    if let Some(name) = &wanted.flow {
+        let Some(flow) = present.flows.get_mut(name) else { return reply(404, no_flow(name)) };
+        let mut limit = wanted.limit;
+        // Fewer instances until they fit.
+        let value = loop {
+            let value = reporter.flow(flow, (wanted.offset, limit));
+            if limit == 1 || value.to_string().len() <= MAX_METHOD_BYTES {
+                break value;
+            }
+            limit /= 2;
+        };
+        if let Some(next) = value.get("instances").and_then(|instances| instances.get("next")) {
+            body.insert("next".into(), next.clone());
+        }
+        flows.insert(name.clone(), value);
+    } else {
+        let (total, mut size, mut taken) = (present.flows.len(), 0, 0);
+        for (name, flow) in present.flows.iter_mut().skip(wanted.offset).take(wanted.limit) {
+            let value = reporter.flow(flow, (0, 0));
+            size += name.len() + value.to_string().len() + 4;
+            if taken > 0 && size > MAX_METHOD_BYTES {
+                break;
+            }
+            taken += 1;
+            flows.insert(name.clone(), value);
+        }
+        let next = wanted.offset.saturating_add(taken);
+        if next < total {
+            body.insert("next".into(), next.into());
+        }
+    }
+    body.insert("flows".into(), flows.into());
+    MethodReply { status: 200, body: body.into() }
+}
