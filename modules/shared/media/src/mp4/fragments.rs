@@ -21,7 +21,7 @@ pub(super) fn append(movie: &mut Movie, moof: &BoxBody) -> Result<(), Mp4Error> 
         }
         let tfhd: Tfhd = traf.need(b"tfhd")?.decode()?;
         let left = movie.samples_left();
-        let defaults = movie.defaults.iter().find(|trex| trex.track_id == tfhd.track_id);
+        let defaults = movie.defaults.get(&tfhd.track_id);
         let defaults = defaults.unwrap_or(&NO_DEFAULTS);
         let track = movie.tracks.iter_mut().find(|track| track.id == tfhd.track_id);
         let base = match tfhd.base_data_offset {

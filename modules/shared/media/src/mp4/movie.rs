@@ -1,5 +1,6 @@
 //! `moov` (§8.2): the tracks of a file.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use mp4_atom::{Elst, FourCC, Mdhd, Mvhd, Tkhd, Trex};
@@ -11,6 +12,8 @@ use crate::{Kind, Track};
 
 /// Edits of one track that are read at most; files have one or two.
 const MAX_EDITS: usize = 32;
+/// Tracks with defaults for fragments that are known at most.
+const MAX_TRACKS: usize = 4096;
 
 /// What `moov` says, and then what the fragments add.
 #[derive(Debug)]
@@ -18,7 +21,8 @@ pub(super) struct Movie {
     pub(super) timescale: NonZeroU32,
     pub(super) tracks: Vec<MovieTrack>,
     pub(super) ignored: Vec<IgnoredTrack>,
-    pub(super) defaults: Vec<Trex>,
+    /// `trex` by `track_ID`.
+    pub(super) defaults: BTreeMap<u32, Trex>,
     max_samples: u32,
 }
 
@@ -48,13 +52,23 @@ impl Movie {
     pub(super) fn parse(moov: &BoxBody, max_samples: u32) -> Result<Self, Mp4Error> {
         let mvhd_box = moov.need(b"mvhd")?;
         let timescale = timescale(&mvhd_box, mvhd_box.decode::<Mvhd>()?.timescale)?;
-        let mut movie =
-            Self { timescale, tracks: Vec::new(), ignored: Vec::new(), defaults: Vec::new(), max_samples };
+        let mut movie = Self {
+            timescale,
+            tracks: Vec::new(),
+            ignored: Vec::new(),
+            defaults: BTreeMap::new(),
+            max_samples,
+        };
         if let Some(mvex) = moov.find(b"mvex")? {
             for child in mvex.children(0)? {
                 let child = child?;
                 if child.is(b"trex") {
-                    movie.defaults.push(child.decode()?);
+                    let defaults: Trex = child.decode()?;
+                    movie.defaults.insert(defaults.track_id, defaults);
+                }
+                if movie.defaults.len() > MAX_TRACKS {
+                    let (value, most) = (movie.defaults.len() as u64, MAX_TRACKS as u64);
+                    return Err(mvex.error(Mp4Fault::TooMany { what: "tracks", value, most }));
                 }
             }
         }
@@ -134,6 +148,7 @@ impl Movie {
             !empty
         });
         for track in &mut self.tracks {
+            track.samples.shrink();
             let ticks = track.samples.duration();
             if track.track.kind() == Kind::Video && track.track.video.fps.is_none() && ticks > 0 {
                 let seconds = ticks as f64 / f64::from(track.timescale.get());

@@ -149,6 +149,15 @@ impl SampleTable {
         self.chunk_end = self.chunk_end.saturating_add(sample.size.into());
     }
 
+    /// Gives back what was taken for growing; no sample comes after this.
+    pub(super) fn shrink(&mut self) {
+        self.durations.0.shrink_to_fit();
+        self.composition.0.shrink_to_fit();
+        self.sizes.0.shrink_to_fit();
+        self.sync.0.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+    }
+
     /// Memory that the table takes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
