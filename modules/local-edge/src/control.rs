@@ -55,7 +55,7 @@ pub enum Ask {
         /// And what follows.
         follow: bool,
     },
-    /// [`Event`](crate::hub::Event)s.
+    /// Messages that went upstream.
     Events {
         /// And what follows.
         follow: bool,

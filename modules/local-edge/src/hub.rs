@@ -27,8 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::journal::Journal;
 use crate::route::Route;
 use crate::twin::{MAX_BYTES, Object, Twin, hub_size};
-#[cfg(test)]
-pub use events::Event;
 pub use events::Events;
 use modules::{Command, Modules};
 pub use store::Identity;

@@ -339,8 +339,7 @@ impl Instance {
         error: &std::io::Error,
     ) -> String {
         let host = port.host;
-        let reason =
-            if error.kind() == std::io::ErrorKind::AddrInUse { "is taken".into() } else { error.to_string() };
+        let reason = crate::up::taken(error);
         let fix = match &port.variable {
             Some(variable) => format!("set {variable}=... in {}", self.env_file),
             None => format!("change HostPort of {module} in the manifest"),

@@ -66,7 +66,8 @@ pub enum UpError {
     Address(#[from] AddressError),
     /// The hub's port.
     #[error(
-        "127.0.0.1:{port}, where modules reach edgeHub: {source}; stop what uses it or choose another with --port"
+        "127.0.0.1:{port} {}; stop what uses it or choose another port for edgeHub with --port",
+        taken(source)
     )]
     Port {
         /// Which.
@@ -89,6 +90,14 @@ impl UpError {
             Self::Env(_) | Self::Manifest { .. } => ExitCode::from(78),
             _ => ExitCode::FAILURE,
         }
+    }
+}
+
+/// What is wrong with a port, as the rest of a sentence.
+pub(crate) fn taken(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "is taken".into(),
+        _ => format!("can't be listened on: {error}"),
     }
 }
 
@@ -165,13 +174,13 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     if !failed {
         let looking = tokio::spawn(look(Arc::clone(&instance), show));
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        looking.abort();
         journal.say("stopping");
         tokio::select! {
             () = instance.stop() => {}
             // Whoever asks twice means it: processes that are left are killed with us.
             _ = interrupt.recv() => {}
         }
-        looking.abort();
     }
     stop.cancel();
     let _ = keeper.await;
@@ -194,10 +203,11 @@ async fn look(instance: Arc<Instance>, show: watch::Sender<crate::view::View>) {
         });
         let changed = processes.iter_mut().map(|process| Box::pin(process.changed()));
         let any_process = async {
-            if processes_are_none(&instance) {
-                std::future::pending::<()>().await;
+            // Of none, none ever changes.
+            match changed.len() {
+                0 => std::future::pending().await,
+                _ => drop(futures_util::future::select_all(changed).await),
             }
-            let _ = futures_util::future::select_all(changed).await;
         };
         tokio::select! {
             _ = hub.changed() => {}
@@ -205,10 +215,6 @@ async fn look(instance: Arc<Instance>, show: watch::Sender<crate::view::View>) {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
-}
-
-fn processes_are_none(instance: &Instance) -> bool {
-    instance.process_changes().is_empty()
 }
 
 /// How this program is called from here, for texts.
