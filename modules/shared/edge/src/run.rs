@@ -168,7 +168,11 @@ async fn live(
         Source::File(path) => {
             tokio::spawn(telemetry::discard(event_queue));
             let mut file = DesiredFile::new(path);
-            match file.load(&module).await {
+            let loaded = tokio::select! {
+                loaded = file.load(&module) => loaded,
+                () = stop.asked() => return end(&module, &running, None).await,
+            };
+            match loaded {
                 Err(error) if restored => module.reject(&error.to_string()),
                 Err(error) => {
                     tracing::error!("{error}; there is no last good configuration either");

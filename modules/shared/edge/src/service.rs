@@ -51,7 +51,8 @@ pub trait Running: Send + Sync + 'static {
     /// Metric families of this moment, without the labels that all series share.
     fn metrics(&self) -> Vec<prometheus::proto::MetricFamily>;
 
-    /// Ends every flow: peers are told, what was recorded is durable. Bounded by the caller to 8 s.
+    /// Ends every flow: peers are told, what was recorded is durable. Bounded by the caller to 6.5 s: the
+    /// hub's goodbye and the last log lines must fit into 8 s too.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 

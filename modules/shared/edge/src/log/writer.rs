@@ -112,13 +112,19 @@ mod tests {
 
     /// A pipe that nobody reads until it is opened.
     #[derive(Clone, Default)]
-    struct Pipe(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Pipe(Arc<(Mutex<PipeState>, Condvar)>);
+
+    #[derive(Default)]
+    struct PipeState {
+        is_open: bool,
+        written: Vec<u8>,
+    }
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             let (state, opened) = &*self.0;
-            let mut state = opened.wait_while(state.lock().unwrap(), |state| !state.0).unwrap();
-            state.1.extend_from_slice(bytes);
+            let mut state = opened.wait_while(state.lock().unwrap(), |state| !state.is_open).unwrap();
+            state.written.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -131,17 +137,17 @@ mod tests {
     fn a_full_pipe_costs_lines_but_no_time_and_the_loss_is_said() {
         let pipe = Pipe::default();
         let (writer, queue) = Writer::start(pipe.clone());
-        for number in 0..CAPACITY * 2 {
+        for number in 0..CAPACITY * 8 {
             queue.push(format!("line {number}\n"));
         }
-        pipe.0.0.lock().unwrap().0 = true;
+        pipe.0.0.lock().unwrap().is_open = true;
         pipe.0.1.notify_all();
         // The flush needs a free place in the queue.
         while queue.items.try_send(Item::Line(String::new())).is_err() {
             std::thread::yield_now();
         }
         drop(writer);
-        let text = String::from_utf8(pipe.0.0.lock().unwrap().1.clone()).unwrap();
+        let text = String::from_utf8(pipe.0.0.lock().unwrap().written.clone()).unwrap();
         assert!(text.starts_with("line 0\nline 1\n"));
         assert!(text.contains("log lines were dropped"), "{}", &text[text.len() - 200..]);
     }

@@ -206,7 +206,9 @@ impl Record {
             }
             let mut desired = self.desired.clone();
             desired.insert("$version".into(), self.version.into());
-            let body = serde_json::json!({"desired": desired, "reported": self.reported});
+            let mut reported = self.reported.clone();
+            reported.insert("$version".into(), 1.into());
+            let body = serde_json::json!({"desired": desired, "reported": reported});
             return Some(vec![send(200, rid, body.to_string())]);
         }
         if let Some(rid) = topic.strip_prefix("$iothub/twin/PATCH/properties/reported/?$rid=") {
