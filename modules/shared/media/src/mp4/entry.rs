@@ -1,5 +1,6 @@
 //! Sample entries of `stsd` (§8.5.2): from a codec's boxes to its track.
 
+use bytes::Bytes;
 use mp4_atom::{Esds, FourCC};
 
 use super::boxes::BoxBody;
@@ -15,8 +16,9 @@ const AUDIO_FIELDS: usize = 28;
 /// The sample entry's track, or why it is not carried.
 pub(super) fn track(entry: &BoxBody, kind: Kind) -> Result<Result<Track, IgnoredReason>, Mp4Error> {
     let config = |name| config_box(entry, kind, name);
-    let made = |record: BoxBody, make: fn(bytes::Bytes) -> Result<Track, crate::MediaError>| {
-        make(record.body.clone()).map_err(|fault| record.error(fault))
+    let made = |record: BoxBody, make: fn(Bytes) -> Result<Track, crate::MediaError>| {
+        // A copy: a slice would keep the whole index in memory for as long as the track lives.
+        make(Bytes::copy_from_slice(&record.body)).map_err(|fault| record.error(fault))
     };
     let kind_of_entry: [u8; 4] = entry.kind.into();
     let mut track = match (kind, &kind_of_entry) {
