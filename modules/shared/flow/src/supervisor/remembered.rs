@@ -38,10 +38,10 @@ pub(super) fn document(
 ) -> Vec<u8> {
     let flows: Map<_, _> =
         flows.iter().map(|(name, flow)| (name.clone(), Value::Object(flow.source.clone()))).collect();
-    let mut document = json!({ "schemaVersion": "1.0", "maxConnections": max_connections, "flows": flows });
-    if let Some(host) = public_host {
-        document["publicHost"] = host.into();
-    }
+    // Null is the same as absent.
+    let document = json!({
+        "schemaVersion": "1.0", "maxConnections": max_connections, "publicHost": public_host, "flows": flows,
+    });
     serde_json::to_vec(&document).unwrap_or_default()
 }
 

@@ -63,17 +63,20 @@ impl Reporter {
                     input = json!({ "state": input_word(state), "error": error });
                 }
                 out.insert("input".into(), input);
-                let mut counts = json!({ "active": list.len(), "refused": refused });
+                let mut counts = Map::from_iter([
+                    ("active".to_owned(), list.len().into()),
+                    ("refused".to_owned(), refused.into()),
+                ]);
                 if self.detail == Detail::Counters {
                     let (from, limit) = instances;
                     let more = list.len() > from.saturating_add(limit);
                     let page: Vec<_> = list.drain(..).skip(from).take(limit).map(|(_, one)| one).collect();
-                    counts["list"] = page.into();
+                    counts.insert("list".into(), page.into());
                     if more {
-                        counts["next"] = (from + limit).into();
+                        counts.insert("next".into(), (from + limit).into());
                     }
                 }
-                out.insert("instances".into(), counts);
+                out.insert("instances".into(), counts.into());
             }
         }
         Value::Object(out)
