@@ -52,7 +52,8 @@ pub enum Value {
         /// Its members.
         properties: Properties,
     },
-    /// Marker 0x11: everything from here to the end of the input is AMF3, and is kept unread.
+    /// Marker 0x11, outside of objects and arrays: everything from here to the end of the input is AMF3, and is
+    /// kept unread.
     Amf3(Bytes),
 }
 
@@ -241,7 +242,8 @@ impl<'a> Reader<'a> {
             0x10 => {
                 Value::TypedObject { class: self.short_string()?, properties: self.members(depth, None)? }
             }
-            0x11 => Value::Amf3(Bytes::copy_from_slice(self.take(self.left())?)),
+            // Inside an object nothing could be read behind it.
+            0x11 if depth == 0 => Value::Amf3(Bytes::copy_from_slice(self.take(self.left())?)),
             marker => return Err(AmfError::Marker { at, marker }),
         })
     }

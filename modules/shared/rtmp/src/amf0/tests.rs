@@ -110,6 +110,7 @@ fn a_string_above_64_kilobytes_goes_out_long() {
 fn a_switch_to_amf3_keeps_the_rest_unread() {
     let values = decode(&[0x05, 0x11, 0x0A, 0x0B, 0x01]).unwrap();
     assert_eq!(values, [Value::Null, Value::Amf3(Bytes::from_static(&[0x0A, 0x0B, 0x01]))]);
+    assert_eq!(decode(&[0x0A, 0, 0, 0, 1, 0x11, 1]), Err(AmfError::Marker { at: 5, marker: 0x11 }));
 }
 
 #[test]
