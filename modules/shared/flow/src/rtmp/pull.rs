@@ -86,15 +86,13 @@ impl Pull {
             Ok(client) => client,
             Err(error) => return error,
         };
-        if self.writing.is_none() {
-            self.input.status.status.set(State::Waiting, None);
-        }
+        self.input.status.status.set(State::Waiting, None);
         self.dedup.reconnected();
         match self.receive(&mut client, flowed).await {
             Ok(never) => match never {},
             Err(error) => {
-                if matches!(error, ClientError::Ended { .. }) {
-                    // Said, not suffered: the stream is told at once.
+                if matches!(error, ClientError::Ended { .. } | ClientError::Idle { .. }) {
+                    // Said, or waited for long enough: the stream is told at once.
                     self.writing = None;
                 }
                 error
@@ -154,7 +152,6 @@ impl Pull {
                     pinged = None;
                 }
                 _reason = kicked(&self.writing) => {
-                    self.writing = None;
                     return Err(ClientError::Idle { host: client.host.to_string(), seconds: idle.as_secs() });
                 }
                 () = tokio::time::sleep_until(due.into()) => {}

@@ -242,15 +242,22 @@ impl Peer {
 
     /// To a player: headers and frames.
     pub(crate) async fn play(&mut self, frames: &[Frame]) {
-        let (video, audio) = (video(), audio());
         let (egress, mut out) = (Egress::players(), BytesMut::new());
-        egress.metadata(&mut out, None, &[&video, &audio], 0);
-        for track in [&video, &audio] {
-            egress.sequence_header(&mut out, track, 0);
+        egress.metadata(&mut out, None, &[&video(), &audio()], 0);
+        for track in [video(), audio()] {
+            egress.sequence_header(&mut out, &track, 0);
         }
+        self.stream.write_all(&out).await.unwrap();
+        self.send(frames).await;
+    }
+
+    /// To a player: more frames.
+    pub(crate) async fn send(&mut self, frames: &[Frame]) {
+        let (video, audio) = (video(), audio());
+        let mut out = BytesMut::new();
         for frame in frames {
             let track = if frame.kind == Kind::Video { &video } else { &audio };
-            egress.frame(&mut out, track, frame, frame.dts.millis() as u32);
+            Egress::players().frame(&mut out, track, frame, frame.dts.millis() as u32);
         }
         self.stream.write_all(&out).await.unwrap();
     }

@@ -68,6 +68,17 @@ impl Pulling {
         .await
     }
 
+    /// Plays frames to a reader that has been there from the first.
+    async fn play(&mut self, peer: &mut Peer, frames: &[Frame]) -> (Vec<Frame>, Vec<Item>) {
+        peer.play(&frames[..2]).await;
+        let (mut received, others) = self.frames(2).await;
+        peer.send(&frames[2..]).await;
+        let (rest, more) = self.frames(frames.len() - 2).await;
+        received.extend(rest);
+        assert!(more.is_empty(), "{more:?}");
+        (received, others)
+    }
+
     async fn state(&self, wanted: State) -> crate::stream::Current {
         state(&self.status.status, wanted).await
     }
@@ -88,8 +99,7 @@ async fn a_stream_is_pulled_with_its_tracks_and_exact_times() {
     // Connected, and nothing there yet.
     assert_eq!(pulling.state(State::Waiting).await.error, None);
 
-    peer.play(&live(0..1400)).await;
-    let (frames, others) = pulling.frames(70).await;
+    let (frames, others) = pulling.play(&mut peer, &live(0..1400)).await;
     assert_eq!(frames, live(0..1400));
     let [Item::Tracks(tracks)] = others.as_slice() else { panic!("{others:?}") };
     assert_eq!((tracks.video.as_deref(), tracks.audio.as_deref()), (Some(&video()), Some(&audio())));
@@ -102,8 +112,7 @@ async fn a_broken_connection_is_made_again_and_the_cached_gop_is_not_repeated() 
         let listener = listener();
         let mut pulling = Pulling::patiently(&listener, "app/cam");
         let (mut peer, ..) = Peer::player(&listener).await;
-        peer.play(&live(0..1400)).await;
-        pulling.frames(70).await;
+        pulling.play(&mut peer, &live(0..1400)).await;
         drop(peer);
 
         // The server kept the GOP, and perhaps its clock; it had three more pictures meanwhile.
@@ -123,8 +132,7 @@ async fn what_was_missed_is_a_gap_and_time_goes_on() {
     let listener = listener();
     let mut pulling = Pulling::patiently(&listener, "app/cam");
     let (mut peer, ..) = Peer::player(&listener).await;
-    peer.play(&live(0..1400)).await;
-    pulling.frames(70).await;
+    pulling.play(&mut peer, &live(0..1400)).await;
     drop(peer);
     let error = pulling.state(State::Retrying).await.error.unwrap();
     assert_eq!(error, "flows.cam.input.pull: server.example closed the connection");
