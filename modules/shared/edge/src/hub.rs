@@ -73,6 +73,7 @@ struct Hub {
     outbox: Arc<Outbox>,
     /// The last trust bundle that could be had.
     bundle: Option<String>,
+    is_bundle_old: bool,
     last_request: u64,
     token_seconds: u64,
 }
@@ -122,6 +123,7 @@ impl Hub {
             wanted,
             outbox,
             bundle: None,
+            is_bundle_old: false,
             last_request: 0,
             token_seconds: TOKEN_SECONDS,
         }
@@ -162,9 +164,18 @@ impl Hub {
     async fn connect(&mut self) -> Result<(Mqtt, u64), ConnectError> {
         let edge = &self.edge;
         match edge.certificates.trust_bundle().await {
-            Ok(bundle) => self.bundle = Some(bundle),
+            Ok(bundle) => {
+                self.bundle = Some(bundle);
+                self.is_bundle_old = false;
+            }
             Err(error) if self.bundle.is_none() => return Err(ConnectError::Bundle(error)),
-            Err(error) => tracing::warn!("the trust bundle could not be had, the last one is used: {error}"),
+            Err(error) if self.is_bundle_old => {
+                tracing::debug!("the trust bundle still can't be had: {error}")
+            }
+            Err(error) => {
+                self.is_bundle_old = true;
+                tracing::warn!("the trust bundle can't be had, the last one is used: {error}");
+            }
         }
         let connector = tls::connector(self.bundle.as_deref().unwrap_or_default())?;
         let expiry = wall_seconds().saturating_add(self.token_seconds);

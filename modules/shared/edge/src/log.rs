@@ -57,7 +57,7 @@ pub(crate) fn parse_level(text: &str) -> Option<Level> {
 
 /// Makes tracing write to stderr. Where another subscriber is there already, that one stays.
 pub(crate) fn install(service: &str, format: LogFormat) -> Logs {
-    let (writer, queue) = Writer::start(std::io::stderr());
+    let (writer, queue) = Writer::start(std::io::stderr(), line::dropped(format));
     let (filter, handle) = reload::Layer::new(targets(service, default_level()));
     let _ = tracing_subscriber::registry().with(filter).with(LineLayer::new(format, queue)).try_init();
     std::panic::set_hook(Box::new(|panic| {

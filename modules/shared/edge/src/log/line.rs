@@ -47,6 +47,22 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 }
 
+/// The line that tells how many lines found no room.
+pub(super) fn dropped(format: LogFormat) -> fn(u64) -> String {
+    const TEXT: &str = "log lines were dropped, stderr is not read fast enough";
+    match format {
+        LogFormat::Edge => |lost| {
+            let text = Text { message: TEXT.to_owned(), fields: format!(" count={lost}") };
+            edge_line(Timestamp::now(), &Level::WARN, &text)
+        },
+        LogFormat::Json => |lost| {
+            let fields =
+                Map::from_iter([("message".to_owned(), TEXT.into()), ("count".to_owned(), lost.into())]);
+            json_line(Timestamp::now(), &Level::WARN, "av_edge", fields)
+        },
+    }
+}
+
 /// `<6> 2026-01-01 00:00:00.000 +00:00 [INF] - text key=value`: one digit of syslog severity, exactly three
 /// decimals and a numeric offset are what edgeAgent's log filter looks for (Azure/iotedge,
 /// `LogMessageParser.cs`).

@@ -56,12 +56,15 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread. Where none can be had, lines are dropped.
-    pub fn start(target: impl Write + Send + 'static) -> (Self, Queue) {
+    ///
+    /// `say_dropped` makes the line that tells how many lines found no room.
+    pub fn start(target: impl Write + Send + 'static, say_dropped: fn(u64) -> String) -> (Self, Queue) {
         let (items, received) = sync_channel(CAPACITY);
         let queue = Queue { items, dropped: Arc::default() };
         let dropped = queue.dropped.clone();
-        let _ =
-            std::thread::Builder::new().name("log".into()).spawn(move || write(target, &received, &dropped));
+        let _ = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write(target, &received, &dropped, say_dropped));
         (Self { queue: queue.clone() }, queue)
     }
 }
@@ -75,7 +78,12 @@ impl Drop for Writer {
     }
 }
 
-fn write(mut target: impl Write, received: &Receiver<Item>, dropped: &AtomicU64) {
+fn write(
+    mut target: impl Write,
+    received: &Receiver<Item>,
+    dropped: &AtomicU64,
+    say_dropped: fn(u64) -> String,
+) {
     let mut batch = Vec::new();
     while let Ok(first) = received.recv() {
         let mut next = Some(first);
@@ -89,10 +97,7 @@ fn write(mut target: impl Write, received: &Receiver<Item>, dropped: &AtomicU64)
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S%.3f");
-            let line = format!(
-                "<4> {now} +00:00 [WRN] - log lines were dropped, stderr is not read fast enough count={lost}\n"
-            );
+            let line = say_dropped(lost);
             batch.extend_from_slice(line.as_bytes());
         }
         // A closed stderr is no reason to stop the module.
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn a_full_pipe_costs_lines_but_no_time_and_the_loss_is_said() {
         let pipe = Pipe::default();
-        let (writer, queue) = Writer::start(pipe.clone());
+        let (writer, queue) = Writer::start(pipe.clone(), |lost| format!("{lost} log lines were dropped\n"));
         for number in 0..CAPACITY * 8 {
             queue.push(format!("line {number}\n"));
         }
