@@ -6,9 +6,11 @@
 mod events;
 mod login;
 mod modules;
+mod receive;
 mod session;
 mod store;
 pub mod topic;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,11 +1,14 @@
 //! A running `local-edge`: the hub, and each module with what was made for it.
 
-use std::collections::BTreeMap;
+mod environment;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Address;
@@ -14,12 +17,12 @@ use crate::forward::forward;
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::logs::Log;
-use crate::manifest::{HostPath, Module, Protocol, check_module_name};
-use crate::process::{Launch, Supervised};
+use crate::manifest::{Module, Protocol};
+use crate::process::{Launch, ProcessState, ProcessStatus, Supervised};
 use crate::services::{self, Service};
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::view::{ModuleView, Reach, View, publish_urls};
-use crate::workload::{NEWEST_VERSION, Workload};
+use crate::workload::Workload;
 
 /// Under this name `logs` has what `local-edge` itself says.
 pub const OWN_LOG: &str = "local-edge";
@@ -39,6 +42,10 @@ pub struct Instance {
     sockets: Mutex<Vec<String>>,
     stop: CancellationToken,
 }
+
+/// edgeAgent starts modules in their order without waiting. Here each group gets this long to have its
+/// configuration before the next starts, so that nobody's first try meets a closed door.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// A module of the manifest.
 struct Running {
@@ -107,7 +114,12 @@ impl Instance {
     /// Starts everything. Returns how many modules could be started, or are meant to be stopped.
     pub async fn start(&self) -> usize {
         let mut started = 0;
-        for module in &self.modules {
+        let mut order = None;
+        for (index, module) in self.modules.iter().enumerate() {
+            if order.is_some_and(|order| order != module.spec.startup_order) {
+                self.wait_for_first(index).await;
+            }
+            order = Some(module.spec.startup_order);
             let name = &module.spec.name;
             if let Err(error) = self.serve_workload(name) {
                 self.journal.say(&format!("{name}: its workload API can't be served: {error}"));
@@ -129,6 +141,26 @@ impl Instance {
         started
     }
 
+    /// Until those of the first `count` modules that run have reported a configuration.
+    async fn wait_for_first(&self, count: usize) {
+        let mut changes = self.hub.changes();
+        let ready = async {
+            loop {
+                changes.borrow_and_update();
+                let waiting = self.modules.iter().take(count).any(|module| {
+                    let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
+                    let reported = self.hub.reported_now(&module.spec.name);
+                    let ready = reported.is_some_and(|reported| reported.contains_key("config"));
+                    module.spec.running && process.is_some() && !ready
+                });
+                if !waiting || changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(HEAD_START, ready).await;
+    }
+
     /// Stops all processes, each as a container is stopped, at the same time.
     pub async fn stop(&self) {
         let mut stopping = Vec::new();
@@ -142,7 +174,7 @@ impl Instance {
     }
 
     /// Streams of changes to any process, for whoever shows them.
-    pub fn process_changes(&self) -> Vec<tokio::sync::watch::Receiver<crate::process::ProcessStatus>> {
+    pub fn process_changes(&self) -> Vec<watch::Receiver<ProcessStatus>> {
         let status = |module: &Running| {
             let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
             process.as_ref().map(|process| process.status.clone())
@@ -161,11 +193,21 @@ impl Instance {
             let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
             let status = process.as_ref().map(|process| process.status.borrow().clone());
             drop(process);
+            let status = status.unwrap_or_else(|| {
+                let service = &module.spec.service;
+                let missing = services::find(service) == Service::Missing;
+                let state = if missing {
+                    ProcessState::Failed { error: services::missing(service) }
+                } else {
+                    ProcessState::Starting
+                };
+                ProcessStatus { state, restarts: 0 }
+            });
             let mut shown = ModuleView {
                 name: name.clone(),
                 service: module.spec.service.clone(),
                 address: Some(module.address.ip),
-                process: status.unwrap_or_default(),
+                process: status,
                 connected: self.hub.connected(name),
                 ..ModuleView::default()
             };
@@ -215,84 +257,6 @@ impl Instance {
             }
             None => Err(services::missing(&module.spec.service)),
         }
-    }
-
-    /// The environment of a module, whether the manifest has it or not; its identity and workload API are
-    /// made if they are not there.
-    pub fn environment(&self, name: &str, connection_string: bool) -> Result<Vec<(String, String)>, String> {
-        check_module_name(name).map_err(|error| error.to_string())?;
-        if connection_string {
-            let ca = self.state.certificates().join("root.pem");
-            return Ok(vec![
-                ("EdgeHubConnectionString".into(), self.hub.connection_string(name)),
-                ("EdgeModuleCACertificateFile".into(), ca.display().to_string()),
-                ("AV_HUB_PORT".into(), self.hub_port.to_string()),
-            ]);
-        }
-        self.serve_workload(name).map_err(|error| error.to_string())?;
-        if let Some(module) = self.modules.iter().find(|module| module.spec.name == name) {
-            return Ok(module.env.clone());
-        }
-        let mut env = self.identity_environment(name).map_err(|error| error.to_string())?;
-        let hosts: Vec<String> =
-            self.modules.iter().map(|module| format!("{}={}", module.spec.name, module.address.ip)).collect();
-        if !hosts.is_empty() {
-            env.push(("AV_HOSTS".into(), hosts.join(",")));
-        }
-        Ok(env)
-    }
-
-    /// What edgeAgent gives, and what our own modules need where no container does it for them.
-    fn identity_environment(&self, name: &str) -> Result<Vec<(String, String)>, StateDirError> {
-        let identity = self.hub.ensure(name);
-        let socket = self.state.workload_socket(name)?;
-        let names = &self.hub.names;
-        let pair = |name: &str, value: String| (name.to_owned(), value);
-        Ok(vec![
-            pair("IOTEDGE_WORKLOADURI", format!("unix://{}", socket.display())),
-            pair("IOTEDGE_DEVICEID", names.device.clone()),
-            pair("IOTEDGE_MODULEID", name.to_owned()),
-            pair("IOTEDGE_MODULEGENERATIONID", identity.generation),
-            pair("IOTEDGE_IOTHUBHOSTNAME", names.iothub.clone()),
-            pair("IOTEDGE_GATEWAYHOSTNAME", names.gateway.clone()),
-            pair("IOTEDGE_APIVERSION", NEWEST_VERSION.to_owned()),
-            pair("IOTEDGE_AUTHSCHEME", "sasToken".to_owned()),
-            pair("AV_HUB_PORT", self.hub_port.to_string()),
-            pair("AV_STATE_DIR", self.state.module(name)?.display().to_string()),
-        ])
-    }
-
-    fn module_environment(
-        &self,
-        spec: &Module,
-        ip: IpAddr,
-        hosts: &[String],
-    ) -> Result<Vec<(String, String)>, StateDirError> {
-        // As in a container: what the manifest sets comes first, and what the runtime sets wins.
-        let mut env: BTreeMap<String, String> = spec.env.clone();
-        env.extend(self.identity_environment(&spec.name)?);
-        env.insert("AV_BIND".into(), ip.to_string());
-        env.insert("AV_HOSTS".into(), hosts.join(","));
-        let mut paths = Vec::new();
-        for bind in &spec.binds {
-            let host = match &bind.host {
-                HostPath::Directory(path) => path.clone(),
-                HostPath::Volume(name) => self.state.volume(name)?,
-            };
-            if !host.exists() {
-                self.journal.say(&format!(
-                    "{}: {} does not exist on this machine; the module sees it as {}",
-                    spec.name,
-                    host.display(),
-                    bind.container.display()
-                ));
-            }
-            paths.push(format!("{}={}", bind.container.display(), host.display()));
-        }
-        if !paths.is_empty() {
-            env.insert("AV_PATHS".into(), paths.join(","));
-        }
-        Ok(env.into_iter().collect())
     }
 
     /// Once a module.

@@ -48,8 +48,10 @@ pub struct Launch {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum ProcessState {
-    /// Not started yet, or the manifest says `stopped`.
+    /// Not started yet.
     #[default]
+    Starting,
+    /// The manifest says `stopped`, or everything stops.
     Stopped,
     /// It runs.
     Running {
@@ -98,7 +100,8 @@ pub struct Supervised {
 impl Supervised {
     /// Begins to watch; `running: false` waits for [`restart`](Self::restart).
     pub fn begin(launch: Launch, log: Arc<Log>, running: bool) -> Self {
-        let (publish, status) = watch::channel(ProcessStatus::default());
+        let state = if running { ProcessState::Starting } else { ProcessState::Stopped };
+        let (publish, status) = watch::channel(ProcessStatus { state, restarts: 0 });
         let (restart, requests) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let watcher = Watcher { launch, log, publish, requests, stop: stop.clone(), restarts: 0 };

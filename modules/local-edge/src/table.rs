@@ -100,6 +100,7 @@ fn module_rows(module: &ModuleView, rows: &mut Vec<[String; 5]>) {
 /// A module's state where no flow says more.
 pub fn state(module: &ModuleView) -> String {
     match &module.process.state {
+        ProcessState::Starting => "starting".into(),
         ProcessState::Stopped => "stopped".into(),
         ProcessState::Running { .. } if !module.connected => "connecting".into(),
         ProcessState::Running { .. } if module.config.is_none() => "starting".into(),

@@ -167,13 +167,18 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     tokio::spawn(control::serve(Arc::clone(&instance), control, stop.clone()));
 
     journal.say(&format!("edgeHub listens on 127.0.0.1:{port}; starting {count} modules"));
-    let started = instance.start().await;
     let (show, shown) = watch::channel(instance.view());
     let screen = tokio::spawn(Screen::new(shown, messages, program()).show(stop.clone()));
-    let failed = count > 0 && started == 0;
+    let looking = tokio::spawn(look(Arc::clone(&instance), show));
+    let (failed, ended) = tokio::select! {
+        started = instance.start() => (count > 0 && started == 0, false),
+        _ = interrupt.recv() => (false, true),
+        _ = terminate.recv() => (false, true),
+    };
     if !failed {
-        let looking = tokio::spawn(look(Arc::clone(&instance), show));
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        if !ended {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
         looking.abort();
         journal.say("stopping");
         tokio::select! {
@@ -193,8 +198,9 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
 /// Looks at everything whenever the hub heard something or a process changed.
 async fn look(instance: Arc<Instance>, show: watch::Sender<crate::view::View>) {
     let mut hub = instance.hub.changes();
-    let mut processes = instance.process_changes();
     loop {
+        // Anew each time: modules start one after the other.
+        let mut processes = instance.process_changes();
         let view = instance.view();
         show.send_if_modified(|shown| {
             let changed = *shown != view;

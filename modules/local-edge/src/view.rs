@@ -200,6 +200,7 @@ impl View {
                 let busy = |flow: &FlowView| flow.state == "retrying" || flow.state.is_empty();
                 module.connected && module.config.is_some() && !module.flows.iter().any(busy)
             }
+            ProcessState::Starting => false,
             _ => true,
         })
     }

@@ -111,11 +111,13 @@ async fn respond(
             for event in events {
                 item(write, serde_json::to_value(&*event)?).await?;
             }
-            while follow {
-                match live.recv().await {
-                    Ok(event) => item(write, serde_json::to_value(&*event)?).await?,
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => break,
+            if follow {
+                loop {
+                    match live.recv().await {
+                        Ok(event) => item(write, serde_json::to_value(&*event)?).await?,
+                        Err(broadcast::error::RecvError::Lagged(_)) => {}
+                        Err(broadcast::error::RecvError::Closed) => break,
+                    }
                 }
             }
             return Ok(Ok(()));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use rumqttc::mqttbytes::v4::{
     ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
@@ -12,24 +12,19 @@ use rumqttc::mqttbytes::v4::{
 };
 use rumqttc::mqttbytes::{self, QoS};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::MethodAnswer;
-use super::events::Event;
 use super::login;
 use super::modules::{Attached, Command, Message, Shared};
 use super::topic::{self, Published};
-use crate::twin::{MAX_BYTES, Object, check_report, hub_size};
+use super::wire::{End, Wire};
 
-/// The largest packet as a whole; rumqttc counts without the fixed header, which is at most 5 bytes.
-const MAX_PACKET: usize = 256 * 1024 - 5;
 /// edgeHub waits that long for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A peer that takes nothing is cut off.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// edgeHub looks at stored tokens this often, and drops those that expired meanwhile.
 const TOKEN_CHECK: Duration = Duration::from_secs(300);
 /// A keep-alive of 0 means this, and no other is longer.
@@ -39,47 +34,12 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Method calls that wait for their answer.
 const MAX_CALLS: usize = 1000;
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    #[error("it disconnected")]
-    Disconnected,
-    #[error("the connection broke: {0}")]
-    Io(#[from] std::io::Error),
-    #[error("not MQTT 3.1.1, or a packet above 256 KiB: {0}")]
-    Protocol(#[from] mqttbytes::Error),
-    #[error("no CONNECT within 60 s")]
-    NoConnect,
-    #[error("the first packet was not CONNECT")]
-    NotConnect,
-    #[error("CONNACK {code}: {reason}")]
-    Refused { code: u8, reason: String },
-    #[error("another connection came with the same identity")]
-    Displaced,
-    #[error("nothing came for 1.5 times its keep-alive ({0} s)")]
-    Silent(u64),
-    #[error("its token expired and it did not connect again")]
-    TokenExpired,
-    #[error("a second CONNECT")]
-    SecondConnect,
-    #[error("publishing with QoS 2 is not possible with edgeHub")]
-    Qos2,
-    #[error("it published to {0:?}: no topic of edgeHub's below $iothub/twin/")]
-    TwinTopic(String),
-    #[error("it took nothing for 30 s")]
-    Stuck,
-    #[error("a packet that only servers send")]
-    ServerPacket,
-    #[error("local-edge stops")]
-    Stopping,
-}
-
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(hub: Shared, stream: S, peer: SocketAddr, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut wire = Wire { stream, received: BytesMut::with_capacity(4096) };
+    let mut wire = Wire::new(stream);
     let (login, connect) = match greet(&hub, &mut wire, &stop).await {
         Ok(greeted) => greeted,
         Err(end) => {
@@ -146,38 +106,6 @@ fn now() -> u64 {
     u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
 }
 
-/// Packets over a byte stream.
-struct Wire<S> {
-    stream: S,
-    received: BytesMut,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// The next packet. Cancelling it loses nothing.
-    async fn next(&mut self) -> Result<Packet, End> {
-        loop {
-            match Packet::read(&mut self.received, MAX_PACKET) {
-                Ok(packet) => return Ok(packet),
-                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(End::Io(std::io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-    }
-
-    async fn send(&mut self, packet: &Packet) -> Result<(), End> {
-        let mut bytes = BytesMut::new();
-        packet.write(&mut bytes, MAX_PACKET + 5)?;
-        let written = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await
-        };
-        Ok(tokio::time::timeout(WRITE_TIMEOUT, written).await.map_err(|_| End::Stuck)??)
-    }
-}
-
 struct Session<'a, S> {
     hub: &'a Shared,
     wire: Wire<S>,
@@ -229,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 _ = token_check.tick() => if expires <= now() { Err(End::TokenExpired) } else { Ok(()) },
             };
             if let Err(end) = done {
-                let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.stream.shutdown()).await;
+                self.wire.close().await;
                 return end;
             }
         }
@@ -295,13 +223,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.answer_twin(200, &rid, body).await?;
             }
             Published::Report { rid } => {
-                let status = self.report(&publish.payload);
+                let status = self.hub.take_report(self.module, &publish.payload);
                 if let Some(rid) = rid {
                     self.answer_twin(status, &rid, String::new()).await?;
                 }
             }
             Published::MethodAnswer { status, rid } => self.method_answered(status, &rid, &publish.payload),
-            Published::Telemetry { bag } => self.telemetry(&bag, publish.payload.clone()),
+            Published::Telemetry { bag } => self.hub.take_message(self.module, &bag, publish.payload.clone()),
             Published::Forbidden => return Err(End::TwinTopic(publish.topic)),
             Published::Unknown => self.hub.journal.say_once(&format!(
                 "{}: published to {:?}, which is no topic of edgeHub: dropped",
@@ -313,32 +241,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.wire.send(&Packet::PubAck(PubAck::new(publish.pkid))).await?;
         }
         Ok(())
-    }
-
-    /// The status of the answer: 204, 400 for what the validator refuses, 500 for anything else.
-    fn report(&self, body: &[u8]) -> u16 {
-        let Ok(patch) = serde_json::from_slice::<Object>(body) else {
-            self.hub.journal.say(&format!("{}: report refused (500): not a JSON object", self.module));
-            return 500;
-        };
-        if let Err(error) = check_report(&patch) {
-            self.hub.journal.say(&format!("{}: report refused (400): {error}", self.module));
-            return 400;
-        }
-        let merged = self.hub.modules.change(self.module, |state| {
-            state.twin.report(&patch);
-            state.reported_now = true;
-            hub_size(&Value::Object(state.twin.reported.clone()))
-        });
-        self.hub.store.mark(self.module);
-        if merged.is_some_and(|bytes| bytes > MAX_BYTES) {
-            self.hub.journal.say_once(&format!(
-                "{}: its reported properties are above {MAX_BYTES} bytes as a whole; edgeHub answers 204, IoT Hub \
-                 will refuse them",
-                self.module
-            ));
-        }
-        204
     }
 
     async fn answer_twin(&mut self, status: u16, rid: &str, body: String) -> Result<(), End> {
@@ -369,45 +271,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             },
         };
         let _ = caller.send(answer);
-    }
-
-    fn telemetry(&self, bag: &str, body: Bytes) {
-        let module = self.module;
-        let properties = match topic::parse_bag(bag) {
-            Ok(properties) => properties,
-            Err(error) => {
-                return self.hub.journal.say_once(&format!(
-                    "{module}: a message is lost, though acknowledged: property bag: {error}"
-                ));
-            }
-        };
-        // edgeHub counts the properties that it adds itself too.
-        if bag.len().saturating_add(body.len()) > MAX_PACKET - 1024 {
-            return self.hub.journal.say_once(&format!(
-                "{module}: a message above 256 KiB with its properties is lost, though acknowledged"
-            ));
-        }
-        let output = properties.iter().find(|(key, _)| key == "$.on").map(|(_, value)| value.clone());
-        let mut forwarded = properties.clone();
-        forwarded.push(("$.cdid".into(), self.hub.names.device.clone()));
-        forwarded.push(("$.cmid".into(), module.into()));
-        let routed = self.hub.modules.route(module, output.as_deref(), &topic::write_bag(&forwarded), &body);
-        for lost in &routed.lost {
-            self.hub.journal.say_once(&format!("{module}: a message to {lost} is dropped"));
-        }
-        if routed.upstream {
-            let bytes = bag.len().saturating_add(body.len());
-            let text = || String::from_utf8_lossy(&body).into_owned();
-            let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(text()));
-            let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-            let properties = properties.into_iter().collect();
-            self.hub.events.push(Event { at, module: module.into(), output, properties, body }, bytes);
-        } else if routed.inputs == 0 && routed.lost.is_empty() {
-            let output = output.as_deref().unwrap_or("(none)");
-            self.hub.journal.say_once(&format!(
-                "{module}: no route carries its output {output}: messages are acknowledged and dropped"
-            ));
-        }
     }
 
     async fn obey(&mut self, command: Command) -> Result<(), End> {

@@ -212,3 +212,26 @@ fn desired_properties_that_iot_hub_would_refuse_are_refused_here() {
     let error = parse(json!({"modulesContent": {"cam": {"properties.desired": flows}}})).unwrap_err();
     assert!(matches!(error, ManifestError::DesiredSize { bytes: 40_010, .. }), "{error}");
 }
+
+/// The repository's own manifest, as `cargo run` takes it.
+#[test]
+fn the_manifest_of_this_repository_runs_the_test_card_through_the_splitter() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join("edge-config/local.env")).unwrap();
+    let variables = Variables::parse(&root.join("edge-config/local.env"), &text, BTreeMap::new()).unwrap();
+    let manifest = Manifest::load(&root.join("deployment.template.json"), &variables).unwrap();
+    assert_eq!(manifest.notes, [] as [String; 0]);
+    let services: Vec<&str> = manifest.modules.iter().map(|module| module.service.as_str()).collect();
+    assert_eq!(services, ["rtmp-splitter", "mp4-source"]);
+    let splitter = &manifest.modules[0];
+    assert_eq!((splitter.ports[0].host, splitter.ports[0].variable.as_deref()), (1935, Some("RTMP_PORT")));
+    let media = &manifest.modules[1].binds[0];
+    let HostPath::Directory(folder) = &media.host else { panic!("{media:?}") };
+    assert_eq!(folder.file_name().unwrap(), "edge-config");
+    for module in &services {
+        assert!(manifest.desired.contains_key(*module), "{module} has no desired properties");
+        assert!(manifest.routes.values().any(|route| route.carries(module, Some("events"))), "{module}");
+        let image = format!("${{MODULES.{module}}}");
+        assert_eq!(image::service_of(&image, &root).as_deref(), Some(*module));
+    }
+}
