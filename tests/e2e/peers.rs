@@ -57,3 +57,23 @@ fn every_player_sees_through_nginx_what_ffmpeg_publishes() {
         }
     }
 }
+
+#[test]
+fn frames_of_an_endless_publisher_can_be_told_apart() {
+    needs!(Ffmpeg, Nginx);
+    let nginx = Nginx::start("");
+    let url = rtmp(nginx.port, "live/endless");
+    let player = Player::start(&url);
+    let publishing = Publisher::to(&url).run_endlessly(Clip::Pyramid.tags());
+    // Into the second round of 150 pictures.
+    player.wait_frames(Kind::Video, 180);
+    let sent = publishing.stop();
+    player.wait_last_of(&sent);
+    for kind in [Kind::Video, Kind::Audio] {
+        let only = |recording: &Recording| Recording(recording.of(kind).into_iter().cloned().collect());
+        only(&player.recording()).must_be(&only(&sent), Times::Exact, End::Complete);
+        let hashes: std::collections::HashSet<_> =
+            sent.of(kind).iter().map(|packet| packet.hash.clone()).collect();
+        assert_eq!(hashes.len(), sent.of(kind).len(), "two {kind:?} frames look alike");
+    }
+}

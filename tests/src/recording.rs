@@ -116,7 +116,9 @@ impl Recording {
             let found = line.split('|').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
             found.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
         };
-        let lines = text.lines().filter(|line| line.starts_with("packet|"));
+        // Metadata in the stream are packets too, of type `data`.
+        let media = |line: &&str| ["video", "audio"].contains(&field(line, "codec_type").as_str());
+        let lines = text.lines().filter(|line| line.starts_with("packet|")).filter(media);
         let packet = |line: &str| Packet {
             kind: if field(line, "codec_type") == "video" { Kind::Video } else { Kind::Audio },
             dts: field(line, "dts").parse().unwrap(),

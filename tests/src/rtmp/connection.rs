@@ -152,8 +152,8 @@ impl Connection {
 
     /// `createStream`; gives the message stream's id.
     pub fn create_stream(&mut self) -> io::Result<u32> {
-        self.command(0, &[Value::text("createStream"), Value::Number(2.0), Value::Null])?;
-        let answer = self.answer("_result", Some(2.0))?;
+        self.command(0, &[Value::text("createStream"), Value::Number(4.0), Value::Null])?;
+        let answer = self.answer("_result", Some(4.0))?;
         let id = answer.get(3).and_then(Value::as_number).ok_or_else(|| io::Error::other("no stream id"))?;
         Ok(id as u32)
     }
