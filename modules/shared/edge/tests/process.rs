@@ -225,3 +225,35 @@ fn as_an_edge_module_it_lives_without_its_hub_and_from_the_last_good_configurati
     module.signal("-TERM");
     assert_eq!(module.code(), Some(0));
 }
+
+#[test]
+fn a_flow_that_does_not_end_does_not_keep_the_process_and_a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let twin = twin(dir.path(), r#"{"flows": {"endless": {"value": 1}}}"#);
+    let state = |name: &str| dir.path().join(name).display().to_string();
+    let mut patient = Module::start(&["--twin", &twin, "--state-dir", &state("patient")], &[]);
+    let mut asked_twice = Module::start(&["--twin", &twin, "--state-dir", &state("asked-twice")], &[]);
+    patient.until_ready();
+    asked_twice.until_ready();
+    patient.signal("-TERM");
+    asked_twice.signal("-TERM");
+    asked_twice.line_with("stopping");
+    asked_twice.signal("-TERM");
+    assert_eq!(asked_twice.code(), Some(128 + 15));
+    patient.line_with("some flows did not end within 6.5 s");
+    assert_eq!(patient.code(), Some(0));
+}
+
+#[test]
+fn json_lines_are_json_to_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let twin = twin(dir.path(), "{}");
+    let state = dir.path().join("state").display().to_string();
+    let mut module = Module::start(&["--twin", &twin, "--state-dir", &state, "--log-format", "json"], &[]);
+    module.until_ready();
+    module.signal("-TERM");
+    assert_eq!(module.code(), Some(0));
+    let lines: Vec<Value> = module.lines.iter().map(|line| serde_json::from_str(&line).unwrap()).collect();
+    assert_eq!(lines.last().unwrap()["message"], "stopped");
+    assert!(lines.len() > 2);
+}

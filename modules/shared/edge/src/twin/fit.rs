@@ -146,8 +146,15 @@ fn shorten(text: &mut String, length: usize) {
 }
 
 fn clean_object(object: &Map<String, Value>, depth: usize) -> Map<String, Value> {
-    let cleaned = object.iter().filter_map(|(name, value)| Some((clean_name(name), clean(value, depth)?)));
-    cleaned.collect()
+    let mut cleaned = Map::new();
+    for (name, value) in object {
+        let Some(mut value) = clean(value, depth) else { continue };
+        if let ("error", Value::String(text)) = (name.as_str(), &mut value) {
+            shorten(text, MAX_ERROR);
+        }
+        cleaned.insert(clean_name(name), value);
+    }
+    cleaned
 }
 
 fn clean_name(name: &str) -> String {
@@ -261,7 +268,7 @@ mod tests {
         }
         let cleaned = Value::Object(fit(&object(json!({
             "a.b $c#": 1, "null": null, "array": [1, null], "big": u64::MAX, "small": i64::MIN,
-            "text": "ä".repeat(5000), "deep": deep, "float": 0.5,
+            "text": "ä".repeat(5000), "error": "ä".repeat(5000), "deep": deep, "float": 0.5,
         }))));
         assert_eq!(cleaned["a_b__c_"], 1);
         assert!(cleaned.get("null").is_none());
@@ -269,6 +276,7 @@ mod tests {
         assert_eq!(cleaned["big"], (1_i64 << 52) - 1);
         assert_eq!(cleaned["small"], -(1_i64 << 52));
         assert!(cleaned["text"].as_str().unwrap().len() <= 4096);
+        assert!(cleaned["error"].as_str().unwrap().len() <= 512);
         assert!(cleaned["deep"].to_string().matches('{').count() < 10);
     }
 }
