@@ -188,8 +188,12 @@ impl Instance {
         for module in &self.modules {
             let name = &module.spec.name;
             let forwarded = module.forwarded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let reach =
-                Reach { address: Some(module.address.ip), ports: &module.spec.ports, forwarded: &forwarded };
+            let reach = Reach {
+                gateway: &self.hub.names.gateway,
+                address: Some(module.address.ip),
+                ports: &module.spec.ports,
+                forwarded: &forwarded,
+            };
             let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
             let status = process.as_ref().map(|process| process.status.borrow().clone());
             drop(process);
@@ -217,7 +221,10 @@ impl Instance {
             {
                 shown.set_reported(&reported, reach);
             }
-            if let Ok(twin) = self.hub.twin(name) {
+            // Before its ports are forwarded, the addresses would be others.
+            if shown.process.state != ProcessState::Starting
+                && let Ok(twin) = self.hub.twin(name)
+            {
                 view.publish.extend(publish_urls(&twin.desired, reach));
             }
             view.modules.push(shown);

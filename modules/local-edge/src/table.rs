@@ -141,7 +141,13 @@ mod tests {
     use serde_json::json;
 
     fn output(name: &str, state: &str, url: &str, clients: Option<u64>) -> OutputView {
-        OutputView { name: name.into(), state: state.into(), url: Some(url.into()), clients, error: None }
+        OutputView {
+            name: name.into(),
+            state: state.into(),
+            url: Some(url.into()),
+            clients,
+            ..Default::default()
+        }
     }
 
     fn module(name: &str, state: ProcessState) -> ModuleView {

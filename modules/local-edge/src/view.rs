@@ -67,9 +67,12 @@ pub struct OutputView {
     pub name: String,
     /// waiting, serving, pushing, ...
     pub state: String,
-    /// As it is reached from this machine.
+    /// Of the module's own listener: as it is opened on this machine. Otherwise the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Whether the URL is one to play.
+    #[serde(default)]
+    pub playable: bool,
     /// How many take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<u64>,
@@ -81,6 +84,8 @@ pub struct OutputView {
 /// Where a module's ports are reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach<'a> {
+    /// What stands for this machine in its URLs: the gateway's name.
+    pub gateway: &'a str,
     /// Its own address.
     pub address: Option<IpAddr>,
     /// Those of the manifest; only what `forwarded` names is really there.
@@ -90,14 +95,19 @@ pub struct Reach<'a> {
 }
 
 impl Reach<'_> {
-    /// A URL on a wildcard or on the gateway's name, as a program on this machine opens it.
+    /// A URL on a wildcard or on the gateway's name, as a program on this machine opens it. `None` for any
+    /// other: it is not the module's own.
     pub fn url(&self, url: &str) -> Option<String> {
         let (scheme, rest) = url.split_once("://")?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let port = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
-            Some((_, port)) => port.parse().ok()?,
-            None => default_port(scheme)?,
+        let split = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let (host, port) = match split {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (authority, default_port(scheme)?),
         };
+        if ![self.gateway, "0.0.0.0", "[::]"].contains(&host) {
+            return None;
+        }
         let forwarded = self.ports.iter().find(|at| {
             at.container == port && at.protocol == Protocol::Tcp && self.forwarded.contains(&at.host)
         });
@@ -157,10 +167,11 @@ fn flow_view(name: &str, flow: &Value, reach: Reach<'_>) -> FlowView {
     let outputs = outputs.into_iter().flatten().map(|(name, output)| {
         let state = text(output, "state").unwrap_or_default();
         let url = text(output, "url");
-        let served = state == "serving" || state == "waiting";
-        let url = if served { url.map(|url| reach.url(&url).unwrap_or(url)) } else { url };
+        let own = url.as_deref().and_then(|url| reach.url(url));
+        let playable = own.is_some() || state == "serving";
+        let url = own.or(url);
         let clients = output.get("clients").and_then(Value::as_u64);
-        OutputView { name: name.clone(), state, url, clients, error: text(output, "error") }
+        OutputView { name: name.clone(), state, url, playable, clients, error: text(output, "error") }
     });
     FlowView {
         name: name.to_owned(),
@@ -188,9 +199,8 @@ impl View {
     /// Gathers the addresses to play from the modules' outputs.
     pub fn collect_play(&mut self) {
         let outputs = self.modules.iter().flat_map(|module| &module.flows).flat_map(|flow| &flow.outputs);
-        let serving = outputs.filter(|output| output.state == "serving" || output.state == "waiting");
-        let urls = serving.filter_map(|output| output.url.as_deref());
-        self.play = urls.filter(|url| url.contains("://") && !url.contains('*')).map(Into::into).collect();
+        let urls = outputs.filter(|output| output.playable).filter_map(|output| output.url.as_deref());
+        self.play = urls.filter(|url| !url.contains('*')).map(Into::into).collect();
     }
 
     /// Whether every process that is meant to run is connected, and no flow is still on its way.
@@ -227,13 +237,19 @@ mod tests {
     #[test]
     fn a_forwarded_port_is_shown_on_127_0_0_1_and_any_other_on_the_modules_own_address() {
         let ports = [port(1935, 2935), port(8080, 8080)];
-        let reach = Reach { address: Some("127.0.1.2".parse().unwrap()), ports: &ports, forwarded: &[2935] };
+        let reach = Reach {
+            gateway: "localhost",
+            address: Some("127.0.1.2".parse().unwrap()),
+            ports: &ports,
+            forwarded: &[2935],
+        };
         assert_eq!(reach.url("rtmp://localhost:1935/live/a").unwrap(), "rtmp://127.0.0.1:2935/live/a");
         assert_eq!(reach.url("rtmp://0.0.0.0/live/a").unwrap(), "rtmp://127.0.0.1:2935/live/a");
         assert_eq!(reach.url("rtmp://[::]:1935/live/a").unwrap(), "rtmp://127.0.0.1:2935/live/a");
         // Its port on 127.0.0.1 was taken by something else.
         assert_eq!(reach.url("http://localhost:8080/x").unwrap(), "http://127.0.1.2:8080/x");
         assert_eq!(reach.url("rtsp://localhost:8554/x").unwrap(), "rtsp://127.0.1.2:8554/x");
+        assert_eq!(reach.url("rtmp://far.example.com:1935/live/a"), None);
     }
 
     #[test]
@@ -249,7 +265,7 @@ mod tests {
                             "cloud": {"state": "retrying", "url": "rtmp://far:1935/app", "error": "refused"}}}}
         });
         let ports = [port(1935, 1935)];
-        let reach = Reach { address: None, ports: &ports, forwarded: &[1935] };
+        let reach = Reach { gateway: "localhost", address: None, ports: &ports, forwarded: &[1935] };
         let mut module = ModuleView::default();
         module.set_reported(reported.as_object().unwrap(), reach);
         let [flow] = module.flows.as_slice() else { panic!("{module:?}") };
@@ -268,7 +284,12 @@ mod tests {
         let desired = json!({"flows": {
             "live": {"input": {"listen": "rtmp://0.0.0.0:1935/live/*"}},
             "fixed": {"input": {"listen": "rtmp://0.0.0.0:1935/live/testcard"}}}});
-        let reach = Reach { address: Some("127.0.1.1".parse().unwrap()), ports: &[], forwarded: &[] };
+        let reach = Reach {
+            gateway: "localhost",
+            address: Some("127.0.1.1".parse().unwrap()),
+            ports: &[],
+            forwarded: &[],
+        };
         let urls = publish_urls(desired.as_object().unwrap(), reach);
         assert_eq!(urls, ["rtmp://127.0.1.1:1935/live/NAME"]);
     }

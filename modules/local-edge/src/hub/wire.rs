@@ -18,8 +18,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) enum End {
     #[error("it disconnected")]
     Disconnected,
+    #[error("it went away without a DISCONNECT")]
+    Gone,
     #[error("the connection broke: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error("not MQTT 3.1.1, or a packet above 256 KiB: {0}")]
     Protocol(#[from] mqttbytes::Error),
     #[error("no CONNECT within 60 s")]
@@ -48,6 +50,16 @@ pub(super) enum End {
     Stopping,
 }
 
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            // A process that was killed says no TLS goodbye either.
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// Packets over a byte stream.
 pub(super) struct Wire<S> {
     stream: S,
@@ -68,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Err(error) => return Err(error.into()),
             }
             if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(End::Io(std::io::ErrorKind::UnexpectedEof.into()));
+                return Err(End::Gone);
             }
         }
     }
