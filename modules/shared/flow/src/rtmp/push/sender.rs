@@ -108,8 +108,14 @@ impl Sender {
                 let Some(track) = self.tracks.as_ref().and_then(|tracks| tracks.get(frame.kind)) else {
                     return;
                 };
-                self.last = wire(frame.dts.millis(), self.base);
-                self.egress.frame(&mut self.out, track, &frame, self.last);
+                let (before, time) = (self.out.len(), wire(frame.dts.millis(), self.base));
+                self.egress.frame(&mut self.out, track, &frame, time);
+                if self.out.len() == before {
+                    // Longer than an RTMP message can be.
+                    self.status.dropped.add(frame.kind, 1);
+                    return;
+                }
+                self.last = time;
                 self.status.frames.add(frame.kind, 1);
                 self.sent_media = true;
                 let [picture, sound] = &mut self.arrived;

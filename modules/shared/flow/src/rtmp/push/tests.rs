@@ -305,7 +305,7 @@ async fn a_peer_that_breaks_the_protocol_is_named_with_the_byte() {
     let pushing = Pushing::to(&listener, "app/cam", None);
     let _publisher = pushing.publish(&live(0..80));
     let (mut stream, _) = listener.accept().await;
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     let error = pushing.state(State::Retrying).await.error.unwrap();
     assert!(error.contains("server.example broke RTMP at byte"), "{error}");
 }
@@ -358,4 +358,76 @@ async fn a_filter_that_leaves_nothing_waits_and_says_so() {
     assert_eq!(current.state, State::Waiting);
     assert_eq!(current.error.unwrap(), "flows.dock.outputs.pictures.push: the stream has no video");
     task.abort();
+}
+
+#[tokio::test]
+async fn over_tls_the_target_gets_the_same_frames() {
+    let (outside, inside) = (listener(), listener());
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["server.example".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let module = module();
+    let tls = crate::config::ServerTls {
+        certificate_file: Some(dir.path().join("cert.pem")),
+        key_file: Some(dir.path().join("key.pem")),
+        host_name: None,
+    };
+    let acceptor = module.net.tls_acceptor(&tls).await.unwrap();
+    let (address, behind) = (outside.address(), inside.address());
+    let proxy = tokio::spawn(async move {
+        let (stream, _) = outside.accept().await;
+        let mut outer = acceptor.accept(stream).await.unwrap();
+        let mut inner = tokio::net::TcpStream::connect(behind).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+    });
+    let stream = stream();
+    let output = OutputContext {
+        module,
+        flow: "dock".into(),
+        output: "cloud".into(),
+        path: "flows.dock.outputs.cloud".into(),
+        stream: stream.clone(),
+        content: Content::AudioVideo,
+        status: OutputStatus::new(Changes::default()),
+        cancel: CancellationToken::new(),
+    };
+    let pin = <sha2::Sha256 as sha2::Digest>::digest(made.cert.der().as_ref()).into();
+    let config = PushConfig {
+        url: crate::config::ConnectUrl { scheme: crate::config::Scheme::Rtmps, ..url(address, "app/cam") },
+        credentials: None,
+        retry: retry(),
+        tls: crate::config::ClientTls { pin_sha256: Some(pin), ..no_tls() },
+    };
+    let cancel = output.cancel.clone();
+    let task = tokio::spawn(push(output, config));
+    let mut publisher = stream.publisher(Kick::default());
+    announce(&mut publisher);
+    feed(&mut publisher, &live(0..400));
+    let (mut peer, ..) = Peer::publisher(&inside).await;
+    assert_eq!(peer.frames(20).await, live(0..400));
+    feed(&mut publisher, &live(400..800));
+    assert_eq!(peer.frames(20).await, live(400..800));
+    cancel.cancel();
+    assert!(matches!(peer.event().await, Some(ServerEvent::PublishStopped)));
+    drop(peer);
+    soon("the end", task).await.unwrap();
+    proxy.abort();
+}
+
+#[tokio::test]
+async fn a_target_that_stops_taking_is_lost_and_said_to_be() {
+    let listener = listener();
+    let pushing = Pushing::to(&listener, "app/cam", None);
+    let mut publisher = pushing.publish(&live(0..80));
+    let (mut peer, ..) = Peer::publisher(&listener).await;
+    peer.frames(4).await;
+    // The system would take all of it on the peer's behalf.
+    socket2::SockRef::from(&peer.stream).set_recv_buffer_size(16 * 1024).unwrap();
+    let mut giant = picture(80, false);
+    let size: u32 = 8 << 20;
+    giant.data = [&(size - 4).to_be_bytes()[..], &vec![0x41; size as usize - 4]].concat().into();
+    feed(&mut publisher, &[giant]);
+    let error = pushing.state(State::Retrying).await.error.unwrap();
+    assert_eq!(error, "flows.dock.outputs.cloud.push: server.example took nothing for 10 s");
 }
