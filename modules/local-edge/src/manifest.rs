@@ -6,7 +6,7 @@ mod module;
 mod options;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -38,16 +38,11 @@ pub struct Manifest {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Reading failed.
-    #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("cannot be read: {0}; name a manifest with --manifest")]
+    Read(std::io::Error),
     /// Larger than any deployment may be.
-    #[error("{0}: a manifest larger than {MAX_FILE_BYTES} bytes")]
-    Size(PathBuf),
+    #[error("larger than {MAX_FILE_BYTES} bytes: no manifest")]
+    Size,
     /// Not strict JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -102,12 +97,11 @@ impl Manifest {
     /// Reads and resolves a manifest or a template of one.
     pub fn load(path: &Path, variables: &Variables) -> Result<Self, ManifestError> {
         use std::io::Read;
-        let read = |source| ManifestError::Read { path: path.to_path_buf(), source };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(read)?;
-        let length = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+        let file = std::fs::File::open(path).map_err(ManifestError::Read)?;
+        let length = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(ManifestError::Read)?;
         if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-            return Err(ManifestError::Size(path.to_path_buf()));
+            return Err(ManifestError::Size);
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         Self::parse(&text, variables, folder.unwrap_or(Path::new(".")))

@@ -110,13 +110,16 @@ pub fn state(module: &ModuleView) -> String {
             format!("ended ({ended}), starts again after {seconds}.{tenths} s")
         }
         ProcessState::Ended { ended } => format!("ended ({ended})"),
-        ProcessState::Failed { error } => format!("can't start: {error}"),
+        ProcessState::Failed { .. } => "can't start".into(),
     }
 }
 
 /// One line for each thing that is wrong.
 fn faults(module: &ModuleView, lines: &mut Vec<String>) {
     let name = &module.name;
+    if let ProcessState::Failed { error } = &module.process.state {
+        lines.push(format!("! {name}: {error}"));
+    }
     let errors = module.config.as_ref().and_then(|config| config.get("errors")?.as_object());
     for (_, text) in errors.into_iter().flatten() {
         lines.push(format!("! {name}: {}", text.as_str().unwrap_or_default()));
