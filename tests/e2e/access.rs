@@ -78,7 +78,7 @@ fn a_user_with_a_password_gets_in_as_ffmpeg_and_obs_send_it() {
         let refused = Program::run(&mut ffmpeg_publish(&wrong), wait::LONG);
         assert!(!refused.status.success(), "ffmpeg published to {wrong}");
     }
-    splitter.wait_log(&["cam", "127.0.0.1:", "password"]);
+    splitter.wait_log(&["refused", "password", "127.0.0.1:"]);
 
     let right = with_user(&url, &format!("camera:{KEY}"));
     let _publishing = Program::start(&mut ffmpeg_publish(&right));

@@ -63,7 +63,7 @@ fn a_slow_player_goes_on_at_a_sync_frame() {
     splitter.wait_value("/flows/cam/outputs/viewers/clients", 1);
     let tags = Clip::Heavy.tags();
     let sync: Vec<_> =
-        tags.iter().filter(|tag| tag.is_sync()).map(|tag| tag.packet().unwrap().hash).collect();
+        tags.iter().filter(|tag| tag.is_sync()).filter_map(|tag| Some(tag.packet()?.hash)).collect();
     let publishing = Publisher::to(&url).run_endlessly(tags);
     slow.wait_frames(Kind::Video, 1);
     slow.set(Reading::Off);

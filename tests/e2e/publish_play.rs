@@ -3,7 +3,7 @@
 use av_tests::client::{PlayWith, PublishWith};
 use av_tests::clip::Clip;
 use av_tests::module::Module;
-use av_tests::recording::{End, Kind, Times};
+use av_tests::recording::{End, Kind, Recording, Times};
 use av_tests::rtmp::Player;
 use av_tests::{needs, port, tool};
 use serde_json::json;
@@ -33,11 +33,16 @@ fn walk(clip: Clip, publisher: PublishWith, players: &[PlayWith]) {
     own.recording().must_be(&published, Times::Exact, End::Complete);
     for (player, playback) in playing {
         let played = playback.finish();
-        let found = match played.compare(&published, player.times(), End::Complete) {
+        // rtmp2src lets go of what it holds when the server closes: the very last frame may be in it.
+        let end = if player == Gst { End::Anywhere } else { End::Complete };
+        let found = match played.compare(&published, player.times(), end) {
             Ok(found) => found,
             Err(wrong) => panic!("{publisher:?} to {player:?}: {wrong}\n{}", splitter.log()),
         };
         assert!(found.video + found.audio >= 25, "{player:?} saw too little to tell: {found:?}");
+        let last = |recording: &Recording| recording.0.iter().map(|packet| packet.dts).max().unwrap();
+        let early = last(&published) - (last(&played) - found.shift);
+        assert!(early <= 50, "{player:?} lost the last {early} ms");
         for kind in [Kind::Video, Kind::Audio] {
             assert_eq!(played.of(kind).is_empty(), published.of(kind).is_empty(), "{player:?}: {kind:?}");
         }

@@ -145,7 +145,7 @@ fn a_second_publisher_is_refused_where_the_flow_says_reject() {
 
     let refused = Publisher::start(&url).unwrap().err().expect("refused");
     assert_eq!(refused.code, "NetStream.Publish.BadName", "{refused:?}");
-    splitter.wait_log(&["cam", "already"]);
+    splitter.wait_log(&["flow=cam", "refused", "another publisher is live", "127.0.0.1:"]);
 
     let sent = first.stop();
     player.wait_last_of(&sent);
