@@ -3,6 +3,9 @@
 //! Frames gather to a flush: a picture with the sound that waits in front of it. A flush is serialised once
 //! per epoch, and every player of that epoch is sent the same bytes.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +36,9 @@ pub(super) struct Packer {
     /// When the oldest of `pending` was packed, and whether a picture is among them.
     since: Option<Instant>,
     picture: bool,
+    /// No picture of the present configuration was flushed: the first one will be a sync frame, so players may
+    /// start at the sound before it.
+    fresh: bool,
     /// Everything flushed since (and with) the last flush that a decoder can start at.
     gop: Vec<Unit>,
     gop_bytes: usize,
@@ -132,6 +138,7 @@ impl Packer {
             pending: Vec::new(),
             since: None,
             picture: false,
+            fresh: true,
             gop: Vec::new(),
             gop_bytes: 0,
             gop_usable: false,
@@ -151,6 +158,7 @@ impl Packer {
             }
             Item::Data { payload, millis } => Unit::Data(payload, millis),
             Item::Tracks(tracks) => {
+                self.fresh |= self.tracks.as_ref().is_none_or(|before| before.video != tracks.video);
                 self.tracks = Some(tracks);
                 self.announce = true;
                 self.forget_gop();
@@ -159,6 +167,10 @@ impl Packer {
             Item::Lost { .. } => return self.forget_gop(),
             Item::Ended => {
                 self.tracks = None;
+                return self.forget_gop();
+            }
+            Item::Away => {
+                self.fresh = true;
                 return self.forget_gop();
             }
             Item::Gap => return,
@@ -172,7 +184,7 @@ impl Packer {
         match &entry.item {
             Item::Frame(frame) => self.picture && frame.kind == Kind::Video && frame.is_sync,
             Item::Data { .. } | Item::Gap => false,
-            Item::Tracks(_) | Item::Lost { .. } | Item::Ended => true,
+            Item::Tracks(_) | Item::Lost { .. } | Item::Away | Item::Ended => true,
         }
     }
 
@@ -207,11 +219,12 @@ impl Packer {
                 }
                 Kind::Audio => {
                     flush.sounds += 1;
-                    flush.sync |= tracks.video.is_none();
+                    flush.sync |= tracks.video.is_none() || (self.fresh && self.gop.is_empty());
                     *sound = Some(*arrived);
                 }
             }
         }
+        self.fresh &= flush.pictures == 0;
         let first = units.iter().map(Unit::millis).min().unwrap_or(0);
         let size = units.iter().map(Unit::size).sum();
         let announce = std::mem::take(&mut self.announce);

@@ -133,7 +133,7 @@ impl Serving {
                     self.shards.end().await;
                     output.status.status.set(State::Waiting, None);
                 }
-                Item::Frame(_) | Item::Data { .. } | Item::Gap => {}
+                Item::Frame(_) | Item::Data { .. } | Item::Gap | Item::Away => {}
             }
             self.packer.take(entry, now);
         }

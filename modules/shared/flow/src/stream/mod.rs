@@ -45,6 +45,8 @@ pub enum Item {
     },
     /// The timeline was re-based: another publisher, or a jump.
     Gap,
+    /// The publisher is gone, or another one comes: what was sent so far is no place to start at any more.
+    Away,
     /// This reader was too slow and goes on at a later sync frame.
     Lost {
         /// Entries it did not get.

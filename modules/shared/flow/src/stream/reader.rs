@@ -17,11 +17,20 @@ pub struct Reader {
     content: Content,
     cursor: Option<u64>,
     told: Option<Arc<Tracks>>,
+    /// What to tell first.
+    first: Option<Arc<Tracks>>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
-        Self { shared, content, cursor: None, told: None }
+        let mut reader = Self { shared, content, cursor: None, told: None, first: None };
+        // Nothing that is written from now on is missed, however late the first `recv` comes.
+        let step = reader.shared.ring().step(None, Instant::now());
+        if let Step::Start(seq, tracks) = step {
+            reader.cursor = Some(seq);
+            reader.first = tracks;
+        }
+        reader
     }
 
     /// Appends what is new to `out`, at least one entry; waits until there is one. Cancel safe: entries are
@@ -63,6 +72,9 @@ impl Reader {
         let shared = self.shared.clone();
         let mut ring = shared.ring();
         let before = out.len();
+        if let Some(tracks) = self.first.take() {
+            self.tell(&tracks, now, out);
+        }
         loop {
             if out.len() - before >= BATCH {
                 return Taken::Some;
@@ -72,7 +84,9 @@ impl Reader {
                 Step::Behind(frames) => self.restart(frames, now, out),
                 Step::Start(seq, tracks) => {
                     self.cursor = Some(seq);
-                    self.tell(&tracks, now, out);
+                    if let Some(tracks) = tracks {
+                        self.tell(&tracks, now, out);
+                    }
                 }
                 Step::Entry(entry, next) => {
                     self.cursor = Some(next);
@@ -80,7 +94,6 @@ impl Reader {
                         Item::Tracks(tracks) => self.tell(&tracks.clone(), entry.arrived, out),
                         Item::Frame(frame) if !self.content.admits(frame.kind) => {}
                         Item::Ended => {
-                            self.cursor = None;
                             self.told = None;
                             out.push(entry);
                         }

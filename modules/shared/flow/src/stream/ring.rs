@@ -70,6 +70,8 @@ struct Writer {
     held: Option<Held>,
     /// Pictures are of no use before the next sync frame.
     needs_sync: bool,
+    /// Readers were given pictures of the present configuration.
+    pictures: bool,
     heard: [Option<Instant>; 2],
     began: Instant,
 }
@@ -89,8 +91,8 @@ pub(super) enum Step {
     Wait(Option<Instant>),
     /// The reader fell behind: it has to start again, this many entries later.
     Behind(u64),
-    /// Start here with these tracks.
-    Start(u64, Arc<Tracks>),
+    /// Start here, with these tracks if any are known.
+    Start(u64, Option<Arc<Tracks>>),
 }
 
 impl Ring {
@@ -132,6 +134,7 @@ impl Ring {
     pub(super) fn begin(&mut self, kick: Kick, now: Instant) -> u64 {
         if let Some(writer) = self.writer.take() {
             writer.kick.fire(KickReason::TakenOver);
+            self.push(Item::Away, 0, now);
         }
         self.writers += 1;
         self.timeline.next_publisher();
@@ -142,6 +145,7 @@ impl Ring {
             tracks: Tracks::default(),
             held: Some(Held::default()),
             needs_sync: true,
+            pictures: false,
             heard: [None; 2],
             began: now,
         });
@@ -157,6 +161,7 @@ impl Ring {
         self.announce(now);
         self.writer = None;
         self.sync = None;
+        self.push(Item::Away, 0, now);
         if self.settings.hold {
             self.lost_at = Some(now);
         } else {
@@ -186,6 +191,7 @@ impl Ring {
         }
         if kind == Kind::Video {
             writer.needs_sync = true;
+            writer.pictures = false;
         }
         writer.tracks.set(Arc::new(track));
         self.tracks_changed(id, kind == Kind::Video, now);
@@ -318,6 +324,11 @@ impl Ring {
             Kind::Video => frame.is_sync,
             Kind::Audio => self.sound_may_start(arrived),
         };
+        if frame.kind == Kind::Video
+            && let Some(writer) = &mut self.writer
+        {
+            writer.pictures = true;
+        }
         if starts && let Some(tracks) = &self.announced {
             self.sync = Some(SyncPoint { seq: self.end_seq(), tracks: tracks.clone() });
         }
@@ -325,13 +336,16 @@ impl Ring {
         self.push(Item::Frame(frame), size, arrived);
     }
 
-    /// Readers start at sound only where there are no pictures to start at.
+    /// Readers start at sound where there are no pictures, or none yet: the first one will be a sync frame.
     fn sound_may_start(&self, now: Instant) -> bool {
         let has_video = self.announced.as_ref().is_some_and(|tracks| tracks.video.is_some());
         if !has_video {
             return true;
         }
         let Some(writer) = &self.writer else { return false };
+        if self.sync.is_none() && !writer.pictures {
+            return true;
+        }
         let [video, _] = &writer.heard;
         self.sync.is_none() && now.saturating_duration_since(video.unwrap_or(writer.began)) > VIDEO_PATIENCE
     }
@@ -368,8 +382,11 @@ impl Ring {
             self.announce(now);
         }
         let Some(cursor) = cursor else {
+            // Whatever is written next, a decoder can start at it.
+            let fresh = self.writer.as_ref().is_none_or(|writer| !writer.pictures);
             return match &self.sync {
-                Some(sync) => Step::Start(sync.seq, sync.tracks.clone()),
+                Some(sync) => Step::Start(sync.seq, Some(sync.tracks.clone())),
+                None if fresh => Step::Start(self.end_seq(), self.announced.clone()),
                 None => Step::Wait(self.due()),
             };
         };

@@ -138,7 +138,7 @@ impl Sender {
                 let pictures = self.tracks.as_ref().is_none_or(|tracks| tracks.video.is_some());
                 self.status.dropped.add(if pictures { Kind::Video } else { Kind::Audio }, frames);
             }
-            Item::Gap => {}
+            Item::Gap | Item::Away => {}
             Item::Ended => self.over = true,
         }
     }
