@@ -138,7 +138,7 @@ fn a_port_that_is_taken_is_said_in_one_line() {
     let said = wait::until("it is said", wait::LONG, || {
         let all = format!("{}\n{}", edge.program().stderr(), edge.program().stdout());
         all.lines()
-            .find(|line| line.contains(&port.to_string()) && line.contains("in use"))
+            .find(|line| line.contains(&port.to_string()) && line.contains("is taken"))
             .map(str::to_owned)
     });
     assert!(said.contains("127.0.0.1"), "{said}");
