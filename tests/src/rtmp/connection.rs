@@ -140,12 +140,35 @@ impl Connection {
 
     /// `connect` to an application; gives the first answer to it, `_result` or `_error`.
     pub fn connect(&mut self, port: u16, app: &str) -> io::Result<Vec<Value>> {
-        let arguments = Value::Object(vec![
+        let as_encoder = [
+            ("type".to_owned(), Value::text("nonprivate")),
+            ("flashVer".to_owned(), Value::text("FMLE/3.0 (compatible; av-tests)")),
+        ];
+        self.connect_as(port, app, as_encoder)
+    }
+
+    /// As [`connect`](Self::connect), as a player does.
+    pub fn connect_to_play(&mut self, port: u16, app: &str) -> io::Result<Vec<Value>> {
+        let as_player = [
+            ("flashVer".to_owned(), Value::text("LNX 9,0,124,2")),
+            ("audioCodecs".to_owned(), Value::Number(4071.0)),
+            ("videoCodecs".to_owned(), Value::Number(252.0)),
+        ];
+        self.connect_as(port, app, as_player)
+    }
+
+    fn connect_as<const N: usize>(
+        &mut self,
+        port: u16,
+        app: &str,
+        who: [(String, Value); N],
+    ) -> io::Result<Vec<Value>> {
+        let mut arguments = vec![
             ("app".into(), Value::text(app)),
-            ("type".into(), Value::text("nonprivate")),
-            ("flashVer".into(), Value::text("FMLE/3.0 (compatible; av-tests)")),
             ("tcUrl".into(), Value::text(format!("rtmp://127.0.0.1:{port}/{app}"))),
-        ]);
+        ];
+        arguments.extend(who);
+        let arguments = Value::Object(arguments);
         self.command(0, &[Value::text("connect"), Value::Number(1.0), arguments])?;
         self.answer("_result", Some(1.0))
     }

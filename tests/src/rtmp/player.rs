@@ -149,7 +149,7 @@ impl Drop for Player {
 fn play(address: &Address, buffer: Option<usize>, reading: &AtomicU8, seen: &Mutex<Seen>) -> io::Result<()> {
     let mut connection = Connection::open(address.port, buffer)?;
     seen.lock().unwrap().local = Some(connection.socket().local_addr()?);
-    let connected = connection.connect(address.port, &address.app)?;
+    let connected = connection.connect_to_play(address.port, &address.app)?;
     refused(&connected)?;
     let stream = connection.create_stream()?;
     connection.command(

@@ -32,4 +32,4 @@ pub use error::RtmpError;
 pub use item::{MediaItem, SkipReason};
 pub use limits::Limits;
 pub use metadata::{CodecId, Metadata};
-pub use server::{Connect, Refusal, RequestId, ServerEvent, ServerOutput, ServerSession};
+pub use server::{Connect, Intent, Refusal, RequestId, ServerEvent, ServerOutput, ServerSession};

@@ -120,6 +120,19 @@ pub struct Connect {
     pub flash_ver: String,
     /// `fourCcList` of Enhanced RTMP: codecs that the client says it understands.
     pub four_cc: Vec<String>,
+    /// What the client is about to do, as far as its properties tell.
+    pub intent: Option<Intent>,
+}
+
+/// What a client connects for. RTMP does not say so before `publish` or `play`, but encoders give a `type` and
+/// call themselves `FMLE/...`, as Adobe's did, and players tell what they can decode (`audioCodecs`,
+/// `videoCodecs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Intent {
+    /// To publish.
+    Publish,
+    /// To play.
+    Play,
 }
 
 /// Why a `publish` or `play` is refused.

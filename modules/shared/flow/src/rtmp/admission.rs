@@ -1,6 +1,6 @@
 //! Who a connection has proved to be.
 
-use av_rtmp::AuthStep;
+use av_rtmp::{AuthStep, Connect};
 
 use super::ports::{Port, lock};
 use crate::config::Auth;
@@ -26,15 +26,16 @@ impl Admission {
     ///
     /// Encoders offer user and password only when a `connect` is refused for want of them, and at that moment
     /// only the application is known. So a client without credentials is let in when anything below the
-    /// application is open to it, and judged again at `publish` or `play`.
+    /// application that it may have come for is open to it, and judged again at `publish` or `play`.
     pub(super) async fn connect(
         &mut self,
         net: &Net,
         port: &Port,
         application: &str,
-        query: Option<&str>,
+        connect: &Connect,
     ) -> Result<(), ConnectRefused> {
-        let auths = port.auths_below(application);
+        let query = connect.query.as_deref();
+        let auths = port.auths_below(application, connect.intent);
         let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
         let all = auths.iter().all(|auth| auth.as_ref().is_some_and(|auth| users(&auth)));

@@ -220,10 +220,7 @@ impl Connection {
 
     async fn connected(&mut self, connect: Connect) -> Result<(), End> {
         let application = RtmpPath::join(&connect.app, "").path;
-        let verdict = self
-            .admission
-            .connect(&self.module.net, &self.port, &application, connect.query.as_deref())
-            .await;
+        let verdict = self.admission.connect(&self.module.net, &self.port, &application, &connect).await;
         self.connect = connect;
         match verdict {
             Ok(()) => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use av_rtmp::AdobeAuth;
+use av_rtmp::{AdobeAuth, Intent};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -159,14 +159,16 @@ impl Port {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).play.get(path).cloned()
     }
 
-    /// `auth` of every route below an application: what a `connect` may be judged by.
-    pub(super) fn auths_below(&self, application: &str) -> Vec<Option<Auth>> {
+    /// `auth` of every route below an application that a client with this intent may have come for: what a
+    /// `connect` is judged by.
+    pub(super) fn auths_below(&self, application: &str, intent: Option<Intent>) -> Vec<Option<Auth>> {
         let prefix = format!("{application}/");
         let below = |path: &String| path.starts_with(&prefix) || path == application;
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let publish = routes.publish.iter().chain(&routes.patterns);
-        let publish = publish.filter(|(path, _)| below(path)).map(|(_, route)| route.config.auth.clone());
-        let play = routes.play.iter().filter(|(path, _)| below(path));
+        let publish = publish.filter(|(path, _)| intent != Some(Intent::Play) && below(path));
+        let publish = publish.map(|(_, route)| route.config.auth.clone());
+        let play = routes.play.iter().filter(|(path, _)| intent != Some(Intent::Publish) && below(path));
         publish.chain(play.map(|(_, route)| route.config.auth.clone())).collect()
     }
 

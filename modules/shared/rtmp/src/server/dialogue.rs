@@ -1,6 +1,6 @@
 //! Commands and their answers.
 
-use super::{Connect, RequestId, ServerEvent, ServerSession, State};
+use super::{Connect, Intent, RequestId, ServerEvent, ServerSession, State};
 use crate::RtmpError;
 use crate::amf0::{Value, object};
 use crate::chunk::RawMessage;
@@ -104,11 +104,26 @@ impl ServerSession {
         };
         let four_cc = four_cc.iter().filter_map(Value::as_str).filter(|name| name.len() <= 4);
         let four_cc = four_cc.take(MAX_FOUR_CC).map(str::to_owned).collect();
+        let has = |what: &str| command.object().is_some_and(|object| object.get(what).is_some());
+        let intent = if has("type") && flash_ver.starts_with("FMLE/") {
+            Some(Intent::Publish)
+        } else if has("audioCodecs") || has("videoCodecs") {
+            Some(Intent::Play)
+        } else {
+            None
+        };
         let (app, query) = split_query(&app);
         let query = query.or_else(|| split_query(&tc_url).1).map(str::to_owned);
         self.state = State::Connecting { transaction: command.transaction, enhanced: list.is_some() };
         let app = app.to_owned();
-        self.events.push_back(ServerEvent::Connect(Connect { app, query, tc_url, flash_ver, four_cc }));
+        self.events.push_back(ServerEvent::Connect(Connect {
+            app,
+            query,
+            tc_url,
+            flash_ver,
+            four_cc,
+            intent,
+        }));
         Ok(())
     }
 

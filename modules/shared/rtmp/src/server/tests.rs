@@ -127,6 +127,7 @@ fn connect_tells_app_query_and_what_the_client_understands() {
         tc_url: "rtmp://h/live/inner?other".to_owned(),
         flash_ver: "F".to_owned(),
         four_cc: vec!["hvc1".to_owned()],
+        intent: None,
     };
     assert_eq!(*connect, expected);
     // Who speaks of FourCCs is told ours.
@@ -458,4 +459,21 @@ fn an_established_player_holds_no_parse_buffers() {
     assert_eq!(server.session.events.capacity(), 0);
     assert!(size_of::<ServerSession>() < 1024, "{}", size_of::<ServerSession>());
     assert_eq!(Egress::players().stream_id, 1);
+}
+
+#[test]
+fn an_encoder_and_a_player_are_told_apart_at_connect() {
+    let encoder =
+        [("type", Value::from("nonprivate")), ("flashVer", Value::from("FMLE/3.0 (compatible; Lavf)"))];
+    let player = [("flashVer", Value::from("LNX 9,0,124,2")), ("audioCodecs", Value::from(4071.0))];
+    let unclear = [("type", Value::from("nonprivate")), ("flashVer", Value::from("something"))];
+    for (properties, expected) in
+        [(encoder, Some(Intent::Publish)), (player, Some(Intent::Play)), (unclear, None)]
+    {
+        let mut server = Server::new(Limits::default());
+        server.send(&command("connect", 1.0, &[object(properties.clone())]));
+        let events = server.events();
+        let [ServerEvent::Connect(connect)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!(connect.intent, expected, "{properties:?}");
+    }
 }
