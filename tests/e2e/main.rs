@@ -7,8 +7,12 @@
 use serde_json::{Value, json};
 
 mod access;
+mod codec_change;
+mod configuration;
+mod content;
 mod fan_out;
 mod hostile;
+mod input_options;
 mod lifecycle;
 mod local_edge;
 mod long_time;
@@ -18,11 +22,29 @@ mod publish_play;
 mod publisher_loss;
 mod regressions;
 mod relay;
+mod serve_options;
+mod shown;
+mod thousand_flows;
+mod timeline;
 mod twin_edits;
+mod wire;
 
 /// A desired document of these flows.
 fn twin(flows: Value) -> Value {
     json!({ "schemaVersion": "1.0", "logLevel": "debug", "flows": flows })
+}
+
+/// A desired document of one flow `cam`, which listens and serves at `url`, with these options.
+fn cam(url: &str, input: Value, output: Value) -> Value {
+    let with = |mut endpoint: Value, options: Value| {
+        let Value::Object(options) = options else { panic!("options are an object") };
+        endpoint.as_object_mut().unwrap().extend(options);
+        endpoint
+    };
+    twin(json!({ "cam": {
+        "input": with(json!({ "listen": url }), input),
+        "outputs": { "viewers": with(json!({ "serve": url }), output) },
+    } }))
 }
 
 /// The address `path` on 127.0.0.1.

@@ -40,6 +40,7 @@ pub struct Connection {
     received: u64,
     acknowledged: u64,
     window: u64,
+    acknowledgements: Vec<u32>,
     /// How type 3 chunks are written.
     pub continuation_time: ContinuationTime,
 }
@@ -82,6 +83,7 @@ impl Connection {
             received: 0,
             acknowledged: 0,
             window: u64::MAX,
+            acknowledgements: Vec::new(),
             continuation_time: ContinuationTime::Repeated,
         };
         let mut hello = vec![3];
@@ -212,10 +214,23 @@ impl Connection {
                     let pong: Vec<u8> = [0, 7].iter().chain(time).copied().collect();
                     self.send(2, 4, 0, 0, &pong)?;
                 }
+                (3, [a, b, c, d, ..]) => {
+                    self.acknowledgements.push(u32::from_be_bytes([*a, *b, *c, *d]));
+                }
                 (3 | 4 | 6, _) => {}
                 _ => return Ok(message),
             }
         }
+    }
+
+    /// Sequence numbers of the acknowledgements that came (§5.4.3), as far as was read.
+    pub fn acknowledgements(&self) -> &[u32] {
+        &self.acknowledgements
+    }
+
+    /// The window after which the server wants an acknowledgement; `u64::MAX` where it never said.
+    pub fn window(&self) -> u64 {
+        self.window
     }
 
     /// Bytes received since the connection began.

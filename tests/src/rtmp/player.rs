@@ -40,6 +40,8 @@ struct Seen {
     local: Option<SocketAddr>,
     status: Vec<String>,
     ended: Option<String>,
+    /// All that came, where it was asked for.
+    kept: Option<Vec<(Tag, Instant)>>,
 }
 
 impl Player {
@@ -50,9 +52,18 @@ impl Player {
 
     /// As [`start`](Self::start) with a kernel receive buffer of about that many bytes.
     pub fn with_buffer(url: &str, receive_buffer: Option<usize>) -> Self {
+        Self::run(url, receive_buffer, Seen::default())
+    }
+
+    /// As [`start`](Self::start); keeps every message, see [`tags`](Self::tags).
+    pub fn keeping(url: &str) -> Self {
+        Self::run(url, None, Seen { kept: Some(Vec::new()), ..Seen::default() })
+    }
+
+    fn run(url: &str, receive_buffer: Option<usize>, seen: Seen) -> Self {
         let address = Address::parse(url);
         let reading = Arc::new(AtomicU8::new(Reading::On as u8));
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(seen));
         let (asked, shared) = (Arc::clone(&reading), Arc::clone(&seen));
         let thread = std::thread::spawn(move || {
             let end = play(&address, receive_buffer, &asked, &shared).err();
@@ -80,6 +91,12 @@ impl Player {
     /// Values of each data message so far (`onMetaData`, ...).
     pub fn metadata(&self) -> Vec<Vec<Value>> {
         self.seen.lock().unwrap().metadata.clone()
+    }
+
+    /// Every audio, video and data message so far, in the order and at the moment of their coming. Empty but
+    /// for a player that is [`keeping`](Self::keeping).
+    pub fn tags(&self) -> Vec<(Tag, Instant)> {
+        self.seen.lock().unwrap().kept.clone().unwrap_or_default()
     }
 
     /// Decoder configurations so far.
@@ -177,6 +194,10 @@ fn play(address: &Address, buffer: Option<usize>, reading: &AtomicU8, seen: &Mut
             Err(error) => return Err(error),
         };
         let mut seen = seen.lock().unwrap();
+        if let (8 | 9 | 18, Some(kept)) = (message.kind, &mut seen.kept) {
+            let tag = Tag { kind: message.kind, timestamp: message.timestamp, body: message.body.clone() };
+            kept.push((tag, Instant::now()));
+        }
         match message.kind {
             8 | 9 => {
                 seen.first_message.get_or_insert(message.timestamp);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::amf::Value;
+use super::amf::{self, Value};
 use super::{Address, Connection};
 use crate::flv::Tag;
 use crate::recording::Recording;
@@ -72,6 +72,17 @@ impl Publisher {
             _ => 5,
         };
         self.connection.send(csid, tag.kind, self.stream, tag.timestamp, &tag.body)
+    }
+
+    /// Sends `onMetaData` of these properties, as encoders do (`@setDataFrame`).
+    pub fn metadata(&mut self, properties: &[(&str, Value)]) {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        self.data(&[Value::text("@setDataFrame"), Value::text("onMetaData"), Value::Object(properties)]);
+    }
+
+    /// Sends a data message (type 18) of these values.
+    pub fn data(&mut self, values: &[Value]) {
+        self.connection.send(5, 18, self.stream, 0, &amf::encode(values)).unwrap();
     }
 
     /// Sends tags in real time, by their own timestamps.

@@ -1,0 +1,56 @@
+"""Microsoft's Python SDK as a module of local-edge.
+
+Prints one JSON object a line about what happened; the test that starts it acts on them. Ends when its standard
+input does.
+"""
+
+import asyncio
+import json
+import sys
+
+from azure.iot.device import Message, MethodResponse
+from azure.iot.device.aio import IoTHubModuleClient
+
+
+def say(**event):
+    print(json.dumps(event), flush=True)
+
+
+async def report(client, patch):
+    try:
+        await client.patch_twin_reported_properties(patch)
+        return None
+    except Exception as error:
+        return repr(error)
+
+
+async def main():
+    # By the IOTEDGE_ variables where they are there, otherwise by the connection string.
+    client = IoTHubModuleClient.create_from_edge_environment()
+
+    async def on_method(request):
+        answer = {"echo": request.payload}
+        await client.send_method_response(MethodResponse.create_from_method_request(request, 200, answer))
+
+    async def on_input(message):
+        say(event="input", input=message.input_name, body=json.loads(message.data))
+
+    async def on_patch(patch):
+        say(event="patch", patch=patch)
+
+    client.on_method_request_received = on_method
+    client.on_message_received = on_input
+    client.on_twin_desired_properties_patch_received = on_patch
+    await client.connect()
+    twin = await client.get_twin()
+    say(event="twin", desired=twin["desired"])
+    say(event="good report", error=await report(client, {"sdk": "python", "config": {"desiredVersion": 1}}))
+    say(event="bad report", error=await report(client, {"with.dot": 1}))
+    message = Message(json.dumps({"from": "python"}), content_encoding="utf-8", content_type="application/json")
+    await client.send_message_to_output(message, "out")
+    say(event="ready")
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await client.shutdown()
+
+
+asyncio.run(main())
