@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::control::{Ask, ClientError, Connection};
+use crate::fault::Fault;
 use crate::state_dir::{StateDir, StateDirError};
 use crate::table;
 use crate::twin::Object;
@@ -182,6 +183,11 @@ pub async fn events(state_dir: Option<PathBuf>, follow: bool) -> Asked {
 /// `restart`.
 pub async fn restart(state_dir: Option<PathBuf>, module: String) -> Asked {
     print_each(&socket(state_dir)?, &Ask::Restart { module }, plain).await
+}
+
+/// `fault`.
+pub async fn fault(state_dir: Option<PathBuf>, fault: Fault) -> Asked {
+    print_each(&socket(state_dir)?, &Ask::Fault { fault }, plain).await
 }
 
 /// `env`.

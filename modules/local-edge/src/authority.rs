@@ -2,11 +2,11 @@
 //! start (as on a device, where leaf and intermediate change and only the root stays), and leaves.
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use jiff::civil::Date;
-use jiff::{Span, Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -17,8 +17,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::state_dir::write_private;
 
 /// How long a server certificate is good for; edgeHub asks for 90 days.
-const LEAF_DAYS: i32 = 90;
-const ROOT_DAYS: i32 = 3650;
+const LEAF_LIFE: Duration = DAY.saturating_mul(90);
+const INTERMEDIATE_LIFE: Duration = DAY.saturating_mul(180);
+const ROOT_LIFE: Duration = DAY.saturating_mul(3650);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Why a certificate could not be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +56,16 @@ pub struct Issued {
     pub chain_pem: String,
     /// PKCS#8.
     pub key_pem: String,
-    /// Its last day (UTC, at 00:00).
-    pub expires: Date,
+    /// Its end.
+    pub expires: Timestamp,
 }
 
 /// Issues certificates.
 pub struct Authority {
-    root_pem: String,
-    intermediate: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    /// Root certificates, the newest last.
+    bundle: RwLock<String>,
+    intermediate: RwLock<Arc<CertifiedIssuer<'static, KeyPair>>>,
 }
 
 impl Authority {
@@ -70,37 +74,36 @@ impl Authority {
         let (cert_path, key_path) = (folder.join("root.pem"), folder.join("root.key.pem"));
         let file = |path: &Path, source| CertificateError::File { path: path.display().to_string(), source };
         let make = |source| CertificateError::Make { name: ROOT_NAME.into(), source };
-        let params = authority_params(ROOT_NAME, ROOT_DAYS);
         let read = |path: &Path| match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(file(path, error)),
         };
-        let (root_pem, root_key) = match (read(&cert_path)?, read(&key_path)?) {
+        let (bundle, root_key) = match (read(&cert_path)?, read(&key_path)?) {
             (Some(cert), Some(key)) => (cert, KeyPair::from_pem(&key).map_err(make)?),
-            _ => {
-                let key = KeyPair::generate().map_err(make)?;
-                let cert = params.self_signed(&key).map_err(make)?.pem();
-                write_private(&key_path, key.serialize_pem().as_bytes()).map_err(|e| file(&key_path, e))?;
-                write_private(&cert_path, cert.as_bytes()).map_err(|e| file(&cert_path, e))?;
-                (cert, key)
-            }
+            _ => new_root(folder, "")?,
         };
-        let root = Issuer::new(params, root_key);
-        let key = KeyPair::generate().map_err(make)?;
-        let mut params = authority_params("local-edge workload CA", LEAF_DAYS * 2);
-        params.use_authority_key_identifier_extension = true;
-        let intermediate = CertifiedIssuer::signed_by(params, key, &root).map_err(make)?;
-        Ok(Self { root_pem, intermediate })
+        let intermediate = RwLock::new(Arc::new(new_intermediate(root_key)?));
+        Ok(Self { folder: folder.to_path_buf(), bundle: RwLock::new(bundle), intermediate })
+    }
+
+    /// A new root, behind the newest one in the trust bundle; from now on it is what everything is signed by.
+    pub fn rotate(&self) -> Result<(), CertificateError> {
+        let (bundle, key) = new_root(&self.folder, &self.trust_bundle())?;
+        let intermediate = new_intermediate(key)?;
+        *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
+        *self.intermediate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(intermediate);
+        Ok(())
     }
 
     /// What modules trust: PEM text.
-    pub fn trust_bundle(&self) -> &str {
-        &self.root_pem
+    pub fn trust_bundle(&self) -> String {
+        self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A server certificate; the first name is its subject. Names that parse as addresses become such.
-    pub fn issue(&self, names: &[&str]) -> Result<Issued, CertificateError> {
+    /// It lives for `life`, 90 days if not said.
+    pub fn issue(&self, names: &[&str], life: Option<Duration>) -> Result<Issued, CertificateError> {
         let name = names.first().copied().unwrap_or_default();
         let make = |source| CertificateError::Make { name: name.to_owned(), source };
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -110,16 +113,17 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let expires = validity(&mut params, LEAF_DAYS);
+        let expires = validity(&mut params, life.unwrap_or(LEAF_LIFE));
         let key = KeyPair::generate().map_err(make)?;
-        let leaf = params.signed_by(&key, &self.intermediate).map_err(make)?;
-        let chain_pem = format!("{}{}", leaf.pem(), self.intermediate.pem());
+        let intermediate = Arc::clone(&self.intermediate.read().unwrap_or_else(PoisonError::into_inner));
+        let leaf = params.signed_by(&key, &*intermediate).map_err(make)?;
+        let chain_pem = format!("{}{}", leaf.pem(), intermediate.pem());
         Ok(Issued { chain_pem, key_pem: key.serialize_pem(), expires })
     }
 
     /// The TLS side of edgeHub: TLS 1.2 and 1.3, no client certificate.
     pub fn server_config(&self, names: &[&str]) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
-        let issued = self.issue(names)?;
+        let issued = self.issue(names, None)?;
         let chain =
             CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
@@ -133,6 +137,30 @@ impl Authority {
 }
 
 const ROOT_NAME: &str = "local-edge root CA (development only)";
+const INTERMEDIATE_NAME: &str = "local-edge workload CA";
+
+/// Makes a root and puts it behind the last certificate of `bundle`, on disk too.
+fn new_root(folder: &Path, bundle: &str) -> Result<(String, KeyPair), CertificateError> {
+    let make = |source| CertificateError::Make { name: ROOT_NAME.into(), source };
+    let key = KeyPair::generate().map_err(make)?;
+    let root = authority_params(ROOT_NAME, ROOT_LIFE).self_signed(&key).map_err(make)?.pem();
+    let last = bundle.rfind("-----BEGIN").and_then(|at| bundle.get(at..)).unwrap_or_default();
+    let bundle = format!("{last}{root}");
+    for (name, content) in [("root.key.pem", key.serialize_pem()), ("root.pem", bundle.clone())] {
+        let path = folder.join(name);
+        write_private(&path, content.as_bytes())
+            .map_err(|source| CertificateError::File { path: path.display().to_string(), source })?;
+    }
+    Ok((bundle, key))
+}
+
+fn new_intermediate(root_key: KeyPair) -> Result<CertifiedIssuer<'static, KeyPair>, CertificateError> {
+    let make = |source| CertificateError::Make { name: INTERMEDIATE_NAME.into(), source };
+    let root = Issuer::new(authority_params(ROOT_NAME, ROOT_LIFE), root_key);
+    let mut params = authority_params(INTERMEDIATE_NAME, INTERMEDIATE_LIFE);
+    params.use_authority_key_identifier_extension = true;
+    CertifiedIssuer::signed_by(params, KeyPair::generate().map_err(make)?, &root).map_err(make)
+}
 
 fn distinguished(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
@@ -141,23 +169,29 @@ fn distinguished(name: &str) -> DistinguishedName {
     distinguished
 }
 
-fn authority_params(name: &str, days: i32) -> CertificateParams {
+fn authority_params(name: &str, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params, days);
+    validity(&mut params, life);
     params
 }
 
 /// From yesterday on, so that a clock that is a little behind still accepts it.
-fn validity(params: &mut CertificateParams, days: i32) -> Date {
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let from = today.yesterday().unwrap_or(today);
-    let until = today.checked_add(Span::new().days(days)).unwrap_or(today);
-    let part = |number: i8| u8::try_from(number).unwrap_or(1);
-    let instant = |date: Date| date_time_ymd(i32::from(date.year()), part(date.month()), part(date.day()));
-    params.not_before = instant(from);
+fn validity(params: &mut CertificateParams, life: Duration) -> Timestamp {
+    let now = Timestamp::now();
+    let until = now.checked_add(life).unwrap_or(now);
+    let instant = |time: Timestamp| {
+        let zoned = time.to_zoned(TimeZone::UTC);
+        let midnight = zoned.start_of_day().map_or(time, |start| start.timestamp());
+        let into_day = u64::try_from(time.as_second().saturating_sub(midnight.as_second())).unwrap_or(0);
+        let part = |number: i8| u8::try_from(number).unwrap_or(1);
+        let date = zoned.date();
+        date_time_ymd(i32::from(date.year()), part(date.month()), part(date.day()))
+            + Duration::from_secs(into_day)
+    };
+    params.not_before = instant(now.checked_sub(DAY).unwrap_or(now));
     params.not_after = instant(until);
     until
 }
@@ -172,16 +206,41 @@ mod tests {
         let first = Authority::open(folder.path()).unwrap();
         let second = Authority::open(folder.path()).unwrap();
         assert_eq!(first.trust_bundle(), second.trust_bundle());
-        assert_ne!(first.issue(&["gw"]).unwrap().chain_pem, second.issue(&["gw"]).unwrap().chain_pem);
+        assert_ne!(
+            first.issue(&["gw"], None).unwrap().chain_pem,
+            second.issue(&["gw"], None).unwrap().chain_pem
+        );
     }
 
     #[test]
     fn a_leaf_comes_with_its_intermediate_and_without_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path()).unwrap();
-        let issued = authority.issue(&["gw_1", "127.0.0.1"]).unwrap();
+        let issued = authority.issue(&["gw_1", "127.0.0.1"], None).unwrap();
         assert_eq!(issued.chain_pem.matches("BEGIN CERTIFICATE").count(), 2);
-        assert!(!issued.chain_pem.contains(authority.trust_bundle()));
+        assert!(!issued.chain_pem.contains(&authority.trust_bundle()));
         assert!(issued.key_pem.contains("BEGIN PRIVATE KEY"));
+    }
+
+    #[test]
+    fn a_rotation_puts_a_new_root_behind_the_one_before_and_a_restart_keeps_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open(folder.path()).unwrap();
+        let first = authority.trust_bundle();
+        authority.rotate().unwrap();
+        let second = authority.trust_bundle();
+        assert!(second.starts_with(&first) && second.len() > first.len());
+        assert_eq!(Authority::open(folder.path()).unwrap().trust_bundle(), second);
+        authority.rotate().unwrap();
+        assert_eq!(authority.trust_bundle().matches("BEGIN CERTIFICATE").count(), 2);
+        assert!(!authority.trust_bundle().contains(&first));
+    }
+
+    #[test]
+    fn a_short_life_is_counted_in_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let issued = Authority::open(folder.path()).unwrap().issue(&["gw"], Some(Duration::from_secs(15)));
+        let left = issued.unwrap().expires.as_second() - Timestamp::now().as_second();
+        assert!((10..=15).contains(&left), "{left}");
     }
 }

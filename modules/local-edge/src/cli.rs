@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::ask;
+use crate::fault::Fault;
 use crate::services;
 use crate::up::{Settings, up};
 
@@ -115,6 +116,9 @@ enum Command {
         /// The module
         module: String,
     },
+    /// Make something go wrong, to see how modules bear it (a tool for development)
+    #[command(subcommand)]
+    Fault(Fault),
     /// The environment that edgeAgent gives a module of that name, as KEY=VALUE lines
     ///
     /// Works for any name: identity and workload API are made, so that any program can be that module.
@@ -194,6 +198,7 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Logs { module, follow, tail }) => ask::logs(state_dir, module, tail, follow).await,
         Some(Command::Events { no_follow, follow: _ }) => ask::events(state_dir, !no_follow).await,
         Some(Command::Restart { module }) => ask::restart(state_dir, module).await,
+        Some(Command::Fault(fault)) => ask::fault(state_dir, fault).await,
         Some(Command::Env { module, connection_string }) => {
             ask::env(state_dir, module, connection_string).await
         }

@@ -7,6 +7,7 @@ mod server;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fault::Fault;
 use crate::twin::Object;
 
 pub use client::{ClientError, Connection};
@@ -64,6 +65,11 @@ pub enum Ask {
     Restart {
         /// Which.
         module: String,
+    },
+    /// Nothing comes back.
+    Fault {
+        /// Which.
+        fault: Fault,
     },
     /// `KEY=VALUE` lines.
     Env {

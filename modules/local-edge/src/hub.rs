@@ -26,6 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::fault::Faults;
 use crate::journal::Journal;
 use crate::route::Route;
 use crate::twin::{MAX_BYTES, Object, Twin, hub_size};
@@ -50,6 +51,13 @@ pub struct Names {
     pub gateway: String,
 }
 
+impl Names {
+    /// Names and addresses under which modules reach edgeHub.
+    pub fn server(&self) -> [&str; 3] {
+        [&self.gateway, "edgeHub", "127.0.0.1"]
+    }
+}
+
 impl Default for Names {
     fn default() -> Self {
         Self {
@@ -67,6 +75,8 @@ pub struct Hub {
     pub names: Names,
     /// Telemetry that went upstream.
     pub events: Events,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
     modules: Modules,
     journal: Journal,
     store: Store,
@@ -120,7 +130,14 @@ impl Hub {
     pub fn open(names: Names, folder: PathBuf, journal: Journal) -> Arc<Self> {
         let (store, kept) = Store::open(folder, &journal);
         let modules = Modules::new(kept);
-        Arc::new(Self { names, events: Events::default(), modules, journal, store })
+        Arc::new(Self {
+            names,
+            events: Events::default(),
+            faults: Faults::default(),
+            modules,
+            journal,
+            store,
+        })
     }
 
     /// Makes the module known, with an identity, if it is not yet.
@@ -128,11 +145,6 @@ impl Hub {
         let identity = self.modules.ensure(module);
         self.store.mark(module);
         identity
-    }
-
-    /// A module's identity.
-    pub fn identity(&self, module: &str) -> Option<Identity> {
-        self.modules.read(module, |state| state.identity.clone())
     }
 
     /// The manifest's desired properties, at start.
@@ -217,13 +229,30 @@ impl Hub {
     }
 
     /// Accepts connections until cancelled.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor, stop: CancellationToken) {
+    ///
+    /// `tls` is the certificate of this moment: what changes there counts for the next connection.
+    pub async fn serve(
+        self: Arc<Self>,
+        mut listener: TcpListener,
+        tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+        stop: CancellationToken,
+    ) {
         let permits = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
+                () = self.faults.hub_goes_down() => {
+                    let Ok(address) = listener.local_addr() else { return };
+                    drop(listener);
+                    self.cut_connections();
+                    tokio::select! {
+                        bound = self.come_back(address) => listener = bound,
+                        () = stop.cancelled() => return,
+                    }
+                    continue;
+                }
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -233,7 +262,8 @@ impl Hub {
                     continue;
                 }
             };
-            let (hub, tls, stop) = (Arc::clone(&self), tls.clone(), stop.clone());
+            let (hub, stop) = (Arc::clone(&self), stop.clone());
+            let tls = TlsAcceptor::from(Arc::clone(&tls.borrow()));
             tokio::spawn(async move {
                 let _permit = permit;
                 let _ = stream.set_nodelay(true);
@@ -244,6 +274,30 @@ impl Hub {
                 }
             });
         }
+    }
+
+    /// At the end of an outage: listens again where it did before.
+    async fn come_back(&self, address: SocketAddr) -> TcpListener {
+        loop {
+            self.faults.hub_is_up().await;
+            match TcpListener::bind(address).await {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    self.journal.say_once(&format!("edgeHub: listening on {address} again: {error}"));
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Every connection breaks off.
+    pub fn cut_connections(&self) {
+        self.modules.send_all(|| Command::Cut);
+    }
+
+    /// Every connection is dropped for its token, and the token is good for nothing from now on.
+    pub fn expire_tokens(&self) {
+        self.modules.send_all(|| Command::ExpireToken);
     }
 
     fn handshake_failed(&self, peer: SocketAddr, reason: &str) {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Address;
 use crate::authority::Authority;
+use crate::fault::Fault;
 use crate::forward::forward;
 use crate::hub::Hub;
 use crate::journal::Journal;
@@ -33,6 +34,7 @@ pub struct Instance {
     pub hub: Arc<Hub>,
     state: StateDir,
     authority: Arc<Authority>,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
     journal: Journal,
     own_log: Arc<Log>,
     hub_port: u16,
@@ -65,6 +67,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// Certificates.
     pub authority: Arc<Authority>,
+    /// The hub's certificate.
+    pub tls: watch::Sender<Arc<rustls::ServerConfig>>,
     /// What it says.
     pub journal: Journal,
     /// Where the journal writes.
@@ -80,7 +84,7 @@ pub struct Parts {
 impl Instance {
     /// With the manifest's modules, each with its address; nothing runs yet.
     pub fn new(parts: Parts, modules: Vec<(Module, Address)>) -> Result<Self, StateDirError> {
-        let Parts { state, hub, authority, journal, own_log, hub_port, env_file, stop } = parts;
+        let Parts { state, hub, authority, tls, journal, own_log, hub_port, env_file, stop } = parts;
         let mut hosts: Vec<String> =
             modules.iter().map(|(module, address)| format!("{}={}", module.name, address.ip)).collect();
         hosts.push(format!("{}=127.0.0.1", hub.names.gateway));
@@ -90,6 +94,7 @@ impl Instance {
             hub,
             state,
             authority,
+            tls,
             journal,
             own_log,
             hub_port,
@@ -264,6 +269,25 @@ impl Instance {
             }
             None => Err(services::missing(&module.spec.service)),
         }
+    }
+
+    /// Makes something go wrong.
+    pub fn fault(&self, fault: Fault) -> Result<(), String> {
+        self.journal.note(&format!("fault: {fault:?}"));
+        self.hub.faults.set(fault);
+        match fault {
+            Fault::Cut { in_get: false } => self.hub.cut_connections(),
+            Fault::ExpireTokens => self.hub.expire_tokens(),
+            Fault::RotateCertificate => {
+                let rotated = self.authority.rotate();
+                let config = rotated.and_then(|()| self.authority.server_config(&self.hub.names.server()));
+                self.tls.send_replace(config.map_err(|error| error.to_string())?);
+                // edgeHub changes its certificate by starting anew.
+                self.hub.cut_connections();
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Once a module.

@@ -10,6 +10,7 @@ mod ask;
 mod authority;
 mod cli;
 mod control;
+mod fault;
 mod forward;
 mod hub;
 mod instance;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{AddressError, Addresses};
@@ -131,7 +130,8 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
 
     let authority = Arc::new(Authority::open(&state.certificates())?);
     let names = Names::default();
-    let tls = authority.server_config(&[&names.gateway, "edgeHub", "127.0.0.1"])?;
+    let tls = authority.server_config(&names.server())?;
+    let (tls, served_tls) = watch::channel(tls);
     let hub = Hub::open(names, state.twins(), journal.clone());
     hub.set_routes(&manifest.routes);
     for module in &manifest.modules {
@@ -153,6 +153,7 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
         state,
         hub: Arc::clone(&hub),
         authority,
+        tls,
         journal: journal.clone(),
         own_log,
         hub_port: port,
@@ -161,7 +162,7 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     };
     let instance = Arc::new(Instance::new(parts, modules)?);
     let keeper = tokio::spawn(Arc::clone(&hub).keep(stop.clone()));
-    tokio::spawn(Arc::clone(&hub).serve(listener, TlsAcceptor::from(tls), stop.clone()));
+    tokio::spawn(Arc::clone(&hub).serve(listener, served_tls, stop.clone()));
     let control = bind_socket(&control_socket)
         .map_err(|source| StateDirError::Io { path: control_socket.clone(), source })?;
     tokio::spawn(control::serve(Arc::clone(&instance), control, stop.clone()));

@@ -108,6 +108,9 @@ impl Workload {
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Answer {
+        if self.hub.faults.is_workload_down() {
+            return Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, "fails on purpose".into()));
+        }
         let query = request.uri().query().unwrap_or_default();
         let version = query.split('&').find_map(|pair| pair.strip_prefix("api-version="));
         let version = version.ok_or_else(|| bad_request("api-version not specified"))?;
@@ -174,14 +177,14 @@ impl Workload {
         if common_name.is_empty() || common_name.len() > 253 || !common_name.is_ascii() {
             return Err(bad_request("commonName must be 1 to 253 ASCII characters"));
         }
-        let issued = self.authority.issue(&[common_name, &self.module]);
+        let issued = self.authority.issue(&[common_name, &self.module], self.hub.faults.certificate_life());
         let issued = issued.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok((
             StatusCode::CREATED,
             json!({
                 "privateKey": { "type": "key", "bytes": issued.key_pem },
                 "certificate": issued.chain_pem,
-                "expiration": format!("{}T00:00:00+00:00", issued.expires),
+                "expiration": issued.expires.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string(),
             }),
         ))
     }

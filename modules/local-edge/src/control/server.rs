@@ -123,6 +123,7 @@ async fn respond(
             return Ok(Ok(()));
         }
         Ask::Restart { module } => return Ok(instance.restart(&module)),
+        Ask::Fault { fault } => return Ok(instance.fault(fault)),
         Ask::Env { module, connection_string } => match instance.environment(&module, connection_string) {
             Ok(pairs) => {
                 for (name, value) in pairs {

@@ -34,11 +34,13 @@ impl Bench {
         let journal = Journal::new(Arc::clone(&log), None);
         let hub = Hub::open(Names::default(), state.twins(), journal.clone());
         let authority = Arc::new(Authority::open(&state.certificates()).unwrap());
+        let tls = authority.server_config(&["localhost"]).unwrap();
         let (socket, stop) = (state.control_socket().unwrap(), CancellationToken::new());
         let parts = Parts {
             state,
             hub: Arc::clone(&hub),
             authority,
+            tls: tokio::sync::watch::channel(tls).0,
             journal,
             own_log: Arc::clone(&log),
             hub_port: 1234,
@@ -83,7 +85,7 @@ async fn the_environment_of_any_name_comes_with_a_workload_api_that_answers() {
     };
     assert_eq!((value("IOTEDGE_MODULEID"), value("IOTEDGE_AUTHSCHEME")), ("mine".into(), "sasToken".into()));
     assert_eq!(value("AV_HUB_PORT"), "1234");
-    assert_eq!(value("IOTEDGE_MODULEGENERATIONID"), bench.hub.identity("mine").unwrap().generation);
+    assert_eq!(value("IOTEDGE_MODULEGENERATIONID"), bench.hub.ensure("mine").generation);
     let socket = value("IOTEDGE_WORKLOADURI");
     let socket = socket.strip_prefix("unix://").unwrap();
     assert!(tokio::net::UnixStream::connect(socket).await.is_ok());

@@ -74,10 +74,14 @@ pub(super) fn check(hub: &Hub, connect: &Connect, now: u64) -> Result<Login, Ref
     if device != hub.names.device {
         return Err(unknown());
     }
-    let identity = hub.identity(module).ok_or_else(unknown)?;
+    let (identity, expired) =
+        hub.modules.read(module, |state| (state.identity.clone(), state.expired)).ok_or_else(unknown)?;
     let hosts = [hub.names.iothub.as_str(), hub.names.gateway.as_str()];
     let audience = Audience { hosts: &hosts, device, module };
     let expires = sas::check(&login.password, &identity.key, audience, now)?;
+    if expires <= expired {
+        return Err(SasError::Expired(0).into());
+    }
     Ok(Login { module: module.to_owned(), expires })
 }
 

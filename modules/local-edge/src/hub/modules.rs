@@ -27,6 +27,10 @@ pub(super) enum Command {
     Method { name: String, payload: String, answer: oneshot::Sender<MethodAnswer> },
     /// Messages wait for the module's inputs.
     Inputs,
+    /// Break off.
+    Cut,
+    /// Find the token expired.
+    ExpireToken,
 }
 
 /// A message for a module's input.
@@ -82,12 +86,22 @@ pub(super) struct ModuleState {
     pub subscriptions: Subscriptions,
     pub inputs: VecDeque<Message>,
     pub reported_now: bool,
+    /// Tokens that end then or before count as expired; seconds since 1970.
+    pub expired: u64,
 }
 
 impl ModuleState {
     fn new(identity: Identity, twin: Twin) -> Self {
         let subscriptions = Subscriptions::default();
-        Self { identity, twin, session: None, subscriptions, inputs: VecDeque::new(), reported_now: false }
+        Self {
+            identity,
+            twin,
+            session: None,
+            subscriptions,
+            inputs: VecDeque::new(),
+            reported_now: false,
+            expired: 0,
+        }
     }
 
     /// Hands a command to the connection. One that does not keep up is closed: it will ask for everything
@@ -173,6 +187,13 @@ impl Modules {
         let changed = self.lock().modules.get_mut(module).map(f);
         self.tick();
         changed
+    }
+
+    /// Hands a command to every connection there is.
+    pub fn send_all(&self, command: impl Fn() -> Command) {
+        for module in self.lock().modules.values_mut() {
+            module.send(command());
+        }
     }
 
     /// A connection took the module's identity: it wins, the one before is closed.

@@ -1,6 +1,6 @@
 //! One MQTT 3.1.1 connection of a module.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Method calls that wait for their answer.
 const MAX_CALLS: usize = 1000;
 
+/// Packets that wait to be sent late.
+const MAX_LATE: usize = 10_000;
+
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(hub: Shared, stream: S, peer: SocketAddr, stop: CancellationToken)
 where
@@ -61,11 +64,13 @@ where
         wire,
         module: &module,
         id,
+        expires: login.expires,
         next_id: 0,
         calls: HashMap::new(),
         in_flight: BTreeMap::new(),
+        late: VecDeque::new(),
     };
-    let end = session.run(&connect, login.expires, attached, stop).await;
+    let end = session.run(&connect, attached, stop).await;
     let unacknowledged = std::mem::take(&mut session.in_flight).into_values().collect();
     hub.modules.detach(&module, id, unacknowledged);
     hub.journal.note(&format!("{module} at {peer}: connection closed: {end}"));
@@ -91,6 +96,13 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(_) => return Err(End::NotConnect),
         Err(end) => return Err(end),
     };
+    tokio::time::sleep(hub.faults.delay()).await;
+    if let Some(code) = hub.faults.refuses_this_connect() {
+        let code =
+            if code == 3 { ConnectReturnCode::ServiceUnavailable } else { ConnectReturnCode::NotAuthorized };
+        wire.send(&Packet::ConnAck(ConnAck::new(code, false))).await?;
+        return Err(End::Refused { code: code as u8, reason: "on purpose".into() });
+    }
     match login::check(hub, &connect, now()) {
         Ok(login) => Ok((login, connect)),
         Err(refusal) => {
@@ -111,22 +123,20 @@ struct Session<'a, S> {
     wire: Wire<S>,
     module: &'a str,
     id: u64,
+    /// When its token ends, in seconds since 1970.
+    expires: u64,
     /// The last packet identifier given out.
     next_id: u16,
     /// Methods by `$rid`.
     calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
     /// Messages to inputs by packet identifier.
     in_flight: BTreeMap<u16, Message>,
+    /// Packets that are sent late on purpose, and when.
+    late: VecDeque<(Instant, Packet)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    async fn run(
-        &mut self,
-        connect: &Connect,
-        expires: u64,
-        mut at: Attached,
-        stop: CancellationToken,
-    ) -> End {
+    async fn run(&mut self, connect: &Connect, mut at: Attached, stop: CancellationToken) -> End {
         let answer = ConnAck::new(ConnectReturnCode::Success, at.session_present);
         if let Err(end) = self.wire.send(&Packet::ConnAck(answer)).await {
             return end;
@@ -153,11 +163,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 Some(command) = at.commands.recv() => self.obey(command).await,
                 () = at.close.cancelled() => Err(End::Displaced),
                 () = stop.cancelled() => Err(End::Stopping),
+                () = until(self.late.front().map(|(due, _)| *due)) => self.send_late().await,
                 () = tokio::time::sleep_until(heard + idle) => Err(End::Silent(idle.as_secs())),
-                _ = token_check.tick() => if expires <= now() { Err(End::TokenExpired) } else { Ok(()) },
+                _ = token_check.tick() => if self.expires <= now() { Err(End::TokenExpired) } else { Ok(()) },
             };
             if let Err(end) = done {
-                self.wire.close().await;
+                if !matches!(end, End::Cut) {
+                    self.wire.close().await;
+                }
                 return end;
             }
         }
@@ -180,9 +193,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                             .change(self.module, |state| state.subscriptions.set(subscription, None));
                     }
                 }
-                self.wire.send(&Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))).await
+                self.send(Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid))).await
             }
-            Packet::PingReq => self.wire.send(&Packet::PingResp).await,
+            Packet::PingReq => self.send(Packet::PingResp).await,
             Packet::Disconnect => Err(End::Disconnected),
             Packet::Connect(_) => Err(End::SecondConnect),
             _ => Err(End::ServerPacket),
@@ -208,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
             codes.push(SubscribeReasonCode::Success(granted));
         }
-        self.wire.send(&Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await?;
+        self.send(Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await?;
         self.send_inputs().await
     }
 
@@ -220,6 +233,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Published::TwinGet { rid } => {
                 let document = self.hub.modules.read(self.module, |state| state.twin.document());
                 let body = document.unwrap_or_default().to_string();
+                if self.hub.faults.cuts_this_get() {
+                    let topic = format!("$iothub/twin/res/200/?$rid={rid}");
+                    let answer = Publish::from_bytes(topic, QoS::AtMostOnce, body.into());
+                    return self.wire.send_half(&Packet::Publish(answer)).await;
+                }
                 self.answer_twin(200, &rid, body).await?;
             }
             Published::Report { rid } => {
@@ -238,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             )),
         }
         if publish.qos == QoS::AtLeastOnce {
-            self.wire.send(&Packet::PubAck(PubAck::new(publish.pkid))).await?;
+            self.send(Packet::PubAck(PubAck::new(publish.pkid))).await?;
         }
         Ok(())
     }
@@ -275,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     async fn obey(&mut self, command: Command) -> Result<(), End> {
         match command {
+            Command::Desired(_) if self.hub.faults.loses_this_patch() => Ok(()),
             Command::Desired(patch) => {
                 let subscribed =
                     self.hub.modules.read(self.module, |state| state.subscriptions.desired).flatten();
@@ -298,6 +317,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.publish(topic, qos, payload.into()).await.map(|_| ())
             }
             Command::Inputs => self.send_inputs().await,
+            Command::Cut => Err(End::Cut),
+            Command::ExpireToken => {
+                let expires = self.expires;
+                self.hub.modules.change(self.module, |state| state.expired = expires);
+                Err(End::TokenExpired)
+            }
         }
     }
 
@@ -329,6 +354,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
+    /// Sends, or has it sent later.
+    async fn send(&mut self, packet: Packet) -> Result<(), End> {
+        let delay = self.hub.faults.delay();
+        if delay.is_zero() && self.late.is_empty() {
+            return self.wire.send(&packet).await;
+        }
+        if self.late.len() >= MAX_LATE {
+            return Err(End::Stuck);
+        }
+        self.late.push_back((Instant::now() + delay, packet));
+        Ok(())
+    }
+
+    async fn send_late(&mut self) -> Result<(), End> {
+        match self.late.pop_front() {
+            Some((_, packet)) => self.wire.send(&packet).await,
+            None => Ok(()),
+        }
+    }
+
     async fn publish(&mut self, topic: String, qos: QoS, body: Bytes) -> Result<(), End> {
         let id = self.next_free_id();
         self.publish_as(id, topic, qos, body).await
@@ -337,6 +382,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn publish_as(&mut self, id: u16, topic: String, qos: QoS, body: Bytes) -> Result<(), End> {
         let mut publish = Publish::from_bytes(topic, qos, body);
         publish.pkid = if qos == QoS::AtMostOnce { 0 } else { id };
-        self.wire.send(&Packet::Publish(publish)).await
+        self.send(Packet::Publish(publish)).await
+    }
+}
+
+/// Until that time; without one, for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -10,6 +10,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 
+mod faults;
+
 use super::*;
 use crate::authority::Authority;
 use crate::logs::Log;
@@ -23,6 +25,8 @@ struct Bench {
     hub: Arc<Hub>,
     port: u16,
     tls: Arc<rustls::ClientConfig>,
+    authority: Authority,
+    certificate: watch::Sender<Arc<rustls::ServerConfig>>,
     log: Arc<Log>,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
@@ -39,19 +43,11 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
-        tokio::spawn(Arc::clone(&hub).serve(listener, TlsAcceptor::from(server), stop.clone()));
+        let (certificate, served) = watch::channel(server);
+        tokio::spawn(Arc::clone(&hub).serve(listener, served, stop.clone()));
 
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authority.trust_bundle().as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Self { hub, port, tls: Arc::new(tls), log, stop, _folder: folder }
+        let tls = trusting(&authority.trust_bundle());
+        Self { hub, port, tls, authority, certificate, log, stop, _folder: folder }
     }
 
     fn options(&self, module: &str, user: &str, password: &str) -> MqttOptions {
@@ -100,6 +96,20 @@ impl Bench {
     fn log_has(&self, part: &str) -> bool {
         self.log.tail(1000).0.iter().any(|line| line.contains(part))
     }
+}
+
+fn trusting(bundle: &str) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 struct Client {
@@ -373,12 +383,12 @@ async fn twins_and_identities_survive_a_restart() {
     let hub = open();
     hub.deploy("a/b", &object(json!({"x": 1})));
     hub.set_desired("a/b", object(json!({"y": 2})), false).unwrap();
-    let (stop, identity) = (CancellationToken::new(), hub.identity("a/b"));
+    let (stop, identity) = (CancellationToken::new(), hub.ensure("a/b"));
     stop.cancel();
     hub.keep(stop).await;
 
     let again = open();
-    assert_eq!(again.identity("a/b"), identity);
+    assert_eq!(again.ensure("a/b"), identity);
     let twin = again.twin("a/b").unwrap();
     assert_eq!((Value::Object(twin.desired), twin.desired_version), (json!({"x": 1, "y": 2}), 2));
 }

@@ -46,6 +46,8 @@ pub(super) enum End {
     Stuck,
     #[error("a packet that only servers send")]
     ServerPacket,
+    #[error("cut on purpose")]
+    Cut,
     #[error("local-edge stops")]
     Stopping,
 }
@@ -93,6 +95,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.stream.flush().await
         };
         Ok(tokio::time::timeout(WRITE_TIMEOUT, written).await.map_err(|_| End::Stuck)??)
+    }
+
+    /// Sends the first half of a packet, and that is all.
+    pub async fn send_half(&mut self, packet: &Packet) -> Result<(), End> {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, MAX_PACKET + 5)?;
+        bytes.truncate(bytes.len() / 2);
+        self.stream.write_all(&bytes).await?;
+        self.stream.flush().await?;
+        Err(End::Cut)
     }
 
     /// Tells the peer that nothing more comes, as far as it still listens.

@@ -92,7 +92,7 @@ async fn a_server_certificate_is_for_the_name_asked_for_and_the_module() {
         assert!(chain[0].windows(name.len()).any(|part| part == name.as_bytes()), "{name}");
     }
     assert!(answer["privateKey"]["bytes"].as_str().unwrap().contains("BEGIN PRIVATE KEY"));
-    assert!(answer["expiration"].as_str().unwrap().ends_with("T00:00:00+00:00"));
+    assert!(answer["expiration"].as_str().unwrap().ends_with("+00:00"));
 }
 
 #[tokio::test]
@@ -114,4 +114,19 @@ async fn each_fault_has_the_status_and_the_body_that_the_daemon_gives() {
     assert_eq!(bench.post(&sign, json, "{}").await.0, 422);
     assert_eq!(bench.post(&sign, json, r#"{"data":"***"}"#).await.0, 400);
     assert_eq!(bench.post(&sign, json, &"x".repeat(MAX_BODY + 1)).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_failing_workload_api_answers_500_to_every_call_and_certificates_can_be_short() {
+    let bench = Bench::start();
+    bench.hub.faults.set(crate::fault::Fault::WorkloadDown { seconds: 86_400 });
+    assert_eq!(bench.get(&format!("/trust-bundle?{VERSION}")).await.0, 500);
+    bench.hub.faults.set(crate::fault::Fault::Clear);
+    assert_eq!(bench.get(&format!("/trust-bundle?{VERSION}")).await.0, 200);
+    bench.hub.faults.set(crate::fault::Fault::ShortCertificates { seconds: 15 });
+    let path = format!("/modules/cam%201/genid/1/certificate/server?{VERSION}");
+    let wish = r#"{"commonName":"gw","expiration":"2030-01-01T00:00:00Z"}"#;
+    let (status, answer) = bench.post(&path, Some("application/json"), wish).await;
+    let expires: jiff::Timestamp = answer["expiration"].as_str().unwrap().parse().unwrap();
+    assert!(status == 201 && expires.as_second() - jiff::Timestamp::now().as_second() <= 15, "{answer}");
 }
