@@ -9,6 +9,7 @@ mod document;
 mod endpoints;
 mod patterns;
 mod reference;
+mod samples;
 mod urls;
 
 use std::sync::Arc;

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Writes workbook.json and alerts.json from the .kql files; `--check` says whether they are up to date."""
+
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+# Title, file, how it is shown.
+WORKBOOK = [
+    ("Flows that are down: which, since when, in which way", "flows-down", "table"),
+    ("Modules", "modules", "table"),
+    ("Running, percent of each hour", "flow-history", "linechart"),
+    ("What arrives, kilobits a second", "input-rate", "linechart"),
+    ("Clients", "clients", "linechart"),
+    ("Frames that slow clients and targets did not get", "frames-lost", "table"),
+]
+
+# File, severity (0 critical to 4 verbose), how often, over which time, what tells alerts apart, text.
+ALERTS = [
+    ("alert-flow-down", 1, "PT5M", "PT10M", ["Device", "Module", "Flow"], "A flow is not running"),
+    ("alert-module-silent", 1, "PT10M", "PT6H", ["Device", "Module"], "A module sends no metrics"),
+    ("alert-module-restarts", 2, "PT15M", "PT1H", ["Device", "Module"], "A module restarts again and again"),
+    ("alert-frames-lost", 3, "PT15M", "PT30M", ["Device", "Flow", "Output"], "An output loses frames"),
+]
+
+
+def query(name):
+    return (HERE / f"{name}.kql").read_text()
+
+
+def workbook():
+    items = [
+        {
+            "type": 1,
+            "name": "title",
+            "content": {
+                "json": "# av-services\n\nWhich camera is down, since when, and in which way. Why, in one sentence, is in"
+                " the module twin (`reported.flows.FLOW`)."
+            },
+        }
+    ]
+    for title, name, shown in WORKBOOK:
+        items.append(
+            {
+                "type": 3,
+                "name": name,
+                "content": {
+                    "version": "KqlItem/1.0",
+                    "query": query(name),
+                    "size": 0,
+                    "title": title,
+                    "queryType": 0,
+                    "resourceType": "microsoft.operationalinsights/workspaces",
+                    "visualization": shown,
+                },
+            }
+        )
+    return {
+        "version": "Notebook/1.0",
+        "items": items,
+        "$schema": "https://github.com/Microsoft/Application-Insights-Workbooks/blob/master/schema/workbook.json",
+    }
+
+
+def alerts():
+    resources = []
+    for name, severity, every, window, dimensions, text in ALERTS:
+        resources.append(
+            {
+                "type": "Microsoft.Insights/scheduledQueryRules",
+                "apiVersion": "2021-08-01",
+                "name": f"av-{name.removeprefix('alert-')}",
+                "location": "[parameters('location')]",
+                "properties": {
+                    "displayName": text,
+                    "description": text,
+                    "severity": severity,
+                    "enabled": True,
+                    "evaluationFrequency": every,
+                    "windowSize": window,
+                    "scopes": ["[parameters('workspaceId')]"],
+                    "autoMitigate": True,
+                    "criteria": {
+                        "allOf": [
+                            {
+                                "query": query(name),
+                                "timeAggregation": "Count",
+                                "operator": "GreaterThan",
+                                "threshold": 0,
+                                "dimensions": [
+                                    {"name": dimension, "operator": "Include", "values": ["*"]}
+                                    for dimension in dimensions
+                                ],
+                                "failingPeriods": {"numberOfEvaluationPeriods": 1, "minFailingPeriodsToAlert": 1},
+                            }
+                        ]
+                    },
+                    "actions": {"actionGroups": ["[parameters('actionGroupId')]"]},
+                },
+            }
+        )
+    return {
+        "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
+        "contentVersion": "1.0.0.0",
+        "parameters": {
+            "location": {"type": "string", "defaultValue": "[resourceGroup().location]"},
+            "workspaceId": {"type": "string", "metadata": {"description": "Resource id of the Log Analytics workspace"}},
+            "actionGroupId": {"type": "string", "metadata": {"description": "Resource id of who is told"}},
+        },
+        "resources": resources,
+    }
+
+
+def main():
+    stale = False
+    for name, content in [("workbook.json", workbook()), ("alerts.json", alerts())]:
+        text = json.dumps(content, indent=2) + "\n"
+        if "--check" not in sys.argv:
+            (HERE / name).write_text(text)
+        elif (HERE / name).read_text() != text:
+            print(f"{name} is not what make.py writes: run edge-config/monitoring/make.py")
+            stale = True
+    sys.exit(stale)
+
+
+main()
