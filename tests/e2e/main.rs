@@ -12,6 +12,7 @@ mod configuration;
 mod content;
 mod fan_out;
 mod hostile;
+mod hub_faults;
 mod input_options;
 mod lifecycle;
 mod local_edge;

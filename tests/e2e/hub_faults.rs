@@ -1,0 +1,237 @@
+//! Bad days of the hub, made by `local-edge fault`: afterwards the module runs what its twin says and the hub
+//! holds what the module means; and a stream that runs through it meanwhile loses no frame.
+
+use av_tests::clip::Clip;
+use av_tests::edge::{self, Edge};
+use av_tests::recording::{End, Kind, Times};
+use av_tests::rtmp::{Endless, Player, Publisher};
+use av_tests::{needs, tool, wait};
+use serde_json::{Value, json};
+
+use crate::{long, rtmp};
+
+const MODULE: &str = "rtmp-splitter";
+
+/// The repository's manifest with nothing but the splitter, and that with these flows.
+pub fn splitter_alone(flows: Value) -> (Value, Vec<(u16, u16)>) {
+    let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    let content = manifest["modulesContent"].as_object_mut().unwrap();
+    content.retain(|name, _| name.starts_with('$') || name == MODULE);
+    content[MODULE]["properties.desired"]["flows"] = flows;
+    let modules = &mut content["$edgeAgent"]["properties.desired"]["modules"];
+    modules.as_object_mut().unwrap().retain(|name, _| name == MODULE);
+    modules[MODULE]["settings"]["createOptions"]["HostConfig"]["PortBindings"]["1936/tcp"] =
+        json!([{ "HostPort": "1936" }]);
+    let mut ports = Vec::new();
+    edge::rebind(&mut manifest, &mut ports);
+    (manifest, ports)
+}
+
+/// A flow that listens and serves at this path.
+pub fn flow(path: &str) -> Value {
+    let url = format!("rtmp://0.0.0.0:1935/{path}");
+    json!({ "input": { "listen": url }, "outputs": { "viewers": { "serve": url } } })
+}
+
+/// Asks until the splitter has reported a configuration.
+pub fn wait_applied(edge: &Edge) {
+    wait::until_true("the splitter reports its configuration", wait::LONG, || {
+        twin(edge)["reported"]["config"]["status"] == "applied"
+    });
+}
+
+fn twin(edge: &Edge) -> Value {
+    serde_json::from_str(&edge.ask(&["twin", "show", MODULE]).stdout).unwrap_or(Value::Null)
+}
+
+/// A splitter under `local-edge`, with a stream that is published to it and played from it all the time.
+struct Bench {
+    edge: Edge,
+    publishing: Endless,
+    player: Player,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let (manifest, ports) = splitter_alone(json!({ "steady": flow("live/steady") }));
+        let edge = Edge::start(&manifest, ports);
+        wait_applied(&edge);
+        let url = rtmp(edge.host_ports(1935)[0], "live/steady");
+        let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+        let player = Player::start(&url);
+        player.wait_frames(Kind::Video, 1);
+        Self { edge, publishing, player }
+    }
+
+    fn fault(&self, fault: &[&str]) {
+        let done = self.edge.ask(&[&["fault"], fault].concat());
+        assert!(done.status.success(), "{fault:?}: {}", done.stderr);
+    }
+
+    /// Sets the path of the flow `changed`; waits until the hub has it, not until the module has.
+    fn change(&self, path: &str) {
+        let patch = json!({ "flows": { "changed": flow(path) } }).to_string();
+        std::thread::scope(|scope| {
+            // Waits up to 10 s for the module's answer.
+            scope.spawn(|| self.edge.ask(&["twin", "set", MODULE, &patch]));
+            wait::until_true("the hub has the change", wait::LONG, || {
+                twin(&self.edge)["desired"]["flows"]["changed"] == flow(path)
+            });
+        });
+    }
+
+    /// Waits until module and hub agree on the twin, whose flow `changed` has this path; then ends the stream,
+    /// of which no frame may be missing.
+    fn settle(self, path: &str) {
+        let port = self.edge.host_ports(1935)[0];
+        let mut last = Value::Null;
+        let agree = |last: &mut Value| {
+            let twin = twin(&self.edge);
+            let status = self.edge.ask(&["method", MODULE, "getStatus"]).stdout;
+            let status: Value = serde_json::from_str(&status).unwrap_or(Value::Null);
+            let (reported, means) = (&twin["reported"], &status["payload"]);
+            let agree = reported["config"]["desiredVersion"] == twin["desired"]["$version"]
+                && reported["config"]["status"] == "applied"
+                && reported["flows"]["changed"]["outputs"]["viewers"]["url"]
+                    .as_str()
+                    .is_some_and(|url| url.ends_with(path))
+                && names(&reported["flows"]) == names(&twin["desired"]["flows"])
+                && without_version(reported).iter().all(|(key, value)| holds(&means[key], value));
+            *last = json!({ "twin": twin, "status": status });
+            agree
+        };
+        let start = std::time::Instant::now();
+        while !agree(&mut last) {
+            assert!(start.elapsed() < wait::LONG * 3, "module and hub do not agree: {last:#}");
+        }
+        // It runs, it is not only said to.
+        Publisher::to(&rtmp(port, path)).finish().unwrap();
+        let sent = self.publishing.stop();
+        self.player.wait_last_of(&sent);
+        self.player.recording().must_be(&sent, Times::Exact, End::Complete);
+        assert_eq!(self.edge.interrupt().status.code(), Some(0));
+    }
+}
+
+fn names(flows: &Value) -> Vec<&String> {
+    let mut names: Vec<_> = flows.as_object().into_iter().flat_map(|flows| flows.keys()).collect();
+    names.sort();
+    names
+}
+
+fn without_version(reported: &Value) -> serde_json::Map<String, Value> {
+    let mut reported = reported.as_object().cloned().unwrap_or_default();
+    reported.retain(|key, _| !key.starts_with('$'));
+    reported
+}
+
+/// Whether `status`, which has counters too, holds everything that was reported.
+fn holds(status: &Value, reported: &Value) -> bool {
+    match reported {
+        Value::Object(members) => members.iter().all(|(key, value)| holds(&status[key], value)),
+        other => status == other,
+    }
+}
+
+fn an_outage_of(seconds: u64) {
+    let bench = Bench::start();
+    bench.fault(&["hub-down", &seconds.to_string()]);
+    wait::until_true("the hub is gone", wait::LONG, || {
+        bench.edge.ps()["modules"][0]["connected"] == Value::Bool(false)
+    });
+    bench.change("live/during");
+    bench.settle("live/during");
+}
+
+#[test]
+fn the_hub_is_away_for_some_seconds() {
+    needs!(Ffmpeg);
+    an_outage_of(3);
+}
+
+#[test]
+fn the_hub_is_away_for_a_minute() {
+    needs!(Ffmpeg);
+    if !long() {
+        return;
+    }
+    an_outage_of(60);
+}
+
+#[test]
+fn the_connection_is_cut_in_the_middle_of_a_get() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["cut", "--in-get"]);
+    bench.fault(&["cut"]);
+    bench.change("live/during");
+    bench.settle("live/during");
+}
+
+#[test]
+fn the_hub_changes_to_a_certificate_of_a_new_authority() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["rotate-certificate"]);
+    bench.change("live/during");
+    bench.settle("live/during");
+}
+
+#[test]
+fn the_hub_finds_the_token_expired() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["expire-tokens"]);
+    bench.change("live/during");
+    bench.settle("live/during");
+}
+
+#[test]
+fn a_change_is_lost_on_the_way_and_the_next_one_shows_the_gap() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["lose-patches", "1"]);
+    bench.change("live/lost");
+    // Another key: only the whole twin brings both.
+    let set = bench.edge.ask(&["twin", "set", MODULE, r#"{ "telemetryIntervalSeconds": 5 }"#]);
+    assert!(set.status.success(), "{}{}", set.stdout, set.stderr);
+    bench.settle("live/lost");
+}
+
+#[test]
+fn every_answer_comes_half_a_second_late() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["delay", "500"]);
+    bench.fault(&["cut"]);
+    bench.change("live/first");
+    bench.change("live/second");
+    bench.settle("live/second");
+}
+
+#[test]
+fn the_workload_api_fails_when_a_new_token_is_needed() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["workload-down", "3"]);
+    bench.fault(&["cut"]);
+    bench.change("live/during");
+    bench.settle("live/during");
+}
+
+#[test]
+fn the_hub_refuses_the_module_for_a_while() {
+    needs!(Ffmpeg);
+    for code in ["5", "3"] {
+        let bench = Bench::start();
+        bench.fault(&["refuse", code, "2"]);
+        bench.fault(&["cut"]);
+        bench.change("live/during");
+        let said = format!("({code})");
+        wait::until_true("the log tells the codes apart", wait::LONG, || {
+            bench.edge.ask(&["logs", MODULE]).stdout.contains(&said)
+        });
+        bench.settle("live/during");
+    }
+}
