@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""What surrounds the modules is right: manifest, monitoring, image.
+
+    tests/deployment/check.py BINARIES
+
+BINARIES is the folder with the built modules. Needs `iotedgedev` (PyPI) at $IOTEDGEDEV or on the path; what cannot
+run is skipped and counted.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import unittest
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "target/debug"
+IOTEDGEDEV = os.environ.get("IOTEDGEDEV") or shutil.which("iotedgedev")
+MONITORING = ROOT / "edge-config/monitoring"
+
+
+def listed_metrics():
+    lines = (MONITORING / "metrics.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    return {row[0]: (row[1], [] if row[2] == "-" else row[2].split(",")) for row in rows}
+
+
+class Manifest(unittest.TestCase):
+    """deployment.template.json, as Microsoft's own tool reads it."""
+
+    @classmethod
+    def setUpClass(cls):
+        if not IOTEDGEDEV:
+            raise unittest.SkipTest("no iotedgedev")
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        root = pathlib.Path(folder.name)
+        # It reports to its makers unless told otherwise.
+        (root / "home/.iotedgedev").mkdir(parents=True)
+        (root / "home/.iotedgedev/setting.ini").write_text("[DEFAULT]\nfirsttime = no\ncollect_telemetry = no\n")
+        shutil.copy(ROOT / "deployment.template.json", root)
+        for module in (ROOT / "modules").glob("*/module.json"):
+            (root / "modules" / module.parent.name).mkdir(parents=True)
+            shutil.copy(module, root / "modules" / module.parent.name)
+        (root / ".env").write_text("REGISTRY=registry.example.com\nRTMP_PORT=1935\nMEDIA_DIR=/srv/media\n")
+        command = [IOTEDGEDEV, "solution", "genconfig", "-f", "deployment.template.json", "-P", "amd64"]
+        environment = os.environ | {"HOME": str(root / "home"), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
+        made = subprocess.run(
+            [*command, "--fail-on-validation-error"],
+            cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )
+        cls.output = made.stdout + made.stderr
+        cls.status = made.returncode
+        result = root / "config/deployment.amd64.json"
+        cls.text = result.read_text() if result.exists() else ""
+
+    def test_it_becomes_a_deployment_manifest_without_a_complaint(self):
+        self.assertEqual(self.status, 0, self.output)
+        self.assertIn("Validation for all createOptions passed", self.output)
+        for complaint in ["validation failed", "Warning:", "not found"]:
+            self.assertNotIn(complaint, self.output)
+
+    def test_nothing_is_left_to_be_filled_in(self):
+        self.assertNotIn("${", self.text)
+        self.assertNotIn("$schema-template", self.text)
+
+    def test_create_options_are_texts_that_docker_reads(self):
+        agent = json.loads(self.text)["modulesContent"]["$edgeAgent"]["properties.desired"]
+        modules = agent["modules"] | agent["systemModules"]
+        self.assertGreaterEqual(len(modules), 4)
+        for name, module in modules.items():
+            settings = module["settings"]
+            pieces = sorted(key for key in settings if key.startswith("createOptions"))
+            options = json.loads("".join(settings[key] for key in pieces))
+            self.assertIn("max-size", options["HostConfig"]["LogConfig"]["Config"], name)
+            if name in agent["modules"]:
+                self.assertRegex(settings["image"], rf"^registry\.example\.com/{name}:\d+\.\d+\.\d+-amd64$")
+                self.assertTrue(options["HostConfig"]["ReadonlyRootfs"], name)
+                self.assertTrue(any(f":/var/lib/{name}" in bind for bind in options["HostConfig"]["Binds"]), name)
+
+
+class Device(unittest.TestCase):
+    def test_the_device_configuration_is_toml_with_the_agent_of_the_manifest(self):
+        config = tomllib.loads((ROOT / "edge-config/config.toml").read_text())
+        manifest = json.loads((ROOT / "deployment.template.json").read_text())["modulesContent"]
+        agent = manifest["$edgeAgent"]["properties.desired"]["systemModules"]["edgeAgent"]
+        self.assertEqual(config["agent"]["config"]["image"], agent["settings"]["image"])
+
+
+class Monitoring(unittest.TestCase):
+    def test_workbook_and_alerts_hold_the_queries_as_they_are(self):
+        made = subprocess.run(
+            [sys.executable, MONITORING / "make.py", "--check"], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(made.returncode, 0, made.stdout + made.stderr)
+
+    def test_queries_name_only_metrics_and_labels_that_there_are(self):
+        listed = listed_metrics()
+        labels = {"edge_device", "module_name", "instance_number", "iothub"}
+        queries = sorted(MONITORING.glob("*.kql"))
+        self.assertGreaterEqual(len(queries), 8)
+        for file in queries:
+            text = file.read_text()
+            names = re.findall(r'"((?:av|process)_\w+)"', text)
+            self.assertTrue(names, file.name)
+            for name in names:
+                self.assertIn(name, listed, file.name)
+            known = labels.union(*(listed[name][1] for name in names))
+            for label in re.findall(r"\bTags\.(\w+)", text):
+                self.assertIn(label, known, file.name)
+
+    def test_the_list_of_metrics_is_what_a_module_shows(self):
+        source = BINARIES / "mp4-source"
+        if not source.exists():
+            self.skipTest(f"{source} is not built")
+        with tempfile.TemporaryDirectory() as folder:
+            # Loopback addresses of its own, so that nothing else that runs here is met.
+            address = f"127.93.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+            twin = pathlib.Path(folder) / "twin.json"
+            url = "rtmp://0.0.0.0:1935/files/card"
+            flow = {"input": {"read": "file:///media/testcard.mp4"}, "outputs": {"viewers": {"serve": url}}}
+            twin.write_text(json.dumps({"flows": {"card": flow}}))
+            arguments = ["--twin", twin, "--state-dir", folder, "--bind", address]
+            arguments += ["--metrics-address", f"{address}:9600", "--paths", f"/media={ROOT}/edge-config"]
+            module = subprocess.Popen([source, *arguments], stderr=subprocess.DEVNULL)
+            try:
+                text = self.until_frames_arrive(f"http://{address}:9600/metrics")
+            finally:
+                module.terminate()
+                module.wait(timeout=10)
+        shown = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+        listed = listed_metrics()
+        self.assertEqual(shown, {name: kind for name, (kind, _) in listed.items()})
+        shared = {"iothub", "edge_device", "module_name", "instance_number"}
+        for name, (kind, labels) in listed.items():
+            suffix = "_count" if kind == "histogram" else ""
+            series = re.findall(rf"^{name}{suffix}(?:{{(.*)}})? ", text, re.M)
+            # The histogram has series once something was served.
+            for one in series:
+                self.assertEqual(set(re.findall(r'(\w+)="', one)), shared | set(labels), name)
+            self.assertTrue(series, name)
+
+    def until_frames_arrive(self, url):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    text = answer.read().decode()
+                if re.search(r"^av_input_frames_total{.*} [1-9]", text, re.M):
+                    return text
+            except OSError:
+                text = ""
+            self.assertLess(time.monotonic(), deadline, f"no frames: {text}")
+            time.sleep(0.1)
+
+
+class Image(unittest.TestCase):
+    """No container engine is needed: what the Dockerfile copies is enough for cargo."""
+
+    def test_what_the_build_is_given_is_a_workspace(self):
+        rules = (ROOT / "modules/shared/Dockerfile.dockerignore").read_text().split("\n")
+        kept = [rule[1:] for rule in rules if rule.startswith("!")]
+        left_out = [rule for rule in rules if rule and rule[0] not in "!#*"]
+        tracked = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "--", *kept],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            for name in tracked.stdout.splitlines():
+                if any(name == rule or name.startswith(f"{rule}/") for rule in left_out):
+                    continue
+                if not (ROOT / name).is_file():
+                    continue
+                target = pathlib.Path(folder) / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, target)
+            read = subprocess.run(
+                ["cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"],
+                cwd=folder, capture_output=True, text=True, check=False,
+            )
+            self.assertEqual(read.returncode, 0, read.stderr)
+            binaries = {
+                target["name"]
+                for package in json.loads(read.stdout)["packages"]
+                for target in package["targets"]
+                if "bin" in target["kind"]
+            }
+        for module in (ROOT / "modules").glob("*/module.json"):
+            self.assertIn(module.parent.name, binaries)
+
+    def test_every_module_is_built_from_its_own_name_with_a_file_that_exists(self):
+        modules = list((ROOT / "modules").glob("*/module.json"))
+        self.assertGreaterEqual(len(modules), 2)
+        for file in modules:
+            image = json.loads(file.read_text())["image"]
+            name = file.parent.name
+            self.assertEqual(image["repository"], f"${{REGISTRY}}/{name}")
+            self.assertIn(f"--build-arg MODULE={name}", image["buildOptions"])
+            self.assertEqual((file.parent / image["contextPath"]).resolve(), ROOT)
+            self.assertEqual(sorted(image["tag"]["platforms"]), ["amd64", "arm64v8"])
+            for dockerfile in image["tag"]["platforms"].values():
+                self.assertTrue((file.parent / dockerfile).is_file(), dockerfile)
+
+    def test_the_steps_of_the_build_are_shell(self):
+        text = (ROOT / "modules/shared/Dockerfile").read_text()
+        steps = re.findall(r"^RUN ((?:.*\\\n)*.*)$", text, re.M)
+        self.assertGreaterEqual(len(steps), 2)
+        for step in steps:
+            lines = [line for line in step.split("\n") if not line.lstrip().startswith("#")]
+            script = re.sub(r"--mount=\S+", "", "\n".join(lines))
+            checked = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+            self.assertEqual(checked.returncode, 0, checked.stderr)
+
+    def test_the_container_runs_as_nobody_special_and_asks_itself_for_its_health(self):
+        text = (ROOT / "modules/shared/Dockerfile").read_text()
+        self.assertIn("\nUSER 10001:10001\n", text)
+        self.assertRegex(text, r'HEALTHCHECK .*CMD \["/module", "healthcheck"\]')
+        self.assertEqual(len(re.findall(r"^VOLUME", text, re.M)), 1)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
