@@ -28,6 +28,8 @@ pub enum Clip {
     Av1Opus,
     /// H.264 at 8 Mbit/s, AAC, 10 s: fills buffers.
     Heavy,
+    /// As plain, of half the width and height, 3 s.
+    Smaller,
     /// H.264 at one picture a second, AAC.
     OnePictureASecond,
 }
@@ -44,6 +46,7 @@ impl Clip {
             Self::H265 => "h265",
             Self::Av1Opus => "av1-opus",
             Self::Heavy => "heavy",
+            Self::Smaller => "smaller",
             Self::OnePictureASecond => "one-picture-a-second",
         }
     }
@@ -65,6 +68,9 @@ impl Clip {
             Self::Av1Opus => "-t 6 -c:v libsvtav1 -preset 12 -b:v 500k -g 25 -c:a libopus",
             Self::Heavy => {
                 "-t 10 -c:v libx264 -preset ultrafast -b:v 8M -minrate 8M -maxrate 8M -bufsize 2M -g 25 -sc_threshold 0 -bf 0 -x264-params nal-hrd=cbr -c:a aac"
+            }
+            Self::Smaller => {
+                "-t 3 -s 160x90 -c:v libx264 -preset veryfast -b:v 300k -g 25 -sc_threshold 0 -bf 0 -c:a aac"
             }
             Self::OnePictureASecond => {
                 "-t 8 -r 1 -c:v libx264 -preset veryfast -g 2 -bf 0 -sc_threshold 0 -c:a aac"

@@ -77,12 +77,12 @@ impl Publisher {
     /// Sends `onMetaData` of these properties, as encoders do (`@setDataFrame`).
     pub fn metadata(&mut self, properties: &[(&str, Value)]) {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        self.data(&[Value::text("@setDataFrame"), Value::text("onMetaData"), Value::Object(properties)]);
+        self.data(0, &[Value::text("@setDataFrame"), Value::text("onMetaData"), Value::Object(properties)]);
     }
 
     /// Sends a data message (type 18) of these values.
-    pub fn data(&mut self, values: &[Value]) {
-        self.connection.send(5, 18, self.stream, 0, &amf::encode(values)).unwrap();
+    pub fn data(&mut self, timestamp: u32, values: &[Value]) {
+        self.connection.send(5, 18, self.stream, timestamp, &amf::encode(values)).unwrap();
     }
 
     /// Sends tags in real time, by their own timestamps.
