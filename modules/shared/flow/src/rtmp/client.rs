@@ -297,4 +297,4 @@ impl Client {
 }
 
 #[cfg(test)]
-pub(super) mod peer;
+pub(crate) mod peer;

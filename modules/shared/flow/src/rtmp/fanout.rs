@@ -43,6 +43,8 @@ pub(super) struct Player {
     sink: Sink,
     queue: VecDeque<Queued>,
     queued: usize,
+    /// The sink (TLS) took bytes and holds them back until the socket takes more.
+    unflushed: bool,
     /// Of `queued`, what was given at the join.
     burst: usize,
     /// The next flush that it gets is one that a decoder can start at.
@@ -116,6 +118,7 @@ impl Player {
             started: !queue.is_empty(),
             queue,
             queued: size,
+            unflushed: false,
             burst: size,
             skipped: 0,
             progress: now,
@@ -145,7 +148,7 @@ pub(super) struct Slow {
 /// Players of one output that one task owns.
 pub(super) struct Fanout {
     players: Vec<Player>,
-    /// Players with a queue.
+    /// Players that wait for their socket.
     stuck: usize,
     /// Where the next walk starts, so that nobody is always last.
     turn: usize,
@@ -165,9 +168,7 @@ impl Fanout {
 
     /// Adds a player; what it was given is written when the queue is next driven.
     pub(super) fn join(&mut self, player: Player) {
-        if !player.queue.is_empty() {
-            self.stuck += 1;
-        }
+        self.stuck += usize::from(player.is_stuck());
         self.players.push(player);
     }
 
@@ -188,19 +189,14 @@ impl Fanout {
     /// Sends what a session answers, between whole messages.
     pub(super) fn control(&mut self, id: u64, bytes: Bytes, now: Instant) {
         if let Some(player) = self.players.iter_mut().find(|player| player.id == id) {
-            if player.queue.is_empty() {
-                self.stuck += 1;
-            }
-            player.queued += bytes.len();
-            player.queue.push_back(Queued { bytes, since: now, pictures: 0, sounds: 0, control: true });
+            self.stuck += usize::from(!player.is_stuck());
+            player.push(Queued { bytes, since: now, pictures: 0, sounds: 0, control: true });
         }
     }
 
     fn remove(&mut self, index: usize) {
         let player = self.players.swap_remove(index);
-        if !player.queue.is_empty() {
-            self.stuck -= 1;
-        }
+        self.stuck -= usize::from(player.is_stuck());
     }
 
     /// Gives every connection its sink back, so that it can say goodbye.
@@ -234,9 +230,9 @@ impl Fanout {
                 for step in from..count.min(from + WALK) {
                     let index = if start + step < count { start + step } else { start + step - count };
                     let Some(player) = self.players.get_mut(index) else { continue };
-                    let was_stuck = !player.queue.is_empty();
+                    let was_stuck = player.is_stuck();
                     let alive = player.send(cx, flush, now, &mut walked, &mut self.slow);
-                    match (was_stuck, !player.queue.is_empty()) {
+                    match (was_stuck, player.is_stuck()) {
                         (false, true) => self.stuck += 1,
                         (true, false) => self.stuck -= 1,
                         _ => {}
@@ -276,16 +272,15 @@ impl Fanout {
         let mut walked = Walked::default();
         let mut index = 0;
         while let Some(player) = self.players.get_mut(index) {
-            if player.queue.is_empty() {
+            if !player.is_stuck() {
                 index += 1;
                 continue;
             }
             match player.drive(cx, now, &mut walked) {
-                Ok(()) if player.queue.is_empty() => {
-                    self.stuck -= 1;
+                Ok(()) => {
+                    self.stuck -= usize::from(!player.is_stuck());
                     index += 1;
                 }
-                Ok(()) => index += 1,
                 Err(_) => self.remove(index),
             }
         }
@@ -342,7 +337,7 @@ impl Player {
             }
         }
         if self.queue.is_empty() {
-            return match write(&mut self.sink, cx, &part.bytes) {
+            return match self.write(cx, &part.bytes) {
                 Ok(written) => {
                     walked.bytes += written as u64;
                     if written > 0 {
@@ -352,7 +347,6 @@ impl Player {
                         walked.pictures += u64::from(flush.pictures);
                         walked.sounds += u64::from(flush.sounds);
                     } else {
-                        self.progress = now;
                         self.enqueue(part.bytes.slice(written..), flush.pictures, flush.sounds, now);
                     }
                     true
@@ -371,8 +365,21 @@ impl Player {
     }
 
     fn enqueue(&mut self, bytes: Bytes, pictures: u32, sounds: u32, now: Instant) {
-        self.queued += bytes.len();
-        self.queue.push_back(Queued { bytes, since: now, pictures, sounds, control: false });
+        self.push(Queued { bytes, since: now, pictures, sounds, control: false });
+    }
+
+    fn push(&mut self, queued: Queued) {
+        if self.queue.is_empty() {
+            // However long nothing was sent: it stands still from now on at most.
+            self.progress = queued.since;
+        }
+        self.queued += queued.bytes.len();
+        self.queue.push_back(queued);
+    }
+
+    /// Waits for its socket.
+    fn is_stuck(&self) -> bool {
+        !self.queue.is_empty() || self.unflushed
     }
 
     fn is_behind(&self, now: Instant) -> bool {
@@ -406,8 +413,15 @@ impl Player {
 
     /// Writes the queue as far as the socket takes it.
     fn drive(&mut self, cx: &mut Context<'_>, now: Instant, walked: &mut Walked) -> io::Result<()> {
-        while let Some(queued) = self.queue.front_mut() {
-            let written = write(&mut self.sink, cx, &queued.bytes)?;
+        while let Some(mut queued) = self.queue.pop_front() {
+            let written = match self.write(cx, &queued.bytes) {
+                Ok(written) => written,
+                Err(error) => {
+                    // It counts as stuck until it is removed.
+                    self.queue.push_front(queued);
+                    return Err(error);
+                }
+            };
             walked.bytes += written as u64;
             self.queued -= written;
             self.burst = self.burst.saturating_sub(written);
@@ -416,32 +430,37 @@ impl Player {
             }
             if written < queued.bytes.len() {
                 queued.bytes.advance(written);
+                self.queue.push_front(queued);
                 return Ok(());
             }
             walked.pictures += u64::from(queued.pictures);
             walked.sounds += u64::from(queued.sounds);
-            self.queue.pop_front();
         }
         // Most players never need a queue: its memory goes with its content.
         self.queue = VecDeque::new();
         self.burst = 0;
+        if self.unflushed {
+            self.write(cx, &[])?;
+        }
         Ok(())
+    }
+
+    /// Writes as much as goes without waiting; the task is woken when more does.
+    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.sink).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        // TLS keeps ciphertext of its own, bounded by rustls; for TCP this does nothing.
+        self.unflushed = Pin::new(&mut self.sink).poll_flush(cx)?.is_pending();
+        Ok(written)
     }
 }
 
-/// Writes as much as goes without waiting; the task is woken when more does.
-fn write(sink: &mut Sink, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match Pin::new(&mut *sink).poll_write(cx, rest) {
-            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(count)) => written += count,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
-        }
-    }
-    // TLS keeps ciphertext of its own; for TCP this does nothing. What stays in there is bounded by rustls,
-    // and goes out before anything that follows.
-    let _ = Pin::new(sink).poll_flush(cx)?;
-    Ok(written)
-}
+#[cfg(test)]
+mod tests;

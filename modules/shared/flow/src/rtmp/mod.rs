@@ -5,6 +5,8 @@ mod client;
 mod connection;
 mod dedup;
 mod fanout;
+#[cfg(test)]
+pub(crate) mod guest;
 mod listen;
 mod packer;
 mod ports;
@@ -13,6 +15,8 @@ mod push;
 mod serve;
 mod takeover;
 
+#[cfg(test)]
+pub(crate) use client::peer;
 pub use listen::listen;
 pub use ports::{Instances, Ports};
 pub use pull::pull;

@@ -1,17 +1,18 @@
 //! `serve`: players come to us.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use av_media::Kind;
 use av_rtmp::Egress;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::fanout::{Arrival, Fanout, Player, Slow};
+use super::fanout::{Arrival, Fanout, Farewell, Player, Slow};
 use super::packer::{Flush, Packer};
 use super::ports::{LISTEN_RETRY, PlayRoute};
 use crate::config::{Content, Scheme, ServeConfig};
@@ -102,6 +103,13 @@ impl Serving {
         })
         .await;
         self.shards.end().await;
+        // Who is on the way in is told the same.
+        arrivals.close();
+        while let Some(command) = arrivals.recv().await {
+            if let Command::Join(Arrival { sink, farewell, .. }) = command {
+                let _ = farewell.send(Farewell { sink, unsent: Vec::new() });
+            }
+        }
     }
 
     async fn entries(&mut self, entries: &mut Vec<Entry>, output: &OutputContext) {
@@ -194,12 +202,17 @@ struct Shards {
 struct Remote {
     messages: mpsc::Sender<Message>,
     players: Arc<AtomicUsize>,
-    missed: Arc<AtomicBool>,
+    /// The task did not take the last flush.
+    missed: bool,
     _end: DropGuard,
 }
 
 enum Message {
-    Flush(Arc<Flush>),
+    Flush {
+        flush: Arc<Flush>,
+        /// Flushes before this one were lost.
+        after_gap: bool,
+    },
     Join(Box<Player>),
     Control(u64, Bytes),
     Leave(u64),
@@ -232,8 +245,14 @@ impl Shards {
         match self.remote.iter().min_by_key(|remote| count(remote)) {
             Some(least) if count(least) < self.local.len() => {
                 least.players.fetch_add(1, Ordering::Relaxed);
-                // A task that does not even take a join is hopelessly behind: the player comes back.
-                let _ = least.messages.try_send(Message::Join(Box::new(player)));
+                // A task that does not even take a join has enough to do.
+                if let Err(TrySendError::Full(back) | TrySendError::Closed(back)) =
+                    least.messages.try_send(Message::Join(Box::new(player)))
+                    && let Message::Join(player) = back
+                {
+                    least.players.fetch_sub(1, Ordering::Relaxed);
+                    self.local.join(*player);
+                }
             }
             _ => self.local.join(player),
         }
@@ -244,11 +263,10 @@ impl Shards {
             return self.local.flush(&flush).await;
         }
         let flush = Arc::new(flush);
-        for remote in &self.remote {
-            if remote.messages.try_send(Message::Flush(flush.clone())).is_err() {
-                // Lost for these players: they go on at the next sync frame.
-                remote.missed.store(true, Ordering::Relaxed);
-            }
+        for remote in &mut self.remote {
+            // Lost for these players when there is no room: they go on at the next sync frame.
+            let message = Message::Flush { flush: flush.clone(), after_gap: remote.missed };
+            remote.missed = remote.messages.try_send(message).is_err();
         }
         self.local.flush(&flush).await;
     }
@@ -278,8 +296,8 @@ impl Shards {
 impl Remote {
     fn spawn(output: OutputContext, protocol: &'static str) -> Self {
         let (messages, mut inbox) = mpsc::channel(FLUSHES);
-        let (players, missed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let (count, has_missed) = (players.clone(), missed.clone());
+        let players = Arc::<AtomicUsize>::default();
+        let count = players.clone();
         let end = CancellationToken::new();
         let ended = end.clone();
         tokio::spawn(unconstrained(async move {
@@ -290,8 +308,8 @@ impl Remote {
                 tokio::select! {
                     biased;
                     message = inbox.recv() => match message {
-                        Some(Message::Flush(flush)) => {
-                            if has_missed.swap(false, Ordering::Relaxed) {
+                        Some(Message::Flush { flush, after_gap }) => {
+                            if after_gap {
                                 fanout.resync();
                             }
                             fanout.flush(&flush).await;
@@ -311,6 +329,6 @@ impl Remote {
             }
             fanout.end();
         }));
-        Self { messages, players, missed, _end: end.drop_guard() }
+        Self { messages, players, missed: false, _end: end.drop_guard() }
     }
 }
