@@ -10,6 +10,7 @@ use av_rtmp::{Connect, Limits, Refusal, RequestId, RtmpError, ServerEvent, Serve
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
@@ -66,7 +67,7 @@ pub(super) async fn run(
     let _permit = permit;
     let end = match Connection::open(stream, peer, port.clone(), module.clone()).await {
         Ok(mut connection) => match connection.talk().await {
-            Ok(()) => End::Done,
+            Ok(()) | Err(End::Done) => End::Done,
             Err(end) => {
                 // What was queued before, for example a refusal, is still owed.
                 let _ = tokio::time::timeout(GOODBYE, connection.write_queued()).await;
@@ -208,6 +209,8 @@ impl Connection {
         if let Some(sink) = &mut self.sink {
             sink.shutdown().await?;
         }
+        // Closing with unread input would reset the connection, and with it what was just sent.
+        while self.reader.read(&mut self.buffer).await? > 0 {}
         Ok(())
     }
 
@@ -241,6 +244,11 @@ impl Connection {
         }
     }
 
+    /// What the peer's program calls itself.
+    fn program(&self) -> String {
+        self.connect.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect()
+    }
+
     fn target(&self, name: &str, query: Option<String>) -> (String, Option<String>) {
         let path = RtmpPath::join(&self.connect.app, name).path;
         (path, query.or_else(|| self.connect.query.clone()))
@@ -255,7 +263,9 @@ impl Connection {
             Ok(admitted) => admitted,
             Err(Denied { code, why, route }) => {
                 let flow = route.as_ref().map_or("-", |route| &*route.flow);
-                tracing::warn!(%peer, %path, flow, "publisher refused: {why}");
+                if let Some(suppressed) = self.module.peer_log.admit() {
+                    tracing::warn!(%peer, %path, flow, suppressed, "publisher refused: {why}");
+                }
                 if let Some(route) = route {
                     self.module.emit(
                         EventKind::ClientRejected,
@@ -269,7 +279,7 @@ impl Connection {
         };
         self.session.set_max_message_bytes(route.config.max_message_bytes);
         self.session.accept_publish(id);
-        let program = self.connect.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+        let program = self.program();
         tracing::info!(flow = %input.flow, %peer, %path, %program, "publisher connected");
         self.module.emit(EventKind::InputConnected, &input.flow, None, format!("publisher {peer}"));
         let [_, large, _] = BUFFERS;
@@ -288,7 +298,7 @@ impl Connection {
                 let code = match reason {
                     KickReason::TakenOver => "NetStream.Publish.BadName",
                     KickReason::Idle => "NetStream.Publish.Idle",
-                    KickReason::Reconfigured => "NetStream.Unpublish.Success",
+                    KickReason::Reconfigured => "NetStream.Failed",
                 };
                 self.session.end_publish(code, &why);
                 let _ = tokio::time::timeout(GOODBYE, self.write_queued()).await;
@@ -345,13 +355,11 @@ impl Connection {
                 return Err(bad_name("a name is missing".into(), Some(route.clone())));
             }
         };
-        let who =
-            Identity { address: self.peer.ip().to_canonical(), program: self.connect.flash_ver.clone() };
-        route
-            .enter(path, who, input.stream.has_publisher(), Instant::now())
-            .map_err(|taken| bad_name(format!("{}: {taken}", route.path), Some(route.clone())))?;
+        let who = Identity { address: self.peer.ip().to_canonical(), program: self.program() };
         let kick = Kick::default();
-        let publisher = input.stream.publisher(kick.clone());
+        let publisher = route
+            .seat(path, who, &input, kick.clone())
+            .map_err(|taken| bad_name(format!("{}: {taken}", route.path), Some(route.clone())))?;
         Ok((route, publisher, kick, input))
     }
 
@@ -391,7 +399,12 @@ impl Connection {
         let (farewell, ended) = oneshot::channel();
         let Some(sink) = self.sink.take() else { return Err(End::Done) };
         let arrival = Arrival { id, peer, sink, client, farewell };
-        if route.commands.send(Command::Join(arrival)).await.is_err() {
+        if let Err(SendError(command)) = route.commands.send(Command::Join(arrival)).await {
+            // The output ended at this moment.
+            if let Command::Join(Arrival { sink, .. }) = command {
+                self.sink = Some(sink);
+                let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(Vec::new())).await;
+            }
             return Err(End::Done);
         }
         tracing::debug!(flow = %route.flow, %peer, %path, "player connected");

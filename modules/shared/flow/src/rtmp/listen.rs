@@ -28,8 +28,8 @@ pub async fn listen(input: InputContext, config: ListenConfig, instances: Option
         None => Target::Stream(input.clone()),
     };
     let route = PublishRoute::new(&input, &config, target);
-    let guard = lease.publish(&config.url.path, route);
     input.status.status.set(State::Waiting, None);
+    let guard = lease.publish(&config.url.path, route);
     input.cancel.cancelled().await;
     drop(guard);
     input.stream.kick(KickReason::Reconfigured);

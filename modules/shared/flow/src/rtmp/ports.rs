@@ -19,7 +19,7 @@ use super::takeover::{Identity, Seats, Taken};
 use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, ServerTls};
 use crate::endpoint::{InputContext, Module, OutputContext};
 use crate::net::{ListenError, Listener, ServerTlsAcceptor, TlsError};
-use crate::stream::OutputStatus;
+use crate::stream::{Kick, OutputStatus, Publisher};
 
 /// How often an address that is taken is tried again.
 pub(super) const LISTEN_RETRY: Retry =
@@ -53,7 +53,9 @@ pub(super) struct Port {
     settings: (bool, ServerTls),
     routes: RwLock<Routes>,
     leases: AtomicUsize,
+    /// Asks the listener to close, and tells that it has.
     closed: CancellationToken,
+    ended: CancellationToken,
     pub(super) adobe: Mutex<AdobeAuth>,
 }
 
@@ -72,6 +74,8 @@ pub(super) struct PublishRoute {
     pub(super) path: String,
     pub(super) config: ListenConfig,
     pub(super) target: Target,
+    /// The endpoint is ending: nobody is let in by this route any more.
+    cancel: CancellationToken,
     seats: Mutex<HashMap<String, Seats>>,
 }
 
@@ -106,18 +110,37 @@ impl PublishRoute {
             path: format!("{}.listen", input.path),
             config: config.clone(),
             target,
+            cancel: input.cancel.clone(),
             seats: Mutex::default(),
         })
     }
 
-    /// Whether `who` may publish `path` now.
-    pub(super) fn enter(&self, path: &str, who: Identity, live: bool, now: Instant) -> Result<(), Taken> {
+    /// Makes `who` the publisher of `path`, whose input is `input`.
+    ///
+    /// What a publisher was let in by may be gone when its turn comes: who came too late must not write to a
+    /// stream that nobody ends any more. Whoever ends it cancels first and kicks then, so looking after the
+    /// publisher has begun misses none.
+    pub(super) fn seat(
+        &self,
+        path: &str,
+        who: Identity,
+        input: &InputContext,
+        kick: Kick,
+    ) -> Result<Publisher, Taken> {
+        let is_over = || self.cancel.is_cancelled() || input.cancel.is_cancelled();
+        if is_over() {
+            return Err(Taken::Over);
+        }
+        // Held until the publisher has begun, or two could find the stream free.
         let mut seats = lock(&self.seats);
         // Names of patterns come and go; those that nobody uses are forgotten with the instance.
         if seats.len() > self.config.max_instances.saturating_mul(2) {
             seats.clear();
         }
-        seats.entry(path.to_owned()).or_default().enter(who, live, self.config.takeover, now)
+        let (live, now) = (input.stream.has_publisher(), Instant::now());
+        seats.entry(path.to_owned()).or_default().enter(who, live, self.config.takeover, now)?;
+        let publisher = input.stream.publisher(kick);
+        if is_over() { Err(Taken::Over) } else { Ok(publisher) }
     }
 }
 
@@ -270,6 +293,15 @@ impl Ports {
         self.max_connections.store(max, Ordering::Relaxed);
     }
 
+    async fn join(
+        &self,
+        module: &Arc<Module>,
+        address: SocketAddr,
+        settings: &(bool, ServerTls),
+    ) -> Result<Option<Lease>, OpenError> {
+        join(&*self.open.lock().await, module, address, settings)
+    }
+
     /// Opens the listener of a URL, or joins those who have.
     pub(super) async fn open(
         &self,
@@ -279,19 +311,24 @@ impl Ports {
     ) -> Result<Lease, OpenError> {
         let secure = url.scheme == Scheme::Rtmps;
         let settings = (secure, if secure { tls.clone() } else { ServerTls::default() });
+        // Before the lock is taken: the edge runtime may take its time, and others want to listen too.
+        let acceptor = match self.join(module, url.address, &settings).await? {
+            Some(lease) => return Ok(lease),
+            None if secure => Some(module.net.tls_acceptor(tls).await?),
+            None => None,
+        };
         let mut open = self.open.lock().await;
-        if let Some(port) = open.get(&url.address) {
-            if port.settings == settings {
-                port.leases.fetch_add(1, Ordering::AcqRel);
-                return Ok(Lease { port: port.clone(), module: module.clone() });
-            }
-            if port.leases.load(Ordering::Acquire) > 0 {
-                return Err(OpenError::OtherTls(url.address));
-            }
-            port.closed.cancel();
-            open.remove(&url.address);
+        if let Some(lease) = join(&open, module, url.address, &settings)? {
+            return Ok(lease);
         }
-        let acceptor = if secure { Some(module.net.tls_acceptor(tls).await?) } else { None };
+        // What only lingers makes room, on this address or on one that overlaps.
+        let lingers = |address: &SocketAddr, port: &Arc<Port>| {
+            address.port() == url.address.port() && port.leases.load(Ordering::Acquire) == 0
+        };
+        for (_, port) in open.extract_if(|address, port| lingers(address, port)) {
+            port.closed.cancel();
+            port.ended.cancelled().await;
+        }
         let listener = module.net.listen(url.address)?;
         let port = Arc::new(Port {
             address: listener.address(),
@@ -300,6 +337,7 @@ impl Ports {
             routes: RwLock::default(),
             leases: AtomicUsize::new(1),
             closed: CancellationToken::new(),
+            ended: CancellationToken::new(),
             adobe: Mutex::new(AdobeAuth::new()),
         });
         tracing::info!(address = %port.address, tls = secure, "listening for RTMP");
@@ -314,6 +352,19 @@ impl Ports {
             port.closed.cancel();
             open.retain(|_, present| !Arc::ptr_eq(present, port));
         }
+    }
+
+    /// Waits until no connection is left, but not for long: peers are being told that they have to go.
+    pub(crate) async fn drained(&self, bound: Duration) {
+        let deadline = Instant::now() + bound;
+        while self.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Counts a connection while the permit lives; `None` when there are too many.
@@ -334,7 +385,28 @@ impl Drop for Permit {
     }
 }
 
+/// Joins those who listen on this address already.
+fn join(
+    open: &HashMap<SocketAddr, Arc<Port>>,
+    module: &Arc<Module>,
+    address: SocketAddr,
+    settings: &(bool, ServerTls),
+) -> Result<Option<Lease>, OpenError> {
+    let Some(port) = open.get(&address) else { return Ok(None) };
+    if port.settings == *settings {
+        port.leases.fetch_add(1, Ordering::AcqRel);
+        return Ok(Some(Lease { port: port.clone(), module: module.clone() }));
+    }
+    match port.leases.load(Ordering::Acquire) {
+        0 => Ok(None),
+        _ => Err(OpenError::OtherTls(address)),
+    }
+}
+
 async fn accept(listener: Listener, port: Arc<Port>, module: Arc<Module>) {
+    // Last of all, when the listener is closed.
+    let _ended = port.ended.clone().drop_guard();
+    let listener = listener;
     loop {
         let (stream, peer) = tokio::select! {
             () = port.closed.cancelled() => return,

@@ -31,6 +31,8 @@ pub(super) enum Taken {
     Reject,
     #[error("another publisher took this stream over; try again in 30 s or after it has ended")]
     Displaced,
+    #[error("the flow was changed or stopped at this moment; try again")]
+    Over,
 }
 
 impl Seats {

@@ -115,7 +115,7 @@ impl Flow {
             Body::Pattern(pattern) => {
                 let mut handles = pattern.shared.stop_changed_outputs(config);
                 if diff.input {
-                    handles.extend(pattern.stop_listening());
+                    handles.extend(pattern.stop_listening(config));
                 }
                 handles
             }

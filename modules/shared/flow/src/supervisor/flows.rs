@@ -20,6 +20,8 @@ use crate::stream::Changes;
 
 /// An endpoint that is asked to end has so long.
 const STOP: Duration = Duration::from_secs(5);
+/// At the end of the process, until peers have been told too.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A service before it starts: the table of endpoints it supports.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +36,8 @@ impl Flows {
     }
 }
 
-impl Service for Flows {
-    fn start(self: Box<Self>, context: Context) -> Arc<dyn Running> {
+impl Flows {
+    fn supervisor(self, context: Context) -> Arc<Supervisor> {
         let supervisor = Arc::new(Supervisor {
             module: Module::new(context),
             supports: self.supports,
@@ -54,6 +56,12 @@ impl Service for Flows {
             }
         });
         supervisor
+    }
+}
+
+impl Service for Flows {
+    fn start(self: Box<Self>, context: Context) -> Arc<dyn Running> {
+        self.supervisor(context)
     }
 }
 
@@ -100,8 +108,8 @@ impl Supervisor {
 
     /// The flows that can run side by side, out of what is wanted and what ran until now.
     ///
-    /// A flow that is bad in the new document keeps its last good version; two flows that get in each other's
-    /// way cost the one later in name order.
+    /// A flow that is bad in the new document keeps its last good version. What runs as it is wanted stays,
+    /// and what is new has to fit beside it: a change to one flow never costs another.
     fn settle(
         &self,
         mut wanted: BTreeMap<String, Arc<FlowConfig>>,
@@ -113,23 +121,21 @@ impl Supervisor {
                 wanted.entry(name.clone()).or_insert_with(|| config.clone());
             }
         }
-        loop {
-            let clashes = conflicts(&wanted);
-            if clashes.is_empty() {
-                return wanted;
-            }
-            for (name, why) in clashes {
-                errors.entry(name.clone()).or_insert(why);
-                let clashing = wanted.remove(&name);
-                match running.get(&name) {
-                    // Its last good version may still fit.
-                    Some(last_good) if clashing.is_some_and(|clashing| clashing != *last_good) => {
-                        wanted.insert(name, last_good.clone());
-                    }
-                    _ => {}
-                }
+        if conflicts(&wanted).is_empty() {
+            return wanted;
+        }
+        let stays = |name: &String, config: &Arc<FlowConfig>| running.get(name) == Some(config);
+        let (mut settled, others) = wanted.into_iter().partition(|(name, config)| stays(name, config));
+        for (name, config) in others {
+            let Err(why) = add(&mut settled, &name, config) else { continue };
+            let error = format!("flows.{name}: another flow runs there and stays ({why})");
+            errors.entry(name.clone()).or_insert(error);
+            if let Some(last_good) = running.get(&name) {
+                // Where that does not fit any more either, nothing is left to run.
+                let _ = add(&mut settled, &name, last_good.clone());
             }
         }
+        settled
     }
 
     async fn run(&self, wanted: BTreeMap<String, Arc<FlowConfig>>, errors: &BTreeMap<String, String>) {
@@ -173,7 +179,7 @@ impl Supervisor {
             }
             if let Some(flow) = present.flows.get_mut(&name) {
                 flow.using_version = if errors.contains_key(&name) {
-                    flow.good_version.filter(|_| version.is_some())
+                    flow.good_version
                 } else {
                     flow.good_version = version;
                     None
@@ -208,9 +214,8 @@ impl Supervisor {
         self.run(wanted, &errors).await;
         let (running, content) = {
             let present = self.present();
-            let configs = present.configs();
             let host = parsed.public_host.as_deref();
-            (configs, remembered::document(&present.configs(), host, parsed.max_connections))
+            (present.configs(), remembered::document(&present.flows, host, parsed.max_connections))
         };
         remembered::remember(self.module.context.state.clone(), content).await;
         self.changes.tick();
@@ -228,7 +233,7 @@ impl Supervisor {
         let _one = self.applying.lock().await;
         let (state, supports) = (self.module.context.state.clone(), self.supports);
         let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
-        let Some(desired) = recalled.ok().flatten() else { return false };
+        let Some((desired, versions)) = recalled.ok().flatten() else { return false };
         for why in desired.errors.values() {
             tracing::warn!("the last good configuration no longer fits: {why}");
         }
@@ -241,6 +246,10 @@ impl Supervisor {
             tracing::info!(flows = wanted.len(), "starting with the last good configuration");
         }
         self.run(wanted, &errors).await;
+        for (name, flow) in &mut self.present().flows {
+            flow.good_version = versions.get(name).copied();
+            flow.using_version = None;
+        }
         self.changes.tick();
         usable
     }
@@ -257,6 +266,22 @@ impl Supervisor {
         tracing::info!(flow = %name, "flow restarted");
         self.changes.tick();
         Ok(())
+    }
+}
+
+/// Adds a flow if it fits beside the others; the error says why not.
+fn add(
+    flows: &mut BTreeMap<String, Arc<FlowConfig>>,
+    name: &str,
+    config: Arc<FlowConfig>,
+) -> Result<(), String> {
+    flows.insert(name.to_owned(), config);
+    match conflicts(flows).into_values().next() {
+        None => Ok(()),
+        Some(why) => {
+            flows.remove(name);
+            Err(why)
+        }
     }
 }
 
@@ -309,7 +334,13 @@ impl Running for Supervisor {
         Box::pin(async move {
             let _one = self.applying.lock().await;
             let stopping = self.present().flows.values_mut().flat_map(Flow::stop).collect();
+            let began = Instant::now();
             join(stopping).await;
+            // Endpoints have ended; their peers are still being told.
+            self.module.ports.drained(FAREWELL.saturating_sub(began.elapsed())).await;
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::line::{Line, Task, settings};
-use crate::config::{FlowConfig, InputEndpoint, valid_instance_name};
+use crate::config::{FlowConfig, InputEndpoint, ListenConfig, valid_instance_name};
 use crate::endpoint::{InputContext, Module};
 use crate::rtmp::{self, Instances};
-use crate::stream::{Changes, InputStatus, State};
+use crate::stream::{Changes, InputStatus, KickReason, State};
 
 /// An instance without publisher and without players goes after that long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -34,6 +34,8 @@ pub(super) struct Shared {
 struct Names {
     config: Arc<FlowConfig>,
     lines: BTreeMap<String, Instance>,
+    /// The flow was stopped: no instance starts any more.
+    stopped: bool,
     refused: u64,
     /// What instances counted that are gone.
     retired: Counters,
@@ -41,14 +43,30 @@ struct Names {
 
 struct Instance {
     line: Line,
+    /// Fires before the line ends, for publishers that are being let in.
+    gone: CancellationToken,
     /// Since when it has neither publisher nor players.
     idle: Option<Instant>,
+}
+
+impl Instance {
+    fn stop(mut self) -> Vec<JoinHandle<()>> {
+        self.gone.cancel();
+        self.line.stream.kick(KickReason::Reconfigured);
+        self.line.stop()
+    }
 }
 
 impl Pattern {
     pub(super) fn new(module: Arc<Module>, config: Arc<FlowConfig>, changes: Changes) -> Self {
         let status = InputStatus::new(changes.clone());
-        let names = Names { config, lines: BTreeMap::new(), refused: 0, retired: Counters::default() };
+        let names = Names {
+            config,
+            lines: BTreeMap::new(),
+            stopped: false,
+            refused: 0,
+            retired: Counters::default(),
+        };
         Self { shared: Arc::new(Shared { module, changes, state: Mutex::new(names) }), status, listen: None }
     }
 
@@ -73,18 +91,38 @@ impl Pattern {
             Some(Task::spawn(cancel, rtmp::listen(context, listen.clone(), Some(instances)), path, fail));
     }
 
-    pub(super) fn stop_listening(&mut self) -> Option<JoinHandle<()>> {
-        self.listen.take().map(Task::stop)
+    /// Stops the listening, as it is another one in `config`; publishers come back to that one.
+    pub(super) fn stop_listening(&mut self, config: &FlowConfig) -> Option<JoinHandle<()>> {
+        let ended = self.listen.take().map(Task::stop);
+        let names = self.shared.lock();
+        // More or fewer instances are no reason to send anybody away.
+        if !is_same_address(&names.config.input.endpoint, &config.input.endpoint) {
+            for instance in names.lines.values() {
+                instance.line.stream.kick(KickReason::Reconfigured);
+            }
+        }
+        ended
     }
 
     pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
-        let lines = std::mem::take(&mut self.shared.lock().lines);
-        let mut handles: Vec<_> = self.stop_listening().into_iter().collect();
-        for mut instance in lines.into_values() {
-            instance.line.stream.kick(crate::stream::KickReason::Reconfigured);
-            handles.extend(instance.line.stop());
-        }
+        let mut handles: Vec<_> = self.listen.take().map(Task::stop).into_iter().collect();
+        let lines = {
+            let mut names = self.shared.lock();
+            names.stopped = true;
+            std::mem::take(&mut names.lines)
+        };
+        handles.extend(lines.into_values().flat_map(Instance::stop));
         handles
+    }
+}
+
+/// Whether whoever was let in by one is let in by the other too.
+fn is_same_address(one: &InputEndpoint, other: &InputEndpoint) -> bool {
+    match (one, other) {
+        (InputEndpoint::Listen(one), InputEndpoint::Listen(other)) => {
+            *one == ListenConfig { max_instances: one.max_instances, ..other.clone() }
+        }
+        _ => false,
     }
 }
 
@@ -130,17 +168,22 @@ impl Shared {
                 instance.idle = None;
                 continue;
             }
-            let idle = now.saturating_duration_since(*instance.idle.get_or_insert(now));
+            let Some(since) = instance.idle else {
+                // Its publisher may be on its way in: one tick of grace.
+                instance.idle = Some(now);
+                continue;
+            };
+            let idle = now.saturating_duration_since(since);
             let held = hold && hold_for.is_none_or(|hold| idle < hold);
             if !held || (idle >= IDLE && instance.line.clients() == 0) {
                 gone.push(name.clone());
             }
         }
         for name in gone {
-            if let Some(mut instance) = names.lines.remove(&name) {
+            if let Some(instance) = names.lines.remove(&name) {
                 tracing::info!(flow = %names.config.name, %name, "instance ended: nobody publishes it");
                 names.retired.add(&Counters::of(&instance.line).without_clients());
-                instance.line.stop();
+                instance.stop();
                 self.changes.tick();
             }
         }
@@ -156,6 +199,9 @@ impl Shared {
 impl Instances for Shared {
     fn open(&self, name: &str) -> Result<InputContext, String> {
         let mut names = self.lock();
+        if names.stopped {
+            return Err("the flow was changed or stopped at this moment; try again".into());
+        }
         let config = names.config.clone();
         let InputEndpoint::Listen(listen) = &config.input.endpoint else {
             return Err("not a pattern any more".into());
@@ -173,10 +219,12 @@ impl Instances for Shared {
             let mut line = Line::new(self.module.clone(), &own, self.changes.clone());
             line.start_outputs(&own);
             tracing::info!(flow = %config.name, %name, "instance started");
-            names.lines.insert(name.to_owned(), Instance { line, idle: None });
+            let instance = Instance { line, gone: CancellationToken::new(), idle: None };
+            names.lines.insert(name.to_owned(), instance);
             self.changes.tick();
         }
-        let instance = names.lines.get(name).ok_or("not running")?;
-        Ok(instance.line.input_context(&config.input, CancellationToken::new()))
+        let instance = names.lines.get_mut(name).ok_or("not running")?;
+        instance.idle = None;
+        Ok(instance.line.input_context(&config.input, instance.gone.clone()))
     }
 }

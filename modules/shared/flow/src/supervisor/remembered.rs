@@ -1,19 +1,22 @@
 //! The last good version of every flow, in the state dir.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use av_edge::StateDir;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-use crate::config::{Desired, FlowConfig, Supports, parse};
+use super::flow::Flow;
+use crate::config::{Desired, Supports, parse};
 
 const FILE: &str = "flows.json";
 /// 10,000 flows of a few kilobytes each.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What the state dir remembers; `None` when there is nothing, or nothing that can be read.
-pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<Desired> {
+/// Desired versions that flows are from, by name. A key like this is ignored in documents.
+const VERSIONS: &str = "$versions";
+
+/// What the state dir remembers, with the desired versions that flows are from; `None` when there is nothing,
+/// or nothing that can be read.
+pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<(Desired, BTreeMap<String, i64>)> {
     let content = match state.read(FILE, MAX_BYTES) {
         Ok(content) => content?,
         Err(error) => {
@@ -22,7 +25,11 @@ pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<Desired> {
         }
     };
     match serde_json::from_slice::<Map<String, Value>>(&content) {
-        Ok(document) => Some(parse(&document, supports)),
+        Ok(document) => {
+            let versions = document.get(VERSIONS).and_then(Value::as_object).into_iter().flatten();
+            let versions = versions.filter_map(|(name, version)| Some((name.clone(), version.as_i64()?)));
+            Some((parse(&document, supports), versions.collect()))
+        }
         Err(error) => {
             tracing::warn!(dir = %state.path().display(), "the last good configuration is damaged: {error}");
             None
@@ -32,15 +39,18 @@ pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<Desired> {
 
 /// The content of the file: a document like any other, so that it is checked like any other when it is read.
 pub(super) fn document(
-    flows: &BTreeMap<String, Arc<FlowConfig>>,
+    flows: &BTreeMap<String, Flow>,
     public_host: Option<&str>,
     max_connections: usize,
 ) -> Vec<u8> {
+    let versions: Map<_, _> =
+        flows.iter().filter_map(|(name, flow)| Some((name.clone(), flow.good_version?.into()))).collect();
     let flows: Map<_, _> =
-        flows.iter().map(|(name, flow)| (name.clone(), Value::Object(flow.source.clone()))).collect();
+        flows.iter().map(|(name, flow)| (name.clone(), Value::Object(flow.config.source.clone()))).collect();
     // Null is the same as absent.
     let document = json!({
         "schemaVersion": "1.0", "maxConnections": max_connections, "publicHost": public_host, "flows": flows,
+        VERSIONS: versions,
     });
     serde_json::to_vec(&document).unwrap_or_default()
 }

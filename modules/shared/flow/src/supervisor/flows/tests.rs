@@ -1,0 +1,242 @@
+use std::net::SocketAddr;
+
+use av_media::Frame;
+use serde_json::json;
+
+use super::*;
+use crate::config::Scheme;
+use crate::net::tests::context;
+use crate::rtmp::Instances;
+use crate::rtmp::guest::Guest;
+use crate::rtmp::peer::{live, soon};
+use crate::supervisor::flow::Body;
+
+const RTMP: &[Scheme] = &[Scheme::Rtmp];
+
+/// A module without a process around it, whose state outlives it.
+struct Rig {
+    running: Arc<Supervisor>,
+    address: SocketAddr,
+    state: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        // Nobody else is given this port so soon.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let state = tempfile::tempdir().unwrap();
+        Self { running: Self::start(&state), address, state }
+    }
+
+    fn start(state: &tempfile::TempDir) -> Arc<Supervisor> {
+        let state = av_edge::StateDir::new(state.path().to_owned());
+        let supports = Supports { module: "tester", listen: RTMP, serve: RTMP, ..Supports::default() };
+        Flows::new(supports).supervisor(Context { state, ..context([]) })
+    }
+
+    /// The module ends and starts again.
+    async fn restarted(self) -> Self {
+        self.running.shutdown().await;
+        let running = Self::start(&self.state);
+        assert!(running.restore().await);
+        Self { running, ..self }
+    }
+
+    /// `rtmp://ADDRESS/PATH`.
+    fn at(&self, path: &str) -> String {
+        format!("rtmp://{}/{path}", self.address)
+    }
+
+    /// A flow that listens on a path and serves there.
+    fn flow(&self, path: &str) -> Value {
+        json!({ "input": { "listen": self.at(path) }, "outputs": { "out": { "serve": self.at(path) } } })
+    }
+
+    async fn apply(&self, version: i64, flows: Value) -> Outcome {
+        let desired = json!({ "$version": version, "flows": flows });
+        self.running.apply(desired.as_object().unwrap().clone()).await
+    }
+
+    fn status(&self, flow: &str) -> Value {
+        self.running.status()["flows"][flow].clone()
+    }
+
+    async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        soon(what, async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Times of frames.
+fn times(frames: &[Frame]) -> Vec<i64> {
+    frames.iter().map(|frame| frame.dts.millis()).collect()
+}
+
+#[tokio::test]
+async fn a_change_of_one_flow_costs_neither_another_flow_nor_its_own_other_outputs_a_frame() {
+    let rig = Rig::new();
+    let (a, b) = (rig.flow("live/a"), rig.flow("live/b"));
+    assert_eq!(rig.apply(1, json!({ "a": a, "b": b })).await.status, ConfigStatus::Applied);
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    let mut player = Guest::play_soon(rig.address, "live/a").await;
+    let frames = live(0..2000);
+    let mut changed = a.clone();
+    changed["outputs"]["more"] = json!({ "serve": rig.at("more/a") });
+    let documents = [
+        json!({ "a": changed, "b": b }),
+        json!({ "a": a }),
+        json!({ "a": a, "b": { "input": { "listen": rig.at("live/c") } } }),
+        json!({ "a": { "input": { "lisen": "" } }, "b": b }),
+        json!({ "a": a, "b": b }),
+    ];
+    let mut seen = Vec::new();
+    for (index, (frames, document)) in frames.chunks(20).zip(&documents).enumerate() {
+        publisher.send(frames).await;
+        rig.apply(index as i64 + 2, document.clone()).await;
+        seen.extend(player.frames(frames.len()).await);
+    }
+    assert_eq!(seen, frames);
+}
+
+#[tokio::test]
+async fn a_flow_that_breaks_keeps_its_last_good_version_and_says_which_also_after_a_restart() {
+    let rig = Rig::new();
+    rig.apply(3, json!({ "a": rig.flow("live/a") })).await;
+    let bad = json!({ "a": { "input": { "listen": rig.at("live/a") }, "outptus": {} } });
+    let outcome = rig.apply(4, bad.clone()).await;
+    assert_eq!((outcome.status, outcome.kept), (ConfigStatus::Rejected, 1));
+    assert!(outcome.errors["a"].starts_with("flows.a.outptus: "), "{outcome:?}");
+    assert_eq!(rig.status("a")["usingVersion"], 3);
+
+    let rig = rig.restarted().await;
+    Guest::publish_soon(rig.address, "live/a").await;
+    let outcome = rig.apply(4, bad).await;
+    assert_eq!(outcome.kept, 1);
+    assert_eq!(rig.status("a")["usingVersion"], 3);
+    rig.apply(5, json!({ "a": rig.flow("live/a") })).await;
+    assert_eq!(rig.status("a")["usingVersion"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_flow_that_never_was_good_is_in_errors_only() {
+    let rig = Rig::new();
+    let outcome = rig.apply(1, json!({ "a": rig.flow("live/a"), "b": { "input": {} } })).await;
+    assert_eq!((outcome.status, outcome.usable, outcome.kept), (ConfigStatus::Partial, 1, 0));
+    assert_eq!(outcome.errors.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(rig.status("b"), Value::Null);
+    assert_eq!(rig.running.reported()["summary"]["flows"], 1);
+}
+
+#[tokio::test]
+async fn peers_are_told_before_a_stop_is_over() {
+    let rig = Rig::new();
+    rig.apply(1, json!({ "a": rig.flow("live/a") })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    let mut player = Guest::play_soon(rig.address, "live/a").await;
+    publisher.send(&live(0..400)).await;
+    player.frames(20).await;
+    let leaving = tokio::spawn(async move {
+        let told = tokio::join!(publisher.farewell(), player.farewell());
+        drop((publisher, player));
+        told
+    });
+    rig.running.shutdown().await;
+    assert_eq!(rig.running.module.ports.connections(), 0);
+    let (publisher, player) = leaving.await.unwrap();
+    assert!(publisher.contains("the flow was changed or stopped"), "{publisher}");
+    assert_eq!(player, "Ended");
+}
+
+#[tokio::test]
+async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_starts_none() {
+    let rig = Rig::new();
+    let pattern = json!({
+        "input": { "listen": rig.at("live/*"), "onPublisherLoss": "close", "maxInstances": 2 },
+        "outputs": { "out": { "serve": rig.at("live/*") } },
+    });
+    rig.apply(1, json!({ "p": pattern })).await;
+    let mut one = Guest::publish_soon(rig.address, "live/one").await;
+    let two = Guest::publish_soon(rig.address, "live/two").await;
+    let refused = Guest::publish(rig.address, "live/three").await.err().unwrap();
+    assert!(refused.contains("maxInstances (2) is reached"), "{refused}");
+    assert_eq!(rig.status("p")["instances"]["active"], 2);
+    drop(two);
+    let tick = |seconds| {
+        let now = Instant::now() + Duration::from_secs(seconds);
+        rig.running.present().flows.get_mut("p").unwrap().tick(now, 1.0);
+    };
+    rig.until("the publisher is gone", || {
+        tick(0);
+        rig.status("p")["instances"]["active"] == 1
+    })
+    .await;
+    let instances = match &rig.running.present().flows["p"].body {
+        Body::Pattern(pattern) => pattern.shared.clone(),
+        _ => panic!("not a pattern"),
+    };
+    rig.apply(2, json!({})).await;
+    let told = one.farewell().await;
+    assert!(told.contains("the flow was changed or stopped"), "{told}");
+    // Whoever was being let in at that moment.
+    assert!(instances.open("late").is_err());
+}
+
+#[tokio::test]
+async fn an_instance_is_not_taken_away_from_a_publisher_that_is_being_let_in() {
+    let rig = Rig::new();
+    let pattern = json!({
+        "input": { "listen": rig.at("live/*"), "onPublisherLoss": "close" },
+        "outputs": { "out": { "serve": rig.at("live/*") } },
+    });
+    rig.apply(1, json!({ "p": pattern })).await;
+    let instances = match &rig.running.present().flows["p"].body {
+        Body::Pattern(pattern) => pattern.shared.clone(),
+        _ => panic!("not a pattern"),
+    };
+    let input = instances.open("one").unwrap();
+    instances.tick(Instant::now(), 1.0);
+    assert!(!input.cancel.is_cancelled());
+    let publisher = input.stream.publisher(crate::stream::Kick::default());
+    instances.tick(Instant::now() + Duration::from_secs(2), 1.0);
+    assert!(!input.cancel.is_cancelled());
+    drop(publisher);
+    instances.tick(Instant::now() + Duration::from_secs(3), 1.0);
+    instances.tick(Instant::now() + Duration::from_secs(4), 1.0);
+    assert!(input.cancel.is_cancelled());
+}
+
+#[tokio::test]
+async fn more_instances_send_nobody_away_and_another_key_does() {
+    let rig = Rig::new();
+    let pattern = |most: u32, key: &str| {
+        json!({ "p": {
+            "input": { "listen": rig.at("live/*"), "maxInstances": most, "auth": { "key": key } },
+            "outputs": { "out": { "serve": rig.at("live/*") } },
+        } })
+    };
+    rig.apply(1, pattern(1, "old")).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/one?key=old").await;
+    let mut player = Guest::play_soon(rig.address, "live/one").await;
+    rig.apply(2, pattern(2, "old")).await;
+    publisher.send(&live(0..400)).await;
+    assert_eq!(times(&player.frames(2).await), [0, 10]);
+    rig.apply(3, pattern(2, "new")).await;
+    let told = publisher.farewell().await;
+    assert!(told.contains("the flow was changed or stopped"), "{told}");
+}
+
+#[tokio::test]
+async fn a_new_flow_does_not_take_the_address_of_one_that_runs() {
+    let rig = Rig::new();
+    rig.apply(1, json!({ "b": rig.flow("live/x") })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/x").await;
+    let mut player = Guest::play_soon(rig.address, "live/x").await;
+    let outcome = rig.apply(2, json!({ "a": rig.flow("live/x"), "b": rig.flow("live/x") })).await;
+    assert!(outcome.errors["b"].contains("flows.a.input.listen"), "{outcome:?}");
+    publisher.send(&live(0..400)).await;
+    assert_eq!(times(&player.frames(2).await), [0, 10]);
+}
