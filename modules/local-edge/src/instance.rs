@@ -182,7 +182,10 @@ impl Instance {
     pub fn process_changes(&self) -> Vec<watch::Receiver<ProcessStatus>> {
         let status = |module: &Running| {
             let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
-            process.as_ref().map(|process| process.status.clone())
+            let mut status = process.as_ref()?.status.clone();
+            // A clone remembers what its original has seen, which is nothing.
+            status.mark_unchanged();
+            Some(status)
         };
         self.modules.iter().filter_map(status).collect()
     }
