@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What surrounds the modules is right: manifest, monitoring, image.
+"""What surrounds the modules is right: manifest, monitoring, image, pages.
 
     tests/deployment/check.py BINARIES
 
@@ -84,6 +84,25 @@ class Manifest(unittest.TestCase):
                 self.assertRegex(settings["image"], rf"^registry\.example\.com/{name}:\d+\.\d+\.\d+-amd64$")
                 self.assertTrue(options["HostConfig"]["ReadonlyRootfs"], name)
                 self.assertTrue(any(f":/var/lib/{name}" in bind for bind in options["HostConfig"]["Binds"]), name)
+
+
+class Pages(unittest.TestCase):
+    def test_links_between_pages_lead_somewhere(self):
+        pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "edge-config/README.md"]
+        seen = 0
+        for page in pages:
+            for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+                if link.startswith("http"):
+                    continue
+                path, _, anchor = link.partition("#")
+                target = (page.parent / path) if path else page
+                self.assertTrue(target.exists(), f"{page.name}: {link}")
+                if anchor:
+                    titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+                    anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+                    self.assertIn(anchor, anchors, f"{page.name}: {link}")
+                seen += 1
+        self.assertGreater(seen, 40)
 
 
 class Device(unittest.TestCase):
@@ -208,15 +227,44 @@ class Image(unittest.TestCase):
             for dockerfile in image["tag"]["platforms"].values():
                 self.assertTrue((file.parent / dockerfile).is_file(), dockerfile)
 
-    def test_the_steps_of_the_build_are_shell(self):
+    @staticmethod
+    def steps():
+        """The RUN steps as shell, without comments and mounts."""
         text = (ROOT / "modules/shared/Dockerfile").read_text()
-        steps = re.findall(r"^RUN ((?:.*\\\n)*.*)$", text, re.M)
-        self.assertGreaterEqual(len(steps), 2)
-        for step in steps:
+        for step in re.findall(r"^RUN ((?:.*\\\n|[ \t]*#.*\n)*.*)$", text, re.M):
             lines = [line for line in step.split("\n") if not line.lstrip().startswith("#")]
-            script = re.sub(r"--mount=\S+", "", "\n".join(lines))
-            checked = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+            yield re.sub(r"--mount=\S+", "", "\n".join(lines))
+
+    def test_the_steps_of_the_build_are_shell(self):
+        steps = list(self.steps())
+        self.assertEqual(len(steps), 2)
+        for step in steps:
+            checked = subprocess.run(["sh", "-n"], input=step, capture_output=True, text=True, check=False)
             self.assertEqual(checked.returncode, 0, checked.stderr)
+
+    def test_the_build_picks_target_compiler_and_linker_of_each_architecture(self):
+        native = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine)
+        if native != "amd64":
+            self.skipTest("the expectations are those of amd64")
+        step = next(iter(self.steps())).replace("rm -rf /var/lib/apt/lists/*", "true")
+        expected = {
+            "amd64": ["x86_64-unknown-linux-musl", "cc", "musl-gcc", ""],
+            "arm64": ["aarch64-unknown-linux-musl", *["aarch64-linux-gnu-gcc"] * 2, "-mno-outline-atomics"],
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in [("apt-get", "true"), ("rustup", "true"), ("dpkg", "echo amd64")]:
+                (pathlib.Path(folder) / name).write_text(f"#!/bin/sh\n{text}\n")
+                (pathlib.Path(folder) / name).chmod(0o755)
+            environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
+            for given, arch in [("", "amd64"), ("amd64", "amd64"), ("arm64", "arm64")]:
+                script = step.replace("/environment", f"{folder}/environment")
+                subprocess.run(["sh", "-c", script], env=environment | {"TARGETARCH": given}, check=True)
+                exports = (pathlib.Path(folder) / "environment").read_text().splitlines()
+                self.assertEqual([line.split("=", 1)[1] for line in exports], expected[arch])
+            other = subprocess.run(
+                ["sh", "-c", script], env=environment | {"TARGETARCH": "mips"}, capture_output=True, check=False
+            )
+            self.assertEqual((other.returncode, other.stderr), (1, b"no target for mips\n"))
 
     def test_the_container_runs_as_nobody_special_and_asks_itself_for_its_health(self):
         text = (ROOT / "modules/shared/Dockerfile").read_text()

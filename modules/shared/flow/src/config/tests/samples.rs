@@ -37,7 +37,8 @@ fn assert_good(place: &str, supports: &Supports, document: &Value) {
 
 #[test]
 fn every_sample_is_a_document_without_errors() {
-    let samples = files("edge-config", "json");
+    let mut samples = files("edge-config", "json");
+    samples.extend(files("edge-config/standalone/twins", "json"));
     let mut modules = BTreeSet::new();
     for (name, text) in samples.iter().filter(|(name, _)| name != "twin.schema.json") {
         // MODULE.json or MODULE.SCENARIO.json
@@ -47,7 +48,7 @@ fn every_sample_is_a_document_without_errors() {
         modules.insert(module);
     }
     assert_eq!(modules.into_iter().collect::<Vec<_>>(), ["mp4-source", "rtmp-splitter"]);
-    assert!(samples.len() >= 9, "{}", samples.len());
+    assert!(samples.len() >= 11, "{}", samples.len());
 }
 
 #[test]
