@@ -1,6 +1,8 @@
 //! Bad days of the hub, made by `local-edge fault`: afterwards the module runs what its twin says and the hub
 //! holds what the module means; and a stream that runs through it meanwhile loses no frame.
 
+use std::time::{Duration, Instant};
+
 use av_tests::clip::Clip;
 use av_tests::edge::{self, Edge};
 use av_tests::recording::{End, Kind, Times};
@@ -97,13 +99,14 @@ impl Bench {
                     .as_str()
                     .is_some_and(|url| url.ends_with(path))
                 && names(&reported["flows"]) == names(&twin["desired"]["flows"])
-                && without_version(reported).iter().all(|(key, value)| holds(&means[key], value));
+                && ["summary", "flows"].iter().all(|key| holds(&means[key], &reported[key]));
             *last = json!({ "twin": twin, "status": status });
             agree
         };
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while !agree(&mut last) {
-            assert!(start.elapsed() < wait::LONG * 3, "module and hub do not agree: {last:#}");
+            assert!(start.elapsed() < wait::LONG * 2, "module and hub do not agree: {last:#}");
+            std::thread::sleep(Duration::from_millis(100));
         }
         // It runs, it is not only said to.
         Publisher::to(&rtmp(port, path)).finish().unwrap();
@@ -118,12 +121,6 @@ fn names(flows: &Value) -> Vec<&String> {
     let mut names: Vec<_> = flows.as_object().into_iter().flat_map(|flows| flows.keys()).collect();
     names.sort();
     names
-}
-
-fn without_version(reported: &Value) -> serde_json::Map<String, Value> {
-    let mut reported = reported.as_object().cloned().unwrap_or_default();
-    reported.retain(|key, _| !key.starts_with('$'));
-    reported
 }
 
 /// Whether `status`, which has counters too, holds everything that was reported.

@@ -97,7 +97,7 @@ impl Faults {
         let mut state = self.state();
         match fault {
             Fault::HubDown { seconds } => drop(self.hub_down.send_replace(after(seconds))),
-            Fault::Cut { in_get } => state.cut_in_get = in_get,
+            Fault::Cut { in_get } => state.cut_in_get |= in_get,
             Fault::LosePatches { count } => state.lost_patches = count,
             Fault::Delay { milliseconds } => state.delay = Duration::from_millis(milliseconds),
             Fault::WorkloadDown { seconds } => state.workload_down = after(seconds),

@@ -1,12 +1,10 @@
 """Microsoft's Python SDK as a module of local-edge.
 
-Prints one JSON object a line about what happened; the test that starts it acts on them. Ends when its standard
-input does.
+Prints one JSON object a line about what happened; the test that starts it acts on them, and kills it in the end.
 """
 
 import asyncio
 import json
-import sys
 
 from azure.iot.device import Message, MethodResponse
 from azure.iot.device.aio import IoTHubModuleClient
@@ -37,6 +35,7 @@ async def main():
 
     async def on_patch(patch):
         say(event="patch", patch=patch)
+        await report(client, {"config": {"desiredVersion": patch["$version"], "status": "applied"}})
 
     client.on_method_request_received = on_method
     client.on_message_received = on_input
@@ -44,13 +43,12 @@ async def main():
     await client.connect()
     twin = await client.get_twin()
     say(event="twin", desired=twin["desired"])
-    say(event="good report", error=await report(client, {"sdk": "python", "config": {"desiredVersion": 1}}))
+    say(event="good report", error=await report(client, {"sdk": "python"}))
     say(event="bad report", error=await report(client, {"with.dot": 1}))
     message = Message(json.dumps({"from": "python"}), content_encoding="utf-8", content_type="application/json")
     await client.send_message_to_output(message, "out")
     say(event="ready")
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await client.shutdown()
+    await asyncio.Event().wait()
 
 
 asyncio.run(main())

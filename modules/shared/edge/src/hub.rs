@@ -217,7 +217,10 @@ struct Trouble {
 
 impl Trouble {
     fn after(&mut self, error: &ConnectError, lived: Duration) -> Duration {
-        let was_connected = matches!(error, ConnectError::Mqtt(MqttError::Closed | MqttError::Protocol(_)));
+        let was_connected = matches!(
+            error,
+            ConnectError::Mqtt(MqttError::Closed | MqttError::Broken(_) | MqttError::Protocol(_))
+        );
         if lived >= HELD {
             *self = Self::default();
         }

@@ -71,6 +71,8 @@ pub(super) enum MqttError {
     NoConnAck,
     #[error("closed by the hub")]
     Closed,
+    #[error("the connection broke off: {0}")]
+    Broken(std::io::ErrorKind),
     #[error("not MQTT: {0}")]
     Protocol(#[from] mqttbytes::Error),
     #[error("{0}")]
@@ -138,6 +140,7 @@ impl Mqtt {
     /// The next packet. May be dropped and called again.
     pub async fn receive(&mut self) -> Result<Packet, MqttError> {
         match self.incoming.next().await {
+            Some(Err(mqttbytes::Error::Io(error))) => Err(MqttError::Broken(error.kind())),
             Some(packet) => Ok(packet?),
             None => Err(MqttError::Closed),
         }

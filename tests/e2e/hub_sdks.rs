@@ -1,0 +1,160 @@
+//! Microsoft's own SDKs as modules of `local-edge`: what they take for edgeHub is one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use av_tests::program::{Finished, Program};
+use av_tests::{tool, wait};
+use serde_json::{Value, json};
+
+use crate::hub_faults::splitter_alone;
+
+/// SDKs know no other port than 8883.
+static PORT_8883: Mutex<()> = Mutex::new(());
+
+/// What runs an SDK's script: interpreter, script, and where it finds the SDK. `None` where `tests/run` could
+/// not install it.
+fn sdk(name: &str) -> Option<Command> {
+    let (tools, scripts) = (tool::tests_dir().join(".tools"), tool::tests_dir().join("sdk"));
+    let (interpreter, script, installed) = match name {
+        "python" => {
+            (tools.join("venv/bin/python"), scripts.join("python/module.py"), python_package(&tools)?)
+        }
+        _ => (PathBuf::from("node"), scripts.join("node/module.js"), tools.join("node/node_modules")),
+    };
+    let mut command = Command::new(interpreter);
+    command.arg(script).env("NODE_PATH", &installed).env("PYTHONWARNINGS", "ignore");
+    let is_there = Command::new(command.get_program()).arg("--version").output().is_ok();
+    (is_there && installed.exists()).then_some(command)
+}
+
+fn python_package(tools: &Path) -> Option<PathBuf> {
+    let versions = std::fs::read_dir(tools.join("venv/lib")).ok()?;
+    let package = |version: std::fs::DirEntry| version.path().join("site-packages/azure/iot/device");
+    versions.flatten().map(package).find(|path| path.exists())
+}
+
+/// `local-edge` on the port that SDKs want.
+struct Edge {
+    dir: tempfile::TempDir,
+    _program: Program,
+}
+
+impl Edge {
+    fn start(manifest: &Value) -> Self {
+        let dir = tempfile::Builder::new().prefix("local-edge-").tempdir().unwrap();
+        let path = dir.path().join("manifest.json");
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let mut command = Self::command(dir.path());
+        command.args(["up", "--manifest"]).arg(path).arg("--env");
+        let program = Program::start(command.arg(tool::repository().join("edge-config/local.env")));
+        let edge = Self { dir, _program: program };
+        wait::until_true("local-edge answers", wait::LONG, || edge.ask(&["ps"]).status.success());
+        edge
+    }
+
+    fn command(dir: &Path) -> Command {
+        let mut command = Command::new(tool::binary("local-edge"));
+        command.arg("--state-dir").arg(dir.join("state"));
+        command
+    }
+
+    fn ask(&self, args: &[&str]) -> Finished {
+        Program::run(Self::command(self.dir.path()).args(args), wait::LONG)
+    }
+
+    fn must(&self, args: &[&str]) -> String {
+        let done = self.ask(args);
+        assert!(done.status.success(), "{args:?}: {}{}", done.stdout, done.stderr);
+        done.stdout
+    }
+}
+
+/// A script that is a module.
+struct Module {
+    program: Program,
+}
+
+impl Module {
+    fn start(edge: &Edge, sdk_name: &str, env: &[&str]) -> Self {
+        let lines = edge.must(&[&["env"], env].concat());
+        let variables = lines.lines().filter_map(|line| line.split_once('='));
+        Self { program: Program::start(sdk(sdk_name).unwrap().envs(variables)) }
+    }
+
+    /// The first event of that name, once it is there.
+    fn event(&self, name: &str) -> Value {
+        wait::until(
+            &format!("the module says {name:?}; it said {}", self.program.stderr()),
+            wait::LONG,
+            || {
+                let said = self.program.stdout();
+                let mut events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                events.find(|event| event["event"] == name)
+            },
+        )
+    }
+}
+
+/// Two modules: one gets in by the workload API, the other by a connection string.
+fn everything_a_module_does(name: &str, sees_refusals: bool) {
+    if sdk(name).is_none() {
+        let thread = std::thread::current();
+        return tool::skip(thread.name().unwrap_or("?"), &format!("Microsoft's {name} SDK is not installed"));
+    }
+    let _alone = PORT_8883.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::net::TcpListener::bind("127.0.0.1:8883").is_err() {
+        let thread = std::thread::current();
+        return tool::skip(thread.name().unwrap_or("?"), "port 8883 is taken, and SDKs know no other");
+    }
+    let (mut manifest, _) = splitter_alone(json!({}));
+    let to = |module: &str| format!("INTO BrokeredEndpoint(\"/modules/{module}/inputs/in\")");
+    manifest["modulesContent"]["$edgeHub"]["properties.desired"]["routes"] = json!({
+        "there": format!("FROM /messages/modules/one/outputs/out {}", to("two")),
+        "back": format!("FROM /messages/modules/two/outputs/out {}", to("one")),
+    });
+    let edge = Edge::start(&manifest);
+    for module in ["one", "two"] {
+        edge.must(&["env", module]);
+        edge.must(&["twin", "set", module, r#"{ "question": { "answer": 41 } }"#]);
+    }
+    let one = Module::start(&edge, name, &["one"]);
+    let two = Module::start(&edge, name, &["two", "--connection-string"]);
+    for (module, running) in [("one", &one), ("two", &two)] {
+        assert_eq!(running.event("twin")["desired"]["question"]["answer"], 41);
+        assert_eq!(running.event("good report")["error"], Value::Null);
+        // The Node SDK does not look at the status of the answer.
+        assert_eq!(running.event("bad report")["error"] != Value::Null, sees_refusals);
+        running.event("ready");
+        let shown: Value = serde_json::from_str(&edge.must(&["twin", "show", module])).unwrap();
+        assert_eq!(shown["reported"]["sdk"], *name, "{shown:#}");
+        assert!(shown["reported"].get("with.dot").is_none(), "{shown:#}");
+
+        // The module reports the version of the patch; `twin set` waits for that.
+        let said = edge.must(&["twin", "set", module, r#"{ "question": { "answer": 42 } }"#]);
+        assert!(said.contains("applied"), "{said}");
+        assert_eq!(running.event("patch")["patch"]["question"]["answer"], 42);
+
+        let answer = edge.must(&["method", module, "echo", r#"{ "a": [1, "ü"] }"#]);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer, json!({ "status": 200, "payload": { "echo": { "a": [1, "ü"] } } }));
+
+        let received = running.event("input");
+        assert_eq!((&received["input"], &received["body"]), (&json!("in"), &json!({ "from": name })));
+    }
+    let log = edge.must(&["logs", "local-edge"]);
+    for module in ["one", "two"] {
+        assert!(log.contains(&format!("{module}: report refused (400): with.dot")), "{log}");
+    }
+}
+
+#[test]
+fn the_python_sdk_is_a_module() {
+    everything_a_module_does("python", true);
+}
+
+#[test]
+fn the_node_sdk_is_a_module() {
+    everything_a_module_does("node", false);
+}
