@@ -133,7 +133,7 @@ impl Module {
         let outcome = match known {
             Some(outcome) => outcome,
             None => {
-                let outcome = self.apply_new(&desired).await;
+                let outcome = self.apply_new(&desired, version).await;
                 self.tell(version, &outcome);
                 *applied = Some((desired, outcome.clone()));
                 outcome
@@ -148,9 +148,10 @@ impl Module {
         outcome
     }
 
-    async fn apply_new(&self, desired: &Map<String, Value>) -> Outcome {
+    async fn apply_new(&self, desired: &Map<String, Value>, version: Option<i64>) -> Outcome {
         let Some(running) = self.running().cloned() else { return Outcome::default() };
-        let document = desired.clone();
+        let mut document = desired.clone();
+        document.extend(version.map(|version| ("$version".to_owned(), version.into())));
         // A task of its own: a panic in there must not end the runtime.
         match tokio::spawn(async move { running.apply(document).await }).await {
             Ok(outcome) => outcome,

@@ -20,8 +20,9 @@ pub trait Running: Send + Sync + 'static {
     /// Starts what the state dir holds from earlier runs. `false` when it holds nothing usable.
     fn restore(&self) -> BoxFuture<'_, bool>;
 
-    /// Applies a whole desired document (patches are merged by the caller). Faults never make it fail as a
-    /// whole: they are in the outcome, by flow. Calls come one at a time.
+    /// Applies a whole desired document (patches are merged by the caller) with its version as `$version`,
+    /// where it has one. Faults never make it fail as a whole: they are in the outcome, by flow. Calls come one
+    /// at a time.
     fn apply(&self, desired: Map<String, Value>) -> BoxFuture<'_, Outcome>;
 
     /// The state as reported properties: `summary` and `flows` of the contract, untrimmed, plus
