@@ -33,6 +33,19 @@ fn excludes(metadata: &Metadata, kind: Kind) -> bool {
     }
 }
 
+/// What an entry keeps in memory, beside itself.
+fn size(item: &Item) -> usize {
+    match item {
+        Item::Frame(frame) => frame.data.len(),
+        Item::Data { payload, .. } => payload.len(),
+        Item::Tracks(tracks) => {
+            let configs: usize = tracks.iter().map(|track| track.config.len()).sum();
+            configs + tracks.metadata.as_ref().map_or(0, |metadata| metadata.raw.len())
+        }
+        Item::Gap | Item::Away | Item::Lost { .. } | Item::Ended => 0,
+    }
+}
+
 /// One stream's entries and everything decided while they are written.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -134,7 +147,7 @@ impl Ring {
     pub(super) fn begin(&mut self, kick: Kick, now: Instant) -> u64 {
         if let Some(writer) = self.writer.take() {
             writer.kick.fire(KickReason::TakenOver);
-            self.push(Item::Away, 0, now);
+            self.push(Item::Away, now);
         }
         self.writers += 1;
         self.timeline.next_publisher();
@@ -161,7 +174,7 @@ impl Ring {
         self.announce(now);
         self.writer = None;
         self.sync = None;
-        self.push(Item::Away, 0, now);
+        self.push(Item::Away, now);
         if self.settings.hold {
             self.lost_at = Some(now);
         } else {
@@ -173,7 +186,7 @@ impl Ring {
     pub(super) fn end(&mut self, now: Instant) {
         self.lost_at = None;
         if self.announced.take().is_some() {
-            self.push(Item::Ended, 0, now);
+            self.push(Item::Ended, now);
         }
     }
 
@@ -221,7 +234,7 @@ impl Ring {
             self.sync = None;
         }
         self.announced = Some(tracks.clone());
-        self.push(Item::Tracks(tracks), 0, now);
+        self.push(Item::Tracks(tracks), now);
     }
 
     /// Whether every track that may come is there, or was waited for long enough.
@@ -242,18 +255,15 @@ impl Ring {
     /// Tells readers of the tracks and lets the frames through that waited for it.
     fn announce(&mut self, now: Instant) {
         let Some(writer) = &mut self.writer else { return };
-        let Some(held) = writer.held.take() else { return };
-        if held.frames.is_empty() {
-            return;
-        }
+        let Some(held) = writer.held.take_if(|held| held.since.is_some()) else { return };
         let tracks = Arc::new(writer.tracks.clone());
         let known = self.announced.as_deref() == Some(&*tracks);
         if self.announced.is_some() {
-            self.push(Item::Gap, 0, now);
+            self.push(Item::Gap, now);
         }
         if !known {
             self.announced = Some(tracks.clone());
-            self.push(Item::Tracks(tracks), 0, now);
+            self.push(Item::Tracks(tracks), now);
         }
         for (frame, arrived) in held.frames {
             self.append(frame, arrived);
@@ -281,12 +291,19 @@ impl Ring {
             || (video && writer.needs_sync && !frame.is_sync)
         {
             input.dropped.add(kind, 1);
+            if let (false, Some(held)) = (content.admits(kind), &mut writer.held) {
+                // Should nothing else come, readers are told that what they wait for is missing.
+                held.since.get_or_insert(now);
+                if self.complete(now) {
+                    self.announce(now);
+                }
+            }
             return Some(());
         }
         if video {
             writer.needs_sync = false;
         }
-        let (dts, offset) = (frame.dts.millis(), frame.pts.millis() - frame.dts.millis());
+        let (dts, offset) = (frame.dts.millis(), frame.pts.millis().saturating_sub(frame.dts.millis()));
         let placed = self.timeline.map(kind, dts, now);
         frame.dts = Timestamp::from_millis(placed.dts);
         frame.pts = Timestamp::from_millis(placed.dts.saturating_add(offset));
@@ -300,7 +317,7 @@ impl Ring {
             }
         } else {
             if placed.jumped {
-                self.push(Item::Gap, 0, now);
+                self.push(Item::Gap, now);
             }
             self.append(frame, now);
         }
@@ -313,8 +330,7 @@ impl Ring {
         let writer = self.writer(id)?;
         if writer.held.is_none() && !writer.tracks.is_empty() {
             let millis = self.timeline.shift(millis);
-            let size = payload.len();
-            self.push(Item::Data { payload, millis }, size, now);
+            self.push(Item::Data { payload, millis }, now);
         }
         Some(())
     }
@@ -332,8 +348,7 @@ impl Ring {
         if starts && let Some(tracks) = &self.announced {
             self.sync = Some(SyncPoint { seq: self.end_seq(), tracks: tracks.clone() });
         }
-        let size = frame.data.len();
-        self.push(Item::Frame(frame), size, arrived);
+        self.push(Item::Frame(frame), arrived);
     }
 
     /// Readers start at sound where there are no pictures, or none yet: the first one will be a sync frame.
@@ -350,20 +365,16 @@ impl Ring {
         self.sync.is_none() && now.saturating_duration_since(video.unwrap_or(writer.began)) > VIDEO_PATIENCE
     }
 
-    fn push(&mut self, item: Item, size: usize, arrived: Instant) {
+    fn push(&mut self, item: Item, arrived: Instant) {
+        self.bytes += size(&item);
         self.entries.push_back(Entry { item, arrived });
-        self.bytes += size;
         let sync = self.sync.as_ref().map_or(self.end_seq(), |sync| sync.seq);
         while let Some(oldest) = self.entries.front() {
             let old = self.first < sync && arrived.saturating_duration_since(oldest.arrived) > KEEP;
             if !old && self.bytes <= MAX_BYTES && self.entries.len() <= MAX_ENTRIES {
                 break;
             }
-            self.bytes -= match &oldest.item {
-                Item::Frame(frame) => frame.data.len(),
-                Item::Data { payload, .. } => payload.len(),
-                _ => 0,
-            };
+            self.bytes -= size(&oldest.item);
             self.entries.pop_front();
             self.first += 1;
         }
@@ -444,12 +455,13 @@ impl Ring {
             }
             return false;
         }
-        match (self.lost_at, self.settings.hold_for) {
-            (Some(lost), Some(hold)) if now.saturating_duration_since(lost) >= hold => {
-                self.end(now);
-                true
-            }
-            _ => false,
+        let Settings { hold, hold_for, .. } = self.settings;
+        let is_over =
+            |lost| !hold || hold_for.is_some_and(|hold_for| now.saturating_duration_since(lost) >= hold_for);
+        let ends = self.lost_at.is_some_and(is_over);
+        if ends {
+            self.end(now);
         }
+        ends
     }
 }

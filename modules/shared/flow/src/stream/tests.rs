@@ -269,3 +269,49 @@ async fn a_silent_publisher_is_kicked_and_its_tracks_are_stalled() {
     assert_eq!(kick.fired().await, KickReason::Idle);
     assert!(stream.input().stalled[0].load(std::sync::atomic::Ordering::Relaxed));
 }
+
+#[tokio::test]
+async fn readers_are_told_when_only_what_is_filtered_out_comes() {
+    let settings =
+        Settings { content: Content::VideoOnly, track_wait: Duration::from_millis(50), ..settings() };
+    let stream = stream(settings);
+    let mut reader = stream.reader(Content::VideoOnly);
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.track(track(Codec::Aac, b"a"), Instant::now()).unwrap();
+    publisher.frame(sound(0), Instant::now()).unwrap();
+    let mut out = Vec::new();
+    reader.recv(&mut out).await;
+    assert_eq!(out.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["tracks "]);
+    // What was missing comes after all.
+    publisher.track(track(Codec::H264, b"v"), Instant::now()).unwrap();
+    publisher.frame(idr(40), Instant::now()).unwrap();
+    assert_eq!(received(&mut reader).await, ["tracks v", "I40"]);
+}
+
+#[tokio::test]
+async fn configurations_count_as_memory() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    let mut reader = stream.reader(Content::AudioVideo);
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0"]);
+    for index in 0..100 {
+        let config = Bytes::from(vec![b'0' + index % 10; 1 << 20]);
+        publisher.track(Track { config, ..track(Codec::Aac, b"") }, now).unwrap();
+    }
+    assert!(received(&mut reader).await[0].starts_with("lost "));
+}
+
+#[tokio::test]
+async fn close_that_comes_while_the_publisher_is_away_ends_the_stream() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    drop(publisher);
+    stream.tick(Instant::now());
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0", "away"]);
+    stream.configure(Settings { hold: false, ..settings() });
+    stream.tick(Instant::now());
+    assert_eq!(received(&mut reader).await, ["ended"]);
+}
