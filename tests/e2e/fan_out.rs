@@ -124,3 +124,31 @@ fn sound_does_not_wait_for_the_next_picture() {
     }
     assert!(audio > 300 && video >= 7, "{audio} audio frames, {video} pictures");
 }
+
+#[test]
+fn more_players_than_one_task_takes_all_get_everything() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = splitter(&url);
+    let tags: Vec<_> = Clip::VideoOnly.tags().into_iter().filter(|tag| tag.timestamp <= 3000).collect();
+    let published = Recording::of_tags(&tags);
+    let mut players: Vec<_> = (0..290).map(|_| Player::start(&url)).collect();
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 290);
+    let mut publisher = Publisher::to(&url);
+    let (begin, rest) = tags.split_at(tags.len() / 2);
+    publisher.play_out(begin).unwrap();
+    // Some leave in the middle, from the front and from behind, and some come.
+    players.drain(280..);
+    players.drain(..5);
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 275);
+    let late: Vec<_> = (0..10).map(|_| Player::start(&url)).collect();
+    late.iter().for_each(|player| player.wait_frames(Kind::Video, 1));
+    publisher.play_out(rest).unwrap();
+    for player in players.iter().chain(&late) {
+        player.wait_last_of(&published);
+        player.recording().must_be(&published, Times::Exact, End::Complete);
+    }
+    splitter.wait_value("/flows/cam/outputs/viewers/framesDropped", 0);
+    drop(splitter.terminate());
+    players.iter().chain(&late).for_each(|player| drop(player.wait_end()));
+}

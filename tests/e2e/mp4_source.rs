@@ -241,3 +241,62 @@ fn a_file_without_loop_is_played_once() {
     assert!(player.frames(Kind::Video) <= file.of(Kind::Video).len());
     assert_eq!(source.terminate().status.code(), Some(0));
 }
+
+#[test]
+fn a_file_that_is_over_says_so_and_its_players_stay() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/once");
+    let mut once = flow(&Clip::Smaller.mp4(), &url);
+    once["input"]["loop"] = json!(false);
+    once["outputs"]["gone"] = json!({ "serve": rtmp(port::free(), "live/once") });
+    let source = Module::start("mp4-source", &twin(json!({ "once": once })));
+    let player = Player::start(&url);
+    source.wait_receiving("once");
+    source.wait_value("/flows/once/input/state", "waiting");
+    source.wait_status("/flows/once/input/error", |error| {
+        error.as_str().is_some_and(|text| text.contains("flows.once.input.read") && text.contains("end"))
+    });
+    source.wait_value("/flows/once/state", "waiting");
+    assert_eq!(player.ended(), None, "onPublisherLoss is hold");
+    assert!(player.recording().of(Kind::Video).len() <= 75);
+}
+
+#[test]
+fn a_file_begins_where_it_is_told_to_and_later_rounds_are_whole() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/later");
+    let mut later = flow(&Clip::Smaller.mp4(), &url);
+    // Inside the third GOP: decoding begins with its sync frame.
+    later["input"]["startSeconds"] = json!(2.2);
+    // Nothing is played before the player is there.
+    let mut document = twin(json!({ "later": later }));
+    document["flows"]["later"]["enabled"] = json!(false);
+    let source = Module::start("mp4-source", &document);
+    document["flows"]["later"]["enabled"] = json!(true);
+    source.set_twin(&document);
+    let player = wait::until("a player is let in", wait::LONG, || {
+        let player = Player::start(&url);
+        wait::until("it plays or is refused", wait::LONG, || {
+            (player.frames(Kind::Video) > 0).then_some(true).or_else(|| player.ended().map(|_| false))
+        })
+        .then_some(player)
+    });
+    player.wait_frames(Kind::Video, 25 + 75 + 10);
+    let file = presented(&Clip::Smaller.mp4(), Tool::Ffmpeg);
+    let order: Vec<_> = file.of(Kind::Video).iter().map(|packet| packet.hash.clone()).collect();
+    let played = player.recording();
+    let places: Vec<_> = played
+        .of(Kind::Video)
+        .iter()
+        .map(|packet| order.iter().position(|hash| *hash == packet.hash).expect("a picture of the file"))
+        .collect();
+    assert_eq!(places[0], 50, "the sync frame before 2.2 s");
+    for pair in places.windows(2) {
+        assert!(pair[1] == (pair[0] + 1) % 75, "picture {} after {}", pair[1], pair[0]);
+    }
+    for kind in [Kind::Video, Kind::Audio] {
+        for pair in played.of(kind).windows(2) {
+            assert!((0..=100).contains(&(pair[1].dts - pair[0].dts)), "{kind:?}: {pair:?}");
+        }
+    }
+}

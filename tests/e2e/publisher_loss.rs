@@ -151,3 +151,49 @@ fn a_second_publisher_is_refused_where_the_flow_says_reject() {
     player.wait_last_of(&sent);
     player.recording().must_be(&sent, Times::Exact, End::Complete);
 }
+
+#[test]
+fn a_displaced_publisher_is_welcome_again_when_the_other_is_gone() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = splitter(&url, &json!({}));
+    let tags = Clip::Plain.tags();
+    let first = Publisher::to(&url).run_endlessly(tags.clone());
+    splitter.wait_receiving("cam");
+    let player = Player::start(&url);
+    player.wait_frames(Kind::Video, 5);
+    let second = Publisher::to(&url).run_endlessly(tags.clone());
+    av_tests::wait::until("the displaced publisher is refused", av_tests::wait::LONG, || {
+        Publisher::start(&url).ok()?.err()
+    });
+    drop(first);
+    second.stop();
+    splitter.wait_value("/flows/cam/input/state", "waiting");
+    let _first = Publisher::to(&url).run_endlessly(tags);
+    let before = player.frames(Kind::Video);
+    player.wait_frames(Kind::Video, before + 10);
+    for pair in player.recording().of(Kind::Video).windows(2) {
+        assert!(pair[0].dts <= pair[1].dts, "time went back: {pair:?}");
+    }
+    assert_eq!(player.ended(), None);
+}
+
+#[test]
+fn one_connection_may_publish_again_and_again() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = splitter(&url, &json!({}));
+    let tags = Clip::Plain.tags();
+    let player = Player::start(&url);
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 1);
+    let mut publisher = Publisher::to(&url);
+    for _ in 0..3 {
+        let before = player.frames(Kind::Video);
+        publisher.play_out(&tags[..80]).unwrap();
+        player.wait_frames(Kind::Video, before + 20);
+        publisher.stop().unwrap();
+        splitter.wait_value("/flows/cam/input/state", "waiting");
+        publisher.again(&url).unwrap();
+    }
+    assert_eq!(player.ended(), None);
+}

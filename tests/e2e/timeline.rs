@@ -166,10 +166,10 @@ fn a_long_pause_of_the_publisher_is_a_pause_for_players() {
 }
 
 #[test]
-fn pictures_shown_long_after_they_are_decoded_stay_so() {
+fn pictures_shown_long_after_they_are_decoded_or_before_stay_so() {
     needs!(Ffmpeg);
     let tags = Clip::Pyramid.tags();
-    // Composition offsets longer than the GOP of one second, up to the field's 24 bits.
+    // Composition offsets longer than the GOP of one second, up to the field's 24 bits, and below zero.
     let with = |offset: fn(usize) -> i32| {
         let change = |(i, tag): (usize, &Tag)| {
             let mut tag = tag.clone();
@@ -180,7 +180,12 @@ fn pictures_shown_long_after_they_are_decoded_stay_so() {
         };
         tags.iter().enumerate().map(change).collect::<Vec<_>>()
     };
-    for offset in [|i| 1500 + (i as i32 % 4) * 40, |i| if i % 50 == 0 { 0x7F_FFFF } else { 80 }] {
+    let offsets: [fn(usize) -> i32; 3] = [
+        |i| 1500 + (i as i32 % 4) * 40,
+        |i| if i % 50 == 0 { 0x7F_FFFF } else { 80 },
+        |i| (i as i32 % 4) * 40 - 80,
+    ];
+    for offset in offsets {
         let sent = with(offset);
         let half = moved(&sent, |_, tag| i64::from(tag.timestamp) / 3);
         let played = Stage::new().play(&half, &sent);

@@ -147,3 +147,42 @@ fn a_bad_edit_leaves_the_last_good_version_running_across_a_restart_too() {
     splitter.wait_status("/flows/cam/state", Value::is_string);
     let _publisher = Publisher::to(&url);
 }
+
+#[test]
+fn a_change_that_players_need_not_notice_costs_them_nothing() {
+    needs!(Ffmpeg);
+    let port = port::free();
+    let (url, copy) = (rtmp(port, "live/cam"), rtmp(port, "live/copy"));
+    let mut document = twin(json!({ "cam": { "input": { "listen": url }, "outputs": {
+        "viewers": { "serve": url }, "other": { "serve": copy },
+    } } }));
+    let splitter = Module::start("rtmp-splitter", &document);
+    let publishing = Publisher::to(&url).run_endlessly(Clip::Pyramid.tags());
+    splitter.wait_receiving("cam");
+    let player = Player::start(&url);
+    player.wait_frames(Kind::Video, 1);
+    let changes: [(&str, &str, Value); 6] = [
+        ("/flows/cam", "description", json!("loading dock")),
+        ("/flows/cam/outputs/other", "maxClients", json!(5)),
+        ("/flows/cam/outputs/other", "serve", json!(rtmp(port, "live/elsewhere"))),
+        ("", "publicHost", json!("gw.example")),
+        ("", "logLevel", json!("info")),
+        ("", "maxConnections", json!(50)),
+    ];
+    for (version, (place, key, value)) in (2..).zip(changes) {
+        document.pointer_mut(place).unwrap()[key] = value;
+        splitter.set_twin(&document);
+        splitter.wait_value("/config/desiredVersion", version);
+        splitter.wait_value("/config/status", "applied");
+        let frames = player.frames(Kind::Video);
+        player.wait_frames(Kind::Video, frames + 5);
+    }
+    // The same document again is no change at all.
+    splitter.set_twin_text(&document.to_string());
+    let frames = player.frames(Kind::Video);
+    player.wait_frames(Kind::Video, frames + 10);
+    let sent = publishing.stop();
+    player.wait_last_of(&sent);
+    player.recording().must_be(&sent, Times::Exact, End::Complete);
+    assert_eq!(player.ended(), None);
+}

@@ -6,7 +6,7 @@ use av_tests::clip::Clip;
 use av_tests::flv::Tag;
 use av_tests::module::Module;
 use av_tests::recording::{End, Kind, Recording, Times};
-use av_tests::rtmp::{Player, Publisher, Value as Amf};
+use av_tests::rtmp::{Connection, Player, Publisher, Value as Amf};
 use av_tests::{needs, port};
 use serde_json::json;
 
@@ -207,4 +207,37 @@ fn a_client_that_waits_for_acknowledgements_gets_them() {
         assert!(acknowledged.iter().all(|bytes| u64::from(*bytes) <= most), "{acknowledged:?} of {sent}");
     }
     player.wait_last_of(&Recording::of_tags(&tags));
+}
+
+/// Where application and name part is the client's own idea: they are joined and compared as a whole.
+#[test]
+fn clients_may_split_the_path_where_they_like() {
+    needs!(Ffmpeg);
+    let port = port::free();
+    let splitter = Module::start("rtmp-splitter", &cam(&rtmp(port, "live/floor/cam"), json!({}), json!({})));
+    let publish = |app: &str, name: &str| {
+        let mut connection = Connection::open(port, None).unwrap();
+        connection.connect(port, app).unwrap();
+        let stream = connection.create_stream().unwrap();
+        let words = [Amf::text("publish"), Amf::Number(5.0), Amf::Null, Amf::text(name), Amf::text("live")];
+        connection.command(stream, &words).unwrap();
+        let answer = connection.answer("onStatus", None).unwrap();
+        answer.iter().find_map(|value| value.get("code")?.as_text().map(str::to_owned)).expect("a code")
+    };
+    for (app, name) in [
+        ("live", "floor/cam"),
+        ("live/floor", "cam"),
+        ("live/floor/cam", ""),
+        ("live/floor/", "cam"),
+        ("live/floor?site=7", "cam?key=unasked"),
+        ("live", "floor/cam/"),
+    ] {
+        assert_eq!(publish(app, name), "NetStream.Publish.Start", "{app:?} {name:?}");
+        splitter.wait_value("/flows/cam/input/state", "waiting");
+    }
+    for (app, name) in
+        [("live", "cam"), ("live/floor/cam", "cam"), ("", "floor/cam"), ("live/floor", "../floor/cam")]
+    {
+        assert_eq!(publish(app, name), "NetStream.Publish.BadName", "{app:?} {name:?}");
+    }
 }

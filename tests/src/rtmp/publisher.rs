@@ -35,19 +35,19 @@ impl Publisher {
         if let Some(refused) = Refused::of(&answer) {
             return Ok(Err(refused));
         }
-        let name = Value::text(address.name.as_str());
-        connection
-            .command(0, &[Value::text("releaseStream"), Value::Number(2.0), Value::Null, name.clone()])?;
-        connection.command(0, &[Value::text("FCPublish"), Value::Number(3.0), Value::Null, name.clone()])?;
-        let stream = connection.create_stream()?;
-        let live = Value::text("live");
-        connection.command(stream, &[Value::text("publish"), Value::Number(5.0), Value::Null, name, live])?;
-        let answer = connection.answer("onStatus", None)?;
-        if let Some(refused) = Refused::of(&answer) {
-            return Ok(Err(refused));
-        }
+        let stream = match publish(&mut connection, &address.name)? {
+            Ok(stream) => stream,
+            Err(refused) => return Ok(Err(refused)),
+        };
         connection.set_chunk_size(4096)?;
         Ok(Ok(Self { connection, stream }))
+    }
+
+    /// Publishes again on the same connection, after [`stop`](Self::stop).
+    pub fn again(&mut self, url: &str) -> io::Result<()> {
+        self.stream = publish(&mut self.connection, &Address::parse(url).name)?
+            .map_err(|refused| io::Error::other(format!("{refused:?}")))?;
+        Ok(())
     }
 
     /// As [`start`](Self::start); panics when it does not come to publishing.
@@ -127,10 +127,36 @@ impl Publisher {
 
     /// Ends the stream as encoders do when told to stop.
     pub fn finish(mut self) -> io::Result<()> {
+        self.stop()
+    }
+
+    /// As [`finish`](Self::finish); the connection stays.
+    pub fn stop(&mut self) -> io::Result<()> {
         let number = Value::Number(self.stream.into());
         self.connection
             .command(0, &[Value::text("FCUnpublish"), Value::Number(6.0), Value::Null, Value::text("")])?;
         self.connection.command(0, &[Value::text("deleteStream"), Value::Number(7.0), Value::Null, number])
+    }
+}
+
+/// `releaseStream` to `publish`, as encoders do; gives the message stream.
+fn publish(connection: &mut Connection, name: &str) -> io::Result<Result<u32, Refused>> {
+    let name = Value::text(name);
+    connection.command(0, &[Value::text("releaseStream"), Value::Number(2.0), Value::Null, name.clone()])?;
+    connection.command(0, &[Value::text("FCPublish"), Value::Number(3.0), Value::Null, name.clone()])?;
+    let stream = connection.create_stream()?;
+    let live = Value::text("live");
+    connection.command(stream, &[Value::text("publish"), Value::Number(5.0), Value::Null, name, live])?;
+    loop {
+        let answer = connection.answer("onStatus", None)?;
+        if let Some(refused) = Refused::of(&answer) {
+            return Ok(Err(refused));
+        }
+        let code = answer.iter().find_map(|value| value.get("code")?.as_text());
+        // What is said of an earlier stream of this connection may come first.
+        if code == Some("NetStream.Publish.Start") {
+            return Ok(Ok(stream));
+        }
     }
 }
 
