@@ -93,6 +93,7 @@ impl Listener {
     /// The next connection, tuned for live media, and its peer (an IPv4 peer of `[::]` in its IPv4 form).
     /// Cancel-safe. Errors that concern one connection, or that pass, are not the caller's: it never fails.
     pub async fn accept(&self) -> (TcpStream, SocketAddr) {
+        let mut is_said = false;
         loop {
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
@@ -101,7 +102,9 @@ impl Listener {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(address = %self.address, "can't accept connections for now: {error}");
+                    if !std::mem::replace(&mut is_said, true) {
+                        tracing::warn!(address = %self.address, "can't accept connections for now: {error}");
+                    }
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
             }

@@ -18,12 +18,11 @@ use super::serve::Command;
 use super::takeover::{Identity, Seats, Taken};
 use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, ServerTls};
 use crate::endpoint::{InputContext, Module, OutputContext};
-use crate::net::{ListenError, Listener, ServerTlsAcceptor, TlsError};
-use crate::stream::{Kick, OutputStatus, Publisher};
+use crate::net::{Backoff, ListenError, Listener, ServerTlsAcceptor, TlsError};
+use crate::stream::{Kick, OutputStatus, Publisher, State, Status};
 
 /// How often an address that is taken is tried again.
-pub(super) const LISTEN_RETRY: Retry =
-    Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
+const LISTEN_RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
 /// A listener that nobody needs stays open that long.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -303,12 +302,7 @@ impl Ports {
     }
 
     /// Opens the listener of a URL, or joins those who have.
-    pub(super) async fn open(
-        &self,
-        module: &Arc<Module>,
-        url: &ListenUrl,
-        tls: &ServerTls,
-    ) -> Result<Lease, OpenError> {
+    async fn open(&self, module: &Arc<Module>, url: &ListenUrl, tls: &ServerTls) -> Result<Lease, OpenError> {
         let secure = url.scheme == Scheme::Rtmps;
         let settings = (secure, if secure { tls.clone() } else { ServerTls::default() });
         // Before the lock is taken: the edge runtime may take its time, and others want to listen too.
@@ -344,6 +338,31 @@ impl Ports {
         tokio::spawn(accept(listener, port.clone(), module.clone()));
         open.insert(url.address, port.clone());
         Ok(Lease { port, module: module.clone() })
+    }
+
+    /// Opens the listener of an endpoint, however often that takes. The reason why it does not open is
+    /// `status`'s, with `path` in front, and in the log once.
+    pub(super) async fn open_at_last(
+        &self,
+        module: &Arc<Module>,
+        (url, tls): (&ListenUrl, &ServerTls),
+        path: &str,
+        status: &Status,
+    ) -> Lease {
+        let mut backoff = Backoff::new(LISTEN_RETRY);
+        let mut said = None;
+        loop {
+            let why = match self.open(module, url, tls).await {
+                Ok(lease) => return lease,
+                Err(error) => format!("{path}: {error}"),
+            };
+            if said.as_ref() != Some(&why) {
+                tracing::warn!("{why}");
+                said = Some(why.clone());
+            }
+            status.set(State::Retrying, Some(why));
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
     }
 
     async fn close_unused(&self, port: &Arc<Port>) {

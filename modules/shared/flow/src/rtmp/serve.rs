@@ -14,10 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::fanout::{Arrival, Fanout, Farewell, Player, Slow};
 use super::packer::{Flush, Packer};
-use super::ports::{LISTEN_RETRY, PlayRoute};
+use super::ports::PlayRoute;
 use crate::config::{Content, Scheme, ServeConfig};
 use crate::endpoint::OutputContext;
-use crate::net::Backoff;
 use crate::stream::{Entry, Item, Reader, State};
 
 /// Players that the output's own task walks before it shares them with others.
@@ -41,18 +40,12 @@ pub(super) enum Command {
 pub async fn serve(output: OutputContext, config: ServeConfig) {
     let scheme = config.url.scheme;
     let (commands, arrivals) = mpsc::channel(COMMANDS);
-    let mut backoff = Backoff::new(LISTEN_RETRY);
-    let lease = loop {
-        match output.module.ports.open(&output.module, &config.url, &config.tls).await {
-            Ok(lease) => break lease,
-            Err(error) => {
-                output.status.status.set(State::Retrying, Some(format!("{}.serve: {error}", output.path)));
-                tokio::select! {
-                    () = output.cancel.cancelled() => return,
-                    () = tokio::time::sleep(backoff.next_wait()) => {}
-                }
-            }
-        }
+    let (path, ports) = (format!("{}.serve", output.path), &output.module.ports);
+    let opening =
+        ports.open_at_last(&output.module, (&config.url, &config.tls), &path, &output.status.status);
+    let lease = tokio::select! {
+        () = output.cancel.cancelled() => return,
+        lease = opening => lease,
     };
     let route = PlayRoute::new(&output, &config, commands);
     let _route = lease.play(&config.url.path, route);
