@@ -448,3 +448,6 @@ async fn accept(listener: Listener, port: Arc<Port>, module: Arc<Module>) {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

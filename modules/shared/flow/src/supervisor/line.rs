@@ -71,6 +71,8 @@ pub(super) struct Line {
     pub(super) flow: Arc<str>,
     pub(super) stream: Stream,
     pub(super) outputs: BTreeMap<String, Output>,
+    /// What outputs counted that are being changed: they count on.
+    counted: BTreeMap<String, Arc<OutputStatus>>,
     changes: Changes,
     input: Option<Task>,
 }
@@ -80,7 +82,15 @@ impl Line {
     pub(super) fn new(module: Arc<Module>, config: &FlowConfig, changes: Changes) -> Self {
         let stream = Stream::new(settings(&config.input), InputStatus::new(changes.clone()));
         let flow = config.name.as_str().into();
-        Self { module, flow, stream, outputs: BTreeMap::new(), changes, input: None }
+        Self {
+            module,
+            flow,
+            stream,
+            outputs: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            changes,
+            input: None,
+        }
     }
 
     /// For an input endpoint of this line.
@@ -119,15 +129,18 @@ impl Line {
     pub(super) fn start_outputs(&mut self, config: &FlowConfig) {
         for (name, output) in &config.outputs {
             if !self.outputs.contains_key(name) {
-                let started = self.start_output(name, output);
+                let counted = self.counted.remove(name);
+                let status = counted.unwrap_or_else(|| OutputStatus::new(self.changes.clone()));
+                let started = self.start_output(name, output, status);
                 self.outputs.insert(name.clone(), started);
             }
         }
+        self.counted.clear();
     }
 
-    fn start_output(&self, name: &str, config: &OutputConfig) -> Output {
+    fn start_output(&self, name: &str, config: &OutputConfig, status: Arc<OutputStatus>) -> Output {
         let cancel = CancellationToken::new();
-        let status = OutputStatus::new(self.changes.clone());
+        status.status.set(State::Waiting, None);
         let context = OutputContext {
             module: self.module.clone(),
             flow: self.flow.clone(),
@@ -144,7 +157,8 @@ impl Line {
             OutputEndpoint::Serve(serve) => Task::spawn(cancel, rtmp::serve(context, serve), path, fail),
             OutputEndpoint::Push(push) => Task::spawn(cancel, rtmp::push(context, push), path, fail),
         };
-        Output { config: config.clone(), status, task: Some(task), counted: 0 }
+        let counted = status.bytes.load(Ordering::Relaxed);
+        Output { config: config.clone(), status, task: Some(task), counted }
     }
 
     /// Stops the input; the stream and its readers stay.
@@ -163,6 +177,8 @@ impl Line {
             (config.outputs.get(name) != Some(&output.config)).then(|| name.clone())
         };
         let stale: Vec<_> = self.outputs.iter().filter_map(stale).collect();
+        let status = |name: &String| Some((name.clone(), self.outputs.get(name)?.status.clone()));
+        self.counted = stale.iter().filter_map(status).collect();
         stale.iter().filter_map(|name| self.stop_output(name)).collect()
     }
 

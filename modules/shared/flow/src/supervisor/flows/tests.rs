@@ -240,3 +240,23 @@ async fn a_new_flow_does_not_take_the_address_of_one_that_runs() {
     publisher.send(&live(0..400)).await;
     assert_eq!(times(&player.frames(2).await), [0, 10]);
 }
+
+#[tokio::test]
+async fn an_output_that_is_changed_counts_on() {
+    let rig = Rig::new();
+    let mut flow = rig.flow("live/a");
+    rig.apply(1, json!({ "a": flow })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    let mut player = Guest::play_soon(rig.address, "live/a").await;
+    publisher.send(&live(0..400)).await;
+    player.frames(20).await;
+    let bytes = || rig.status("a")["outputs"]["out"]["bytes"].as_u64().unwrap();
+    rig.until("bytes are counted", || bytes() > 0).await;
+    let before = bytes();
+    flow["outputs"]["out"]["maxClients"] = 7.into();
+    rig.apply(2, json!({ "a": flow })).await;
+    assert_eq!(player.farewell().await, "Ended");
+    drop(player);
+    assert!(bytes() >= before);
+    rig.until("the player has left", || rig.status("a")["outputs"]["out"]["clients"] == 0).await;
+}
