@@ -1,6 +1,8 @@
 //! Bad days of the hub, made by `local-edge fault`: afterwards the module runs what its twin says and the hub
 //! holds what the module means; and a stream that runs through it meanwhile loses no frame.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use av_tests::clip::Clip;
@@ -71,6 +73,17 @@ impl Bench {
         assert!(done.status.success(), "{fault:?}: {}", done.stderr);
     }
 
+    /// `av_hub_connected` of the module, as Prometheus reads it.
+    fn hub_connected(&self) -> String {
+        let address = self.edge.ps()["modules"][0]["address"].as_str().unwrap().to_owned();
+        let mut text = String::new();
+        let mut stream = TcpStream::connect((address.as_str(), 9600)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find(|line| line.starts_with("av_hub_connected")).expect("av_hub_connected");
+        line.rsplit(' ').next().unwrap().to_owned()
+    }
+
     /// Sets the path of the flow `changed`; waits until the hub has it, not until the module has.
     fn change(&self, path: &str) {
         let patch = json!({ "flows": { "changed": flow(path) } }).to_string();
@@ -81,6 +94,13 @@ impl Bench {
                 twin(&self.edge)["desired"]["flows"]["changed"] == flow(path)
             });
         });
+    }
+
+    /// The hub comes back, with another twin.
+    fn settle_after_coming_back(self) {
+        self.change("live/during");
+        self.fault(&["clear"]);
+        self.settle("live/during");
     }
 
     /// Waits until module and hub agree on the twin, whose flow `changed` has this path; then ends the stream,
@@ -137,6 +157,7 @@ fn an_outage_of(seconds: u64) {
     wait::until_true("the hub is gone", wait::LONG, || {
         bench.edge.ps()["modules"][0]["connected"] == Value::Bool(false)
     });
+    wait::until_true("the module's metrics say so", wait::LONG, || bench.hub_connected() == "0");
     bench.change("live/during");
     bench.settle("live/during");
 }
@@ -154,6 +175,28 @@ fn the_hub_is_away_for_a_minute() {
         return;
     }
     an_outage_of(60);
+}
+
+#[test]
+fn a_module_that_starts_without_the_hub_runs_what_it_ran_last() {
+    needs!(Ffmpeg);
+    let (manifest, ports) = splitter_alone(json!({ "steady": flow("live/steady") }));
+    let edge = Edge::start(&manifest, ports);
+    wait_applied(&edge);
+    for fault in [["hub-down", "3600"], ["workload-down", "3600"]] {
+        assert!(edge.ask(&[&["fault"], &fault[..]].concat()).status.success());
+    }
+    let pid = || edge.ps()["modules"][0]["process"]["pid"].as_u64();
+    let before = wait::until("the module runs", wait::LONG, pid);
+    assert!(edge.ask(&["restart", MODULE]).status.success());
+    wait::until("the module runs again", wait::LONG, || pid().filter(|pid| *pid != before));
+    let url = rtmp(edge.host_ports(1935)[0], "live/steady");
+    let publisher =
+        wait::until("it listens", wait::LONG, || Publisher::start(&url).ok().and_then(Result::ok));
+    let publishing = publisher.run_endlessly(Clip::Plain.tags());
+    let player = Player::start(&url);
+    player.wait_frames(Kind::Video, 1);
+    Bench { edge, publishing, player }.settle_after_coming_back();
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Manifest {
         let hub = section(&content, "$edgeHub")?;
         if let Some(routes) = hub.get("routes") {
             for (name, route) in document::At::named(routes, "$edgeHub.routes").object()? {
-                if let Some(route) = parse_route(name, route, &mut manifest.notes)? {
+                if let Some(route) = parse_route(name, route)? {
                     manifest.routes.insert(name.clone(), route);
                 }
             }
@@ -163,7 +163,7 @@ pub fn check_module_name(name: &str) -> Result<(), ManifestError> {
     Ok(())
 }
 
-fn parse_route(name: &str, value: &Value, notes: &mut Vec<String>) -> Result<Option<Route>, ManifestError> {
+fn parse_route(name: &str, value: &Value) -> Result<Option<Route>, ManifestError> {
     let at = document::At::named(value, format!("$edgeHub.routes.{name}"));
     let text = match value {
         // Null takes a route away in a layered deployment.
@@ -171,12 +171,8 @@ fn parse_route(name: &str, value: &Value, notes: &mut Vec<String>) -> Result<Opt
         Value::String(text) => text.clone(),
         _ => at.field("route")?.text()?.to_owned(),
     };
-    let route =
-        Route::parse(&text).map_err(|source| ManifestError::Route { name: name.to_owned(), source })?;
-    if let Some(condition) = &route.condition {
-        notes.push(format!("route {name}: `WHERE {condition}` is not evaluated here, every message passes"));
-    }
-    Ok(Some(route))
+    let route = Route::parse(&text);
+    Ok(Some(route.map_err(|source| ManifestError::Route { name: name.to_owned(), source })?))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Routes of the `$edgeHub` twin: `FROM <source> [WHERE <condition>] INTO <sink>`.
 
+mod condition;
+
+pub use condition::{Condition, ConditionError, Message};
+
 /// Where messages of a module's output go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The segments of the source; a final `*` matches whatever follows.
     source: Vec<String>,
-    /// The condition's text. Not evaluated here: a route with one carries every message.
-    pub condition: Option<String>,
+    condition: Option<Condition>,
     /// Where to.
     pub sink: Sink,
 }
@@ -34,6 +37,17 @@ pub enum RouteError {
     /// The source is not a path.
     #[error("source {0:?}: expected a path such as /messages/modules/NAME/outputs/*")]
     Source(String),
+    /// The condition is wrong, or more than what is evaluated here.
+    #[error(
+        "condition {text:?}: {source}; local-edge evaluates $body.x, properties, = != < <= > >=, AND, OR, NOT, \
+         is_defined() and as_number()"
+    )]
+    Condition {
+        /// All of it.
+        text: String,
+        /// What is wrong with it.
+        source: ConditionError,
+    },
     /// The sink is neither `$upstream` nor a module's input.
     #[error("sink {0:?}: expected $upstream or BrokeredEndpoint(\"/modules/NAME/inputs/INPUT\")")]
     Sink(String),
@@ -53,7 +67,9 @@ impl Route {
         let [source] = words.get(1..filter.unwrap_or(into)).ok_or_else(form)? else { return Err(form()) };
         let condition = match (filter.and_then(|at| words.get(at + 1)), words.get(into)) {
             (Some(from), Some(to)) if from.at < to.at => {
-                Some(text.get(from.at..to.at).unwrap_or_default().trim().to_owned())
+                let text = text.get(from.at..to.at).unwrap_or_default().trim();
+                let condition = Condition::parse(text);
+                Some(condition.map_err(|source| RouteError::Condition { text: text.to_owned(), source })?)
             }
             _ if filter.is_some() => return Err(form()),
             _ => None,
@@ -61,6 +77,11 @@ impl Route {
         let after = words.get(into + 1).ok_or_else(form)?;
         let sink = parse_sink(text.get(after.at..).unwrap_or_default().trim())?;
         Ok(Self { source: parse_source(source.text)?, condition, sink })
+    }
+
+    /// Whether the condition, if there is one, lets the message pass.
+    pub fn lets_pass(&self, message: Message<'_>) -> bool {
+        self.condition.as_ref().is_none_or(|condition| condition.passes(message))
     }
 
     /// Whether a message of this module, from this output (`None`: sent without one), takes the route.
@@ -187,9 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_is_kept_as_text_and_its_quoted_keywords_are_not_taken_for_the_end() {
-        let route = Route::parse("FROM /* WHERE body.text = ' INTO ' AND x = 1 INTO $upstream").unwrap();
-        assert_eq!(route.condition.as_deref(), Some("body.text = ' INTO ' AND x = 1"));
+    fn a_quoted_keyword_is_not_taken_for_the_end_of_a_condition() {
+        let route = Route::parse("FROM /* WHERE $body.text = ' INTO ' AND x = '1' INTO $upstream").unwrap();
+        let body = serde_json::json!({"text": " INTO "});
+        for (x, passes) in [("1", true), ("2", false)] {
+            let properties = [("x".to_owned(), x.to_owned())];
+            assert_eq!(route.lets_pass(Message { properties: &properties, body: Some(&body) }), passes);
+        }
     }
 
     #[test]
@@ -204,6 +229,7 @@ mod tests {
             "FROM /a//b INTO $upstream",
             "FROM /*/x INTO $upstream",
             "FROM /* WHERE INTO $upstream",
+            "FROM /* WHERE a ~ 1 INTO $upstream",
             "FROM /* INTO upstream",
             "FROM /* INTO BrokeredEndpoint(/modules/b/inputs/i)",
             "FROM /* INTO BrokeredEndpoint(\"/modules/b\")",

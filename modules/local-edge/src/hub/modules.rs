@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::MethodAnswer;
 use super::store::{Identity, Kept};
 use super::topic::Subscription;
-use crate::route::{Route, Sink};
+use crate::route::{self, Route, Sink};
 use crate::twin::{Object, Twin};
 
 /// Messages that wait for a module that is away or slow; the oldest goes first.
@@ -139,6 +139,8 @@ struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routed {
     pub upstream: bool,
+    /// A route's condition was not met.
+    pub filtered: bool,
     /// Modules whose input got it.
     pub inputs: usize,
     /// Modules that a route names and that do not exist, or whose queue was full.
@@ -241,11 +243,22 @@ impl Modules {
     }
 
     /// Sends a message along every route that carries it.
-    pub fn route(&self, module: &str, output: Option<&str>, bag: &str, body: &bytes::Bytes) -> Routed {
+    pub fn route(
+        &self,
+        module: &str,
+        output: Option<&str>,
+        message: route::Message<'_>,
+        bag: &str,
+        body: &bytes::Bytes,
+    ) -> Routed {
         let mut routed = Routed::default();
         let mut state = self.lock();
         let State { modules, routes, .. } = &mut *state;
         for route in routes.iter().filter(|route| route.carries(module, output)) {
+            if !route.lets_pass(message) {
+                routed.filtered = true;
+                continue;
+            }
             let Sink::Input { module, input } = &route.sink else {
                 routed.upstream = true;
                 continue;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::events::Event;
 use super::wire::MAX_PACKET;
 use super::{Hub, topic};
+use crate::route::Message;
 use crate::twin::{MAX_BYTES, Object, check_report, hub_size};
 
 impl Hub {
@@ -56,18 +57,25 @@ impl Hub {
         let mut forwarded = properties.clone();
         forwarded.push(("$.cdid".into(), self.names.device.clone()));
         forwarded.push(("$.cmid".into(), module.into()));
-        let routed = self.modules.route(module, output.as_deref(), &topic::write_bag(&forwarded), &body);
+        let json = serde_json::from_slice::<Value>(&body).ok();
+        let says = |key: &str, meant: &str| {
+            properties.iter().any(|(name, value)| name == key && value.eq_ignore_ascii_case(meant))
+        };
+        let queried = says("$.ct", "application/json") && says("$.ce", "utf-8");
+        let message = Message { properties: &forwarded, body: json.as_ref().filter(|_| queried) };
+        let bag_on = topic::write_bag(&forwarded);
+        let routed = self.modules.route(module, output.as_deref(), message, &bag_on, &body);
         for lost in &routed.lost {
             self.journal.say_once(&format!("{module}: a message to {lost} is dropped"));
         }
         if routed.upstream {
             let bytes = bag.len().saturating_add(body.len());
             let text = || String::from_utf8_lossy(&body).into_owned();
-            let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(text()));
+            let body = json.unwrap_or_else(|| Value::String(text()));
             let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
             let properties = properties.into_iter().collect();
             self.events.push(Event { at, module: module.into(), output, properties, body }, bytes);
-        } else if routed.inputs == 0 && routed.lost.is_empty() {
+        } else if routed.inputs == 0 && routed.lost.is_empty() && !routed.filtered {
             let output = output.as_deref().unwrap_or("(none)");
             self.journal.say_once(&format!(
                 "{module}: no route carries its output {output}: messages are acknowledged and dropped"

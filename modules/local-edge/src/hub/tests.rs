@@ -358,6 +358,27 @@ async fn messages_take_their_routes_upstream_and_to_inputs() {
 }
 
 #[tokio::test]
+async fn a_condition_lets_only_those_pass_that_meet_it() {
+    let bench = Bench::start().await;
+    let text = "FROM /messages/modules/cam/* WHERE $body.event = 'inputLost' AND kind = 'a' INTO $upstream";
+    bench.hub.set_routes(&BTreeMap::from([("r".to_owned(), Route::parse(text).unwrap())]));
+    let mut cam = bench.connect("cam").await;
+    let json = "%24.on=events&%24.ct=application%2Fjson&%24.ce=utf-8";
+    for (bag, event) in [
+        (format!("{json}&kind=a"), "inputLost"),
+        (format!("{json}&kind=a"), "other"),
+        (format!("{json}&kind=b"), "inputLost"),
+        // Its body can't be queried.
+        ("%24.on=events&kind=a".to_owned(), "inputLost"),
+    ] {
+        let topic = format!("devices/local-edge/modules/cam/messages/events/{bag}");
+        cam.publish(&topic, json!({ "event": event }).to_string()).await;
+        while !matches!(cam.next().await, Packet::PubAck(_)) {}
+    }
+    assert_eq!(bench.hub.events.since_start().0.len(), 1);
+}
+
+#[tokio::test]
 async fn a_message_that_was_not_acknowledged_comes_again() {
     let bench = Bench::start().await;
     let text = r#"FROM /messages/* INTO BrokeredEndpoint("/modules/viewer/inputs/in")"#;

@@ -114,7 +114,7 @@ fn dotted_keys_of_layered_deployments_set_their_part() {
 }
 
 #[test]
-fn routes_are_texts_or_objects_and_a_condition_is_said_to_be_ignored() {
+fn routes_are_texts_or_objects_and_what_is_not_understood_of_them_is_said() {
     let manifest = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {
         "up": "FROM /messages/* INTO $upstream",
         "first": {"route": "FROM /messages/* WHERE a = 1 INTO $upstream", "priority": 0, "timeToLiveSecs": 60},
@@ -122,8 +122,11 @@ fn routes_are_texts_or_objects_and_a_condition_is_said_to_be_ignored() {
     }}}}}))
     .unwrap();
     assert_eq!(manifest.routes.keys().collect::<Vec<_>>(), ["first", "up"]);
-    assert_eq!(manifest.notes, ["route first: `WHERE a = 1` is not evaluated here, every message passes"]);
     let bad = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {"r": "x"}}}}}));
+    let condition = json!({"r": "FROM /* WHERE length(a) > 1 INTO $upstream"});
+    let odd = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": condition}}}}));
+    let said = odd.unwrap_err().to_string();
+    assert!(said.contains(r#"routes.r: condition "length(a) > 1": "length" is not understood"#), "{said}");
     assert_eq!(
         bad.unwrap_err().to_string(),
         r#"$edgeHub.routes.r: expected `FROM <source> INTO <sink>`, found "x""#
