@@ -127,7 +127,9 @@ fn a_bad_edit_leaves_the_last_good_version_running_across_a_restart_too() {
         error.as_str().is_some_and(|text| text.starts_with("flows.cam.input.onPublisherLoss"))
     });
     splitter.wait_value("/config/status", "partial");
+    splitter.wait_value("/flows/cam/usingVersion", 1);
     splitter.wait_value("/flows/other/outputs/viewers/url", rtmp(port, "live/renamed"));
+    splitter.wait_status("/flows/other/usingVersion", Value::is_null);
     splitter.set_twin_text("{ this is not JSON");
     splitter.wait_value("/config/status", "rejected");
     let frames = player.frames(Kind::Video);
