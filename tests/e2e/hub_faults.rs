@@ -178,6 +178,21 @@ fn the_hub_is_away_for_a_minute() {
 }
 
 #[test]
+fn the_hub_hangs_and_the_module_finds_out() {
+    needs!(Ffmpeg);
+    if !long() {
+        return;
+    }
+    let bench = Bench::start();
+    bench.fault(&["hang", "3600"]);
+    bench.change("live/during");
+    // Nothing but the missing answer to a ping tells.
+    wait::until_true("the module notices", wait::LONG * 2, || bench.hub_connected() == "0");
+    bench.fault(&["clear"]);
+    bench.settle("live/during");
+}
+
+#[test]
 fn a_module_that_starts_without_the_hub_runs_what_it_ran_last() {
     needs!(Ffmpeg);
     let (manifest, ports) = splitter_alone(json!({ "steady": flow("live/steady") }));

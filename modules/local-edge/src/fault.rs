@@ -22,6 +22,12 @@ pub enum Fault {
         #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
         seconds: u64,
     },
+    /// edgeHub does not answer any more: connections stay as they are, nothing comes
+    Hang {
+        /// How long
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+        seconds: u64,
+    },
     /// Every connection to edgeHub is cut, without a goodbye
     Cut {
         /// Not now, but in the middle of the next answer to a twin request
@@ -72,9 +78,16 @@ pub enum Fault {
 /// What goes wrong at this moment.
 #[derive(Debug, Default)]
 pub struct Faults {
+    /// The hub is away.
+    pub hub_down: Outage,
+    /// The hub is there and does nothing.
+    pub hang: Outage,
     state: Mutex<State>,
-    hub_down: watch::Sender<Option<Instant>>,
 }
+
+/// A time during which something is out of order.
+#[derive(Debug, Default)]
+pub struct Outage(watch::Sender<Option<Instant>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -96,7 +109,8 @@ impl Faults {
         let after = |seconds| Instant::now().checked_add(Duration::from_secs(seconds));
         let mut state = self.state();
         match fault {
-            Fault::HubDown { seconds } => drop(self.hub_down.send_replace(after(seconds))),
+            Fault::HubDown { seconds } => drop(self.hub_down.0.send_replace(after(seconds))),
+            Fault::Hang { seconds } => drop(self.hang.0.send_replace(after(seconds))),
             Fault::Cut { in_get } => state.cut_in_get |= in_get,
             Fault::LosePatches { count } => state.lost_patches = count,
             Fault::Delay { milliseconds } => state.delay = Duration::from_millis(milliseconds),
@@ -108,27 +122,8 @@ impl Faults {
             Fault::RotateCertificate | Fault::ExpireTokens => {}
             Fault::Clear => {
                 *state = State::default();
-                self.hub_down.send_replace(None);
-            }
-        }
-    }
-
-    /// Returns at the beginning of an outage.
-    pub async fn hub_goes_down(&self) {
-        let mut down = self.hub_down.subscribe();
-        // The sender lives as long as `self`.
-        let _ = down.wait_for(|until| until.is_some_and(|until| until > Instant::now())).await;
-    }
-
-    /// Returns at the end of an outage.
-    pub async fn hub_is_up(&self) {
-        let mut down = self.hub_down.subscribe();
-        loop {
-            let until = *down.borrow_and_update();
-            let Some(until) = until.filter(|until| *until > Instant::now()) else { return };
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
-                _ = down.changed() => {}
+                self.hub_down.0.send_replace(None);
+                self.hang.0.send_replace(None);
             }
         }
     }
@@ -170,6 +165,28 @@ impl Faults {
     }
 }
 
+impl Outage {
+    /// Returns when it begins, or has begun.
+    pub async fn begins(&self) {
+        let mut outage = self.0.subscribe();
+        // The sender lives as long as `self`.
+        let _ = outage.wait_for(|until| until.is_some_and(|until| until > Instant::now())).await;
+    }
+
+    /// Returns when it is over; at once where there is none.
+    pub async fn is_over(&self) {
+        let mut outage = self.0.subscribe();
+        loop {
+            let until = *outage.borrow_and_update();
+            let Some(until) = until.filter(|until| *until > Instant::now()) else { return };
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = outage.changed() => {}
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,13 +194,13 @@ mod tests {
     #[tokio::test]
     async fn an_outage_ends_by_itself_or_when_cleared() {
         let faults = Faults::default();
-        faults.hub_is_up().await;
+        faults.hub_down.is_over().await;
         faults.set(Fault::HubDown { seconds: 1 });
-        faults.hub_goes_down().await;
-        faults.hub_is_up().await;
+        faults.hub_down.begins().await;
+        faults.hub_down.is_over().await;
         faults.set(Fault::HubDown { seconds: 86_400 });
-        faults.hub_goes_down().await;
-        tokio::join!(faults.hub_is_up(), async { faults.set(Fault::Clear) });
+        faults.hub_down.begins().await;
+        tokio::join!(faults.hub_down.is_over(), async { faults.set(Fault::Clear) });
     }
 
     #[test]

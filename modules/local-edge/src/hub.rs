@@ -243,7 +243,7 @@ impl Hub {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => return,
-                () = self.faults.hub_goes_down() => {
+                () = self.faults.hub_down.begins() => {
                     let Ok(address) = listener.local_addr() else { return };
                     drop(listener);
                     self.cut_connections();
@@ -267,6 +267,7 @@ impl Hub {
             tokio::spawn(async move {
                 let _permit = permit;
                 let _ = stream.set_nodelay(true);
+                hub.faults.hang.is_over().await;
                 match tokio::time::timeout(TLS_HANDSHAKE, tls.accept(stream)).await {
                     Ok(Ok(stream)) => session::serve(hub, stream, peer, stop).await,
                     Ok(Err(error)) => hub.handshake_failed(peer, &error.to_string()),
@@ -279,7 +280,7 @@ impl Hub {
     /// At the end of an outage: listens again where it did before.
     async fn come_back(&self, address: SocketAddr) -> TcpListener {
         loop {
-            self.faults.hub_is_up().await;
+            self.faults.hub_down.is_over().await;
             match TcpListener::bind(address).await {
                 Ok(listener) => return listener,
                 Err(error) => {

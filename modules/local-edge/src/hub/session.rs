@@ -163,6 +163,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 Some(command) = at.commands.recv() => self.obey(command).await,
                 () = at.close.cancelled() => Err(End::Displaced),
                 () = stop.cancelled() => Err(End::Stopping),
+                () = self.hub.faults.hang.begins() => tokio::select! {
+                    () = self.hub.faults.hang.is_over() => Ok(()),
+                    () = stop.cancelled() => Err(End::Stopping),
+                },
                 () = until(self.late.front().map(|(due, _)| *due)) => self.send_late().await,
                 () = tokio::time::sleep_until(heard + idle) => Err(End::Silent(idle.as_secs())),
                 _ = token_check.tick() => if self.expires <= now() { Err(End::TokenExpired) } else { Ok(()) },

@@ -22,6 +22,19 @@ async fn during_an_outage_nobody_gets_in_and_after_it_all_is_as_before() {
 }
 
 #[tokio::test]
+async fn a_hub_that_hangs_says_nothing_until_it_is_over() {
+    let bench = Bench::start().await;
+    let mut cam = bench.connect("cam").await;
+    cam.subscribe("$iothub/twin/res/#").await;
+    bench.hub.faults.set(Fault::Hang { seconds: 86_400 });
+    cam.publish("$iothub/twin/GET/?$rid=1", "").await;
+    let quiet = tokio::time::timeout(Duration::from_millis(200), cam.message()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    bench.hub.faults.set(Fault::Clear);
+    assert_eq!(cam.message().await.0, "$iothub/twin/res/200/?$rid=1");
+}
+
+#[tokio::test]
 async fn a_get_that_is_cut_ends_the_connection_and_the_next_one_is_whole() {
     let bench = Bench::start().await;
     bench.hub.deploy("cam", &object(json!({"a": 1})));
