@@ -8,6 +8,9 @@ use av_media::Kind;
 const JITTER_MS: i64 = 1000;
 /// A step ahead of more than this many milliseconds is a jump, unless that much time has passed.
 const JUMP_MS: i64 = 10_000;
+/// A frame that is ahead by more than this many milliseconds, and by more than a few frames, is not believed
+/// before the next one agrees, unless that much time has passed.
+const DOUBT_MS: i64 = 1000;
 /// What a frame is worth when nothing better is known: 25 pictures a second.
 const DEFAULT_STEP_MS: i64 = 40;
 
@@ -23,6 +26,8 @@ pub struct Timeline {
     offset: Option<i64>,
     /// The offset before a jump that may yet turn out to be one stray frame.
     before_jump: Option<i64>,
+    /// The last frame was ahead and not believed.
+    doubted: bool,
     newest: Option<Newest>,
     tracks: [TrackTime; 2],
 }
@@ -53,28 +58,37 @@ impl Timeline {
     pub fn next_publisher(&mut self) {
         self.offset = None;
         self.before_jump = None;
+        self.doubted = false;
     }
 
     /// Places a frame with the publisher's time `raw` (milliseconds) that arrived at `now`.
     ///
     /// A jump is a step back of more than a second, or one ahead of more than ten seconds that the wall clock
     /// does not explain. The frame then follows its predecessor as if nothing had happened; if the next frame
-    /// is on the old times again, the jump was a stray frame and the old times hold.
+    /// is on the old times again, the jump was a stray frame and the old times hold. A smaller step ahead moves
+    /// that frame alone until the next one confirms it.
     pub fn map(&mut self, kind: Kind, raw: i64, now: Instant) -> Placed {
         let Some(offset) = self.offset else {
             return self.first_of_publisher(kind, raw, now);
         };
         let candidate = raw.saturating_add(offset);
-        if self.fits(kind, candidate, now) {
-            self.before_jump = None;
-            return self.place(kind, candidate, now, false);
-        }
         if let Some(previous) = self.before_jump.take() {
-            let candidate = raw.saturating_add(previous);
-            if self.fits(kind, candidate, now) {
+            // Whichever times this frame is nearer to were not the stray's.
+            let back = raw.saturating_add(previous);
+            let distance = |time: i64| self.newest.map_or(0, |newest| time.abs_diff(newest.dts));
+            let is_nearer = distance(back) < distance(candidate) || !self.fits(kind, candidate, now);
+            if is_nearer && self.fits(kind, back, now) {
                 self.offset = Some(previous);
-                return self.place(kind, candidate, now, false);
+                return self.place(kind, back, now, false);
             }
+        }
+        if self.fits(kind, candidate, now) {
+            let doubted = std::mem::replace(&mut self.doubted, false);
+            if !doubted && let Some(instead) = self.doubt(kind, candidate, now) {
+                self.doubted = true;
+                return self.place(kind, instead, now, false);
+            }
+            return self.place(kind, candidate, now, false);
         }
         let track = self.track(kind);
         let step = track.step.filter(|step| (1..=1000).contains(step)).unwrap_or(DEFAULT_STEP_MS);
@@ -107,9 +121,12 @@ impl Timeline {
 
     fn fits(&self, kind: Kind, candidate: i64, now: Instant) -> bool {
         let Some(newest) = self.newest else { return true };
-        // A track that starts later is measured against the other one.
-        let last = self.track(kind).last.unwrap_or(newest.dts);
-        if candidate < last.saturating_sub(JITTER_MS) {
+        // A track that starts later is measured against the other one; it may be muxed behind it.
+        let least = match self.track(kind).last {
+            Some(last) => last.saturating_sub(JITTER_MS),
+            None => newest.dts.saturating_sub(JUMP_MS),
+        };
+        if candidate < least {
             return false;
         }
         let ahead = candidate.saturating_sub(newest.dts);
@@ -118,6 +135,16 @@ impl Timeline {
             Duration::from_millis(ahead.unsigned_abs()).abs_diff(passed)
                 <= Duration::from_millis(JUMP_MS as u64 / 2)
         }
+    }
+
+    /// Where a frame goes that is too far ahead to be believed at once.
+    fn doubt(&self, kind: Kind, candidate: i64, now: Instant) -> Option<i64> {
+        let (newest, last) = (self.newest?, self.track(kind).last?);
+        let step = self.track(kind).step.filter(|step| *step > 0)?;
+        let passed = i64::try_from(now.saturating_duration_since(newest.arrived).as_millis()).ok()?;
+        let ahead = candidate.saturating_sub(newest.dts);
+        let believed = passed.saturating_add(DOUBT_MS).max(step.saturating_mul(4));
+        (ahead > believed).then(|| last.saturating_add(step))
     }
 
     fn place(&mut self, kind: Kind, candidate: i64, now: Instant, jumped: bool) -> Placed {
@@ -188,6 +215,46 @@ mod tests {
         }
         assert_eq!(timeline.map(Video, 9_800_000, at(start, 400)).dts, 400);
         assert_eq!(timeline.map(Video, 440, at(start, 440)), Placed { dts: 440, jumped: false });
+    }
+
+    #[test]
+    fn one_stray_frame_early_in_a_stream_changes_nothing_for_the_frames_after_it() {
+        for stray in [0, 4000, 8000] {
+            let (mut timeline, start) = (Timeline::default(), Instant::now());
+            for i in 0..75 {
+                timeline.map(Video, i * 40, start);
+                timeline.map(Audio, i * 40 + 5, start);
+            }
+            assert_eq!(timeline.map(Video, stray, start).dts, 3000);
+            for i in 75..200 {
+                assert_eq!(timeline.map(Audio, i * 40 + 5, start).dts, i * 40 + 5, "{stray}");
+                assert_eq!(timeline.map(Video, i * 40 + 40, start).dts, i * 40 + 40, "{stray}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_in_a_stream_that_arrives_at_once_is_kept() {
+        let (mut timeline, start) = (Timeline::default(), Instant::now());
+        for i in 0..10 {
+            timeline.map(Video, i * 40, start);
+        }
+        timeline.map(Video, 5000, start);
+        for i in 1..10 {
+            assert_eq!(timeline.map(Video, 5000 + i * 40, start).dts, 5000 + i * 40);
+        }
+    }
+
+    #[test]
+    fn sound_that_is_muxed_late_keeps_its_distance_to_the_pictures() {
+        let (mut timeline, start) = (Timeline::default(), Instant::now());
+        for i in 0..45 {
+            timeline.map(Video, i * 40, start);
+        }
+        for i in 45..100 {
+            assert_eq!(timeline.map(Audio, (i - 45) * 40, start).dts, (i - 45) * 40);
+            assert_eq!(timeline.map(Video, i * 40, start).dts, i * 40);
+        }
     }
 
     #[test]
