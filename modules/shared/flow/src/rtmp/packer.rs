@@ -158,10 +158,15 @@ impl Packer {
             }
             Item::Data { payload, millis } => Unit::Data(payload, millis),
             Item::Tracks(tracks) => {
-                self.fresh |= self.tracks.as_ref().is_none_or(|before| before.video != tracks.video);
-                self.tracks = Some(tracks);
+                let before = self.tracks.replace(tracks.clone());
+                let same_video = before.as_ref().is_some_and(|before| before.video == tracks.video);
+                let same_audio = before.as_ref().is_some_and(|before| before.audio == tracks.audio);
+                self.fresh |= !same_video;
                 self.announce = true;
-                self.forget_gop();
+                // Encoders that say anew what their data rate is change nothing for who joins.
+                if !same_video || !same_audio {
+                    self.forget_gop();
+                }
                 return;
             }
             Item::Lost { .. } => return self.forget_gop(),

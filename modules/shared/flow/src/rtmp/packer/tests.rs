@@ -176,3 +176,15 @@ fn pictures_are_held_back_when_the_output_says_so() {
     let flushes = packer.feed([idr(120)]);
     assert_eq!(flushes[0].pictures, 3);
 }
+
+#[test]
+fn who_joins_after_new_metadata_still_gets_the_gop() {
+    let mut packer = packer();
+    packer.feed([tracks(), idr(1000), delta(1040)]);
+    let Item::Tracks(before) = tracks() else { panic!("not tracks") };
+    let metadata = av_rtmp::Metadata { width: Some(320.0), ..av_rtmp::Metadata::default() };
+    packer.feed([Item::Tracks(Arc::new(Tracks { metadata: Some(metadata.into()), ..(*before).clone() }))]);
+    packer.feed([delta(1080)]);
+    let burst = packer.join(true).burst;
+    assert_eq!(times(&burst[1]), [(9, 0), (9, 40), (9, 80)]);
+}
