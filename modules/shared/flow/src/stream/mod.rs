@@ -16,7 +16,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use av_media::Frame;
+use av_media::{Frame, Track};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
@@ -149,6 +149,11 @@ impl Stream {
     /// What readers were last told of.
     pub fn tracks(&self) -> Option<Arc<Tracks>> {
         self.shared.ring().announced()
+    }
+
+    /// A track that the publisher sends and the input's `content` drops.
+    pub fn dropped(&self) -> Option<Arc<Track>> {
+        self.shared.ring().dropped()
     }
 
     /// Once a second: bit rates, stalled tracks, idle publishers, the end of `hold`.

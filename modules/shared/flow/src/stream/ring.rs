@@ -59,6 +59,8 @@ pub(super) struct Ring {
     sync: Option<SyncPoint>,
     /// What readers know.
     announced: Option<Arc<Tracks>>,
+    /// A track that the publisher sends and `content` drops.
+    dropped: Option<Arc<Track>>,
     writer: Option<Writer>,
     writers: u64,
     /// Since when there is no publisher although there was one.
@@ -118,6 +120,7 @@ impl Ring {
             bytes: 0,
             sync: None,
             announced: None,
+            dropped: None,
             writer: None,
             writers: 0,
             lost_at: None,
@@ -128,6 +131,10 @@ impl Ring {
 
     pub(super) fn announced(&self) -> Option<Arc<Tracks>> {
         self.announced.clone()
+    }
+
+    pub(super) fn dropped(&self) -> Option<Arc<Track>> {
+        self.dropped.clone()
     }
 
     pub(super) fn has_publisher(&self) -> bool {
@@ -152,6 +159,7 @@ impl Ring {
         self.writers += 1;
         self.timeline.next_publisher();
         self.sync = None;
+        self.dropped = None;
         self.writer = Some(Writer {
             id: self.writers,
             kick,
@@ -199,7 +207,11 @@ impl Ring {
         let content = self.settings.content;
         let writer = self.writer(id)?;
         let kind = track.kind();
-        if !content.admits(kind) || writer.tracks.get(kind).is_some_and(|known| **known == track) {
+        if !content.admits(kind) {
+            self.dropped = Some(Arc::new(track));
+            return Some(());
+        }
+        if writer.tracks.get(kind).is_some_and(|known| **known == track) {
             return Some(());
         }
         if kind == Kind::Video {

@@ -282,6 +282,7 @@ async fn readers_are_told_when_only_what_is_filtered_out_comes() {
     let mut out = Vec::new();
     reader.recv(&mut out).await;
     assert_eq!(out.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["tracks "]);
+    assert_eq!(stream.dropped().unwrap().codec, Codec::Aac);
     // What was missing comes after all.
     publisher.track(track(Codec::H264, b"v"), Instant::now()).unwrap();
     publisher.frame(idr(40), Instant::now()).unwrap();

@@ -135,6 +135,14 @@ impl Reporter {
                 out.insert(kind.as_str().into(), about.into());
             }
         }
+        if let Some(track) = line.stream.dropped() {
+            let why = match track.kind() {
+                Kind::Video => "content is audioOnly",
+                Kind::Audio => "content is videoOnly",
+            };
+            let about = json!({ "codec": track.codec_string, "dropped": why });
+            out.insert(track.kind().as_str().into(), about);
+        }
         if self.detail == Detail::Counters {
             out.insert("bytes".into(), status.bytes.sum().into());
             out.insert("frames".into(), status.frames.sum().into());
