@@ -492,3 +492,6 @@ fn kick_text(reason: KickReason, input: &InputContext) -> String {
         KickReason::Reconfigured => "the flow was changed or stopped".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
