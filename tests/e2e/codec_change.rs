@@ -129,3 +129,49 @@ fn the_next_publisher_sends_h264_instead_of_av1_and_opus() {
     needs!(Ffmpeg, Ffmpeg9);
     next_publisher(Clip::Av1Opus, Clip::Smaller, "avc1.", 160);
 }
+
+/// A publisher with both tracks, one with sound alone, one with pictures alone, and both again.
+#[test]
+fn tracks_go_and_come_with_publishers() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let pictures = url.replace("live/cam", "live/pictures");
+    let mut document = cam(&url, json!({}), json!({}));
+    document["flows"]["cam"]["outputs"]["pictures"] = json!({ "serve": pictures, "content": "videoOnly" });
+    let splitter = Module::start("rtmp-splitter", &document);
+    let (player, silent) = (Player::start(&url), Player::start(&pictures));
+    splitter.wait_value("/summary/clients", 2);
+    let mut wanted = Recording::default();
+    for (round, clip) in (0..).zip([Clip::Smaller, Clip::AudioOnly, Clip::VideoOnly, Clip::Smaller]) {
+        // No two publishers send the same frame.
+        let tags = clip.tags().into_iter().filter(|tag| tag.timestamp < 2500);
+        let tags: Vec<_> = tags.filter_map(|tag| tag.in_round(round, 0).or(Some(tag))).collect();
+        let mut publisher = Publisher::to(&url);
+        publisher.play_out(&tags).unwrap();
+        let sent = Recording::of_tags(&tags);
+        player.wait_last_of(&sent);
+        let has = |kind| !sent.of(kind).is_empty();
+        splitter.wait_status("/flows/cam/input/video", |video| video.is_object() == has(Kind::Video));
+        splitter.wait_status("/flows/cam/input/audio", |audio| audio.is_object() == has(Kind::Audio));
+        let state = if has(Kind::Video) { "serving" } else { "waiting" };
+        splitter.wait_value("/flows/cam/outputs/pictures/state", state);
+        drop(publisher);
+        splitter.wait_value("/flows/cam/input/state", "waiting");
+        wanted.0.extend(sent.0);
+    }
+    for (player, kinds) in [(&player, &[Kind::Video, Kind::Audio][..]), (&silent, &[Kind::Video])] {
+        assert_eq!(player.ended(), None);
+        for kind in kinds {
+            let hashes = |recording: &Recording| -> Vec<_> {
+                recording.of(*kind).iter().map(|packet| packet.hash.clone()).collect()
+            };
+            let played = player.recording();
+            assert!(hashes(&played) == hashes(&wanted), "{kind:?}: not all that was sent, in its order");
+            assert!(
+                played.of(*kind).windows(2).all(|pair| pair[0].dts <= pair[1].dts),
+                "{kind:?} time went back"
+            );
+        }
+    }
+    assert_eq!(silent.frames(Kind::Audio), 0);
+}
