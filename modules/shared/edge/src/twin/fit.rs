@@ -152,9 +152,19 @@ fn clean_object(object: &Map<String, Value>, depth: usize) -> Map<String, Value>
         if let ("error", Value::String(text)) = (name.as_str(), &mut value) {
             shorten(text, MAX_ERROR);
         }
-        cleaned.insert(clean_name(name), value);
+        let name = free_name(&cleaned, clean_name(name));
+        cleaned.insert(name, value);
     }
     cleaned
+}
+
+/// Names that differ only in what the hub does not take stay apart, as far as there are few of them.
+fn free_name(taken: &Map<String, Value>, name: String) -> String {
+    if !taken.contains_key(&name) {
+        return name;
+    }
+    let mut numbered = (2..100).map(|number| format!("{name}-{number}"));
+    numbered.find(|name| !taken.contains_key(name)).unwrap_or(name)
 }
 
 fn clean_name(name: &str) -> String {
@@ -267,10 +277,10 @@ mod tests {
             deep = json!({"a": deep});
         }
         let cleaned = Value::Object(fit(&object(json!({
-            "a.b $c#": 1, "null": null, "array": [1, null], "big": u64::MAX, "small": i64::MIN,
+            "a.b $c#": 1, "a b $c.": 2, "null": null, "array": [1, null], "big": u64::MAX, "small": i64::MIN,
             "text": "ä".repeat(5000), "error": "ä".repeat(5000), "deep": deep, "float": 0.5,
         }))));
-        assert_eq!(cleaned["a_b__c_"], 1);
+        assert_eq!((&cleaned["a_b__c_"], &cleaned["a_b__c_-2"]), (&json!(1), &json!(2)));
         assert!(cleaned.get("null").is_none());
         assert_eq!(cleaned["array"], json!([1]));
         assert_eq!(cleaned["big"], (1_i64 << 52) - 1);
