@@ -463,4 +463,4 @@ impl Player {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -325,3 +325,6 @@ impl Remote {
         Self { messages, players, missed: false, _end: end.drop_guard() }
     }
 }
+
+#[cfg(test)]
+mod tests;

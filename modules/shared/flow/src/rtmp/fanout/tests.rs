@@ -94,7 +94,7 @@ impl Viewer {
 }
 
 /// Pictures in some bytes, by what fills them; fails on anything but whole messages. Every message fits one chunk.
-fn pictures(bytes: &[u8]) -> Vec<u8> {
+pub(in crate::rtmp) fn pictures(bytes: &[u8]) -> Vec<u8> {
     let (mut rest, mut found) = (bytes, Vec::new());
     while let [_, _, _, _, a, b, c, kind, _, _, _, _, body @ ..] = rest {
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
