@@ -172,7 +172,7 @@ fn the_hub_is_away_for_some_seconds() {
 fn the_hub_is_away_for_a_minute() {
     needs!(Ffmpeg);
     if !long() {
-        return;
+        return tool::skip("hub_faults::the_hub_is_away_for_a_minute", "long");
     }
     an_outage_of(60);
 }
@@ -181,7 +181,7 @@ fn the_hub_is_away_for_a_minute() {
 fn the_hub_hangs_and_the_module_finds_out() {
     needs!(Ffmpeg);
     if !long() {
-        return;
+        return tool::skip("hub_faults::the_hub_hangs_and_the_module_finds_out", "long");
     }
     let bench = Bench::start();
     bench.fault(&["hang", "3600"]);
