@@ -221,3 +221,14 @@ fn filters_that_leave_nothing_are_an_error_of_the_output() {
     splitter.wait_value("/flows/c/state", "waiting");
     splitter.wait_status("/config/errors/c", Value::is_null);
 }
+
+#[test]
+fn a_track_that_the_input_drops_says_so() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = Module::start("rtmp-splitter", &cam(&url, json!({ "content": "videoOnly" }), json!({})));
+    let _publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+    splitter.wait_receiving("cam");
+    splitter.wait_value("/flows/cam/input/audio/codec", "mp4a.40.2");
+    splitter.wait_status("/flows/cam/input/audio/dropped", Value::is_string);
+}

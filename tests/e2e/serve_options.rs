@@ -6,7 +6,7 @@ use av_tests::clip::Clip;
 use av_tests::flv::Tag;
 use av_tests::module::Module;
 use av_tests::recording::{End, Kind, Recording, Times};
-use av_tests::rtmp::{Player, Publisher};
+use av_tests::rtmp::{Player, Publisher, Value};
 use av_tests::{needs, port};
 use serde_json::json;
 
@@ -93,4 +93,33 @@ fn addresses_that_are_not_allowed_do_not_play() {
     assert!(player.status().iter().any(|code| code == "NetStream.Play.Failed"), "{:?}", player.status());
     splitter.wait_log(&["flow=cam", "127.0.0.1:", "not allowed"]);
     splitter.wait_value("/flows/cam/outputs/viewers/clients", 0);
+}
+
+#[test]
+fn a_player_that_joins_after_new_metadata_still_begins_at_once() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = Module::start("rtmp-splitter", &cam(&url, json!({}), json!({})));
+    let tags = Clip::Plain.tags();
+    let (sent, rest) = inside_a_gop(&tags);
+    let first = Player::start(&url);
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 1);
+    let mut publisher = Publisher::to(&url);
+    sent.iter().for_each(|tag| publisher.send(tag).unwrap());
+    // As encoders do that keep saying what their data rate is.
+    publisher.metadata(&[("width", Value::Number(320.0)), ("videodatarate", Value::Number(123.0))]);
+    let (one, _) = rest.split_at(1);
+    publisher.send(&one[0]).unwrap();
+    first.wait_last_of(&Recording::of_tags(&[sent, one].concat()));
+    let player = Player::start(&url);
+    player.wait_frames(Kind::Video, 11);
+    let told = player
+        .metadata()
+        .iter()
+        .any(|values| values.iter().any(|value| value.get("videodatarate") == Some(&Value::Number(123.0))));
+    assert!(told, "{:?}", player.metadata());
+    assert_eq!(
+        Recording::of_tags(&[sent, one].concat()).of(Kind::Video).last().map(|packet| &packet.hash),
+        player.recording().of(Kind::Video).last().map(|p| &p.hash)
+    );
 }

@@ -202,3 +202,42 @@ fn many_pictures_of_one_time_stay_so() {
     let played = Stage::new().play(&moved(&tags, |_, tag| i64::from(tag.timestamp) / 2), &sent);
     played.must_be(&Recording::of_tags(&sent), Times::Exact, End::Complete);
 }
+
+#[test]
+fn one_frame_with_time_zero_early_in_a_stream_moves_nothing_but_itself() {
+    needs!(Ffmpeg);
+    let tags = Clip::Plain.tags();
+    let stray = picture_at(&tags, 3000);
+    let sent = moved(&tags, |i, tag| if i == stray { 0 } else { tag.timestamp.into() });
+    let played = Stage::new().play(&moved(&tags, |_, _| 0), &sent);
+    let published = Recording::of_tags(&tags);
+    steady(&played, &published, 100);
+    let (video, audio) = shifts_at_the_end(&played, &published);
+    assert_eq!(video, audio);
+}
+
+#[test]
+fn one_frame_a_few_seconds_ahead_moves_nothing_but_itself() {
+    needs!(Ffmpeg);
+    let tags = Clip::Plain.tags();
+    let stray = picture_at(&tags, 3000);
+    let sent = moved(&tags, |i, tag| i64::from(tag.timestamp) + if i == stray { 5000 } else { 0 });
+    let played = Stage::new().play(&moved(&tags, |_, _| 0), &sent);
+    let published = Recording::of_tags(&tags);
+    steady(&played, &published, 100);
+    let (video, audio) = shifts_at_the_end(&played, &published);
+    assert_eq!(video, audio);
+}
+
+#[test]
+fn sound_that_is_sent_behind_its_pictures_keeps_its_distance_to_them() {
+    needs!(Ffmpeg);
+    let tags = Clip::Plain.tags();
+    let first = tags.iter().find(|tag| tag.kind == 9 && tag.packet().is_some()).unwrap().timestamp;
+    // What sounds before the first picture is shown would be before a player's time zero.
+    let tags: Vec<_> = tags.into_iter().filter(|tag| tag.is_header() || tag.timestamp >= first).collect();
+    let mut sent = tags.clone();
+    sent.sort_by_key(|tag| tag.timestamp + if tag.kind == 8 { 1800 } else { 0 });
+    let played = Stage::new().play(&moved(&sent, |_, _| 0), &sent);
+    played.must_be(&Recording::of_tags(&tags), Times::Exact, End::Complete);
+}
