@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{Content, ListenConfig, ListenUrl, Scheme, ServeConfig, ServerTls};
-use crate::endpoint::OutputContext;
+use crate::endpoint::{InputContext, OutputContext};
 use crate::rtmp::guest::Guest;
 use crate::rtmp::peer::{live, module, soon, stream};
 use crate::rtmp::{listen, serve};

@@ -1,0 +1,128 @@
+//! The part of a connection that plays.
+
+use std::sync::Arc;
+
+use av_edge::EventKind;
+use av_rtmp::{RequestId, ServerEvent, ServerOutput};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::oneshot;
+
+use super::{BUFFERS, Connection, End, GOODBYE};
+use crate::net::auth;
+use crate::rtmp::fanout::{Arrival, Client, Farewell};
+use crate::rtmp::ports::PlayRoute;
+use crate::rtmp::serve::Command;
+
+impl Connection {
+    pub(super) async fn play(&mut self, id: RequestId, name: &str, query: Option<String>) -> Result<(), End> {
+        let (path, query) = self.target(name, query);
+        let (peer, module) = (self.peer, self.module.clone());
+        let (route, client) = match self.admit_player(&path, query.as_deref()).await {
+            Ok(admitted) => admitted,
+            Err((code, why, route)) => {
+                if let Some(suppressed) = module.player_log.admit() {
+                    let flow = route.as_ref().map_or("-", |route| &*route.flow);
+                    tracing::warn!(%peer, %path, flow, suppressed, "player refused: {why}");
+                }
+                if let Some(route) = route {
+                    let output = Some(&*route.output_name);
+                    module.emit(
+                        EventKind::ClientRejected,
+                        &route.flow,
+                        output,
+                        format!("player {peer}: {why}"),
+                    );
+                }
+                return Err(self.refuse(id, code, why).await);
+            }
+        };
+        self.session.accept_play(id);
+        if self.poll_session().await?.is_some() {
+            // Whatever it asks for next, it is a player now.
+            tracing::debug!(%peer, "a player asked for more than one stream");
+        }
+        self.session.shrink();
+        let [.., tiny] = BUFFERS;
+        self.buffer = vec![0; tiny];
+        let id = route.next_player();
+        let (farewell, ended) = oneshot::channel();
+        let Some(sink) = self.sink.take() else { return Err(End::Done) };
+        let arrival = Arrival { id, peer, sink, client, farewell };
+        if let Err(SendError(command)) = route.commands.send(Command::Join(arrival)).await {
+            // The output ended at this moment.
+            if let Command::Join(Arrival { sink, .. }) = command {
+                self.sink = Some(sink);
+                let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(Vec::new())).await;
+            }
+            return Err(End::Done);
+        }
+        tracing::debug!(flow = %route.flow, %peer, %path, "player connected");
+        let result = self.listen_to_player(id, &route, ended).await;
+        let _ = route.commands.send(Command::Leave(id)).await;
+        result
+    }
+
+    /// A player says little: acknowledgements, answers to pings, that it stops.
+    async fn listen_to_player(
+        &mut self,
+        id: u64,
+        route: &PlayRoute,
+        mut ended: oneshot::Receiver<Farewell>,
+    ) -> Result<(), End> {
+        loop {
+            tokio::select! {
+                farewell = &mut ended => {
+                    let Ok(Farewell { sink, unsent }) = farewell else { return Err(End::Done) };
+                    self.sink = Some(sink);
+                    let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(unsent)).await;
+                    return Err(End::Done);
+                }
+                read = self.read() => read?,
+            }
+            let mut answer = BytesMut::new();
+            loop {
+                match self.session.poll() {
+                    Some(ServerOutput::Send(bytes)) => answer.extend_from_slice(&bytes),
+                    Some(ServerOutput::Event(ServerEvent::PlayStopped)) => return Err(End::Done),
+                    Some(ServerOutput::Event(_)) => {}
+                    None => break,
+                }
+            }
+            if !answer.is_empty() {
+                let control = Command::Control(id, answer.freeze());
+                if route.commands.send(control).await.is_err() {
+                    return Err(End::Done);
+                }
+            }
+        }
+    }
+
+    async fn say_goodbye(&mut self, unsent: Vec<Bytes>) -> Result<(), End> {
+        for bytes in unsent {
+            self.write(&bytes).await?;
+        }
+        self.session.end_play("the stream has ended");
+        self.write_queued().await
+    }
+
+    async fn admit_player(
+        &self,
+        path: &str,
+        query: Option<&str>,
+    ) -> Result<(Arc<PlayRoute>, Client), (&'static str, String, Option<Arc<PlayRoute>>)> {
+        let Some(route) = self.port.play_route(path) else {
+            return Err(("NetStream.Play.StreamNotFound", format!("nothing here serves {path}"), None));
+        };
+        let failed =
+            |why: String| ("NetStream.Play.Failed", format!("{}: {why}", route.path), Some(route.clone()));
+        if !auth::allowed(&route.config.allow, self.peer.ip()) {
+            return Err(failed("this address is not allowed".into()));
+        }
+        let secrets = self.module.net.secrets();
+        self.admission.check(secrets, route.config.auth.as_ref(), query).await.map_err(failed)?;
+        let client = Client::admit(&route.output, route.config.max_clients)
+            .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
+        Ok((route, client))
+    }
+}
