@@ -1,3 +1,5 @@
+use std::io;
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::Waker;
 
