@@ -5,6 +5,8 @@
 //! `manifest`, the `hub` (MQTT, twins, methods, routes), the `workload` API and one supervised `process` a
 //! module; `control` lets a second terminal ask it; `screen` shows its `view` as a `table`.
 
+#![cfg(unix)]
+
 mod addresses;
 mod ask;
 mod authority;

@@ -4,6 +4,13 @@
 
 use std::process::ExitCode;
 
+#[cfg(unix)]
 fn main() -> ExitCode {
     local_edge::run()
+}
+
+#[cfg(not(unix))]
+fn main() -> ExitCode {
+    eprintln!("local-edge needs Unix: its modules are processes that it stops by signals; run the modules with --twin");
+    ExitCode::from(64)
 }

@@ -214,7 +214,8 @@ impl Module {
         self.document(self.running().map(|running| running.status()))
     }
 
-    fn document(&self, service: Option<Map<String, Value>>) -> Map<String, Value> {
+    /// What a service says of itself, in the form of the reported properties.
+    pub fn document(&self, service: Option<Map<String, Value>>) -> Map<String, Value> {
         let identity = &self.identity;
         let mut document = Map::new();
         document.insert("schemaVersion".into(), "1.0".into());

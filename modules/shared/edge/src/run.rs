@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(unix)]
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -250,16 +251,12 @@ struct Stop {
 
 impl Stop {
     fn listen() -> std::io::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signals = Signals::listen()?;
         let (ask, asked) = oneshot::channel();
         tokio::spawn(async move {
             let mut ask = Some(ask);
             loop {
-                let number = tokio::select! {
-                    _ = terminate.recv() => 15,
-                    _ = interrupt.recv() => 2,
-                };
+                let number = signals.next().await;
                 match ask.take() {
                     Some(ask) => drop(ask.send(())),
                     // Whoever asks twice does not want to wait; the code is the shell's for this signal.
@@ -274,6 +271,46 @@ impl Stop {
         if !self.is_asked {
             let _ = (&mut self.asked).await;
             self.is_asked = true;
+        }
+    }
+}
+
+/// What asks a process to end.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+    }
+}
+
+/// Without Unix there is Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> i32 {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => 2,
+            Err(_) => std::future::pending().await,
         }
     }
 }

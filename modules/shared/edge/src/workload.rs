@@ -115,6 +115,9 @@ impl Workload {
         let exchange = async {
             let connect = |source| WorkloadError::Connect { call, source };
             match &self.address {
+                #[cfg(not(unix))]
+                WorkloadAddress::Unix(_) => Err(connect(std::io::ErrorKind::Unsupported.into())),
+                #[cfg(unix)]
                 WorkloadAddress::Unix(path_of_socket) => {
                     let stream = tokio::net::UnixStream::connect(path_of_socket).await.map_err(connect)?;
                     self.exchange(call, stream, method, path, body).await

@@ -68,9 +68,30 @@ async fn call(module: &Module, level: &LevelControl, name: &str, payload: Value)
                 Some(running) => running.method(name, payload).await,
                 None => None,
             };
+            if name == "getStatus" {
+                return reply.map_or_else(|| failed(404, format!("no method `{name}`")), |reply| whole(module, reply));
+            }
             reply.unwrap_or_else(|| failed(404, format!("no method `{name}`")))
         }
     }
+}
+
+/// The service gives its flows; the rest of the reported properties is the runtime's.
+fn whole(module: &Module, reply: MethodReply) -> MethodReply {
+    let Value::Object(service) = reply.body else { return reply };
+    if reply.status != 200 {
+        return MethodReply { body: service.into(), ..reply };
+    }
+    let mut document = module.document(Some(service));
+    // Flows are asked for page by page, errors are not: with very many of them only their count is told.
+    if Value::Object(document.clone()).to_string().len() > MAX_ANSWER
+        && let Some(config) = document.get_mut("config").and_then(Value::as_object_mut)
+    {
+        let count = config.remove("errors").and_then(|errors| errors.as_object().map(serde_json::Map::len));
+        config.insert("truncated".into(), true.into());
+        config.insert("errorCount".into(), count.into());
+    }
+    MethodReply { status: 200, body: document.into() }
 }
 
 async fn set_log_level(level: &LevelControl, payload: &Value) -> MethodReply {
