@@ -11,6 +11,8 @@ fn main() -> ExitCode {
 
 #[cfg(not(unix))]
 fn main() -> ExitCode {
-    eprintln!("local-edge needs Unix: its modules are processes that it stops by signals; run the modules with --twin");
+    eprintln!(
+        "local-edge needs Unix: its modules are processes that it stops by signals; run the modules with --twin"
+    );
     ExitCode::from(64)
 }

@@ -69,7 +69,10 @@ async fn call(module: &Module, level: &LevelControl, name: &str, payload: Value)
                 None => None,
             };
             if name == "getStatus" {
-                return reply.map_or_else(|| failed(404, format!("no method `{name}`")), |reply| whole(module, reply));
+                return reply.map_or_else(
+                    || failed(404, format!("no method `{name}`")),
+                    |reply| whole(module, reply),
+                );
             }
             reply.unwrap_or_else(|| failed(404, format!("no method `{name}`")))
         }
