@@ -16,7 +16,7 @@ use super::types::{Desired, FlowConfig};
 pub const MAX_FLOWS: usize = 10_000;
 
 /// The key of errors that are not a flow's.
-const MODULE: &str = "_module";
+pub const MODULE: &str = "_module";
 
 const KEYS: [&str; 8] = [
     "schemaVersion",

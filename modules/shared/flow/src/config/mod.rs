@@ -25,7 +25,7 @@ mod tests;
 
 pub use conflicts::conflicts;
 pub use diff::{Diff, FlowDiff};
-pub use document::{MAX_FLOWS, parse};
+pub use document::{MAX_FLOWS, MODULE, parse};
 pub use error::{ConfigError, Fault, MAX_ERROR_BYTES};
 pub use flow::MAX_OUTPUTS;
 pub use options::{OptionSpec, Place, Shape, TABLE};

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::counters::Counters;
 use super::line::Line;
 use super::pattern::Pattern;
-use crate::config::{FlowConfig, FlowDiff};
+use crate::config::{FlowConfig, FlowDiff, InputConfig, InputEndpoint};
 use crate::endpoint::Module;
 use crate::stream::{Changes, State};
 
@@ -107,7 +107,7 @@ impl Flow {
             Body::Disabled => Vec::new(),
             Body::Line(line) => {
                 let mut handles = line.stop_changed_outputs(config);
-                if diff.input {
+                if diff.input && !is_only_settings(&self.config.input, &config.input) {
                     handles.extend(line.stop_input());
                 }
                 handles
@@ -224,6 +224,13 @@ impl Flow {
         }
         self.state();
     }
+}
+
+/// Whether a listener's publisher can stay: only what the stream does with its frames differs.
+fn is_only_settings(old: &InputConfig, new: &InputConfig) -> bool {
+    matches!(new.endpoint, InputEndpoint::Listen(_))
+        && old.endpoint == new.endpoint
+        && old.content == new.content
 }
 
 #[cfg(test)]

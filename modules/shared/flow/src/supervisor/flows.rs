@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::flow::Flow;
 use super::{metrics, remembered, status};
-use crate::config::{Diff, FlowConfig, Supports, conflicts, parse};
+use crate::config::{self, Diff, FlowConfig, Supports, conflicts, parse};
 use crate::endpoint::Module;
 use crate::stream::Changes;
 
@@ -221,10 +221,12 @@ impl Supervisor {
         self.changes.tick();
         let kept = errors.keys().filter(|name| running.contains_key(*name)).count();
         let usable = running.len().saturating_sub(kept);
-        let status = match (errors.is_empty(), good) {
+        // What is wrong beside the flows leaves the rest of the document in force.
+        let bad = errors.keys().any(|name| name != config::MODULE);
+        let status = match (errors.is_empty(), bad && good == 0) {
             (true, _) => ConfigStatus::Applied,
-            (false, 0) => ConfigStatus::Rejected,
-            (false, _) => ConfigStatus::Partial,
+            (false, true) => ConfigStatus::Rejected,
+            (false, false) => ConfigStatus::Partial,
         };
         Outcome { status, errors, usable, kept, settings: Some(parsed.settings) }
     }

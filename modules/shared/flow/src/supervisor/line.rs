@@ -106,12 +106,12 @@ impl Line {
         }
     }
 
-    /// Starts the input unless it runs.
+    /// Starts the input unless it runs; what the stream does with its frames holds at once.
     pub(super) fn start_input(&mut self, config: &InputConfig) {
+        self.stream.configure(settings(config));
         if self.input.is_some() {
             return;
         }
-        self.stream.configure(settings(config));
         let cancel = CancellationToken::new();
         let context = self.input_context(config, cancel.clone());
         let (path, status) = (context.path.clone(), context.status.clone());

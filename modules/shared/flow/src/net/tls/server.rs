@@ -146,6 +146,7 @@ impl ServerTlsAcceptor {
                 match timeout(RENEW_WAIT, issued(certificates, host_name)).await {
                     Ok(Ok((key, at))) => {
                         *renew_at = at;
+                        *next_try = Instant::now();
                         self.current.replace(key);
                         tracing::info!("TLS certificate renewed");
                     }

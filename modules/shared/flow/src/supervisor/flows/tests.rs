@@ -86,7 +86,10 @@ async fn a_change_of_one_flow_costs_neither_another_flow_nor_its_own_other_outpu
     let frames = live(0..2000);
     let mut changed = a.clone();
     changed["outputs"]["more"] = json!({ "serve": rig.at("more/a") });
+    let mut held = a.clone();
+    held["input"]["holdSeconds"] = json!(5);
     let documents = [
+        json!({ "a": held, "b": b }),
         json!({ "a": changed, "b": b }),
         json!({ "a": a }),
         json!({ "a": a, "b": { "input": { "listen": rig.at("live/c") } } }),
@@ -119,6 +122,14 @@ async fn a_flow_that_breaks_keeps_its_last_good_version_and_says_which_also_afte
     assert_eq!(rig.status("a")["usingVersion"], 3);
     rig.apply(5, json!({ "a": rig.flow("live/a") })).await;
     assert_eq!(rig.status("a")["usingVersion"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_fault_beside_the_flows_does_not_reject_the_document() {
+    let rig = Rig::new();
+    let desired = json!({ "flovs": {}, "flows": {} });
+    let outcome = rig.running.apply(desired.as_object().unwrap().clone()).await;
+    assert_eq!(outcome.status, ConfigStatus::Partial, "{outcome:?}");
 }
 
 #[tokio::test]
