@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What surrounds the modules is right: manifest, monitoring, image, pages.
+"""What surrounds the modules is right: manifest, schema, monitoring, image, pages.
 
     tests/deployment/check.py BINARIES
 
-BINARIES is the folder with the built modules. Needs `iotedgedev` (PyPI) at $IOTEDGEDEV or on the path; what cannot
-run is skipped and counted.
+BINARIES is the folder with the built modules. Needs `iotedgedev` (PyPI) at $IOTEDGEDEV or on the path, and
+`jsonschema` (PyPI, 4.x) beside this Python; what cannot run is skipped and counted.
 """
 
 import json
@@ -19,6 +19,11 @@ import time
 import tomllib
 import unittest
 import urllib.request
+
+try:
+    from jsonschema import Draft202012Validator
+except ImportError:
+    Draft202012Validator = None
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "target/debug"
@@ -84,6 +89,61 @@ class Manifest(unittest.TestCase):
                 self.assertRegex(settings["image"], rf"^registry\.example\.com/{name}:\d+\.\d+\.\d+-amd64$")
                 self.assertTrue(options["HostConfig"]["ReadonlyRootfs"], name)
                 self.assertTrue(any(f":/var/lib/{name}" in bind for bind in options["HostConfig"]["Binds"]), name)
+
+
+@unittest.skipUnless(Draft202012Validator, "no jsonschema")
+class Schema(unittest.TestCase):
+    """edge-config/twin.schema.json, tried by a validator that knows nothing of the modules."""
+
+    @classmethod
+    def setUpClass(cls):
+        schema = json.loads((ROOT / "edge-config/twin.schema.json").read_text())
+        Draft202012Validator.check_schema(schema)
+        cls.validator = Draft202012Validator(schema)
+        documents = ROOT / "modules/shared/flow/src/config/tests/documents.json"
+        cls.documents = json.loads(documents.read_text())
+
+    def assert_valid(self, place, document):
+        errors = [f"{error.json_path}: {error.message}" for error in self.validator.iter_errors(document)]
+        self.assertEqual(errors, [], f"{place}: {json.dumps(document)}")
+
+    def test_every_sample_is_valid(self):
+        folder = ROOT / "edge-config"
+        samples = [*folder.glob("*.json"), *folder.glob("standalone/twins/*.json")]
+        samples.remove(folder / "twin.schema.json")
+        self.assertGreaterEqual(len(samples), 10)
+        for file in samples:
+            self.assert_valid(file.name, json.loads(file.read_text()))
+
+    def test_the_desired_properties_of_manifest_and_layers_are_valid(self):
+        ours = {file.parent.name for file in (ROOT / "modules").glob("*/module.json")}
+        seen = 0
+        for file in [ROOT / "deployment.template.json", *(ROOT / "edge-config/layers").glob("*.json")]:
+            for module, content in json.loads(file.read_text())["modulesContent"].items():
+                for key, value in content.items() if module in ours else []:
+                    # A layer names one property of an object.
+                    for name in reversed(key.removeprefix("properties.desired").split(".")[1:]):
+                        value = {name: value}
+                    self.assert_valid(file.name, value)
+                    seen += 1
+        self.assertGreaterEqual(seen, 3)
+
+    def test_every_example_of_the_page_is_valid(self):
+        page = (ROOT / "docs/twin.md").read_text()
+        examples = re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)
+        self.assertGreaterEqual(len(examples), 8)
+        for example in examples:
+            self.assert_valid("docs/twin.md", json.loads(example))
+
+    def test_what_the_modules_accept_is_valid(self):
+        self.assertTrue(self.documents["accepted"])
+        for document in self.documents["accepted"]:
+            self.assert_valid("accepted", document)
+
+    def test_what_the_modules_refuse_is_invalid(self):
+        self.assertTrue(self.documents["refused"])
+        for document in self.documents["refused"]:
+            self.assertFalse(self.validator.is_valid(document), json.dumps(document))
 
 
 class Pages(unittest.TestCase):

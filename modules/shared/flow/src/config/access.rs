@@ -12,11 +12,12 @@ use super::supports::Endpoint;
 use super::types::{Auth, Credentials, Scheme};
 
 const SECRET: &str = "a secret (a text, {\"env\": NAME} or {\"file\": PATH})";
-const MAX_KEYS: usize = 4;
-const MAX_NETWORKS: usize = 256;
+pub(super) const MAX_KEYS: usize = 4;
+pub(super) const MAX_NETWORKS: usize = 256;
 
 /// Properties of `credentials` that only a store looks at.
-const STORE_FORMS: [&str; 5] = ["connectionString", "accountKey", "sas", "managedIdentity", "clientId"];
+pub(super) const STORE_FORMS: [&str; 5] =
+    ["connectionString", "accountKey", "sas", "managedIdentity", "clientId"];
 
 /// A SECRET.
 pub(super) fn secret(path: &str, value: &Value) -> Result<Secret, ConfigError> {

@@ -18,7 +18,13 @@ pub const MAX_FLOWS: usize = 10_000;
 /// The key of errors that are not a flow's.
 pub const MODULE: &str = "_module";
 
-const KEYS: [&str; 8] = [
+pub(super) const LEVELS: [&str; 5] = ["trace", "debug", "info", "warning", "error"];
+pub(super) const MAX_TELEMETRY_INTERVAL: u64 = 86_400;
+/// `maxConnections` where it is absent.
+pub(super) const CONNECTIONS: usize = 10_000;
+pub(super) const MOST_CONNECTIONS: u64 = 1_000_000;
+
+pub(super) const KEYS: [&str; 8] = [
     "schemaVersion",
     "logLevel",
     "telemetryIntervalSeconds",
@@ -35,12 +41,12 @@ const KEYS: [&str; 8] = [
 /// `errors` under `_module` and leaves the default in force. Only a document of another major `schemaVersion`, or
 /// one whose `flows` can't be told apart, is rejected as a whole.
 pub fn parse(document: &Map<String, Value>, supports: &Supports) -> Desired {
-    let mut desired = Desired { max_connections: 10_000, ..Desired::default() };
+    let mut desired = Desired { max_connections: CONNECTIONS, ..Desired::default() };
     let top = Top { document, errors: Vec::new() };
     match top.read(supports, &mut desired) {
         Ok(()) => desired,
         Err(error) => Desired {
-            max_connections: 10_000,
+            max_connections: CONNECTIONS,
             rejected: Some(error.sentence()),
             errors: [(MODULE.to_owned(), error.sentence())].into(),
             ..Desired::default()
@@ -123,7 +129,6 @@ impl<'a> Top<'a> {
     }
 
     fn settings(&mut self, desired: &mut Desired) {
-        const LEVELS: [&str; 5] = ["trace", "debug", "info", "warning", "error"];
         let unknown =
             self.document.iter().filter(|(key, value)| is_there(key, value) && !KEYS.contains(&key.as_str()));
         let unknown = unknown.map(|(key, _)| {
@@ -143,10 +148,13 @@ impl<'a> Top<'a> {
             Some("error") => Some(tracing::Level::ERROR),
             _ => None,
         };
-        let interval = self.optional("telemetryIntervalSeconds", |path, value| whole(path, value, 0, 86_400));
+        let interval = self.optional("telemetryIntervalSeconds", |path, value| {
+            whole(path, value, 0, MAX_TELEMETRY_INTERVAL)
+        });
         desired.settings.telemetry_interval_seconds =
             interval.flatten().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
-        let connections = self.optional("maxConnections", |path, value| whole(path, value, 1, 1_000_000));
+        let connections =
+            self.optional("maxConnections", |path, value| whole(path, value, 1, MOST_CONNECTIONS));
         if let Some(connections) = connections.flatten() {
             desired.max_connections = usize::try_from(connections).unwrap_or(usize::MAX);
         }

@@ -10,6 +10,7 @@ mod endpoints;
 mod patterns;
 mod reference;
 mod samples;
+mod schema;
 mod urls;
 
 use std::sync::Arc;
