@@ -56,7 +56,7 @@ fn defaults_hold_where_a_flow_says_nothing_else() {
     Player::start(&url("own")).wait_frames(Kind::Video, 1);
     splitter.wait_value("/flows/own/outputs/copy/state", "pushing");
     splitter.wait_receiving("copy");
-    splitter.wait_status("/flows/copy/input/audio", Value::is_null);
+    splitter.wait_value("/flows/copy/input/audio/dropped", "content is videoOnly");
 }
 
 #[test]
