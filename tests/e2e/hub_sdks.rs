@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use av_tests::program::{Finished, Program};
 use av_tests::{tool, wait};
@@ -71,6 +72,9 @@ impl Edge {
     }
 }
 
+/// How long a script may take for one step.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A script that is a module.
 struct Module {
     program: Program,
@@ -85,15 +89,11 @@ impl Module {
 
     /// The first event of that name, once it is there.
     fn event(&self, name: &str) -> Value {
-        wait::until(
-            &format!("the module says {name:?}; it said {}", self.program.stderr()),
-            wait::LONG,
-            || {
-                let said = self.program.stdout();
-                let mut events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-                events.find(|event| event["event"] == name)
-            },
-        )
+        wait::until(&format!("the module says {name:?}; it said {}", self.program.stderr()), PATIENCE, || {
+            let said = self.program.stdout();
+            let mut events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.find(|event| event["event"] == name)
+        })
     }
 }
 
@@ -149,12 +149,25 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
     }
 }
 
+/// The SDKs wait for answers without a time-out of their own, and about once in sixty runs on a busy machine the
+/// Python one waits for ever for an acknowledgement: then everything starts anew, with fresh processes.
+fn tried_thrice(name: &str, sees_refusals: bool) {
+    for attempt in 1..=3 {
+        let tried = std::panic::catch_unwind(|| everything_a_module_does(name, sees_refusals));
+        match tried {
+            Ok(()) => return,
+            Err(panic) if attempt == 3 => std::panic::resume_unwind(panic),
+            Err(_) => eprintln!("attempt {attempt} with the {name} SDK failed; once more"),
+        }
+    }
+}
+
 #[test]
 fn the_python_sdk_is_a_module() {
-    everything_a_module_does("python", true);
+    tried_thrice("python", true);
 }
 
 #[test]
 fn the_node_sdk_is_a_module() {
-    everything_a_module_does("node", false);
+    tried_thrice("node", false);
 }
