@@ -9,7 +9,7 @@ HERE = pathlib.Path(__file__).parent
 
 # Title, file, how it is shown.
 WORKBOOK = [
-    ("Flows that are down: which, since when, in which way", "flows-down", "table"),
+    ("Flows that are down: which, since when, why", "flows-down", "table"),
     ("Modules", "modules", "table"),
     ("Running, percent of each hour", "flow-history", "linechart"),
     ("What arrives, kilobits a second", "input-rate", "linechart"),
@@ -36,8 +36,8 @@ def workbook():
             "type": 1,
             "name": "title",
             "content": {
-                "json": "# av-services\n\nWhich camera is down, since when, and in which way. Why, in one sentence, is in"
-                " the module twin (`reported.flows.FLOW`)."
+                "json": "# av-services\n\nWhich camera is down, since when, and why. The whole sentence, with hosts and"
+                " paths, is in the module twin (`reported.flows.FLOW`)."
             },
         }
     ]

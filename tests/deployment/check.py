@@ -27,6 +27,7 @@ except ImportError:
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "target/debug"
+KUSTO = pathlib.Path(os.environ.get("KUSTO") or ROOT / "tests/.tools/kusto/node_modules")
 IOTEDGEDEV = os.environ.get("IOTEDGEDEV") or shutil.which("iotedgedev")
 MONITORING = ROOT / "edge-config/monitoring"
 
@@ -195,6 +196,22 @@ class Monitoring(unittest.TestCase):
             for label in re.findall(r"\bTags\.(\w+)", text):
                 self.assertIn(label, known, file.name)
 
+    def test_queries_are_what_azure_monitor_reads(self):
+        if not (KUSTO / "@kusto").exists():
+            self.skipTest("Microsoft's parser of queries is not installed")
+        read = subprocess.run(
+            ["node", ROOT / "tests/deployment/kusto/check.js", *sorted(MONITORING.glob("*.kql"))],
+            env=os.environ | {"NODE_PATH": str(KUSTO)}, capture_output=True, text=True, check=False,
+        )
+        self.assertEqual((read.returncode, read.stdout + read.stderr), (0, ""))
+
+    def test_every_reason_of_a_trouble_has_its_words_in_the_workbook(self):
+        code = (ROOT / "modules/shared/flow/src/trouble.rs").read_text()
+        reasons = re.findall(r'Self::\w+ => "(\w+)"', code)
+        query = (MONITORING / "flows-down.kql").read_text()
+        self.assertGreaterEqual(len(reasons), 13)
+        self.assertEqual(re.findall(r'^    "(\w+)", "', query, re.M), reasons)
+
     def test_the_list_of_metrics_is_what_a_module_shows(self):
         source = BINARIES / "mp4-source"
         if not source.exists():
@@ -205,7 +222,9 @@ class Monitoring(unittest.TestCase):
             twin = pathlib.Path(folder) / "twin.json"
             url = "rtmp://0.0.0.0:1935/files/card"
             flow = {"input": {"read": "file:///media/testcard.mp4"}, "outputs": {"viewers": {"serve": url}}}
-            twin.write_text(json.dumps({"flows": {"card": flow}}))
+            # One that is in trouble, so that every metric has series.
+            missing = flow | {"input": {"read": "file:///media/missing.mp4"}, "outputs": {}}
+            twin.write_text(json.dumps({"flows": {"card": flow, "missing": missing}}))
             arguments = ["--twin", twin, "--state-dir", folder, "--bind", address]
             arguments += ["--metrics-address", f"{address}:9600", "--paths", f"/media={ROOT}/edge-config"]
             module = subprocess.Popen([source, *arguments], stderr=subprocess.DEVNULL)
@@ -232,7 +251,7 @@ class Monitoring(unittest.TestCase):
             try:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     text = answer.read().decode()
-                if re.search(r"^av_input_frames_total{.*} [1-9]", text, re.M):
+                if re.search(r"^av_input_frames_total{.*} [1-9]", text, re.M) and "av_flow_trouble{" in text:
                     return text
             except OSError:
                 text = ""

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use av_tests::clip::Clip;
+use av_tests::metrics::Series;
 use av_tests::module::{Module, Setup};
 use av_tests::recording::Kind;
 use av_tests::rtmp::{Player, Publisher};
@@ -51,6 +52,28 @@ fn each_state_of_a_flow_is_reported_counted_and_measured() {
         wait::until_true(&format!("av_flow_state of {flow}"), wait::LONG, || {
             module.metrics().sum("av_flow_state", &[("flow", flow)]) == Some(number)
         });
+    }
+    // The kind of trouble is measured too; what is well, idle or switched off has none.
+    let trouble = |module: &Module, flow: &str| -> Vec<(String, String, f64)> {
+        let metrics = module.metrics();
+        let series = metrics.series().iter().filter(|series| series.name == "av_flow_trouble");
+        let label = |series: &Series, name| series.label(name).unwrap_or_default().to_owned();
+        series
+            .filter(|series| series.has(&[("flow", flow)]))
+            .map(|series| (label(series, "output"), label(series, "reason"), series.value))
+            .collect()
+    };
+    for (module, flow, expected) in [
+        (&splitter, "trying", [("out", "unreachable", 1.0)].as_slice()),
+        (&splitter, "pulling", &[("", "unreachable", 1.0)]),
+        (&source, "bad", &[("", "file", 1.0)]),
+        (&splitter, "live", &[]),
+        (&splitter, "idle", &[]),
+        (&splitter, "off", &[]),
+    ] {
+        let found = trouble(module, flow);
+        let found: Vec<_> = found.iter().map(|(output, reason, n)| (&**output, &**reason, *n)).collect();
+        assert_eq!(found, expected, "{flow}");
     }
     let status = splitter.status();
     let mut summary = status["summary"].clone();

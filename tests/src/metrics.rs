@@ -57,9 +57,14 @@ impl Series {
         })
     }
 
+    /// The value of a label.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether all of `labels` are on this series.
     pub fn has(&self, labels: &[(&str, &str)]) -> bool {
-        labels.iter().all(|(key, value)| self.labels.iter().any(|(k, v)| k == key && v == value))
+        labels.iter().all(|(key, value)| self.label(key) == Some(value))
     }
 }
 

@@ -10,6 +10,8 @@ mod net;
 pub mod rtmp;
 pub mod stream;
 mod supervisor;
+mod trouble;
 
 pub use endpoint::{InputContext, Module, OutputContext};
 pub use supervisor::Flows;
+pub use trouble::{Reason, Trouble};

@@ -11,6 +11,7 @@ use super::reading::{Piece, ReadError, Reading, Stamp, Then};
 use crate::config::ReadConfig;
 use crate::endpoint::InputContext;
 use crate::stream::{Displaced, Kick, Publisher, State};
+use crate::trouble::{Reason, Trouble};
 
 /// Frames due within that time leave together.
 const TOGETHER: Duration = Duration::from_millis(1);
@@ -65,7 +66,7 @@ impl FileInput {
             match self.play().await {
                 Over::Played => {
                     let text = format!("{}.read: played to the end", self.input.path);
-                    self.input.status.status.set(State::Waiting, Some(text));
+                    self.input.status.status.set(State::Waiting, Some(Trouble::new(Reason::Ended, text)));
                     return std::future::pending().await;
                 }
                 // Whoever took over has the stream now.
@@ -158,7 +159,7 @@ impl FileInput {
             self.logged = Some(text.clone());
         }
         let state = if error.may_pass() { State::Retrying } else { State::Failed };
-        self.input.status.status.set(state, Some(text));
+        self.input.status.status.set(state, Some(Trouble::new(Reason::File, text)));
     }
 
     /// Waits until it is worth trying again: for a while, or for the file to be another one.

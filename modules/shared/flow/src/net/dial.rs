@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Net, TlsError, listen, tls};
 use crate::config::ClientTls;
+use crate::trouble::Reason;
 
 /// For the name and the connection together; the TLS handshake has its own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,6 +81,15 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// What kind of trouble this is.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::NameNotFound { .. } => Reason::Name,
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => Reason::Unreachable,
+            Self::Tls { .. } => Reason::Tls,
+        }
+    }
+
     /// Nothing came in answer for so long.
     pub(crate) fn timed_out(host: &str, port: u16, waited: Duration) -> Self {
         Self::TimedOut { host: shown(host, port), seconds: waited.as_secs() }

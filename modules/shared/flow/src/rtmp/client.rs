@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{ClientTls, ConnectUrl, Credentials, RtmpTarget, Scheme, SecretText};
 use crate::net::{DialError, Net, SecretUnavailable, auth};
+use crate::trouble::Reason;
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
 /// output has to say that its target does not answer.
@@ -47,6 +48,21 @@ pub(super) enum ClientError {
     Idle { host: String, seconds: u64 },
     #[error("{host} ended the stream")]
     Ended { host: String },
+}
+
+impl ClientError {
+    /// What kind of trouble this is.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Dial(error) => error.reason(),
+            Self::Secret(_) => Reason::Secret,
+            Self::Refused { .. } | Self::NeedsUser { .. } => Reason::Refused,
+            Self::Silent { .. } | Self::Stalled { .. } | Self::Idle { .. } => Reason::Silent,
+            Self::Rtmp { .. } => Reason::Protocol,
+            Self::Closed { .. } | Self::Io { .. } => Reason::Lost,
+            Self::Ended { .. } => Reason::Ended,
+        }
+    }
 }
 
 /// Connects, as often as the dialogue for user and password takes, until media may flow. Secrets are those of

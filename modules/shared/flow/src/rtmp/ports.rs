@@ -20,6 +20,7 @@ use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, S
 use crate::endpoint::{InputContext, Module, OutputContext};
 use crate::net::{Backoff, ListenError, Listener, ServerTlsAcceptor, TlsError};
 use crate::stream::{Kick, OutputStatus, Publisher, State, Status};
+use crate::trouble::{Reason, Trouble};
 
 /// How often an address that is taken is tried again.
 const LISTEN_RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
@@ -43,6 +44,15 @@ pub(super) enum OpenError {
     Tls(#[from] TlsError),
     #[error("{0} is still in use by this module with other TLS settings")]
     OtherTls(SocketAddr),
+}
+
+impl OpenError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Listen(_) | Self::OtherTls(_) => Reason::Address,
+            Self::Tls(_) => Reason::Tls,
+        }
+    }
 }
 
 /// One listening address.
@@ -352,15 +362,16 @@ impl Ports {
         let mut backoff = Backoff::new(LISTEN_RETRY);
         let mut said = None;
         loop {
-            let why = match self.open(module, url, tls).await {
+            let error = match self.open(module, url, tls).await {
                 Ok(lease) => return lease,
-                Err(error) => format!("{path}: {error}"),
+                Err(error) => error,
             };
+            let why = format!("{path}: {error}");
             if said.as_ref() != Some(&why) {
                 tracing::warn!("{why}");
                 said = Some(why.clone());
             }
-            status.set(State::Retrying, Some(why));
+            status.set(State::Retrying, Some(Trouble::new(error.reason(), why)));
             tokio::time::sleep(backoff.next_wait()).await;
         }
     }

@@ -12,6 +12,7 @@ use crate::config::PullConfig;
 use crate::endpoint::InputContext;
 use crate::net::Backoff;
 use crate::stream::{InputStatus, Kick, KickReason, Publisher, State};
+use crate::trouble::Trouble;
 
 /// A server that has no media to send yet is asked for a sign of life that often, and has as long to give one.
 const PING: Duration = Duration::from_secs(10);
@@ -215,7 +216,7 @@ impl Pull {
             tracing::warn!(flow = %self.input.flow, "{text}");
             self.logged = Some(text.clone());
         }
-        self.input.status.status.set(State::Retrying, Some(text));
+        self.input.status.status.set(State::Retrying, Some(Trouble::new(error.reason(), text)));
     }
 }
 
@@ -241,7 +242,7 @@ async fn unless_kicked<T>(
                 // Without a publisher the stream waits; why there is none is what people want to read.
                 let before = status.status.get();
                 drop(writing.take());
-                status.status.set(before.state, before.error);
+                status.status.set(before.state, before.trouble);
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::config::{Content, PushConfig};
 use crate::endpoint::OutputContext;
 use crate::net::Backoff;
 use crate::stream::{Entry, Item, Reader, State};
+use crate::trouble::{Reason, Trouble};
 use sender::{Due, Sender};
 
 /// A target that takes nothing for so long is lost.
@@ -105,7 +106,7 @@ impl Push {
             Content::AudioVideo => "neither video nor audio",
         };
         let text = format!("{}.push: the stream has {missing}", self.output.path);
-        self.output.status.status.set(State::Waiting, Some(text));
+        self.output.status.status.set(State::Waiting, Some(Trouble::new(Reason::Content, text)));
     }
 
     async fn open(&self) -> Result<Client, ClientError> {
@@ -245,7 +246,7 @@ impl Push {
             tracing::warn!(%flow, output = %name, "{text}");
             self.logged = Some(text.clone());
         }
-        self.output.status.status.set(State::Retrying, Some(text));
+        self.output.status.status.set(State::Retrying, Some(Trouble::new(error.reason(), text)));
     }
 
     fn too_slow(&self, frames: u64) {

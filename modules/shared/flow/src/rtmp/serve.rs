@@ -18,6 +18,7 @@ use super::ports::PlayRoute;
 use crate::config::{Content, Scheme, ServeConfig};
 use crate::endpoint::OutputContext;
 use crate::stream::{Entry, Item, Reader, State};
+use crate::trouble::{Reason, Trouble};
 
 /// Players that the output's own task walks before it shares them with others.
 const LOCAL_PLAYERS: usize = 256;
@@ -118,7 +119,8 @@ impl Serving {
                         Content::VideoOnly => "the stream has no video",
                         Content::AudioVideo => "the stream has no tracks",
                     };
-                    output.status.status.set(State::Waiting, Some(format!("{}: {missing}", output.path)));
+                    let text = format!("{}: {missing}", output.path);
+                    output.status.status.set(State::Waiting, Some(Trouble::new(Reason::Content, text)));
                 }
                 Item::Tracks(_) => {
                     output.status.status.set(State::Running, None);

@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use crate::trouble::Trouble;
 
 /// Longest `error` text of the contract, in bytes.
 const MAX_ERROR_BYTES: usize = 512;
@@ -59,8 +60,8 @@ pub struct Status {
 pub struct Current {
     /// The state.
     pub state: State,
-    /// One sentence where something is wrong or is being waited for.
-    pub error: Option<String>,
+    /// Where something is wrong or is being waited for.
+    pub trouble: Option<Trouble>,
     /// Since when.
     pub since: SystemTime,
 }
@@ -69,16 +70,17 @@ impl Status {
     /// Waiting.
     pub fn new(changes: Changes) -> Self {
         Self {
-            current: Mutex::new(Current { state: State::Waiting, error: None, since: SystemTime::now() }),
+            current: Mutex::new(Current { state: State::Waiting, trouble: None, since: SystemTime::now() }),
             changes,
         }
     }
 
     /// Sets state and reason. Says nothing when both are as they were. Returns whether the state changed.
-    pub fn set(&self, state: State, error: Option<String>) -> bool {
-        let error = error.map(|text| shorten(text, MAX_ERROR_BYTES));
+    pub fn set(&self, state: State, trouble: Option<Trouble>) -> bool {
+        let trouble =
+            trouble.map(|Trouble { reason, text }| Trouble { reason, text: shorten(text, MAX_ERROR_BYTES) });
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.state == state && current.error == error {
+        if current.state == state && current.trouble == trouble {
             return false;
         }
         let changed = current.state != state;
@@ -86,7 +88,7 @@ impl Status {
             current.since = SystemTime::now();
         }
         current.state = state;
-        current.error = error;
+        current.trouble = trouble;
         drop(current);
         self.changes.tick();
         changed
@@ -216,12 +218,13 @@ impl OutputStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trouble::Reason;
 
     #[test]
     fn an_error_text_is_cut_at_a_character_border() {
         let status = Status::new(Changes::default());
-        status.set(State::Failed, Some("ü".repeat(400)));
-        let error = status.get().error.unwrap();
+        status.set(State::Failed, Some(Trouble::new(Reason::Internal, "ü".repeat(400))));
+        let error = status.get().trouble.unwrap().text;
         assert!(error.len() <= MAX_ERROR_BYTES && error.ends_with("..."), "{}", error.len());
     }
 

@@ -1,5 +1,6 @@
 //! One flow as it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +12,7 @@ use super::pattern::Pattern;
 use crate::config::{FlowConfig, FlowDiff, InputConfig, InputEndpoint};
 use crate::endpoint::Module;
 use crate::stream::{Changes, State};
+use crate::trouble::Reason;
 
 /// State of a flow, as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +215,24 @@ impl Flow {
                 total
             }
         }
+    }
+
+    /// How many endpoints of this name (the empty one is the input) are in this kind of trouble now: of a pattern
+    /// flow any number, of others one.
+    pub(super) fn troubles(&self) -> BTreeMap<(String, Reason), i64> {
+        let mut counts = BTreeMap::new();
+        let mut count = |name: &str, reason| *counts.entry((name.to_owned(), reason)).or_default() += 1;
+        match &self.body {
+            Body::Disabled => {}
+            Body::Line(line) => line.troubles().for_each(|(name, reason)| count(name, reason)),
+            Body::Pattern(pattern) => {
+                if let Some(trouble) = pattern.status.status.get().trouble {
+                    count("", trouble.reason);
+                }
+                pattern.shared.look(|_, line| line.troubles().for_each(|(name, reason)| count(name, reason)));
+            }
+        }
+        counts
     }
 
     /// Once a second; `seconds` since the last time.

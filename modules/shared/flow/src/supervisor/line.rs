@@ -1,6 +1,7 @@
 //! A stream with its outputs: one flow, or one instance of a pattern flow.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{FlowConfig, InputConfig, InputEndpoint, OutputConfig, OutputEndpoint};
 use crate::endpoint::{InputContext, Module, OutputContext};
 use crate::stream::{Changes, InputStatus, OutputStatus, Settings, State, Status, Stream};
+use crate::trouble::{Reason, Trouble};
 use crate::{file, rtmp};
 
 /// What a flow's stream needs to know of its input's configuration.
@@ -38,12 +40,13 @@ impl Task {
         cancel: CancellationToken,
         endpoint: impl Future<Output = ()> + Send + 'static,
         path: Arc<str>,
-        fail: impl FnOnce(String) + Send + 'static,
+        fail: impl FnOnce(Trouble) + Send + 'static,
     ) -> Self {
         let handle = tokio::spawn(async move {
             if AssertUnwindSafe(endpoint).catch_unwind().await.is_err() {
                 tracing::error!(%path, "internal error: this endpoint has stopped; restart the flow and report it");
-                fail(format!("{path}: internal error; call restartFlow"));
+                let text = format!("{path}: internal error; call restartFlow");
+                fail(Trouble::new(Reason::Internal, text));
             }
         });
         Self { cancel, handle }
@@ -200,6 +203,15 @@ impl Line {
         }
     }
 
+    /// What is wrong now, by output; the empty name is the input.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (&str, Reason)> {
+        let input = ("", &self.stream.input().status);
+        let outputs = self.outputs.iter().map(|(name, output)| (name.as_str(), &output.status.status));
+        iter::once(input)
+            .chain(outputs)
+            .filter_map(|(name, status)| Some((name, status.get().trouble?.reason)))
+    }
+
     /// Clients of all outputs.
     pub(super) fn clients(&self) -> usize {
         let clients = |output: &Output| output.status.clients.load(Ordering::Relaxed);
@@ -207,6 +219,6 @@ impl Line {
     }
 }
 
-fn fail(status: &Status, why: String) {
+fn fail(status: &Status, why: Trouble) {
     status.set(State::Failed, Some(why));
 }

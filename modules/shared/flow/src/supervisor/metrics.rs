@@ -18,6 +18,11 @@ pub(super) fn families<'a>(
         "State of a flow: 0 disabled, 1 waiting, 2 running, 3 retrying, 4 failed",
         &["flow"],
     )?;
+    let trouble = gauge(
+        "av_flow_trouble",
+        "Endpoints of a flow in trouble now, by kind; the output is empty for the input",
+        &["flow", "output", "reason"],
+    )?;
     let input_bytes = counter("av_input_bytes_total", "Media bytes received", &["flow", "kind"])?;
     let input_frames = counter("av_input_frames_total", "Frames received", &["flow", "kind"])?;
     let reconnects =
@@ -33,6 +38,9 @@ pub(super) fn families<'a>(
     for flow in flows {
         let name = flow.config.name.clone();
         state.with_label_values(&[&name]).set(flow.state().metric());
+        for ((output, reason), count) in flow.troubles() {
+            trouble.with_label_values(&[name.as_str(), &output, reason.as_str()]).set(count);
+        }
         let counters = flow.counters();
         reconnects.with_label_values(&[&name]).inc_by(counters.reconnects);
         for ((kind, bytes), frames) in KINDS.into_iter().zip(counters.input_bytes).zip(counters.input_frames)
@@ -50,7 +58,7 @@ pub(super) fn families<'a>(
             }
         }
     }
-    let gauges = [state, clients].into_iter().flat_map(|family| family.collect());
+    let gauges = [state, trouble, clients].into_iter().flat_map(|family| family.collect());
     let counters = [input_bytes, input_frames, reconnects, output_bytes, dropped];
     Ok(gauges.chain(counters.into_iter().flat_map(|family| family.collect())).collect())
 }

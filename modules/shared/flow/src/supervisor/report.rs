@@ -58,9 +58,10 @@ impl Reporter {
                 });
                 let active = list.iter().filter(|(live, _)| *live).count();
                 let mut input = json!({ "state": if active > 0 { "receiving" } else { "waiting" } });
-                let Current { state, error, .. } = pattern.status.status.get();
+                let Current { state, trouble, .. } = pattern.status.status.get();
                 if matches!(state, State::Retrying | State::Failed) {
-                    input = json!({ "state": input_word(state), "error": error });
+                    input =
+                        json!({ "state": input_word(state), "error": trouble.map(|trouble| trouble.text) });
                 }
                 out.insert("input".into(), input);
                 let mut counts = Map::from_iter([
@@ -96,8 +97,8 @@ impl Reporter {
         let current = status.status.get();
         let mut out = Map::new();
         out.insert("state".into(), input_word(current.state).into());
-        if let Some(error) = current.error {
-            out.insert("error".into(), error.into());
+        if let Some(trouble) = current.trouble {
+            out.insert("error".into(), trouble.text.into());
         }
         if let Some(tracks) = line.stream.tracks() {
             for track in tracks.iter() {
@@ -170,8 +171,8 @@ impl Reporter {
             other => input_word(other),
         };
         out.insert("state".into(), word.into());
-        if let Some(error) = current.error {
-            out.insert("error".into(), error.into());
+        if let Some(trouble) = current.trouble {
+            out.insert("error".into(), trouble.text.into());
         }
         out.insert("url".into(), url.into());
         let clients = status.clients.load(Ordering::Relaxed);

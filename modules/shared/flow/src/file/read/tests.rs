@@ -49,7 +49,7 @@ impl Reads {
     async fn state(&self, wanted: State, text: &str) -> String {
         for _ in 0..1_000_000 {
             let current = self.status.status.get();
-            let error = current.error.unwrap_or_default();
+            let error = current.trouble.map(|trouble| trouble.text).unwrap_or_default();
             if current.state == wanted && error.contains(text) {
                 return error;
             }

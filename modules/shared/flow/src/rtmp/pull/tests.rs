@@ -97,7 +97,7 @@ async fn a_stream_is_pulled_with_its_tracks_and_exact_times() {
     let (mut peer, app, name, query) = Peer::player(&listener).await;
     assert_eq!((app.as_str(), name.as_str(), query), ("app/live", "cam", None));
     // Connected, and nothing there yet.
-    assert_eq!(pulling.state(State::Waiting).await.error, None);
+    assert_eq!(pulling.state(State::Waiting).await.trouble, None);
 
     let (frames, others) = pulling.play(&mut peer, &live(0..1400)).await;
     assert_eq!(frames, live(0..1400));
@@ -134,7 +134,7 @@ async fn what_was_missed_is_a_gap_and_time_goes_on() {
     let (mut peer, ..) = Peer::player(&listener).await;
     pulling.play(&mut peer, &live(0..1400)).await;
     drop(peer);
-    let error = pulling.state(State::Retrying).await.error.unwrap();
+    let error = pulling.state(State::Retrying).await.trouble.unwrap().text;
     assert_eq!(error, "flows.cam.input.pull: server.example closed the connection");
 
     // Another programme on a clock that starts anew.
@@ -154,7 +154,7 @@ async fn silence_for_the_idle_time_ends_the_connection_and_another_is_made() {
     let (mut peer, ..) = Peer::player(&listener).await;
     peer.play(&live(0..400)).await;
     pulling.frames(20).await;
-    let error = pulling.state(State::Retrying).await.error.unwrap();
+    let error = pulling.state(State::Retrying).await.trouble.unwrap().text;
     assert!(error.starts_with("flows.cam.input.pull: server.example sent nothing for"), "{error}");
     let (_peer, ..) = Peer::player(&listener).await;
     pulling.state(State::Waiting).await;
@@ -170,7 +170,7 @@ async fn a_stream_that_the_server_ends_is_lost_at_once_and_asked_for_again() {
     assert!(pulling.stream.has_publisher());
     peer.session.end_play("over");
     peer.flush().await;
-    let error = pulling.state(State::Retrying).await.error.unwrap();
+    let error = pulling.state(State::Retrying).await.trouble.unwrap().text;
     assert_eq!(error, "flows.cam.input.pull: server.example ended the stream");
     let (_peer, ..) = Peer::player(&listener).await;
     pulling.state(State::Waiting).await;
@@ -186,7 +186,7 @@ async fn a_refusal_is_said_without_secrets_and_tried_again() {
     let (id, _, name, query) = peer.asked().await;
     assert_eq!((name.as_str(), query.as_deref()), ("cam", Some("key=sesame")));
     peer.reject(id, "NetStream.Play.StreamNotFound", "not with sesame").await;
-    let error = pulling.state(State::Retrying).await.error.unwrap();
+    let error = pulling.state(State::Retrying).await.trouble.unwrap().text;
     assert_eq!(
         error,
         "flows.cam.input.pull: server.example refused the key; check credentials \
@@ -239,6 +239,6 @@ async fn a_message_longer_than_allowed_ends_the_connection_with_its_place() {
     let mut out = bytes::BytesMut::new();
     av_rtmp::Egress::players().frame(&mut out, &video(), &giant, 400);
     let _ = tokio::io::AsyncWriteExt::write_all(&mut peer.stream, &out).await;
-    let error = pulling.state(State::Retrying).await.error.unwrap();
+    let error = pulling.state(State::Retrying).await.trouble.unwrap().text;
     assert!(error.contains("server.example broke RTMP at byte") && error.contains("1048576"), "{error}");
 }

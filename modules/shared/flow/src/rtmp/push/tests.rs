@@ -91,7 +91,7 @@ async fn a_target_gets_headers_and_then_frames_from_the_last_sync_frame_on_a_clo
     // And on from there.
     feed(&mut publisher, &moved(&live(1400..1480), base));
     assert_eq!(peer.frames(4).await, moved(&live(1400..1480), -1000));
-    assert_eq!(pushing.state(State::Running).await.error, None);
+    assert_eq!(pushing.state(State::Running).await.trouble, None);
     assert_eq!(pushing.status.frames.sum(), 24);
 }
 
@@ -152,7 +152,7 @@ async fn user_and_password_are_proved_by_the_dialogue() {
                     assert_eq!((ends, connection), ("denied", 2));
                     peer.session.reject_connect(&text);
                     peer.flush().await;
-                    let error = pushing.state(State::Retrying).await.error.unwrap();
+                    let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
                     assert!(
                         error.contains("server.example refused user or password; check credentials"),
                         "{error}"
@@ -178,7 +178,7 @@ async fn a_refused_stream_key_is_said_without_the_key_and_read_anew() {
     let (id, _, name, _) = peer.asked().await;
     assert_eq!(name, "sesame-old");
     peer.reject(id, "NetStream.Publish.BadName", "no stream app/sesame-old here").await;
-    let error = pushing.state(State::Retrying).await.error.unwrap();
+    let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
     assert_eq!(
         error,
         "flows.dock.outputs.cloud.push: server.example refused the stream key; check credentials \
@@ -223,7 +223,7 @@ async fn the_end_of_the_stream_is_told_and_the_next_one_is_pushed_again() {
     assert!(matches!(peer.event().await, Some(ServerEvent::PublishStopped)));
     assert!(peer.event().await.is_none());
     drop(peer);
-    assert_eq!(pushing.state(State::Waiting).await.error, None);
+    assert_eq!(pushing.state(State::Waiting).await.trouble, None);
 
     let _publisher = pushing.publish(&live(0..400));
     let (mut peer, ..) = Peer::publisher(&listener).await;
@@ -306,7 +306,7 @@ async fn a_peer_that_breaks_the_protocol_is_named_with_the_byte() {
     let _publisher = pushing.publish(&live(0..80));
     let (mut stream, _) = listener.accept().await;
     AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-    let error = pushing.state(State::Retrying).await.error.unwrap();
+    let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
     assert!(error.contains("server.example broke RTMP at byte"), "{error}");
 }
 
@@ -316,7 +316,7 @@ async fn a_peer_that_accepts_and_answers_nothing_is_said_to() {
     let pushing = Pushing::to(&listener, "app/cam", None);
     let _publisher = pushing.publish(&live(0..80));
     let (_stream, _) = listener.accept().await;
-    let error = pushing.state(State::Retrying).await.error.unwrap();
+    let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
     assert!(
         error.contains("server.example") && error.contains("does not finish the RTMP dialogue"),
         "{error}"
@@ -349,14 +349,14 @@ async fn a_filter_that_leaves_nothing_waits_and_says_so() {
     publisher.track(audio(), Instant::now()).unwrap();
     feed(&mut publisher, &[sound(0), sound(23)]);
     soon("the reason", async {
-        while status.status.get().error.is_none() {
+        while status.status.get().trouble.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
     let current = status.status.get();
     assert_eq!(current.state, State::Waiting);
-    assert_eq!(current.error.unwrap(), "flows.dock.outputs.pictures.push: the stream has no video");
+    assert_eq!(current.trouble.unwrap().text, "flows.dock.outputs.pictures.push: the stream has no video");
     task.abort();
 }
 
@@ -428,6 +428,6 @@ async fn a_target_that_stops_taking_is_lost_and_said_to_be() {
     let size: u32 = 8 << 20;
     giant.data = [&(size - 4).to_be_bytes()[..], &vec![0x41; size as usize - 4]].concat().into();
     feed(&mut publisher, &[giant]);
-    let error = pushing.state(State::Retrying).await.error.unwrap();
+    let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
     assert_eq!(error, "flows.dock.outputs.cloud.push: server.example took nothing for 10 s");
 }
