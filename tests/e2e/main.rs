@@ -32,6 +32,7 @@ mod shown;
 mod thousand_flows;
 mod timeline;
 mod twin_edits;
+mod vlc;
 mod wire;
 
 /// A desired document of these flows.

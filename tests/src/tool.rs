@@ -19,6 +19,8 @@ pub enum Tool {
     Rtmpdump,
     /// nginx with its rtmp module.
     Nginx,
+    /// VLC 3, without a window.
+    Vlc,
     /// python3.
     Python,
 }
@@ -35,6 +37,7 @@ impl Tool {
             Self::Gst => on_path("gst-launch-1.0"),
             Self::Rtmpdump => on_path("rtmpdump"),
             Self::Nginx => existing(PathBuf::from(NGINX_MODULE)).and_then(|_| on_path("nginx")),
+            Self::Vlc => on_path("vlc"),
             Self::Python => on_path("python3"),
         }
     }
