@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What surrounds the modules is right: manifest, schema, monitoring, image, pages.
+"""What surrounds the modules is right: manifest, schema, monitoring, image, standalone, pages.
 
     tests/deployment/check.py BINARIES
 
@@ -7,6 +7,7 @@ BINARIES is the folder with the built modules. Needs `iotedgedev` (PyPI) at $IOT
 `jsonschema` (PyPI, 4.x) beside this Python; what cannot run is skipped and counted.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -30,6 +31,8 @@ BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "targe
 KUSTO = pathlib.Path(os.environ.get("KUSTO") or ROOT / "tests/.tools/kusto/node_modules")
 IOTEDGEDEV = os.environ.get("IOTEDGEDEV") or shutil.which("iotedgedev")
 MONITORING = ROOT / "edge-config/monitoring"
+# A folder with a module.json is a service.
+OURS = {file.parent.name for file in (ROOT / "modules").glob("*/module.json")}
 
 
 def listed_metrics():
@@ -117,11 +120,10 @@ class Schema(unittest.TestCase):
             self.assert_valid(file.name, json.loads(file.read_text()))
 
     def test_the_desired_properties_of_manifest_and_layers_are_valid(self):
-        ours = {file.parent.name for file in (ROOT / "modules").glob("*/module.json")}
         seen = 0
         for file in [ROOT / "deployment.template.json", *(ROOT / "edge-config/layers").glob("*.json")]:
             for module, content in json.loads(file.read_text())["modulesContent"].items():
-                for key, value in content.items() if module in ours else []:
+                for key, value in content.items() if module in OURS else []:
                     # A layer names one property of an object.
                     for name in reversed(key.removeprefix("properties.desired").split(".")[1:]):
                         value = {name: value}
@@ -172,6 +174,80 @@ class Device(unittest.TestCase):
         manifest = json.loads((ROOT / "deployment.template.json").read_text())["modulesContent"]
         agent = manifest["$edgeAgent"]["properties.desired"]["systemModules"]["edgeAgent"]
         self.assertEqual(config["agent"]["config"]["image"], agent["settings"]["image"])
+
+
+class Standalone(unittest.TestCase):
+    """edge-config/standalone: the unit as systemd reads it, the services as docker-compose does."""
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd")
+    def test_the_unit_is_one(self):
+        text = (ROOT / "edge-config/standalone/av@.service").read_text()
+        with tempfile.TemporaryDirectory() as folder:
+            # The program that it starts has to be there.
+            unit = pathlib.Path(folder) / "av@.service"
+            unit.write_text(text.replace("/usr/local/bin/", f"{BINARIES}/"))
+            for module in OURS:
+                instance = f"{folder}/av@{module}.service"
+                verified = subprocess.run(
+                    ["systemd-analyze", "verify", instance], capture_output=True, text=True, check=False
+                )
+                self.assertEqual((verified.returncode, verified.stdout + verified.stderr), (0, ""))
+
+    @unittest.skipUnless(shutil.which("docker-compose"), "no docker-compose")
+    def test_the_services_of_compose_stream_when_they_are_processes(self):
+        read = subprocess.run(
+            ["docker-compose", "config"], cwd=ROOT / "edge-config/standalone", capture_output=True, text=True, check=False
+        )
+        self.assertEqual(read.returncode, 0, read.stderr)
+        services = services_of(read.stdout)
+        self.assertEqual(set(services), OURS)
+        # Loopback addresses of their own stand for the containers'.
+        base = f"127.94.{os.getpid() & 255}"
+        addresses = {name: f"{base}.{number}" for number, name in enumerate(services, 1)}
+        hosts = ",".join(f"{name}={address}" for name, address in addresses.items())
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+            for name, (command, binds) in services.items():
+                at = addresses[name]
+                arguments = [command_with(binds, argument) for argument in command]
+                arguments += ["--bind", at, "--hosts", hosts, "--state-dir", f"{folder}/{name}"]
+                arguments += ["--paths", ",".join(f"{inside}={outside}" for inside, outside in binds.items())]
+                process = subprocess.Popen([BINARIES / name, *arguments], stderr=subprocess.DEVNULL)
+                running.callback(process.wait, timeout=10)
+                running.callback(process.terminate)
+            states = {name: self.until_running(f"http://{address}:9600/status") for name, address in addresses.items()}
+        self.assertEqual(states["mp4-source"]["flows"]["testcard"]["outputs"]["splitter"]["state"], "pushing")
+
+    def until_running(self, url):
+        deadline, status = time.monotonic() + 30, {}
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                status = json.load(answer)
+                if status["summary"]["running"] > 0 and status["config"]["status"] == "applied":
+                    return status
+            time.sleep(0.1)
+        self.fail(f"{url}: no flow is running: {status}")
+
+
+def services_of(config):
+    """By name, command and bind mounts (inside: outside) of what `docker-compose config` prints: YAML of one shape."""
+    services, name, part = {}, None, None
+    for line in config[: config.index("\nvolumes:")].splitlines():
+        if found := re.fullmatch(r"  ([\w-]+):", line):
+            name = found[1]
+            services[name] = ([], {})
+        elif found := re.fullmatch(r"    (\w+):.*", line):
+            part = found[1]
+        elif part == "command":
+            services[name][0].append(line.strip().removeprefix("- ").strip("'"))
+        elif part == "volumes" and (found := re.fullmatch(r"    - (/[^:]+):([^:]+):ro", line)):
+            services[name][1][found[2]] = found[1]
+    return services
+
+
+def command_with(binds, argument):
+    for inside, outside in binds.items():
+        argument = argument.replace(f"{inside}/", f"{outside}/")
+    return argument
 
 
 class Monitoring(unittest.TestCase):
