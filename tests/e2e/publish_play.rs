@@ -8,7 +8,7 @@ use av_tests::rtmp::Player;
 use av_tests::{needs, port, tool};
 use serde_json::json;
 
-use crate::{rtmp, twin};
+use crate::{cam, rtmp, twin};
 
 use PlayWith::{Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump};
 
@@ -151,6 +151,26 @@ fn a_player_that_came_before_the_publisher_gets_the_stream_from_its_first_frame(
     let found = early.recording().must_be(&published, Times::Exact, End::Complete);
     assert_eq!(found.head, 0);
     assert_eq!(early.ended(), None, "onPublisherLoss is hold: the player stays");
+}
+
+#[test]
+fn one_listener_has_clients_by_ipv6_and_by_ipv4() {
+    needs!(Ffmpeg, Rtmpdump);
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return tool::skip("publish_play::one_listener_has_clients_by_ipv6_and_by_ipv4", "no IPv6 here");
+    }
+    let port = port::free();
+    let url = |host: &str| format!("rtmp://{host}:{port}/live/cam");
+    let splitter = Module::start(
+        "rtmp-splitter",
+        &cam(&url("[::]"), json!({ "onPublisherLoss": "close", "allow": ["::1"] }), json!({})),
+    );
+    let players = [Ffmpeg.start(&url("[::1]")), Rtmpdump.start(&url("127.0.0.1"))];
+    splitter.wait_value("/flows/cam/outputs/viewers/clients", 2);
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &url("[::1]")).finish();
+    for (playback, player) in players.into_iter().zip([Ffmpeg, Rtmpdump]) {
+        playback.finish().must_be(&published, player.times(), End::Complete);
+    }
 }
 
 #[test]
