@@ -13,13 +13,7 @@ use super::types::{FlowConfig, InputEndpoint, ListenUrl, OutputEndpoint, Scheme,
 /// refused takes none either, so that one conflict does not cause the next.
 pub fn conflicts(flows: &BTreeMap<String, Arc<FlowConfig>>) -> BTreeMap<String, String> {
     let mut claims = Claims::default();
-    let mut errors = BTreeMap::new();
-    for (name, flow) in flows.iter().filter(|(_, flow)| flow.enabled) {
-        if let Err(error) = claims.add(flow) {
-            errors.insert(name.clone(), shortened(error, MAX_ERROR_BYTES));
-        }
-    }
-    errors
+    flows.iter().filter_map(|(name, flow)| Some((name.clone(), claims.add(flow).err()?))).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,8 +37,9 @@ struct Socket<'a> {
     tls: &'a ServerTls,
 }
 
+/// The addresses that flows use which run side by side. One flow more costs the same however many there are.
 #[derive(Default)]
-struct Claims<'a> {
+pub struct Claims<'a> {
     /// By port, and then by address: ordered, so that all of one family are a range.
     sockets: HashMap<u16, BTreeMap<IpAddr, Socket<'a>>>,
     paths: HashMap<(Side, SocketAddr, &'a str), String>,
@@ -54,9 +49,9 @@ const ALL_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ALL: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 impl<'a> Claims<'a> {
-    /// Adds all that a flow uses, or nothing.
-    fn add(&mut self, flow: &'a FlowConfig) -> Result<(), String> {
-        let claims = claims_of(flow);
+    /// Adds all that a flow uses, or nothing where a sentence says what is in its way.
+    pub fn add(&mut self, flow: &'a FlowConfig) -> Result<(), String> {
+        let claims = if flow.enabled { claims_of(flow) } else { Vec::new() };
         let mut opened = Vec::new();
         let mut taken = Vec::new();
         let outcome = claims.iter().try_for_each(|claim| {
@@ -81,7 +76,7 @@ impl<'a> Claims<'a> {
                 self.paths.remove(&key);
             }
         }
-        outcome
+        outcome.map_err(|error| shortened(error, MAX_ERROR_BYTES))
     }
 
     /// Whether the socket is new.

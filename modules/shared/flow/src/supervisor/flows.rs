@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::flow::Flow;
 use super::{metrics, remembered, status};
-use crate::config::{self, Diff, FlowConfig, Supports, conflicts, parse};
+use crate::config::{self, Claims, Diff, FlowConfig, Supports, parse};
 use crate::endpoint::Module;
 use crate::stream::Changes;
 
@@ -121,19 +121,19 @@ impl Supervisor {
                 wanted.entry(name.clone()).or_insert_with(|| config.clone());
             }
         }
-        if conflicts(&wanted).is_empty() {
-            return wanted;
-        }
         let stays = |name: &String, config: &Arc<FlowConfig>| running.get(name) == Some(config);
-        let (mut settled, others) = wanted.into_iter().partition(|(name, config)| stays(name, config));
-        for (name, config) in others {
-            let Err(why) = add(&mut settled, &name, config) else { continue };
-            let error = format!("flows.{name}: another flow runs there and stays ({why})");
-            errors.entry(name.clone()).or_insert(error);
-            if let Some(last_good) = running.get(&name) {
+        let (first, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(name, config)| stays(name, config));
+        let mut claims = Claims::default();
+        let mut settled = BTreeMap::new();
+        for (name, config) in first.into_iter().chain(others) {
+            let mut fitting = Some(config);
+            if let Err(why) = claims.add(config) {
+                let error = format!("flows.{name}: another flow runs there and stays ({why})");
+                errors.entry(name.clone()).or_insert(error);
                 // Where that does not fit any more either, nothing is left to run.
-                let _ = add(&mut settled, &name, last_good.clone());
+                fitting = running.get(name).filter(|last_good| claims.add(last_good).is_ok());
             }
+            settled.extend(fitting.map(|config| (name.clone(), config.clone())));
         }
         settled
     }
@@ -268,22 +268,6 @@ impl Supervisor {
         tracing::info!(flow = %name, "flow restarted");
         self.changes.tick();
         Ok(())
-    }
-}
-
-/// Adds a flow if it fits beside the others; the error says why not.
-fn add(
-    flows: &mut BTreeMap<String, Arc<FlowConfig>>,
-    name: &str,
-    config: Arc<FlowConfig>,
-) -> Result<(), String> {
-    flows.insert(name.to_owned(), config);
-    match conflicts(flows).into_values().next() {
-        None => Ok(()),
-        Some(why) => {
-            flows.remove(name);
-            Err(why)
-        }
     }
 }
 
