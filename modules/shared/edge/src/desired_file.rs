@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,10 @@ use crate::twin::desired::without_nulls_and_metadata;
 
 /// 1,000 flows are about 1 MB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-const POLL: Duration = Duration::from_millis(500);
+/// A look is one `stat`: ten a second cost nothing that can be measured.
+const POLL: Duration = Duration::from_millis(100);
+/// A fault that is gone sooner is none: an editor was half way through writing.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// File systems stamp changes no finer than this; a stamp that fresh proves nothing.
 const STAMP_GRAIN: Duration = Duration::from_secs(2);
 
@@ -34,8 +37,7 @@ pub(crate) enum FileError {
 pub(crate) struct DesiredFile {
     path: PathBuf,
     seen: Option<(Stamp, Vec<u8>)>,
-    /// Content that did not parse, once: an editor may be half way through writing.
-    suspect: Option<String>,
+    suspect: Option<Suspect>,
     version: i64,
 }
 
@@ -43,6 +45,16 @@ pub(crate) struct DesiredFile {
 struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
+    /// A file that is renamed to this name is another one, whatever its time.
+    #[cfg(unix)]
+    inode: u64,
+}
+
+/// Content that could not be used.
+struct Suspect {
+    why: String,
+    since: Instant,
+    is_said: bool,
 }
 
 impl Stamp {
@@ -104,15 +116,14 @@ impl DesiredFile {
                 self.apply(module, document).await;
             }
             Err(error) => {
-                let text = error.to_string();
-                match self.suspect.as_deref().and_then(|suspect| suspect.strip_prefix(SAID)) {
-                    Some(said) if said == text => {}
-                    _ if self.suspect.as_ref() == Some(&text) => {
-                        module.reject(&text);
-                        self.suspect = Some(format!("{SAID}{text}"));
-                    }
-                    _ => self.suspect = Some(text),
+                let why = error.to_string();
+                let known = self.suspect.take().filter(|suspect| suspect.why == why);
+                let mut suspect = known.unwrap_or(Suspect { why, since: Instant::now(), is_said: false });
+                if !suspect.is_said && suspect.since.elapsed() >= PATIENCE {
+                    module.reject(&suspect.why);
+                    suspect.is_said = true;
                 }
+                self.suspect = Some(suspect);
             }
         }
     }
@@ -149,12 +160,14 @@ impl DesiredFile {
     }
 }
 
-/// Marks a fault that has been reported.
-const SAID: &str = "said: ";
-
 fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let metadata = std::fs::metadata(path)?;
-    Ok(Stamp { modified: metadata.modified().ok(), length: metadata.len() })
+    Ok(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        #[cfg(unix)]
+        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+    })
 }
 
 #[cfg(test)]
