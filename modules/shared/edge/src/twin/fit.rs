@@ -10,17 +10,21 @@ const ERRORS_LIMIT: usize = 10 * 1024;
 const MAX_NAME: usize = 256;
 const MAX_TEXT: usize = 4096;
 const MAX_ERROR: usize = 512;
+/// Of an error, where it has to be short.
+const SHORT_ERROR: usize = 128;
 const MAX_DEPTH: usize = 10;
 const INTEGERS: std::ops::Range<i64> = -(1 << 52)..(1 << 52);
 
 /// `document` without what the hub refuses, at most [`LIMIT`] bytes of compact JSON.
 ///
-/// Dropped in the contract's order until it fits: output URLs, codec details, outputs, everything of a flow
-/// but its state; and at last flows, the healthy ones first. `config.truncated` says that something is gone.
+/// Dropped in the contract's order until it fits: output URLs, codec details, outputs, the ends of long errors,
+/// everything of a flow but its state; and at last flows, the healthy ones first. `config.truncated` says that
+/// something is gone.
 pub(crate) fn fit(document: &Map<String, Value>) -> Map<String, Value> {
     let mut document = clean_object(document, 1);
     let mut truncated = fit_errors(&mut document);
-    let steps: [fn(&mut Map<String, Value>); 4] = [drop_urls, drop_codecs, drop_outputs, only_state];
+    let steps: [fn(&mut Map<String, Value>); 5] =
+        [drop_urls, drop_codecs, drop_outputs, shorten_error, only_state];
     for step in steps {
         if size(&document) <= budget(truncated) {
             break;
@@ -81,6 +85,13 @@ fn drop_outputs(flow: &mut Map<String, Value>) {
     flow.shift_remove("outputs");
 }
 
+/// 150 flows in trouble can still say what it is.
+fn shorten_error(flow: &mut Map<String, Value>) {
+    if let Some(Value::String(error)) = flow.get_mut("input").and_then(|input| input.get_mut("error")) {
+        shorten(error, SHORT_ERROR);
+    }
+}
+
 fn only_state(flow: &mut Map<String, Value>) {
     flow.retain(|key, _| key == "state");
 }
@@ -114,7 +125,7 @@ fn fit_errors(document: &mut Map<String, Value>) -> bool {
     let Some(Value::Object(config)) = document.get_mut("config") else { return false };
     let Some(Value::Object(errors)) = config.get_mut("errors") else { return false };
     let mut cut = false;
-    for length in [MAX_ERROR, 256, 128] {
+    for length in [MAX_ERROR, 256, SHORT_ERROR] {
         if length != MAX_ERROR {
             if size(errors) <= ERRORS_LIMIT {
                 return cut;
@@ -245,6 +256,23 @@ mod tests {
         assert_eq!(at(170), (false, false, true, true, true));
         assert_eq!(at(230), (false, false, false, true, true));
         assert_eq!(at(500), (false, false, false, false, true));
+    }
+
+    #[test]
+    fn flows_that_all_fail_at_length_still_say_why() {
+        let failing = |flows: usize| {
+            let mut document = document(flows);
+            for flow in super::flows(&mut document) {
+                flow.insert("input".into(), json!({"state": "retrying", "error": "x".repeat(512)}));
+            }
+            Value::Object(fit(&document))
+        };
+        let length = |document: &Value| {
+            document["flows"]["camera-number-0001"]["input"]["error"].as_str().map(str::len)
+        };
+        assert_eq!(length(&failing(40)), Some(512));
+        assert_eq!(length(&failing(100)), Some(128));
+        assert_eq!(length(&failing(200)), None);
     }
 
     #[test]
