@@ -102,6 +102,8 @@ pub(crate) fn taken(error: &std::io::Error) -> String {
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn up(settings: Settings) -> Result<(), UpError> {
+    // Each connection that is forwarded to a module is two.
+    av_edge::raise_open_files();
     let beside = settings.manifest.parent().map(|folder| folder.join("edge-config/local.env"));
     let env_path = settings.env.clone().or(beside).unwrap_or_else(|| "edge-config/local.env".into());
     let variables = Variables::load(&env_path, settings.env.is_some())?;

@@ -14,6 +14,7 @@ mod http;
 mod hub;
 mod log;
 mod module;
+mod open_files;
 mod options;
 mod run;
 mod service;
@@ -27,6 +28,7 @@ mod tiny;
 mod twin;
 mod workload;
 
+pub use open_files::{open_files, raise_open_files};
 pub use run::{run, run_from};
 pub use service::{
     Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply, Outcome, Paths, Running,

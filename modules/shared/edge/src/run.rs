@@ -13,6 +13,7 @@ use crate::desired_file::DesiredFile;
 use crate::hub;
 use crate::log::{self, LogLevel};
 use crate::module::{Identity, Module, new_instance};
+use crate::open_files::raise_open_files;
 use crate::options::{Command, Options, host_name};
 use crate::service::{Certificates, Context, EventKind, EventSink, Paths, Running, Service, StateDir};
 use crate::source::Source;
@@ -66,6 +67,7 @@ pub fn run_from<S: Service>(
         }
     };
     let logs = log::install(name, options.log_format);
+    raise_open_files();
     // Fails only where another module of this process was first, which chose the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

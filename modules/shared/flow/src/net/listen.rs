@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +17,8 @@ pub const SEND_BUFFER: usize = 128 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `accept` rests when the process or the kernel is out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How often that is said of one listener: at the limit every connection that ends lets one in.
+const EXHAUSTED_SAID: Duration = Duration::from_secs(10);
 
 /// Why an address can't be listened on. The text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,7 @@ impl ListenError {
 pub struct Listener {
     inner: TcpListener,
     address: SocketAddr,
+    exhausted_said: Mutex<Option<Instant>>,
 }
 
 impl Listener {
@@ -82,7 +86,7 @@ impl Listener {
         };
         let inner = listen().map_err(|error| ListenError::of(address, error))?;
         let address = inner.local_addr().unwrap_or(address);
-        Ok(Self { inner, address })
+        Ok(Self { inner, address, exhausted_said: Mutex::default() })
     }
 
     /// Where it listens, with the port that port 0 became.
@@ -93,7 +97,6 @@ impl Listener {
     /// The next connection, tuned for live media, and its peer (an IPv4 peer of `[::]` in its IPv4 form).
     /// Cancel-safe. Errors that concern one connection, or that pass, are not the caller's: it never fails.
     pub async fn accept(&self) -> (TcpStream, SocketAddr) {
-        let mut is_said = false;
         loop {
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
@@ -102,12 +105,19 @@ impl Listener {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    if !std::mem::replace(&mut is_said, true) {
-                        tracing::warn!(address = %self.address, "can't accept connections for now: {error}");
-                    }
+                    self.say_exhausted(&error);
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
             }
+        }
+    }
+
+    fn say_exhausted(&self, error: &io::Error) {
+        let now = Instant::now();
+        let mut said = self.exhausted_said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| now.duration_since(said) >= EXHAUSTED_SAID) {
+            *said = Some(now);
+            tracing::warn!(address = %self.address, "can't accept connections for now: {error}");
         }
     }
 }

@@ -26,6 +26,8 @@ use crate::trouble::{Reason, Trouble};
 const LISTEN_RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
 /// A listener that nobody needs stays open that long.
 const LINGER: Duration = Duration::from_secs(2);
+/// Of the limit of open files, at most so many are kept for other things than connections that come in.
+const FILES_OF_OWN: usize = 200;
 
 /// All RTMP listeners of a module.
 pub struct Ports {
@@ -33,6 +35,8 @@ pub struct Ports {
     /// Connections of all listeners together, and how many there may be.
     connections: Arc<AtomicUsize>,
     max_connections: AtomicUsize,
+    /// What the limit of open files leaves for connections.
+    room: usize,
 }
 
 /// Why an endpoint has no listener. It will be tried again.
@@ -286,12 +290,20 @@ impl Lease {
     }
 }
 
+/// Connections below the limit of open files. The rest is for what must go on at the limit too: the hub, health,
+/// metrics, files, pushes and pulls.
+fn room(open_files: Option<u64>) -> usize {
+    let limit = open_files.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    limit - (limit / 2).min(FILES_OF_OWN)
+}
+
 impl Default for Ports {
     fn default() -> Self {
         Self {
             open: tokio::sync::Mutex::default(),
             connections: Arc::default(),
             max_connections: AtomicUsize::new(10_000),
+            room: room(av_edge::open_files()),
         }
     }
 }
@@ -397,12 +409,19 @@ impl Ports {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection while the permit lives; `None` when there are too many.
-    fn admit(&self) -> Option<Permit> {
+    /// Counts a connection while the permit lives; a sentence when there are too many.
+    fn admit(&self) -> Result<Permit, String> {
         let max = self.max_connections.load(Ordering::Relaxed);
-        let more = |count| (count < max).then_some(count + 1);
-        self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Permit(self.connections.clone()))
+        let more = |count| (count < max.min(self.room)).then_some(count + 1);
+        match self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Permit(self.connections.clone())),
+            Err(_) if max <= self.room => Err(format!("maxConnections ({max}) is reached")),
+            Err(_) => Err(format!(
+                "the limit of open files has room for {} connections; raise it (docker run --ulimit nofile=, \
+                 HostConfig.Ulimits)",
+                self.room
+            )),
+        }
     }
 }
 
@@ -443,13 +462,13 @@ async fn accept(listener: Listener, port: Arc<Port>, module: Arc<Module>) {
             accepted = listener.accept() => accepted,
         };
         match module.ports.admit() {
-            Some(permit) => {
+            Ok(permit) => {
                 tokio::spawn(connection::run(stream, peer, port.clone(), module.clone(), permit));
             }
-            None => {
+            Err(why) => {
                 if let Some(suppressed) = module.player_log.admit() {
                     let address = port.address;
-                    tracing::warn!(%peer, %address, suppressed, "refused: maxConnections is reached");
+                    tracing::warn!(%peer, %address, suppressed, "refused: {why}");
                 }
             }
         }
