@@ -46,7 +46,7 @@ pub fn wait_applied(edge: &Edge) {
 }
 
 fn twin(edge: &Edge) -> Value {
-    serde_json::from_str(&edge.ask(&["twin", "show", MODULE]).stdout).unwrap_or(Value::Null)
+    edge.twin(MODULE)
 }
 
 /// A splitter under `local-edge`, with a stream that is published to it and played from it all the time.

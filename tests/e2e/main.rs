@@ -31,6 +31,7 @@ mod serve_options;
 mod shown;
 mod thousand_flows;
 mod timeline;
+mod twin_capacity;
 mod twin_edits;
 mod vlc;
 mod wire;

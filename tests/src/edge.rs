@@ -55,6 +55,64 @@ impl Edge {
         serde_json::from_str(&answer.stdout).unwrap_or(Value::Null)
     }
 
+    /// The module's twin as the hub holds it; null while it cannot be asked yet.
+    pub fn twin(&self, module: &str) -> Value {
+        serde_json::from_str(&self.ask(&["twin", "show", module]).stdout).unwrap_or(Value::Null)
+    }
+
+    /// Puts `desired` in place of the module's whole desired properties, as `twin set --replace` does.
+    pub fn replace_twin(&self, module: &str, desired: &Value) -> Finished {
+        let path = self.dir.path().join("desired.json");
+        std::fs::write(&path, desired.to_string()).unwrap();
+        self.ask(&["twin", "set", module, "--replace", &format!("@{}", path.display())])
+    }
+
+    /// Patches the module's desired properties.
+    pub fn patch_twin(&self, module: &str, patch: &Value) -> Finished {
+        self.ask(&["twin", "set", module, &patch.to_string()])
+    }
+
+    /// What a direct method that succeeds answers.
+    pub fn method(&self, module: &str, name: &str, payload: &Value) -> Value {
+        let answer = self.ask(&["method", module, name, &payload.to_string()]);
+        let answer: Value = serde_json::from_str(&answer.stdout)
+            .unwrap_or_else(|error| panic!("{name}: {error}: {}{}", answer.stdout, answer.stderr));
+        assert_eq!(answer["status"], 200, "{name}: {answer:#}");
+        answer["payload"].clone()
+    }
+
+    /// Every page of `getStatus` (with these arguments), from the first to the one without `next`. None is longer
+    /// than the 120 KB of the contract.
+    pub fn status_pages(&self, module: &str, arguments: &Value) -> Vec<Value> {
+        let (mut pages, mut arguments) = (Vec::new(), arguments.clone());
+        loop {
+            let page = self.method(module, "getStatus", &arguments);
+            assert!(page.to_string().len() <= 120 * 1024, "a page of {} bytes", page.to_string().len());
+            let next = page.get("next").cloned();
+            pages.push(page);
+            let Some(next) = next else { return pages };
+            assert!(next.as_u64() > arguments["offset"].as_u64(), "{next} after {arguments}");
+            arguments["offset"] = next;
+        }
+    }
+
+    /// Where the module's process listens: `ps` has it.
+    pub fn address(&self, module: &str) -> String {
+        self.module(module)["address"].as_str().expect("an address").to_owned()
+    }
+
+    /// The module's process.
+    pub fn pid(&self, module: &str) -> u32 {
+        let pid = self.module(module)["process"]["pid"].as_u64().expect("a process");
+        u32::try_from(pid).unwrap()
+    }
+
+    fn module(&self, module: &str) -> Value {
+        let ps = self.ps();
+        let modules = ps["modules"].as_array().into_iter().flatten();
+        modules.into_iter().find(|entry| entry["name"] == module).expect("a module of that name").clone()
+    }
+
     /// The 127.0.0.1 ports that stand for a container port, in the order of the manifest.
     pub fn host_ports(&self, container: u16) -> Vec<u16> {
         self.ports.iter().filter(|(inside, _)| *inside == container).map(|(_, host)| *host).collect()

@@ -25,13 +25,14 @@ pub struct Setup {
     dir: TempDir,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    open_files: Option<(u32, u32)>,
 }
 
 impl Setup {
     /// For the binary `name`, with an empty folder for twin and state.
     pub fn new(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().unwrap();
-        Self { name: name.into(), dir, args: Vec::new(), environment: Vec::new() }
+        Self { name: name.into(), dir, args: Vec::new(), environment: Vec::new(), open_files: None }
     }
 
     /// One more argument.
@@ -43,6 +44,12 @@ impl Setup {
     /// One more environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Started with these limits of open files: the soft and the hard one.
+    pub fn open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
         self
     }
 
@@ -77,7 +84,18 @@ impl Setup {
     }
 
     fn spawn(&self, metrics_port: u16) -> Program {
-        let mut command = Command::new(tool::binary(&self.name));
+        let binary = tool::binary(&self.name);
+        let mut command = match self.open_files {
+            None => Command::new(binary),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .arg("-c")
+                    .arg(format!("ulimit -Hn {hard}; ulimit -Sn {soft}; exec \"$0\" \"$@\""))
+                    .arg(binary);
+                shell
+            }
+        };
         // Only what this test says: not the developer's own settings.
         for (name, _) in std::env::vars() {
             if ["AV_", "IOTEDGE_", "EdgeHub", "EdgeModule"].iter().any(|prefix| name.starts_with(prefix)) {
@@ -218,7 +236,7 @@ impl Module {
     /// SIGKILL, then a start again on the same folder with the same addresses.
     pub fn kill_and_restart(self, change: impl FnOnce(Setup) -> Setup) -> Self {
         drop(self.program);
-        let setup = Setup { name: self.name, dir: self.dir, args: Vec::new(), environment: Vec::new() };
+        let setup = Setup { dir: self.dir, ..Setup::new(&self.name) };
         change(setup).start()
     }
 }

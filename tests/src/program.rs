@@ -94,10 +94,7 @@ impl Program {
 
     /// Resident memory in bytes (`/proc/ID/status`).
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kilobytes * 1024
+        resident_bytes(self.child.id())
     }
 
     /// Standard output so far.
@@ -118,6 +115,14 @@ impl Program {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Resident memory of any process in bytes (`/proc/ID/status`).
+pub fn resident_bytes(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1024
 }
 
 impl Drop for Program {
