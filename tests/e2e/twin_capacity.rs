@@ -84,7 +84,7 @@ fn reported(edge: &Edge) -> Value {
 }
 
 /// Waits until what is reported fits; whatever is reported meanwhile is within the limit.
-fn wait_reported(edge: &Edge, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+pub fn wait_reported(edge: &Edge, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();
     loop {
         let reported = reported(edge);
@@ -97,7 +97,7 @@ fn wait_reported(edge: &Edge, what: &str, fits: impl Fn(&Value) -> bool) -> Valu
 }
 
 /// Ends; the hub must have taken every report.
-fn end(edge: Edge) {
+pub fn end(edge: Edge) {
     let log = edge.ask(&["logs"]).stdout;
     let complaints: Vec<_> =
         log.lines().filter(|line| line.contains("refused (") || line.contains("will refuse them")).collect();

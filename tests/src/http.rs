@@ -6,7 +6,12 @@ use std::time::Duration;
 
 /// `GET path` from 127.0.0.1: status and body. `None` where nobody answers.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    get_from(("127.0.0.1", port), path)
+}
+
+/// As [`get`] from another address.
+pub fn get_from(address: (&str, u16), path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = Vec::new();

@@ -91,7 +91,7 @@ impl Setup {
                 let mut shell = Command::new("sh");
                 shell
                     .arg("-c")
-                    .arg(format!("ulimit -Hn {hard}; ulimit -Sn {soft}; exec \"$0\" \"$@\""))
+                    .arg(format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""))
                     .arg(binary);
                 shell
             }

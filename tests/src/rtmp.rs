@@ -3,11 +3,13 @@
 
 mod amf;
 mod connection;
+mod crowd;
 mod player;
 mod publisher;
 
 pub use amf::Value;
 pub use connection::{Connection, ContinuationTime, Message};
+pub use crowd::Crowd;
 pub use player::{Player, Reading};
 pub use publisher::{Endless, Publisher, Refused};
 
