@@ -128,7 +128,7 @@ impl Module {
                 panic!("{} ended with {status} before it was ready:\n{}", self.name, self.log());
             }
             assert!(start.elapsed() < wait::LONG, "{} is not ready:\n{}", self.name, self.log());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
