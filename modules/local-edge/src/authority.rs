@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{Timestamp, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -60,6 +60,20 @@ pub struct Issued {
     pub expires: Timestamp,
 }
 
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// A TLS server with these names and addresses; the first is its subject.
+    Server(&'a [&'a str]),
+    /// A module that shows who it is.
+    Client {
+        /// Its subject.
+        name: &'a str,
+        /// Its full name.
+        uri: &'a str,
+    },
+}
+
 /// Issues certificates.
 pub struct Authority {
     folder: PathBuf,
@@ -101,18 +115,29 @@ impl Authority {
         self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A server certificate; the first name is its subject. Names that parse as addresses become such.
-    /// It lives for `life`, 90 days if not said.
-    pub fn issue(&self, names: &[&str], life: Option<Duration>) -> Result<Issued, CertificateError> {
-        let name = names.first().copied().unwrap_or_default();
+    /// Names that parse as addresses become such. It lives for `life`, 90 days if not said.
+    pub fn issue(&self, purpose: Purpose<'_>, life: Option<Duration>) -> Result<Issued, CertificateError> {
+        let (name, usage) = match purpose {
+            Purpose::Server(names) => {
+                (names.first().copied().unwrap_or_default(), ExtendedKeyUsagePurpose::ServerAuth)
+            }
+            Purpose::Client { name, .. } => (name, ExtendedKeyUsagePurpose::ClientAuth),
+        };
         let make = |source| CertificateError::Make { name: name.to_owned(), source };
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).map_err(make)?;
+        let mut params = match purpose {
+            Purpose::Server(names) => {
+                CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+            }
+            Purpose::Client { .. } => CertificateParams::new(Vec::new()),
+        }
+        .map_err(make)?;
+        if let Purpose::Client { uri, .. } = purpose {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().map_err(make)?));
+        }
         params.distinguished_name = distinguished(name);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![usage];
         let expires = validity(&mut params, life.unwrap_or(LEAF_LIFE));
         let key = KeyPair::generate().map_err(make)?;
         let intermediate = Arc::clone(&self.intermediate.read().unwrap_or_else(PoisonError::into_inner));
@@ -123,7 +148,7 @@ impl Authority {
 
     /// The TLS side of edgeHub: TLS 1.2 and 1.3, no client certificate.
     pub fn server_config(&self, names: &[&str]) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
-        let issued = self.issue(names, None)?;
+        let issued = self.issue(Purpose::Server(names), None)?;
         let chain =
             CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
@@ -207,8 +232,8 @@ mod tests {
         let second = Authority::open(folder.path()).unwrap();
         assert_eq!(first.trust_bundle(), second.trust_bundle());
         assert_ne!(
-            first.issue(&["gw"], None).unwrap().chain_pem,
-            second.issue(&["gw"], None).unwrap().chain_pem
+            first.issue(Purpose::Server(&["gw"]), None).unwrap().chain_pem,
+            second.issue(Purpose::Server(&["gw"]), None).unwrap().chain_pem
         );
     }
 
@@ -216,7 +241,7 @@ mod tests {
     fn a_leaf_comes_with_its_intermediate_and_without_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path()).unwrap();
-        let issued = authority.issue(&["gw_1", "127.0.0.1"], None).unwrap();
+        let issued = authority.issue(Purpose::Server(&["gw_1", "127.0.0.1"]), None).unwrap();
         assert_eq!(issued.chain_pem.matches("BEGIN CERTIFICATE").count(), 2);
         assert!(!issued.chain_pem.contains(&authority.trust_bundle()));
         assert!(issued.key_pem.contains("BEGIN PRIVATE KEY"));
@@ -239,7 +264,9 @@ mod tests {
     #[test]
     fn a_short_life_is_counted_in_seconds() {
         let folder = tempfile::tempdir().unwrap();
-        let issued = Authority::open(folder.path()).unwrap().issue(&["gw"], Some(Duration::from_secs(15)));
+        let issued = Authority::open(folder.path())
+            .unwrap()
+            .issue(Purpose::Server(&["gw"]), Some(Duration::from_secs(15)));
         let left = issued.unwrap().expires.as_second() - Timestamp::now().as_second();
         assert!((10..=15).contains(&left), "{left}");
     }

@@ -1,8 +1,8 @@
 //! A running `local-edge`: the hub, and each module with what was made for it.
 
 mod environment;
+mod running;
 
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::{Module, Protocol};
-use crate::process::{Launch, ProcessState, ProcessStatus, Supervised};
-use crate::services::{self, Service};
+use crate::process::{ProcessState, ProcessStatus};
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::view::{ModuleView, Reach, View, publish_urls};
-use crate::workload::Workload;
+use crate::workload::{Roster, Workload};
+use running::Running;
 
 /// Under this name `logs` has what `local-edge` itself says.
 pub const OWN_LOG: &str = "local-edge";
@@ -39,7 +39,7 @@ pub struct Instance {
     own_log: Arc<Log>,
     hub_port: u16,
     env_file: String,
-    modules: Vec<Running>,
+    modules: Arc<Vec<Running>>,
     /// Modules that have a workload socket.
     sockets: Mutex<Vec<String>>,
     stop: CancellationToken,
@@ -48,16 +48,6 @@ pub struct Instance {
 /// edgeAgent starts modules in their order without waiting. Here each group gets this long to have its
 /// configuration before the next starts, so that nobody's first try meets a closed door.
 const HEAD_START: Duration = Duration::from_secs(2);
-
-/// A module of the manifest.
-struct Running {
-    spec: Module,
-    address: Address,
-    log: Arc<Log>,
-    env: Vec<(String, String)>,
-    forwarded: Mutex<Vec<u16>>,
-    process: Mutex<Option<Supervised>>,
-}
 
 /// What an instance is made of.
 pub struct Parts {
@@ -99,10 +89,11 @@ impl Instance {
             own_log,
             hub_port,
             env_file,
-            modules: Vec::new(),
+            modules: Arc::default(),
             sockets,
             stop,
         };
+        let mut running = Vec::new();
         for (spec, address) in modules {
             let path = instance.state.log(&spec.name);
             let log = Log::open(&path, spec.log_bytes).unwrap_or_else(|error| {
@@ -110,13 +101,14 @@ impl Instance {
                 Log::in_memory()
             });
             let env = instance.module_environment(&spec, address.ip, &hosts)?;
-            let (forwarded, process) = Default::default();
-            instance.modules.push(Running { spec, address, log: Arc::new(log), env, forwarded, process });
+            running.push(Running::new(spec, address, Arc::new(log), env));
         }
+        instance.modules = Arc::new(running);
         Ok(instance)
     }
 
-    /// Starts everything. Returns how many modules could be started, or are meant to be stopped.
+    /// Starts everything. Returns how many modules are as they should be: started, meant to be stopped, or not run
+    /// here at all.
     pub async fn start(&self) -> usize {
         let mut started = 0;
         let mut order = None;
@@ -130,17 +122,25 @@ impl Instance {
                 self.journal.say(&format!("{name}: its workload API can't be served: {error}"));
                 continue;
             }
-            self.forward_ports(module).await;
-            let service = &module.spec.service;
-            if services::find(service) == Service::Missing {
-                self.journal.say(&format!("{name} is left out: {}", services::missing(service)));
-                continue;
+            match &module.absence {
+                Some(ProcessState::NotRunHere { image }) => {
+                    self.journal.say(&format!(
+                        "{name}: {image} is not run here; `local-edge env {name}` makes any program that module"
+                    ));
+                }
+                Some(ProcessState::Failed { error }) => {
+                    self.journal.say(&format!("{name} is left out: {error}"));
+                    continue;
+                }
+                _ => {
+                    self.forward_ports(module).await;
+                    if module.spec.running {
+                        let service = &module.spec.service;
+                        self.journal.note(&format!("starting {name} ({service}) on {}", module.address.ip));
+                    }
+                    module.begin();
+                }
             }
-            if module.spec.running {
-                self.journal.note(&format!("starting {name} ({service}) on {}", module.address.ip));
-            }
-            let process = Supervised::begin(launch(module), Arc::clone(&module.log), module.spec.running);
-            *module.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
             started += 1;
         }
         started
@@ -169,7 +169,7 @@ impl Instance {
     /// Stops all processes, each as a container is stopped, at the same time.
     pub async fn stop(&self) {
         let mut stopping = Vec::new();
-        for module in &self.modules {
+        for module in self.modules.iter() {
             let process = module.process.lock().unwrap_or_else(PoisonError::into_inner).take();
             stopping.extend(process.map(|process| tokio::spawn(process.stop())));
         }
@@ -193,7 +193,7 @@ impl Instance {
     /// What runs now.
     pub fn view(&self) -> View {
         let mut view = View::default();
-        for module in &self.modules {
+        for module in self.modules.iter() {
             let name = &module.spec.name;
             let forwarded = module.forwarded.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let reach = Reach {
@@ -202,24 +202,11 @@ impl Instance {
                 ports: &module.spec.ports,
                 forwarded: &forwarded,
             };
-            let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
-            let status = process.as_ref().map(|process| process.status.borrow().clone());
-            drop(process);
-            let status = status.unwrap_or_else(|| {
-                let service = &module.spec.service;
-                let missing = services::find(service) == Service::Missing;
-                let state = if missing {
-                    ProcessState::Failed { error: services::missing(service) }
-                } else {
-                    ProcessState::Starting
-                };
-                ProcessStatus { state, restarts: 0 }
-            });
             let mut shown = ModuleView {
                 name: name.clone(),
                 service: module.spec.service.clone(),
                 address: Some(module.address.ip),
-                process: status,
+                process: module.status(),
                 connected: self.hub.connected(name),
                 ..ModuleView::default()
             };
@@ -270,7 +257,11 @@ impl Instance {
                 process.restart();
                 Ok(())
             }
-            None => Err(services::missing(&module.spec.service)),
+            None => Err(match module.status().state {
+                ProcessState::NotRunHere { image } => format!("{name}: {image} is not run here"),
+                ProcessState::Failed { error } => format!("{name}: {error}"),
+                _ => format!("{name} is not started yet"),
+            }),
         }
     }
 
@@ -302,7 +293,11 @@ impl Instance {
         let path = self.state.workload_socket(name)?;
         let listener = bind_socket(&path).map_err(|source| StateDirError::Io { path, source })?;
         self.hub.ensure(name);
-        let workload = Workload::new(name, Arc::clone(&self.hub), Arc::clone(&self.authority));
+        let modules = Arc::clone(&self.modules);
+        let roster: Roster = Arc::new(move || {
+            modules.iter().map(|module| (module.spec.name.clone(), module.status())).collect()
+        });
+        let workload = Workload::new(name, Arc::clone(&self.hub), Arc::clone(&self.authority), roster);
         tokio::spawn(workload.serve(listener, self.stop.clone()));
         sockets.push(name.to_owned());
         Ok(())
@@ -346,18 +341,5 @@ impl Instance {
             "127.0.0.1:{host} {reason}; stop what uses it or {fix} ({module} is reached at {ip}:{} meanwhile)",
             port.container
         )
-    }
-}
-
-fn launch(module: &Running) -> Launch {
-    let mut env: Vec<(OsString, OsString)> =
-        module.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    env.push((services::PARENT.into(), std::process::id().to_string().into()));
-    Launch {
-        program: std::env::current_exe().unwrap_or_else(|_| "local-edge".into()),
-        args: vec!["module".into(), module.spec.service.clone().into()],
-        env,
-        restart: module.spec.restart,
-        stop_timeout: module.spec.stop_timeout,
     }
 }

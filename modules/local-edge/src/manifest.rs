@@ -15,6 +15,7 @@ use crate::twin::{MAX_BYTES, Object, hub_size};
 use crate::variables::{ExpandError, Variables};
 use document::{expand, section};
 
+pub use image::is_placeholder;
 pub use module::{Module, RestartPolicy};
 pub use options::{Bind, HostPath, Port, Protocol};
 

@@ -1,5 +1,7 @@
 //! A module's process: started, watched, started again, stopped.
 
+mod status;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -7,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::logs::Log;
 use crate::manifest::RestartPolicy;
+pub use status::{Exit, ProcessState, ProcessStatus};
+use status::{describe, now};
 
 /// edgeAgent waits 10 s, doubled each time, at most 300 s, and gives up after 20 restarts; 10 minutes of
 /// running clear the count. At a desk that is too slow: here it is 0.5 s, doubled, at most 30 s, cleared
@@ -44,50 +47,6 @@ pub struct Launch {
     pub stop_timeout: Duration,
 }
 
-/// What a module's process does at this moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "state")]
-pub enum ProcessState {
-    /// Not started yet.
-    #[default]
-    Starting,
-    /// The manifest says `stopped`, or everything stops.
-    Stopped,
-    /// It runs.
-    Running {
-        /// Its process id.
-        pid: u32,
-    },
-    /// It ended and will be started again.
-    BackOff {
-        /// How it ended.
-        ended: String,
-        /// Milliseconds it waits in all.
-        delay: u64,
-    },
-    /// It ended and stays so, by its restart policy.
-    Ended {
-        /// How it ended.
-        ended: String,
-    },
-    /// It could not be started; tried again as after an end.
-    Failed {
-        /// Why.
-        error: String,
-    },
-}
-
-/// State and restarts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProcessStatus {
-    /// Now.
-    #[serde(flatten)]
-    pub state: ProcessState,
-    /// Starts after the first one.
-    pub restarts: u32,
-}
-
 /// A module's process under watch.
 pub struct Supervised {
     /// What it does.
@@ -101,7 +60,7 @@ impl Supervised {
     /// Begins to watch; `running: false` waits for [`restart`](Self::restart).
     pub fn begin(launch: Launch, log: Arc<Log>, running: bool) -> Self {
         let state = if running { ProcessState::Starting } else { ProcessState::Stopped };
-        let (publish, status) = watch::channel(ProcessStatus { state, restarts: 0 });
+        let (publish, status) = watch::channel(ProcessStatus::from(state));
         let (restart, requests) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let watcher = Watcher { launch, log, publish, requests, stop: stop.clone(), restarts: 0 };
@@ -189,7 +148,18 @@ impl Watcher {
     }
 
     fn show(&self, state: ProcessState) {
-        let _ = self.publish.send(ProcessStatus { state, restarts: self.restarts });
+        let started = matches!(state, ProcessState::Running { .. }).then(now);
+        self.publish.send_modify(|status| {
+            status.state = state;
+            status.restarts = self.restarts;
+            if started.is_some() {
+                status.started_at = started;
+            }
+        });
+    }
+
+    fn note_exit(&self, status: ExitStatus) {
+        self.publish.send_modify(|shown| shown.exit = Some(Exit::new(status)));
     }
 
     async fn idle(&mut self) -> Next {
@@ -219,7 +189,10 @@ impl Watcher {
             () = self.stop.cancelled() => End::Stop,
         };
         let watched = match end {
-            End::Itself(Ok(status)) => Watched::Ended(status),
+            End::Itself(Ok(status)) => {
+                self.note_exit(status);
+                Watched::Ended(status)
+            }
             End::Itself(Err(error)) => {
                 self.log.push(&format!("<3> lost sight of process {pid}: {error}"));
                 Watched::ToRestart
@@ -243,15 +216,21 @@ impl Watcher {
         if let Some(pid) = group {
             let _ = kill_process(pid, Signal::TERM);
         }
-        if tokio::time::timeout(self.launch.stop_timeout, child.wait()).await.is_err() {
-            self.log.push(&format!(
-                "<4> did not end within {} s of SIGTERM: killed",
-                self.launch.stop_timeout.as_secs()
-            ));
-            if let Some(group) = group {
-                let _ = kill_process_group(group, Signal::KILL);
+        let ended = match tokio::time::timeout(self.launch.stop_timeout, child.wait()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                self.log.push(&format!(
+                    "<4> did not end within {} s of SIGTERM: killed",
+                    self.launch.stop_timeout.as_secs()
+                ));
+                if let Some(group) = group {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                child.wait().await
             }
-            let _ = child.wait().await;
+        };
+        if let Ok(status) = ended {
+            self.note_exit(status);
         }
     }
 }
@@ -292,15 +271,6 @@ impl Launch {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
     }
 }
 

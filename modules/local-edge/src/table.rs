@@ -111,6 +111,8 @@ pub fn state(module: &ModuleView) -> String {
         }
         ProcessState::Ended { ended } => format!("ended ({ended})"),
         ProcessState::Failed { .. } => "can't start".into(),
+        ProcessState::NotRunHere { .. } if module.connected => "connected, run by hand".into(),
+        ProcessState::NotRunHere { .. } => "not run here".into(),
     }
 }
 
@@ -139,7 +141,6 @@ fn faults(module: &ModuleView, lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::ProcessStatus;
     use crate::view::{FlowView, OutputView};
     use serde_json::json;
 
@@ -154,10 +155,9 @@ mod tests {
     }
 
     fn module(name: &str, state: ProcessState) -> ModuleView {
-        let process = ProcessStatus { state, restarts: 0 };
         ModuleView {
             name: name.into(),
-            process,
+            process: state.into(),
             connected: true,
             config: Some(json!({})),
             ..Default::default()
@@ -195,6 +195,10 @@ mod tests {
         let mut starting = module("m", ProcessState::Running { pid: 1 });
         starting.connected = false;
         assert_eq!(state(&starting), "connecting");
+        let mut foreign = module("m", ProcessState::NotRunHere { image: "reg/x:1".into() });
+        assert_eq!(state(&foreign), "connected, run by hand");
+        foreign.connected = false;
+        assert_eq!(state(&foreign), "not run here");
     }
 
     #[test]

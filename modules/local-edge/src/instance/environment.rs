@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Instance;
+use super::running::absence;
 use crate::manifest::{HostPath, Module, check_module_name};
 use crate::state_dir::StateDirError;
 use crate::workload::NEWEST_VERSION;
@@ -71,7 +72,8 @@ impl Instance {
                 HostPath::Directory(path) => path.clone(),
                 HostPath::Volume(name) => self.state.volume(name)?,
             };
-            if !host.exists() {
+            // What is not run here needs its folders only where somebody runs it.
+            if !host.exists() && absence(spec).is_none() {
                 self.journal.say(&format!(
                     "{}: {} does not exist on this machine; the module sees it as {}",
                     spec.name,

@@ -22,6 +22,11 @@ pub fn service_of(image: &str, folder: &Path) -> Option<String> {
     Some(from_module_json(&module_folder.join("module.json")).unwrap_or_else(|| name.to_owned()))
 }
 
+/// Whether an image is one that is built of this manifest's sources, as far as its text says.
+pub fn is_placeholder(image: &str) -> bool {
+    image.starts_with("${")
+}
+
 fn placeholder<'a>(image: &'a str, open: &str, close: &str) -> Option<&'a str> {
     Some(image.strip_prefix(open)?.split_once(close)?.0)
 }

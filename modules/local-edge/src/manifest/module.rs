@@ -29,6 +29,8 @@ pub enum RestartPolicy {
 pub struct Module {
     /// Its name on the device.
     pub name: String,
+    /// Its image, as the manifest has it.
+    pub image: String,
     /// What its image runs; several modules may run the same.
     pub service: String,
     /// `status` is `running`.
@@ -59,7 +61,8 @@ pub(super) fn parse(
 ) -> Result<Module, ManifestError> {
     let settings = at.field("settings")?;
     let image = settings.field("image")?;
-    let service = service_of(image.text()?.trim(), folder)
+    let image_name = image.text()?.trim().to_owned();
+    let service = service_of(&image_name, folder)
         .ok_or_else(|| image.wrong("an image such as ${MODULES.NAME} or registry/NAME:1.0.0-amd64"))?;
     let running = match at.optional("status")? {
         None => true,
@@ -96,6 +99,7 @@ pub(super) fn parse(
         options::parse(name, &create.as_at(), raw_create.as_ref().map(|raw| &raw.value), variables, notes)?;
     let mut module = Module {
         name: name.to_owned(),
+        image: image_name,
         service,
         running,
         restart,

@@ -9,6 +9,7 @@ use super::*;
 use crate::hub::Names;
 use crate::journal::Journal;
 use crate::logs::Log;
+use crate::process::{Exit, ProcessState};
 use crate::state_dir::bind_socket;
 
 struct Bench {
@@ -23,7 +24,7 @@ impl Bench {
         let journal = Journal::new(Arc::new(Log::in_memory()), None);
         let hub = Hub::open(Names::default(), folder.path().join("twins"), journal);
         let authority = Arc::new(Authority::open(folder.path()).unwrap());
-        let workload = Workload::new("cam 1", Arc::clone(&hub), Arc::clone(&authority));
+        let workload = Workload::new("cam 1", Arc::clone(&hub), Arc::clone(&authority), roster());
         let listener = bind_socket(&folder.path().join("sock")).unwrap();
         tokio::spawn(workload.serve(listener, CancellationToken::new()));
         Self { folder, hub, authority }
@@ -51,6 +52,19 @@ impl Bench {
         }
         self.call(request.body(Full::from(body.to_owned())).unwrap()).await
     }
+}
+
+/// Another module, that failed just now.
+fn roster() -> Roster {
+    let ended = ProcessState::BackOff { ended: "exit code 3".into(), delay: 500 };
+    let failed = ProcessStatus {
+        state: ended,
+        restarts: 2,
+        started_at: Some("2026-01-01T00:00:00.000Z".into()),
+        exit: Some(Exit { code: 3, at: "2026-01-01T00:00:01.000Z".into() }),
+    };
+    let own = ProcessStatus::from(ProcessState::Running { pid: 1 });
+    Arc::new(move || vec![("cam 1".into(), own.clone()), ("other".into(), failed.clone())])
 }
 
 const VERSION: &str = "api-version=2022-08-03";
@@ -104,16 +118,136 @@ async fn each_fault_has_the_status_and_the_body_that_the_daemon_gives() {
     let unversioned = bench.get("/trust-bundle").await;
     assert_eq!(unversioned, (400, json!({"message": "api-version not specified"})));
     let unknown = bench.get("/trust-bundle?api-version=2021-05-11").await;
-    assert_eq!(unknown, (400, json!({"message": "invalid api-version"})));
+    assert_eq!(unknown, (400, json!({"message": "invalid api-version \"2021-05-11\""})));
     let foreign = bench.post(&format!("/modules/other/genid/1/sign?{VERSION}"), json, &good).await;
     assert_eq!(foreign, (403, json!({"message": "forbidden"})));
-    assert_eq!(bench.get(&format!("/nothing?{VERSION}")).await.0, 404);
-    assert_eq!(bench.get(&sign).await.0, 400);
+    for path in
+        ["/nothing", "/modules/", "/modules//genid/1/sign", "/modules/cam%201/genid//sign", "//trust-bundle"]
+    {
+        assert_eq!(
+            bench.get(&format!("{path}?{VERSION}")).await,
+            (404, json!({"message": "not found"})),
+            "{path}"
+        );
+    }
+    assert_eq!(bench.post(&format!("/modules/%ff/genid/1/sign?{VERSION}"), json, &good).await.0, 404);
+    assert_eq!(bench.get(&sign).await, (400, json!({"message": "method not allowed"})));
+    assert_eq!(bench.post(&format!("/trust-bundle?{VERSION}"), None, "").await.0, 400);
     assert_eq!(bench.post(&sign, Some("text/plain"), &good).await.0, 400);
-    assert_eq!(bench.post(&sign, json, "").await.0, 400);
+    assert_eq!(bench.post(&sign, json, "").await, (400, json!({"message": "missing request body"})));
     assert_eq!(bench.post(&sign, json, "{}").await.0, 422);
+    assert_eq!(bench.post(&sign, json, "no JSON").await.0, 422);
     assert_eq!(bench.post(&sign, json, r#"{"data":"***"}"#).await.0, 400);
     assert_eq!(bench.post(&sign, json, &"x".repeat(MAX_BODY + 1)).await.0, 400);
+}
+
+#[tokio::test]
+async fn another_modules_data_are_forbidden_whatever_is_asked() {
+    let bench = Bench::start();
+    for path in [
+        "genid/1/sign",
+        "genid/1/encrypt",
+        "genid/1/decrypt",
+        "genid/1/certificate/server",
+        "certificate/identity",
+    ] {
+        // A missing body is found later than a caller who may not.
+        let (status, answer) = bench.post(&format!("/modules/other/{path}?{VERSION}"), None, "").await;
+        assert_eq!((status, answer), (403, json!({"message": "forbidden"})), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_waited_for_5_s() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let bench = Bench::start();
+    let mut stream = UnixStream::connect(bench.folder.path().join("sock")).await.unwrap();
+    let head = format!(
+        "POST /modules/cam%201/genid/1/sign?{VERSION} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn what_was_encrypted_is_decrypted_with_the_same_vector_and_generation_alone() {
+    let bench = Bench::start();
+    let path = |call: &str, generation: &str| format!("/modules/cam%201/genid/{generation}/{call}?{VERSION}");
+    let json = Some("application/json");
+    for (text, vector) in [("a secret", "iv"), ("", "twelve bytes"), ("x", &*"long".repeat(100))] {
+        let body = json!({"plaintext": BASE64.encode(text), "initializationVector": BASE64.encode(vector)});
+        let (status, sealed) = bench.post(&path("encrypt", "g%201"), json, &body.to_string()).await;
+        assert_eq!(status, 200, "{sealed}");
+        let ciphertext = sealed["ciphertext"].as_str().unwrap();
+        // Form, data and tag.
+        assert_eq!(BASE64.decode(ciphertext).unwrap().len(), 1 + text.len() + 16);
+        let wish = |ciphertext: &str, vector: &str| {
+            json!({"ciphertext": ciphertext, "initializationVector": BASE64.encode(vector)}).to_string()
+        };
+        let opened = bench.post(&path("decrypt", "g%201"), json, &wish(ciphertext, vector)).await;
+        assert_eq!(opened, (200, json!({"plaintext": BASE64.encode(text)})));
+        assert_eq!(bench.post(&path("decrypt", "g%201"), json, &wish(ciphertext, "other")).await.0, 500);
+        assert_eq!(bench.post(&path("decrypt", "2"), json, &wish(ciphertext, vector)).await.0, 500);
+        let spoilt = BASE64.encode([b"\x02", &[7_u8; 30][..]].concat());
+        for spoilt in [&*spoilt, "", "AQ=="] {
+            assert_eq!(
+                bench.post(&path("decrypt", "g%201"), json, &wish(spoilt, vector)).await.0,
+                500,
+                "{spoilt}"
+            );
+        }
+    }
+    assert_eq!(bench.post(&path("encrypt", "1"), json, "{}").await.0, 422);
+    let bad = json!({"plaintext": "~", "initializationVector": "aXY="}).to_string();
+    assert_eq!(bench.post(&path("encrypt", "1"), json, &bad).await.0, 400);
+    let empty = json!({"plaintext": "aXY=", "initializationVector": ""}).to_string();
+    assert_eq!(bench.post(&path("encrypt", "1"), json, &empty).await.0, 500);
+}
+
+#[tokio::test]
+async fn an_identity_certificate_names_the_module_in_full_and_needs_no_body() {
+    let bench = Bench::start();
+    let path = format!("/modules/cam%201/certificate/identity?{VERSION}");
+    for body in ["", r#"{"expiration":"2030-01-01T00:00:00Z"}"#] {
+        let (status, answer) = bench.post(&path, Some("application/json"), body).await;
+        assert_eq!((status, &answer["privateKey"]["type"]), (201, &json!("key")), "{answer}");
+        let pem = answer["certificate"].as_str().unwrap();
+        let leaf = CertificateDer::pem_slice_iter(pem.as_bytes()).next().unwrap().unwrap();
+        let uri = "azureiot://local-edge.azure-devices.net/devices/local-edge/modules/cam%201";
+        assert!(leaf.windows(uri.len()).any(|part| part == uri.as_bytes()));
+    }
+    assert_eq!(bench.post(&path, Some("application/json"), "no JSON").await.0, 422);
+}
+
+#[tokio::test]
+async fn all_modules_are_listed_with_their_states_and_without_their_environment() {
+    let bench = Bench::start();
+    let (status, list) = bench.get(&format!("/modules?{VERSION}")).await;
+    assert_eq!(status, 200);
+    let modules = list["modules"].as_array().unwrap();
+    let states: Vec<_> = modules
+        .iter()
+        .map(|module| {
+            (module["name"].as_str().unwrap(), module["status"]["runtimeStatus"]["status"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        states,
+        [("edgeAgent", "running"), ("edgeHub", "running"), ("cam 1", "running"), ("other", "failed")]
+    );
+    assert_eq!(
+        modules[3],
+        json!({
+            "id": "other", "name": "other", "type": "docker", "config": {"settings": {}, "env": []},
+            "status": {
+                "startTime": "2026-01-01T00:00:00.000Z",
+                "exitStatus": {"exitTime": "2026-01-01T00:00:01.000Z", "statusCode": "3"},
+                "runtimeStatus": {"status": "failed", "description": "exit code 3"},
+            },
+        })
+    );
 }
 
 #[tokio::test]

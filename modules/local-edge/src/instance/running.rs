@@ -1,0 +1,71 @@
+//! A module of the manifest, with what was made for it.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::addresses::Address;
+use crate::logs::Log;
+use crate::manifest::{Module, is_placeholder};
+use crate::process::{Launch, ProcessState, ProcessStatus, Supervised};
+use crate::services::{self, Service};
+
+pub(super) struct Running {
+    pub spec: Module,
+    pub address: Address,
+    pub log: Arc<Log>,
+    pub env: Vec<(String, String)>,
+    /// Ports of 127.0.0.1 that lead to it.
+    pub forwarded: Mutex<Vec<u16>>,
+    pub process: Mutex<Option<Supervised>>,
+    /// Why it has no process, if it never gets one.
+    pub absence: Option<ProcessState>,
+}
+
+impl Running {
+    pub fn new(spec: Module, address: Address, log: Arc<Log>, env: Vec<(String, String)>) -> Self {
+        let (forwarded, process) = Default::default();
+        let absence = absence(&spec);
+        Self { spec, address, log, env, forwarded, process, absence }
+    }
+
+    /// Begins to watch over its process.
+    pub fn begin(&self) {
+        let process = Supervised::begin(self.launch(), Arc::clone(&self.log), self.spec.running);
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+    }
+
+    /// What it does now.
+    pub fn status(&self) -> ProcessStatus {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        match (process.as_ref(), &self.absence) {
+            (Some(process), _) => process.status.borrow().clone(),
+            (None, Some(absence)) => absence.clone().into(),
+            (None, None) => ProcessState::Starting.into(),
+        }
+    }
+
+    fn launch(&self) -> Launch {
+        let mut env: Vec<(OsString, OsString)> =
+            self.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        env.push((services::PARENT.into(), std::process::id().to_string().into()));
+        Launch {
+            program: std::env::current_exe().unwrap_or_else(|_| "local-edge".into()),
+            args: vec!["module".into(), self.spec.service.clone().into()],
+            env,
+            restart: self.spec.restart,
+            stop_timeout: self.spec.stop_timeout,
+        }
+    }
+}
+
+/// A service of this project that is nowhere is a failure. An image from a registry that is none of them is somebody
+/// else's: fine on a device, and nothing that a process here could be.
+pub(super) fn absence(spec: &Module) -> Option<ProcessState> {
+    match services::find(&spec.service) {
+        Service::Linked | Service::Binary(_) => None,
+        Service::Missing if is_placeholder(&spec.image) => {
+            Some(ProcessState::Failed { error: services::missing(&spec.service) })
+        }
+        Service::Missing => Some(ProcessState::NotRunHere { image: spec.image.clone() }),
+    }
+}
