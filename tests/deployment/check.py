@@ -58,7 +58,11 @@ class Manifest(unittest.TestCase):
         for module in (ROOT / "modules").glob("*/module.json"):
             (root / "modules" / module.parent.name).mkdir(parents=True)
             shutil.copy(module, root / "modules" / module.parent.name)
-        (root / ".env").write_text("REGISTRY=registry.example.com\nRTMP_PORT=1935\nMEDIA_DIR=/srv/media\n")
+        # Those of local.env, and for these what a device has.
+        values = "REGISTRY=registry.example.com\nMEDIA_DIR=/srv/media\n"
+        given = [line for line in (ROOT / "edge-config/local.env").read_text().splitlines() if "=" in line]
+        kept = [line for line in given if line.split("=")[0] not in ("REGISTRY", "MEDIA_DIR")]
+        (root / ".env").write_text(values + "\n".join(kept) + "\n")
         command = [IOTEDGEDEV, "solution", "genconfig", "-f", "deployment.template.json", "-P", "amd64"]
         environment = os.environ | {"HOME": str(root / "home"), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
         made = subprocess.run(
@@ -89,10 +93,28 @@ class Manifest(unittest.TestCase):
             pieces = sorted(key for key in settings if key.startswith("createOptions"))
             options = json.loads("".join(settings[key] for key in pieces))
             self.assertIn("max-size", options["HostConfig"]["LogConfig"]["Config"], name)
-            if name in agent["modules"]:
+            if name in self.ours(agent):
                 self.assertRegex(settings["image"], rf"^registry\.example\.com/{name}:\d+\.\d+\.\d+-amd64$")
                 self.assertTrue(options["HostConfig"]["ReadonlyRootfs"], name)
                 self.assertTrue(any(f":/var/lib/{name}" in bind for bind in options["HostConfig"]["Binds"]), name)
+
+    @staticmethod
+    def ours(agent):
+        return [name for name in agent["modules"] if (ROOT / "modules" / name / "module.json").exists()]
+
+    def test_the_collector_takes_metrics_from_every_module_and_holds_no_secret(self):
+        agent = json.loads(self.text)["modulesContent"]["$edgeAgent"]["properties.desired"]
+        collector = agent["modules"]["metrics-collector"]
+        env = {name: entry["value"] for name, entry in collector["env"].items()}
+        modules = ["edgeHub", "edgeAgent", *self.ours(agent)]
+        self.assertEqual(
+            sorted(env["MetricsEndpointsCSV"].split(",")), sorted(f"http://{name}:9600/metrics" for name in modules)
+        )
+        self.assertTrue(env["DataCollectionRuleId"].startswith("dcr-"))
+        # The identity is proven by a file of the device.
+        self.assertEqual([name for name in env if re.search("SECRET|PASSWORD|KEY", name, re.I)], [])
+        folder = pathlib.PurePosixPath(env["AZURE_CLIENT_CERTIFICATE_PATH"]).parent
+        self.assertIn(f":{folder}:ro", json.dumps(collector["settings"]))
 
 
 @unittest.skipUnless(Draft202012Validator, "no jsonschema")

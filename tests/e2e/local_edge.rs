@@ -125,6 +125,34 @@ fn a_module_that_dies_is_started_again() {
 }
 
 #[test]
+fn a_module_of_somebody_elses_image_is_no_failure_and_any_program_can_be_it() {
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    wait::until_true("the splitter runs", wait::LONG, || pid(&edge, "rtmp-splitter").is_some());
+    let ps = edge.ps();
+    let collector =
+        ps["modules"].as_array().unwrap().iter().find(|module| module["name"] == "metrics-collector");
+    let process = &collector.expect("it is shown")["process"];
+    assert_eq!((&process["state"], &process["restarts"]), (&json!("notRunHere"), &json!(0)), "{process}");
+    let said = |edge: &Edge| format!("{}{}", edge.program().stdout(), edge.program().stderr());
+    let line = "metrics-collector: mcr.microsoft.com/azureiotedge-metrics-collector:2.0.0 is not run here";
+    wait::until_true("it is said", wait::LONG, || said(&edge).contains(line));
+    assert_eq!(said(&edge).matches(line).count(), 1, "{}", said(&edge));
+    let table = edge.ask(&["ps"]).stdout;
+    let row = table.lines().find(|row| row.starts_with("metrics-collector")).expect("a row");
+    assert!(row.contains("not run here") && !table.contains("! metrics-collector"), "{table}");
+
+    let env = edge.ask(&["env", "metrics-collector"]).stdout;
+    for variable in ["IOTEDGE_MODULEID=metrics-collector", "ScrapeFrequencyInSecs=60"] {
+        assert!(env.lines().any(|line| line == variable), "{env}");
+    }
+    assert!(edge.ask(&["twin", "show", "metrics-collector"]).status.success());
+    let restart = edge.ask(&["restart", "metrics-collector"]);
+    assert!(!restart.status.success() && restart.stderr.contains("is not run here"), "{restart:?}");
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
 fn a_port_that_is_taken_is_said_in_one_line() {
     let _alone = alone();
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -252,16 +252,14 @@ impl Instance {
         let module = self.modules.iter().find(|module| module.spec.name == name);
         let module = module.ok_or_else(|| self.unknown(name))?;
         let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
-        match process.as_ref() {
-            Some(process) => {
+        match (process.as_ref(), &module.absence) {
+            (Some(process), _) => {
                 process.restart();
                 Ok(())
             }
-            None => Err(match module.status().state {
-                ProcessState::NotRunHere { image } => format!("{name}: {image} is not run here"),
-                ProcessState::Failed { error } => format!("{name}: {error}"),
-                _ => format!("{name} is not started yet"),
-            }),
+            (None, Some(ProcessState::NotRunHere { image })) => Err(format!("{name}: {image} is not run here")),
+            (None, Some(ProcessState::Failed { error })) => Err(format!("{name}: {error}")),
+            (None, _) => Err(format!("{name} is not started yet")),
         }
     }
 
