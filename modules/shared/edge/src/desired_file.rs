@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use crate::module::Module;
 use crate::service::Outcome;
@@ -45,9 +46,10 @@ pub(crate) struct DesiredFile {
 struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
-    /// A file that is renamed to this name is another one, whatever its time.
+    /// Which file it is, and its own time: what is renamed to this name may be older, and who may read it again
+    /// can be all that changed.
     #[cfg(unix)]
-    inode: u64,
+    inode: (u64, i64, i64),
 }
 
 /// Content that could not be used.
@@ -80,23 +82,24 @@ impl DesiredFile {
 
     /// Applies every later change; never returns.
     pub async fn watch(mut self, module: Arc<Module>) {
-        let mut ticks = tokio::time::interval(POLL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (hint, mut hints) = mpsc::channel(1);
+        let (path, seen) = (self.path.clone(), self.seen.as_ref().map(|(stamp, _)| stamp.clone()));
+        let watching = std::thread::Builder::new().name("desired".into());
+        if let Err(error) = watching.spawn(move || hint_at_changes(&path, seen, &hint)) {
+            tracing::error!("changes of {} go unnoticed: {error}", self.path.display());
+        }
         loop {
-            ticks.tick().await;
+            // A fault may turn out to last without another change.
+            let is_pending = self.suspect.as_ref().is_some_and(|suspect| !suspect.is_said);
+            tokio::select! {
+                hint = hints.recv() => if hint.is_none() { std::future::pending().await },
+                () = tokio::time::sleep(PATIENCE), if is_pending => {}
+            }
             self.look(&module).await;
         }
     }
 
     async fn look(&mut self, module: &Module) {
-        let path = self.path.clone();
-        let stamp = tokio::task::spawn_blocking(move || stamp(&path)).await.ok().and_then(Result::ok);
-        if let (Some(stamp), Some((seen, _)), None) = (&stamp, &self.seen, &self.suspect)
-            && stamp == seen
-            && stamp.is_telling()
-        {
-            return;
-        }
         let document = match self.read().await {
             Ok((stamp, content)) => {
                 let same = self.seen.as_ref().is_some_and(|(_, seen)| *seen == content);
@@ -160,13 +163,29 @@ impl DesiredFile {
     }
 }
 
+/// Looks at the file from a thread of its own: that a file system hangs must not hold up anything else, and a
+/// thread that sleeps costs less than ten trips a second to the pool.
+fn hint_at_changes(path: &Path, mut seen: Option<Stamp>, hint: &mpsc::Sender<()>) {
+    while !hint.is_closed() {
+        std::thread::sleep(POLL);
+        let stamp = stamp(path).ok();
+        if stamp != seen || stamp.as_ref().is_none_or(|stamp| !stamp.is_telling()) {
+            // A hint that waits already is as good.
+            let _ = hint.try_send(());
+        }
+        seen = stamp;
+    }
+}
+
 fn stamp(path: &Path) -> std::io::Result<Stamp> {
+    #[cfg(unix)]
+    use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path)?;
     Ok(Stamp {
         modified: metadata.modified().ok(),
         length: metadata.len(),
         #[cfg(unix)]
-        inode: std::os::unix::fs::MetadataExt::ino(&metadata),
+        inode: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
     })
 }
 

@@ -79,7 +79,7 @@ impl Desired {
                 Order::Gap => gap = true,
             }
         }
-        let (version, document) = (known.version, strip(&known.document));
+        let (version, document) = (known.version, strip(known.document.clone()));
         self.known = Some(known);
         // A gap is settled by the next answer; until then what is known is better than nothing.
         self.missed = gap;
@@ -114,7 +114,7 @@ impl Desired {
         let Some(known) = &mut self.known else { return self.ask() };
         let before = known.version;
         match known.take(version, patch) {
-            Order::Next => Step::Apply { version: known.version, document: strip(&known.document) },
+            Order::Next => Step::Apply { version: known.version, document: strip(known.document.clone()) },
             Order::Old if before == Some(version) => Step::Nothing,
             // Older: late, or the first of an identity made anew. The whole twin tells.
             Order::Old | Order::Gap => self.ask(),
@@ -163,21 +163,27 @@ fn without_metadata(mut document: Map<String, Value>) -> Map<String, Value> {
 
 /// A document as the service gets it: no `$` keys at the top, and null means absent everywhere.
 pub(crate) fn without_nulls_and_metadata(document: Map<String, Value>) -> Map<String, Value> {
-    strip(&without_metadata(document))
+    strip(without_metadata(document))
 }
 
-fn strip(document: &Map<String, Value>) -> Map<String, Value> {
-    let kept = document.iter().filter(|(_, value)| !value.is_null());
-    kept.map(|(key, value)| (key.clone(), strip_value(value))).collect()
+fn strip(mut document: Map<String, Value>) -> Map<String, Value> {
+    strip_object(&mut document);
+    document
 }
 
-fn strip_value(value: &Value) -> Value {
+fn strip_object(object: &mut Map<String, Value>) {
+    object.retain(|_, value| !value.is_null());
+    object.values_mut().for_each(strip_value);
+}
+
+fn strip_value(value: &mut Value) {
     match value {
-        Value::Object(object) => Value::Object(strip(object)),
+        Value::Object(object) => strip_object(object),
         Value::Array(items) => {
-            Value::Array(items.iter().filter(|item| !item.is_null()).map(strip_value).collect())
+            items.retain(|item| !item.is_null());
+            items.iter_mut().for_each(strip_value);
         }
-        other => other.clone(),
+        _ => {}
     }
 }
 
