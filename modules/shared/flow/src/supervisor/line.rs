@@ -42,14 +42,15 @@ impl Task {
         path: Arc<str>,
         fail: impl FnOnce(Trouble) + Send + 'static,
     ) -> Self {
-        let handle = tokio::spawn(async move {
-            if AssertUnwindSafe(endpoint).catch_unwind().await.is_err() {
+        // No async block: that would hold the endpoint twice, as captured and as awaited, a few kilobytes each.
+        let guarded = AssertUnwindSafe(endpoint).catch_unwind().map(move |ended| {
+            if ended.is_err() {
                 tracing::error!(%path, "internal error: this endpoint has stopped; restart the flow and report it");
                 let text = format!("{path}: internal error; call restartFlow");
                 fail(Trouble::new(Reason::Internal, text));
             }
         });
-        Self { cancel, handle }
+        Self { cancel, handle: tokio::spawn(guarded) }
     }
 
     /// Asks it to end; the handle tells when it has.
@@ -73,7 +74,8 @@ pub(super) struct Line {
     pub(super) module: Arc<Module>,
     pub(super) flow: Arc<str>,
     pub(super) stream: Stream,
-    pub(super) outputs: BTreeMap<String, Output>,
+    /// Boxed: a map's node has room for eleven, and most flows have one.
+    pub(super) outputs: BTreeMap<String, Box<Output>>,
     /// What outputs counted that are being changed: they count on.
     counted: BTreeMap<String, Arc<OutputStatus>>,
     changes: Changes,
@@ -135,7 +137,7 @@ impl Line {
                 let counted = self.counted.remove(name);
                 let status = counted.unwrap_or_else(|| OutputStatus::new(self.changes.clone()));
                 let started = self.start_output(name, output, status);
-                self.outputs.insert(name.clone(), started);
+                self.outputs.insert(name.clone(), Box::new(started));
             }
         }
         self.counted.clear();
@@ -176,7 +178,7 @@ impl Line {
 
     /// Stops outputs that `config` does not have or has otherwise.
     pub(super) fn stop_changed_outputs(&mut self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
-        let stale = |(name, output): (&String, &Output)| {
+        let stale = |(name, output): (&String, &Box<Output>)| {
             (config.outputs.get(name) != Some(&output.config)).then(|| name.clone())
         };
         let stale: Vec<_> = self.outputs.iter().filter_map(stale).collect();
@@ -214,7 +216,7 @@ impl Line {
 
     /// Clients of all outputs.
     pub(super) fn clients(&self) -> usize {
-        let clients = |output: &Output| output.status.clients.load(Ordering::Relaxed);
+        let clients = |output: &Box<Output>| output.status.clients.load(Ordering::Relaxed);
         self.outputs.values().map(clients).sum()
     }
 }

@@ -1,7 +1,8 @@
 //! The last good version of every flow, in the state dir.
 
 use av_edge::StateDir;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use super::flow::Flow;
@@ -37,22 +38,33 @@ pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<(Desired, 
     }
 }
 
+/// Borrowed: 1,000 flows need not be copied to be written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Remembered<'a> {
+    schema_version: &'static str,
+    max_connections: usize,
+    /// Null is the same as absent.
+    public_host: Option<&'a str>,
+    flows: BTreeMap<&'a str, &'a Map<String, Value>>,
+    #[serde(rename = "$versions")]
+    versions: BTreeMap<&'a str, i64>,
+}
+
 /// The content of the file: a document like any other, so that it is checked like any other when it is read.
 pub(super) fn document(
     flows: &BTreeMap<String, Flow>,
     public_host: Option<&str>,
     max_connections: usize,
 ) -> Vec<u8> {
-    let versions: Map<_, _> =
-        flows.iter().filter_map(|(name, flow)| Some((name.clone(), flow.good_version?.into()))).collect();
-    let flows: Map<_, _> =
-        flows.iter().map(|(name, flow)| (name.clone(), Value::Object(flow.config.source.clone()))).collect();
-    // Null is the same as absent.
-    let document = json!({
-        "schemaVersion": "1.0", "maxConnections": max_connections, "publicHost": public_host, "flows": flows,
-        VERSIONS: versions,
-    });
-    serde_json::to_vec(&document).unwrap_or_default()
+    let remembered = Remembered {
+        schema_version: "1.0",
+        max_connections,
+        public_host,
+        flows: flows.iter().map(|(name, flow)| (name.as_str(), &flow.config.source)).collect(),
+        versions: flows.iter().filter_map(|(name, flow)| Some((name.as_str(), flow.good_version?))).collect(),
+    };
+    serde_json::to_vec(&remembered).unwrap_or_default()
 }
 
 /// Writes it; a state dir that can't be written is said, and everything else goes on.
