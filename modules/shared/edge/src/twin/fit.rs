@@ -85,7 +85,7 @@ fn drop_outputs(flow: &mut Map<String, Value>) {
     flow.shift_remove("outputs");
 }
 
-/// 150 flows in trouble can still say what it is.
+/// More than a hundred flows in trouble can still say what it is.
 fn shorten_error(flow: &mut Map<String, Value>) {
     if let Some(Value::String(error)) = flow.get_mut("input").and_then(|input| input.get_mut("error")) {
         shorten(error, SHORT_ERROR);
