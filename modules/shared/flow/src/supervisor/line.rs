@@ -178,10 +178,9 @@ impl Line {
 
     /// Stops outputs that `config` does not have or has otherwise.
     pub(super) fn stop_changed_outputs(&mut self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
-        let stale = |(name, output): (&String, &Box<Output>)| {
-            (config.outputs.get(name) != Some(&output.config)).then(|| name.clone())
-        };
-        let stale: Vec<_> = self.outputs.iter().filter_map(stale).collect();
+        let differs = |name: &String, output: &Output| config.outputs.get(name) != Some(&output.config);
+        let stale = self.outputs.iter().filter(|(name, output)| differs(name, output));
+        let stale: Vec<_> = stale.map(|(name, _)| name.clone()).collect();
         let status = |name: &String| Some((name.clone(), self.outputs.get(name)?.status.clone()));
         self.counted = stale.iter().filter_map(status).collect();
         stale.iter().filter_map(|name| self.stop_output(name)).collect()
@@ -216,8 +215,7 @@ impl Line {
 
     /// Clients of all outputs.
     pub(super) fn clients(&self) -> usize {
-        let clients = |output: &Box<Output>| output.status.clients.load(Ordering::Relaxed);
-        self.outputs.values().map(clients).sum()
+        self.outputs.values().map(|output| output.status.clients.load(Ordering::Relaxed)).sum()
     }
 }
 

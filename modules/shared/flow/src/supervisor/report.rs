@@ -49,15 +49,21 @@ impl Reporter {
             Body::Disabled => {}
             Body::Line(line) => self.line(line, &mut out),
             Body::Pattern(pattern) => {
-                let (mut list, refused, _) = pattern.shared.look(|name, line| {
-                    let mut one = Map::from_iter([("match".to_owned(), name.into())]);
-                    if self.detail == Detail::Counters {
+                let (from, limit) = instances;
+                let page = from..from.saturating_add(limit);
+                let (mut receiving, mut active) = (false, 0);
+                let (shown, refused, _) = pattern.shared.look(|name, line| {
+                    receiving |= line.stream.has_publisher();
+                    active += 1;
+                    // Of a thousand instances only those that are asked for.
+                    let is_shown = self.detail == Detail::Counters && page.contains(&(active - 1));
+                    is_shown.then(|| {
+                        let mut one = Map::from_iter([("match".to_owned(), name.into())]);
                         self.line(line, &mut one);
-                    }
-                    (line.stream.has_publisher(), Value::Object(one))
+                        Value::Object(one)
+                    })
                 });
-                let active = list.iter().filter(|(live, _)| *live).count();
-                let mut input = json!({ "state": if active > 0 { "receiving" } else { "waiting" } });
+                let mut input = json!({ "state": if receiving { "receiving" } else { "waiting" } });
                 let Current { state, trouble, .. } = pattern.status.status.get();
                 if matches!(state, State::Retrying | State::Failed) {
                     input =
@@ -65,16 +71,13 @@ impl Reporter {
                 }
                 out.insert("input".into(), input);
                 let mut counts = Map::from_iter([
-                    ("active".to_owned(), list.len().into()),
+                    ("active".to_owned(), active.into()),
                     ("refused".to_owned(), refused.into()),
                 ]);
                 if self.detail == Detail::Counters {
-                    let (from, limit) = instances;
-                    let more = list.len() > from.saturating_add(limit);
-                    let page: Vec<_> = list.drain(..).skip(from).take(limit).map(|(_, one)| one).collect();
-                    counts.insert("list".into(), page.into());
-                    if more {
-                        counts.insert("next".into(), (from + limit).into());
+                    counts.insert("list".into(), shown.into_iter().flatten().collect());
+                    if active > page.end {
+                        counts.insert("next".into(), page.end.into());
                     }
                 }
                 out.insert("instances".into(), counts.into());
