@@ -358,38 +358,7 @@ class Monitoring(unittest.TestCase):
 
 
 class Image(unittest.TestCase):
-    """No container engine is needed: what the Dockerfile copies is enough for cargo."""
-
-    def test_what_the_build_is_given_is_a_workspace(self):
-        rules = (ROOT / "modules/shared/Dockerfile.dockerignore").read_text().split("\n")
-        kept = [rule[1:] for rule in rules if rule.startswith("!")]
-        left_out = [rule for rule in rules if rule and rule[0] not in "!#*"]
-        tracked = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard", "--", *kept],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            for name in tracked.stdout.splitlines():
-                if any(name == rule or name.startswith(f"{rule}/") for rule in left_out):
-                    continue
-                if not (ROOT / name).is_file():
-                    continue
-                target = pathlib.Path(folder) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, target)
-            read = subprocess.run(
-                ["cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"],
-                cwd=folder, capture_output=True, text=True, check=False,
-            )
-            self.assertEqual(read.returncode, 0, read.stderr)
-            binaries = {
-                target["name"]
-                for package in json.loads(read.stdout)["packages"]
-                for target in package["targets"]
-                if "bin" in target["kind"]
-            }
-        for module in (ROOT / "modules").glob("*/module.json"):
-            self.assertIn(module.parent.name, binaries)
+    """What names an image; tests/image builds it and runs it."""
 
     def test_every_module_is_built_from_its_own_name_with_a_file_that_exists(self):
         modules = list((ROOT / "modules").glob("*/module.json"))
@@ -403,51 +372,6 @@ class Image(unittest.TestCase):
             self.assertEqual(sorted(image["tag"]["platforms"]), ["amd64", "arm64v8"])
             for dockerfile in image["tag"]["platforms"].values():
                 self.assertTrue((file.parent / dockerfile).is_file(), dockerfile)
-
-    @staticmethod
-    def steps():
-        """The RUN steps as shell, without comments and mounts."""
-        text = (ROOT / "modules/shared/Dockerfile").read_text()
-        for step in re.findall(r"^RUN ((?:.*\\\n|[ \t]*#.*\n)*.*)$", text, re.M):
-            lines = [line for line in step.split("\n") if not line.lstrip().startswith("#")]
-            yield re.sub(r"--mount=\S+", "", "\n".join(lines))
-
-    def test_the_steps_of_the_build_are_shell(self):
-        steps = list(self.steps())
-        self.assertEqual(len(steps), 2)
-        for step in steps:
-            checked = subprocess.run(["sh", "-n"], input=step, capture_output=True, text=True, check=False)
-            self.assertEqual(checked.returncode, 0, checked.stderr)
-
-    def test_the_build_picks_target_compiler_and_linker_of_each_architecture(self):
-        native = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine)
-        if native != "amd64":
-            self.skipTest("the expectations are those of amd64")
-        step = next(iter(self.steps())).replace("rm -rf /var/lib/apt/lists/*", "true")
-        expected = {
-            "amd64": ["x86_64-unknown-linux-musl", "cc", "musl-gcc", ""],
-            "arm64": ["aarch64-unknown-linux-musl", *["aarch64-linux-gnu-gcc"] * 2, "-mno-outline-atomics"],
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            for name, text in [("apt-get", "true"), ("rustup", "true"), ("dpkg", "echo amd64")]:
-                (pathlib.Path(folder) / name).write_text(f"#!/bin/sh\n{text}\n")
-                (pathlib.Path(folder) / name).chmod(0o755)
-            environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
-            for given, arch in [("", "amd64"), ("amd64", "amd64"), ("arm64", "arm64")]:
-                script = step.replace("/environment", f"{folder}/environment")
-                subprocess.run(["sh", "-c", script], env=environment | {"TARGETARCH": given}, check=True)
-                exports = (pathlib.Path(folder) / "environment").read_text().splitlines()
-                self.assertEqual([line.split("=", 1)[1] for line in exports], expected[arch])
-            other = subprocess.run(
-                ["sh", "-c", script], env=environment | {"TARGETARCH": "mips"}, capture_output=True, check=False
-            )
-            self.assertEqual((other.returncode, other.stderr), (1, b"no target for mips\n"))
-
-    def test_the_container_runs_as_nobody_special_and_asks_itself_for_its_health(self):
-        text = (ROOT / "modules/shared/Dockerfile").read_text()
-        self.assertIn("\nUSER 10001:10001\n", text)
-        self.assertRegex(text, r'HEALTHCHECK .*CMD \["/module", "healthcheck"\]')
-        self.assertEqual(len(re.findall(r"^VOLUME", text, re.M)), 1)
 
 
 if __name__ == "__main__":

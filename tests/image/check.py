@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Builds the image of every service for every architecture, and runs it, as far as that goes without an engine.
+
+    tests/image/check.py [--dockerfile FILE] [--architecture amd64|arm64]
+
+The instructions of modules/shared/Dockerfile are carried out one by one (build.py). The services of one architecture
+are then started together, as edge-config/standalone/compose.yaml does (container.py): a file goes through one service
+after the other, and what a player gets must be what was in the file. Programs of another architecture run in
+Debian's qemu-user. Nothing of this machine is changed: mounts, processes and network are of namespaces of their own.
+
+Exit code 0: all is well, or was skipped (`SKIPPED image: ...` in $AV_SKIPPED); 1: it is not."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import network
+from build import Builder, run
+from container import Container
+from dockerfile import DockerfileError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+DOCKERFILE = ROOT / "modules/shared/Dockerfile"
+TWINS = ROOT / "edge-config/standalone/twins"
+CARD = ROOT / "edge-config/testcard.mp4"
+# By the names of module.json: those of Docker and ELF, and the emulator.
+ARCHITECTURES = {
+    "amd64": ("amd64", "X86-64", "qemu-x86_64-static"),
+    "arm64v8": ("arm64", "AArch64", "qemu-aarch64-static"),
+}
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+LARGEST = 12_000_000
+BUILD = "1mage00"
+
+
+class Failed(Exception):
+    """What is not as it must be."""
+
+
+def skip(reason):
+    """Prints and counts what is not done."""
+    print(f"SKIPPED image: {reason}")
+    if listed := os.environ.get("AV_SKIPPED"):
+        with open(listed, "a", encoding="utf-8") as file:
+            file.write(f"SKIPPED image: {reason}\n")
+
+
+def check(holds, complaint):
+    if not holds:
+        raise Failed(complaint)
+
+
+def wait_for(what, look, seconds=60):
+    """What `look` finds at last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found, told = look()
+        if found:
+            return found
+        check(time.monotonic() < deadline, f"{what}: not within {seconds} s: {told}")
+        time.sleep(0.1)
+
+
+class Image:
+    """A built image: of which version, its root folder, its configuration."""
+
+    def __init__(self, version, root, config):
+        self.version, self.root, self.config = version, root, config
+
+
+def services():
+    """Name, version, build arguments, and Dockerfiles by platform of every service, as its module.json has them."""
+    for file in sorted((ROOT / "modules").glob("*/module.json")):
+        image = json.loads(file.read_text())["image"]
+        words = " ".join(image["buildOptions"]).split()
+        check(words[::2] == ["--build-arg"] * (len(words) // 2), f"{file}: unknown buildOptions {words}")
+        arguments = dict(word.split("=", 1) for word in words[1::2])
+        check((file.parent / image["contextPath"]).resolve() == ROOT, f"{file}: contextPath is not the repository")
+        platforms = {name: (file.parent / path).resolve() for name, path in image["tag"]["platforms"].items()}
+        check(platforms.keys() == ARCHITECTURES.keys(), f"{file}: platforms {list(platforms)}")
+        yield file.parent.name, image["tag"]["version"], arguments, platforms
+
+
+def check_files(image, service, machine):
+    """What is in the image: one static binary, and the folder of its state."""
+    files = sorted(str(path.relative_to(image.root)) for path in image.root.rglob("*") if not path.is_dir())
+    check(files == ["module"], f"the image holds {files}")
+    module = image.root / "module"
+    text = run("readelf", "--file-header", "--program-headers", "--dynamic", "--sections", "--wide", module,
+               env=os.environ | {"LC_ALL": "C"})
+    check(machine in re.search(r"Machine: +(.*)", text)[1], f"built for another machine than {machine}")
+    check("INTERP" not in text and "(NEEDED)" not in text, "the binary is not static")
+    check(".symtab" not in text and ".debug" not in text, "the binary is not stripped")
+    size = module.stat().st_size
+    print(f"    {size / 1e6:.2f} MB")
+    check(size <= LARGEST, f"larger than {LARGEST / 1e6} MB")
+    check(image.config["USER"] == "10001:10001", f"runs as {image.config['USER']}")
+    check(image.config["VOLUME"] == [f"/var/lib/{service}"], f"volumes {image.config['VOLUME']}")
+    check(image.config["HEALTHCHECK"], "no HEALTHCHECK")
+    labels = {name.rpartition(".")[2]: text for name, text in image.config["LABEL"].items()}
+    wanted = {"title": service, "version": image.version, "revision": BUILD, "licenses": "MIT"}
+    check(labels == labels | wanted, f"labels {labels}, expected {wanted}")
+
+
+def packets(*source, seconds):
+    """Digests of the packets of a stream, undecoded, as ffmpeg reads them."""
+    command = ["ffmpeg", "-v", "error", "-nostdin", *source, "-t", str(seconds), "-c", "copy", "-f", "framemd5", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    lines = [line.split(",") for line in done.stdout.splitlines() if not line.startswith("#")]
+    return [(line[0].strip(), line[5].strip()) for line in lines], done.stderr
+
+
+def check_played(url, card):
+    """A player gets pictures and sound that are in the file, and nothing else."""
+    def look():
+        got, told = packets("-rw_timeout", "5000000", "-i", url, seconds=2)
+        return ({track for track, _ in got} == {"0", "1"} and len(got) > 60 and got), f"{len(got)} packets, {told}"
+    got = wait_for(url, look)
+    strange = [packet for packet in got if packet not in card]
+    check(not strange, f"{url}: {len(strange)} of {len(got)} packets are not those of the file")
+    print(f"    {url}: {len(got)} packets as in the file")
+
+
+def ask(address, path):
+    with urllib.request.urlopen(f"http://{address}:9600{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def twin_of(service, secrets):
+    """What the service is to do: the sample, and for the splitter also TLS, as server and as client, over names."""
+    twin = json.loads((TWINS / f"{service}.json").read_text())
+    if service == "rtmp-splitter":
+        tls = {"certificateFile": f"{secrets}/tls.crt", "keyFile": f"{secrets}/tls.key"}
+        twin["flows"] |= {
+            "over-tls": {"input": {"pull": "rtmp://rtmp-splitter/live/testcard"},
+                         "outputs": {"all": {"serve": "rtmps://0.0.0.0:1936/tls/testcard", "tls": tls}}},
+            "from-tls": {"input": {"pull": "rtmps://rtmp-splitter:1936/tls/testcard",
+                                   "tls": {"caFile": f"{secrets}/tls.crt"}},
+                         "outputs": {"all": {"serve": "rtmp://0.0.0.0/back/testcard"}}},
+        }
+    return twin
+
+
+def run_together(images, addresses, place, emulator):
+    """Starts the services of one architecture, sends a file through them, and ends them."""
+    configuration = place / "configuration"
+    configuration.mkdir(parents=True)
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=test", "-addext", "subjectAltName=DNS:rtmp-splitter",
+        "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", configuration / "tls.key",
+        "-out", configuration / "tls.crt")
+    (configuration / "tls.key").chmod(0o644)
+    for name in images:
+        (configuration / f"{name}.json").write_text(json.dumps(twin_of(name, "/etc/av-services")))
+    containers = {}
+    publisher = None
+    card = set(packets("-i", CARD, seconds=3600)[0])
+    try:
+        for name, image in images.items():
+            arguments = ["--twin", f"/etc/av-services/{name}.json", "--metrics-address", "0.0.0.0:9600"]
+            # Each has an address of its own, as in a container's network.
+            environment = {"AV_BIND": addresses[name]}
+            mounts = [(configuration, "/etc/av-services"), (CARD.parent, "/media")]
+            containers[name] = Container(image, place / name, arguments, mounts, environment, emulator)
+        for name, container in containers.items():
+            check_started(name, container)
+        splitter = f"rtmp://{addresses['rtmp-splitter']}"
+        publisher = subprocess.Popen(["ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", CARD,
+                                      "-c", "copy", "-f", "flv", f"{splitter}/live/published"])
+        for path in ("live/testcard", "live/published", "back/testcard"):
+            check_played(f"{splitter}/{path}", card)
+        for name, container in containers.items():
+            check_running(name, images[name].version, container, addresses[name])
+        publisher.terminate()
+        publisher.wait()
+        for name, container in containers.items():
+            code = container.stop(8)
+            check(code == 0, f"{name}: after SIGTERM {'no end within 8 s' if code is None else f'exit code {code}'}")
+    except Failed as failure:
+        logs = [f"--- {name}\n{container.log.read_text(errors='replace')[-3000:]}"
+                for name, container in containers.items()]
+        raise Failed("\n".join([*logs, str(failure)])) from None
+    finally:
+        for child in [publisher, *(container.process for container in containers.values())]:
+            if child and child.poll() is None:
+                child.kill()
+
+
+def check_started(name, container):
+    """The image's own health check says so, in the container and as its user."""
+    def healthy():
+        check(container.process.poll() is None, f"{name}: ended with {container.process.poll()}")
+        code, told = container.execute(container.config["HEALTHCHECK"])
+        return code == 0, f"exit code {code}, {told}"
+    wait_for(f"{name}: HEALTHCHECK", healthy)
+    status = container.status()
+    held = {key: status[key] for key in ("Uid", "Groups", "NoNewPrivs", "CapEff", "CapBnd")}
+    nothing = "0" * 16
+    wanted = {"Uid": "\t".join(["10001"] * 4), "Groups": "", "NoNewPrivs": "1", "CapEff": nothing, "CapBnd": nothing}
+    check({key: text.strip() for key, text in held.items()} == wanted, f"{name}: runs with {held}")
+
+
+def check_running(name, version, container, address):
+    """It takes frames in, every flow is well, it knows its build, and its volume holds its state."""
+    def all_run():
+        status = json.loads(ask(address, "/status"))
+        states = {flow: one["state"] for flow, one in status["flows"].items()}
+        return status if set(states.values()) == {"running"} else None, states
+    status = wait_for(f"{name}: all flows run", all_run)
+    module = {key: status["module"][key] for key in ("name", "version", "build")}
+    check(module == {"name": name, "version": version, "build": BUILD}, f"{name}: is {module}")
+    taken = re.findall(r"^av_input_frames_total{.*} ([1-9]\d*)", ask(address, "/metrics"), re.M)
+    check(taken, f"{name}: no frames came in")
+    kept = [path for volume in container.volumes for path in volume.rglob("*") if path.is_file()]
+    check(kept and all(path.stat().st_uid == 10001 for path in kept), f"{name}: nothing is kept in its volume")
+    print(f"    {name}: healthy, {sum(map(int, taken))} frames in, state in {[path.name for path in kept]}")
+
+
+def build(options, work):
+    """The images by architecture and service."""
+    builder = Builder(ROOT, options.dockerfile or DOCKERFILE, TARGET / "image", work, NATIVE)
+    images = {}
+    for name, version, arguments, platforms in services():
+        for platform_name, dockerfile in platforms.items():
+            architecture, machine, _ = ARCHITECTURES[platform_name]
+            if dockerfile != DOCKERFILE:
+                skip(f"{name} has a Dockerfile of its own")
+            elif options.architecture in (None, architecture):
+                since = time.monotonic()
+                stage = builder.build(architecture, arguments | {"AV_BUILD": BUILD})
+                place = work / "images" / architecture / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with builder.root_of(stage.layers, work / f"top-{architecture}-{name}") as root:
+                    run("cp", "-a", root, place)
+                image = images.setdefault(architecture, {})[name] = Image(version, place, stage.config)
+                print(f"{name} {architecture}: built in {time.monotonic() - since:.0f} s", flush=True)
+                check_files(image, name, machine)
+    return images
+
+
+def inside(options):
+    """All of it, in namespaces of its own."""
+    work = TARGET / "image/work"
+    work.mkdir(parents=True, exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
+    images = build(options, work)
+    addresses = {name: f"127.0.0.{number}" for number, name in enumerate(next(iter(images.values())), 20)}
+    network.own()
+    network.name_server(addresses)
+    for architecture, _, emulator in ARCHITECTURES.values():
+        program = None if architecture == NATIVE else shutil.which(emulator)
+        if architecture in images and architecture != NATIVE and not program:
+            skip(f"{architecture} was built, but not run: no {emulator}")
+        elif architecture in images:
+            print(f"{architecture}: run{' by ' + emulator if program else ''}", flush=True)
+            run_together(images[architecture], addresses, work / "run" / architecture, program)
+
+
+def hindrance():
+    """Why nothing can be done here, if so."""
+    if os.geteuid() != 0:
+        return "only root can mount"
+    if not NATIVE:
+        return f"the official image of Rust has no stand-in on {platform.machine()}"
+    programs = ["unshare", "nsenter", "mmdebstrap", "rustup", "readelf", "openssl", "ffmpeg"]
+    if missing := [name for name in programs if not shutil.which(name)]:
+        return f"no {', '.join(missing)}"
+    mounts = ("mount -t tmpfs t /mnt && cd /mnt && mkdir u w m && "
+              "mount -t overlay -o lowerdir=/usr,upperdir=u,workdir=w o m")
+    tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", mounts],
+                           capture_output=True, text=True, check=False)
+    return f"no mounts in a namespace: {tried.stderr.strip()}" if tried.returncode else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dockerfile", type=pathlib.Path)
+    parser.add_argument("--architecture", choices=["amd64", "arm64"])
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.inside:
+        if reason := hindrance():
+            return skip(reason)
+        os.execvp("unshare", ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable,
+                              __file__, *sys.argv[1:], "--inside"])
+    try:
+        inside(options)
+    except (Failed, DockerfileError) as error:
+        sys.exit(f"{error}")
+
+
+main()
