@@ -8,7 +8,7 @@ are then started together, as edge-config/standalone/compose.yaml does (containe
 after the other, and what a player gets must be what was in the file. Programs of another architecture run in
 Debian's qemu-user. Nothing of this machine is changed: mounts, processes and network are of namespaces of their own.
 
-Exit code 0: all is well, or was skipped (`SKIPPED image: ...` in $AV_SKIPPED); 1: it is not."""
+Exit code 0: all is well, or was skipped (a line `SKIPPED ...` in $AV_SKIPPED); 1: it is not."""
 
 import argparse
 import json
@@ -46,12 +46,13 @@ class Failed(Exception):
     """What is not as it must be."""
 
 
-def skip(reason):
+def skip(what, reason):
     """Prints and counts what is not done."""
-    print(f"SKIPPED image: {reason}")
+    line = f"SKIPPED {what}: {reason}"
+    print(line)
     if listed := os.environ.get("AV_SKIPPED"):
         with open(listed, "a", encoding="utf-8") as file:
-            file.write(f"SKIPPED image: {reason}\n")
+            file.write(f"{line}\n")
 
 
 def check(holds, complaint):
@@ -233,7 +234,7 @@ def build(options, work):
         for platform_name, dockerfile in platforms.items():
             architecture, machine, _ = ARCHITECTURES[platform_name]
             if dockerfile != DOCKERFILE:
-                skip(f"{name} has a Dockerfile of its own")
+                skip(f"image of {name} for {architecture}", "it has a Dockerfile of its own")
             elif options.architecture in (None, architecture):
                 since = time.monotonic()
                 stage = builder.build(architecture, arguments | {"AV_BUILD": BUILD})
@@ -259,7 +260,7 @@ def inside(options):
     for architecture, _, emulator in ARCHITECTURES.values():
         program = None if architecture == NATIVE else shutil.which(emulator)
         if architecture in images and architecture != NATIVE and not program:
-            skip(f"{architecture} was built, but not run: no {emulator}")
+            skip(f"running the images for {architecture}", f"no {emulator}")
         elif architecture in images:
             print(f"{architecture}: run{' by ' + emulator if program else ''}", flush=True)
             run_together(images[architecture], addresses, work / "run" / architecture, program)
@@ -278,7 +279,7 @@ def hindrance():
               "mount -t overlay -o lowerdir=/usr,upperdir=u,workdir=w o m")
     tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-c", mounts],
                            capture_output=True, text=True, check=False)
-    return f"no mounts in a namespace: {tried.stderr.strip()}" if tried.returncode else None
+    return f"no mounts in a namespace: {tried.stderr.partition(chr(10))[0]}" if tried.returncode else None
 
 
 def main():
@@ -289,7 +290,7 @@ def main():
     options = parser.parse_args()
     if not options.inside:
         if reason := hindrance():
-            return skip(reason)
+            return skip("images", reason)
         os.execvp("unshare", ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable,
                               __file__, *sys.argv[1:], "--inside"])
     try:
