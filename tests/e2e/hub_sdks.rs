@@ -149,25 +149,12 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
     }
 }
 
-/// The SDKs wait for answers without a time-out of their own, and about once in sixty runs on a busy machine the
-/// Python one waits for ever for an acknowledgement: then everything starts anew, with fresh processes.
-fn tried_thrice(name: &str, sees_refusals: bool) {
-    for attempt in 1..=3 {
-        let tried = std::panic::catch_unwind(|| everything_a_module_does(name, sees_refusals));
-        match tried {
-            Ok(()) => return,
-            Err(panic) if attempt == 3 => std::panic::resume_unwind(panic),
-            Err(_) => eprintln!("attempt {attempt} with the {name} SDK failed; once more"),
-        }
-    }
-}
-
 #[test]
 fn the_python_sdk_is_a_module() {
-    tried_thrice("python", true);
+    everything_a_module_does("python", true);
 }
 
 #[test]
 fn the_node_sdk_is_a_module() {
-    tried_thrice("node", false);
+    everything_a_module_does("node", false);
 }

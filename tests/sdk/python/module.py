@@ -5,13 +5,20 @@ Prints one JSON object a line about what happened; the test that starts it acts 
 
 import asyncio
 import json
+import threading
 
 from azure.iot.device import Message, MethodResponse
 from azure.iot.device.aio import IoTHubModuleClient
 
 
+ONE_LINE = threading.Lock()
+
+
 def say(**event):
-    print(json.dumps(event), flush=True)
+    # The SDK calls handlers on a thread of its own, and print writes a text and its line's end one after the other:
+    # without the lock two events now and then share a line, and the test waits for both in vain.
+    with ONE_LINE:
+        print(json.dumps(event), flush=True)
 
 
 async def report(client, patch):
