@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault::Faults;
 use crate::journal::Journal;
 use crate::route::Route;
-use crate::twin::{MAX_BYTES, Object, Twin, hub_size};
+use crate::twin::{LimitError, Object, Twin, check_desired};
 pub use events::Events;
 use modules::{Command, Modules};
 pub use store::Identity;
@@ -37,6 +37,8 @@ use store::Store;
 
 /// How long a connection may take from TCP to the end of the TLS handshake.
 const TLS_HANDSHAKE: Duration = Duration::from_secs(20);
+/// A method's payload.
+const MAX_METHOD_BYTES: usize = 128 << 10;
 /// edgeHub's own default is 100.
 const MAX_CONNECTIONS: usize = 100;
 
@@ -102,9 +104,17 @@ pub enum HubError {
     /// The connection ended while the method ran.
     #[error("404: {0} disconnected before it answered")]
     Lost(String),
-    /// As IoT Hub: the desired properties as a whole.
-    #[error("the desired properties would be {0} bytes long, IoT Hub takes at most {MAX_BYTES}")]
-    TooLarge(usize),
+    /// As IoT Hub: the desired properties as they would be.
+    #[error("IoT Hub refuses such desired properties, and nothing was changed: {0}")]
+    Desired(#[from] LimitError),
+    /// Its name is part of a topic.
+    #[error(
+        "{0:?} can't be a method's name: 1 to 64 letters, digits and punctuation are allowed, without / + # ?"
+    )]
+    MethodName(String),
+    /// As IoT Hub.
+    #[error("the payload is {0} bytes long, IoT Hub takes at most {MAX_METHOD_BYTES}")]
+    Payload(usize),
 }
 
 /// What became of a change of desired properties.
@@ -183,10 +193,7 @@ impl Hub {
         let done = self.modules.change(module, |state| {
             let mut twin = state.twin.clone();
             let patch = twin.set_desired(change, replace);
-            let bytes = hub_size(&Value::Object(twin.desired.clone()));
-            if bytes > MAX_BYTES {
-                return Err(HubError::TooLarge(bytes));
-            }
+            check_desired(&twin.desired)?;
             state.twin = twin;
             let connected = state.send(Command::Desired(patch));
             Ok(Change { version: state.twin.desired_version, connected })
@@ -203,8 +210,16 @@ impl Hub {
         payload: &Value,
         timeout: Duration,
     ) -> Result<MethodAnswer, HubError> {
+        let fits = |c: char| c.is_ascii_graphic() && !"/+#?".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            return Err(HubError::MethodName(name.chars().take(80).collect()));
+        }
+        let payload = payload.to_string();
+        if payload.len() > MAX_METHOD_BYTES {
+            return Err(HubError::Payload(payload.len()));
+        }
         let (answer, answered) = oneshot::channel();
-        let call = Command::Method { name: name.to_owned(), payload: payload.to_string(), answer };
+        let call = Command::Method { name: name.to_owned(), payload, answer };
         let sent =
             self.modules.change(module, |state| state.subscriptions.methods.is_some() && state.send(call));
         match sent {

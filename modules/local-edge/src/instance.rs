@@ -257,7 +257,9 @@ impl Instance {
                 process.restart();
                 Ok(())
             }
-            (None, Some(ProcessState::NotRunHere { image })) => Err(format!("{name}: {image} is not run here")),
+            (None, Some(ProcessState::NotRunHere { image })) => {
+                Err(format!("{name}: {image} is not run here"))
+            }
             (None, Some(ProcessState::Failed { error })) => Err(format!("{name}: {error}")),
             (None, _) => Err(format!("{name} is not started yet")),
         }

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::route::{Route, RouteError};
-use crate::twin::{MAX_BYTES, Object, hub_size};
+use crate::twin::{LimitError, Object, check_desired};
 use crate::variables::{ExpandError, Variables};
 use document::{expand, section};
 
@@ -85,12 +85,12 @@ pub enum ManifestError {
     #[error("{0:?} can't be a module's name: 1 to 128 of letters, digits and -_.:!~*'()% are allowed")]
     ModuleName(String),
     /// IoT Hub refuses such a twin.
-    #[error("{module}: the desired properties are {bytes} bytes long, IoT Hub takes at most {MAX_BYTES}")]
-    DesiredSize {
+    #[error("{module}.properties.desired: IoT Hub refuses this: {source}")]
+    Desired {
         /// Whose.
         module: String,
-        /// As IoT Hub counts.
-        bytes: usize,
+        /// Why.
+        source: LimitError,
     },
 }
 
@@ -144,10 +144,8 @@ impl Manifest {
         for name in content.object()?.keys().filter(|name| !name.starts_with('$')) {
             check_module_name(name)?;
             let desired = section(&content, name)?;
-            let bytes = hub_size(&Value::Object(desired.clone()));
-            if bytes > MAX_BYTES {
-                return Err(ManifestError::DesiredSize { module: name.clone(), bytes });
-            }
+            check_desired(&desired)
+                .map_err(|source| ManifestError::Desired { module: name.clone(), source })?;
             manifest.desired.insert(name.clone(), desired);
         }
         Ok(manifest)

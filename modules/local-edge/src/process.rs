@@ -26,6 +26,7 @@ use status::{describe, now};
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const CLEARED_AFTER: Duration = Duration::from_secs(60);
+const AGENT_GIVES_UP: u32 = 20;
 /// After a process ended, what it wrote last is read for so long; a grandchild may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Variables that only the runtime gives.
@@ -131,6 +132,11 @@ impl Watcher {
             let next = if again {
                 let delay = FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY);
                 failures = failures.saturating_add(1);
+                if failures == AGENT_GIVES_UP {
+                    self.log.push(&format!(
+                        "<4> ended {failures} times in a row: on a device edgeAgent would not start it again"
+                    ));
+                }
                 if !matches!(self.publish.borrow().state, ProcessState::Failed { .. }) {
                     let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                     self.show(ProcessState::BackOff { ended, delay });

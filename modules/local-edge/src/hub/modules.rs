@@ -13,8 +13,9 @@ use super::topic::Subscription;
 use crate::route::{self, Route, Sink};
 use crate::twin::{Object, Twin};
 
-/// Messages that wait for a module that is away or slow; the oldest goes first.
+/// Messages that wait for a module that is away or slow, and their bytes; the oldest goes first.
 const MAX_INPUTS: usize = 1000;
+const MAX_INPUT_BYTES: usize = 16 << 20;
 /// Commands that wait for one connection.
 const MAX_COMMANDS: usize = 256;
 
@@ -39,6 +40,12 @@ pub(super) struct Message {
     pub input: String,
     pub bag: String,
     pub body: bytes::Bytes,
+}
+
+impl Message {
+    fn bytes(&self) -> usize {
+        self.bag.len().saturating_add(self.body.len())
+    }
 }
 
 /// Granted QoS of each subscription that means something.
@@ -115,6 +122,18 @@ impl ModuleState {
                 false
             }
         }
+    }
+
+    /// Drops the oldest messages until one more of that size may wait; `false` where that was necessary.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let mut waiting: usize = self.inputs.iter().map(Message::bytes).sum();
+        let mut free = true;
+        while self.inputs.len() >= MAX_INPUTS || waiting.saturating_add(bytes) > MAX_INPUT_BYTES {
+            let Some(dropped) = self.inputs.pop_front() else { break };
+            waiting = waiting.saturating_sub(dropped.bytes());
+            free = false;
+        }
+        free
     }
 
     pub fn kept(&self, module: &str) -> Kept {
@@ -267,11 +286,11 @@ impl Modules {
                 routed.lost.push(format!("{module} (not known)"));
                 continue;
             };
-            if receiver.inputs.len() >= MAX_INPUTS {
-                receiver.inputs.pop_front();
-                routed.lost.push(format!("{module} ({MAX_INPUTS} messages wait already)"));
-            }
             let message = Message { input: input.clone(), bag: bag.to_owned(), body: body.clone() };
+            if !receiver.make_room(message.bytes()) {
+                let limit = format!("{MAX_INPUTS} messages or {} MiB wait already", MAX_INPUT_BYTES >> 20);
+                routed.lost.push(format!("{module} ({limit})"));
+            }
             receiver.inputs.push_back(message);
             receiver.send(Command::Inputs);
             routed.inputs = routed.inputs.saturating_add(1);

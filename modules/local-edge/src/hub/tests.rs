@@ -195,7 +195,7 @@ async fn a_change_of_desired_properties_arrives_as_a_patch_with_its_version() {
     assert_eq!(topic, "$iothub/twin/PATCH/properties/desired/?$version=3");
     assert_eq!(patch, json!({"a": null, "c": {"d": 3}, "$version": 3}));
     let too_much = object(json!({"x": "y".repeat(40_000)}));
-    assert!(matches!(bench.hub.set_desired("cam", too_much, false), Err(HubError::TooLarge(_))));
+    assert!(matches!(bench.hub.set_desired("cam", too_much, false), Err(HubError::Desired(_))));
     assert_eq!(bench.hub.twin("cam").unwrap().desired_version, 3);
 }
 
@@ -297,6 +297,65 @@ async fn what_edge_hub_punishes_closes_the_connection() {
     cam.eventloop.mqtt_options.set_max_packet_size(1 << 20, 1 << 20);
     cam.client.publish("anything", QoS::AtLeastOnce, false, vec![0; 300_000]).await.unwrap();
     cam.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_for_one_and_a_half_keep_alives_is_closed() {
+    let bench = Bench::start().await;
+    let mut options = bench.options("cam", &Bench::user("cam"), &bench.token("cam"));
+    options.set_keep_alive(Duration::from_secs(1));
+    let mut cam = Client::new(options);
+    assert!(matches!(cam.next().await, Packet::ConnAck(_)));
+    // Without being polled it sends no PINGREQ.
+    let closed = async {
+        while !bench.log_has("nothing came for 1.5 times its keep-alive") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, closed).await.expect("closed in time");
+}
+
+#[tokio::test]
+async fn what_iot_hub_would_refuse_is_refused_and_changes_nothing() {
+    let bench = Bench::start().await;
+    bench.hub.ensure("cam");
+    let set = |value: Value| {
+        let done = bench.hub.set_desired("cam", value.as_object().unwrap().clone(), false);
+        done.map(|change| change.version).map_err(|error| error.to_string())
+    };
+    assert_eq!(set(serde_json::json!({"a": "x".repeat(4096)})), Ok(1));
+    for (patch, said) in [
+        (serde_json::json!({"flows": {"a.b": 1}}), "flows.a.b: '.' is not allowed"),
+        (serde_json::json!({"b": "x".repeat(4097)}), "b: the text is 4097 bytes long"),
+        (serde_json::json!({"n": 9_007_199_254_740_993_u64}), "n: 9007199254740993 is outside"),
+        (serde_json::json!({"l": [null]}), "l: null in an array"),
+    ] {
+        let error = set(patch).unwrap_err();
+        assert!(error.contains("nothing was changed") && error.contains(said), "{error}");
+    }
+    assert_eq!(bench.hub.twin("cam").unwrap().desired_version, 1);
+    for (name, payload) in [("a/b", 1), ("a#", 1), ("", 1), ("much", 200_000)] {
+        let asked = bench.hub.invoke("cam", name, &"x".repeat(payload).into(), LONG).await;
+        assert!(matches!(asked, Err(HubError::MethodName(_) | HubError::Payload(_))), "{name}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn messages_for_a_module_that_is_away_are_bounded_by_number_and_by_size() {
+    let bench = Bench::start().await;
+    bench.hub.ensure("viewer");
+    let route = Route::parse(r#"FROM /* INTO BrokeredEndpoint("/modules/viewer/inputs/in")"#).unwrap();
+    bench.hub.set_routes(&BTreeMap::from([("r".to_owned(), route)]));
+    let waiting = || bench.hub.modules.read("viewer", |state| state.inputs.len()).unwrap();
+    for _ in 0..1100 {
+        bench.hub.take_message("cam", "", "small".into());
+    }
+    assert_eq!(waiting(), 1000);
+    for _ in 0..100 {
+        bench.hub.take_message("cam", "", vec![0; 200 << 10].into());
+    }
+    assert!((75..=82).contains(&waiting()), "{}", waiting());
+    assert!(bench.log_has("a message to viewer (1000 messages or 16 MiB wait already) is dropped"));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ impl Instance {
             return Ok(module.env.clone());
         }
         let mut env = self.identity_environment(name).map_err(|error| error.to_string())?;
+        env.push(("RuntimeLogLevel".into(), "Information".into()));
         let hosts: Vec<String> =
             self.modules.iter().map(|module| format!("{}={}", module.spec.name, module.address.ip)).collect();
         if !hosts.is_empty() {
@@ -61,8 +62,10 @@ impl Instance {
         ip: IpAddr,
         hosts: &[String],
     ) -> Result<Vec<(String, String)>, StateDirError> {
-        // As in a container: what the manifest sets comes first, and what the runtime sets wins.
+        // As in a container: what the manifest sets comes first, and what the runtime sets wins; but for the log
+        // level, which edgeAgent only sets where the manifest does not.
         let mut env: BTreeMap<String, String> = spec.env.clone();
+        env.entry("RuntimeLogLevel".into()).or_insert_with(|| "Information".into());
         env.extend(self.identity_environment(&spec.name)?);
         env.insert("AV_BIND".into(), ip.to_string());
         env.insert("AV_HOSTS".into(), hosts.join(","));

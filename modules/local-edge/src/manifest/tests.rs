@@ -157,6 +157,10 @@ fn each_fault_names_its_place() {
         (json!({}), "$edgeAgent.modules.cam.settings: expected a value, found nothing"),
         (json!({"settings": {}}), "$edgeAgent.modules.cam.settings.image: expected a value, found nothing"),
         (
+            json!({"type": "process", "settings": {"image": "x"}}),
+            "$edgeAgent.modules.cam.type: expected \"docker\"",
+        ),
+        (
             json!({"settings": {"image": "${MODULES.}"}}),
             "$edgeAgent.modules.cam.settings.image: expected an image",
         ),
@@ -213,7 +217,15 @@ fn desired_properties_that_iot_hub_would_refuse_are_refused_here() {
     let flows: serde_json::Map<String, Value> =
         (0..10).map(|i| (i.to_string(), "x".repeat(4000).into())).collect();
     let error = parse(json!({"modulesContent": {"cam": {"properties.desired": flows}}})).unwrap_err();
-    assert!(matches!(error, ManifestError::DesiredSize { bytes: 40_010, .. }), "{error}");
+    let said =
+        "cam.properties.desired: IoT Hub refuses this: 40010 bytes are too many, at most 32768 are allowed";
+    assert_eq!(error.to_string(), said);
+    let dotted = json!({"modulesContent": {"cam": {"properties.desired": {"flows": {"a.b": {}}}}}});
+    let error = parse(dotted).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cam.properties.desired: IoT Hub refuses this: flows.a.b: '.' is not allowed in a name"
+    );
 }
 
 /// The repository's own manifest, as `cargo run` takes it.

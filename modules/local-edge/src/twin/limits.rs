@@ -12,11 +12,12 @@ const MAX_STRING_BYTES: usize = 4096;
 const MAX_DEPTH: usize = 10;
 const INTEGERS: std::ops::RangeInclusive<i64> = -(1 << 52)..=(1 << 52) - 1;
 
-/// Why edgeHub answers 400 to a report (`ReportedPropertiesValidator` in its source).
+/// Why edgeHub answers 400 to a report (`ReportedPropertiesValidator` in its source), and IoT Hub refuses desired
+/// properties.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// The patch as compact JSON.
-    #[error("the patch is {0} bytes long, at most {MAX_BYTES} are allowed")]
+    /// A patch as compact JSON, or a document as IoT Hub counts.
+    #[error("{0} bytes are too many, at most {MAX_BYTES} are allowed")]
     TooLarge(usize),
     /// A key.
     #[error("{path}: the name is {bytes} bytes long, at most {MAX_NAME_BYTES} are allowed")]
@@ -68,6 +69,13 @@ pub enum LimitError {
 pub fn check_report(patch: &Object) -> Result<(), LimitError> {
     check_object(patch, "", 1, false)?;
     let bytes = serde_json::to_string(patch).map_or(usize::MAX, |text| text.len());
+    if bytes > MAX_BYTES { Err(LimitError::TooLarge(bytes)) } else { Ok(()) }
+}
+
+/// Checks desired properties as a whole, as IoT Hub does before it stores them.
+pub fn check_desired(document: &Object) -> Result<(), LimitError> {
+    check_object(document, "", 1, false)?;
+    let bytes: usize = document.iter().map(|(key, value)| key.len() + hub_size(value)).sum();
     if bytes > MAX_BYTES { Err(LimitError::TooLarge(bytes)) } else { Ok(()) }
 }
 
@@ -190,6 +198,16 @@ mod tests {
         let empty = serde_json::to_string(&fill(0)).unwrap().len();
         assert_eq!(check_report(&fill(MAX_BYTES - empty)), Ok(()));
         assert_eq!(check_report(&fill(MAX_BYTES - empty + 1)), Err(LimitError::TooLarge(MAX_BYTES + 1)));
+    }
+
+    #[test]
+    fn desired_properties_are_checked_as_a_whole() {
+        let desired =
+            |value: Value| check_desired(value.as_object().unwrap()).map_err(|error| error.to_string());
+        assert_eq!(desired(json!({"a": {"b": [1, 2.5, true]}})), Ok(()));
+        assert_eq!(desired(json!({"a": {"b.c": 1}})).unwrap_err(), "a.b.c: '.' is not allowed in a name");
+        let flows: Object = (0..10).map(|index| (index.to_string(), "x".repeat(4000).into())).collect();
+        assert_eq!(check_desired(&flows), Err(LimitError::TooLarge(40_010)));
     }
 
     #[test]
