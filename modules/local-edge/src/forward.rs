@@ -1,13 +1,12 @@
 //! A port of 127.0.0.1 that leads to a module's own address.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::accept::accept;
 
 /// At once, a port.
 const MAX_CONNECTIONS: usize = 4096;
@@ -16,31 +15,17 @@ const BUFFER: usize = 64 << 10;
 
 /// Carries connections until cancelled. A module that does not listen (yet) looks like a closed connection.
 pub async fn forward(listener: TcpListener, to: SocketAddr, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+    let carry = move |mut client: TcpStream| async move {
+        let carried = async {
+            let mut module = TcpStream::connect(to).await?;
+            // A hop must not wait for more to send.
+            client.set_nodelay(true)?;
+            module.set_nodelay(true)?;
+            copy_bidirectional_with_sizes(&mut client, &mut module, BUFFER, BUFFER).await
         };
-        let Ok((mut client, _)) = accepted else {
-            // Out of files, most likely.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let carried = async {
-                let mut module = TcpStream::connect(to).await?;
-                // A hop must not wait for more to send.
-                client.set_nodelay(true)?;
-                module.set_nodelay(true)?;
-                copy_bidirectional_with_sizes(&mut client, &mut module, BUFFER, BUFFER).await
-            };
-            tokio::select! { _ = carried => {}, () = stop.cancelled() => {} }
-        });
-    }
+        drop(carried.await);
+    };
+    accept(listener, MAX_CONNECTIONS, stop, carry).await;
 }
 
 #[cfg(test)]

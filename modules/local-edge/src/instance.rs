@@ -107,6 +107,12 @@ impl Instance {
         Ok(instance)
     }
 
+    /// The modules that [`start`](Self::start) will start, in order.
+    pub fn to_start(&self) -> Vec<&str> {
+        let meant = self.modules.iter().filter(|module| module.absence.is_none() && module.spec.running);
+        meant.map(|module| module.spec.name.as_str()).collect()
+    }
+
     /// Starts everything. Returns how many modules are as they should be: started, meant to be stopped, or not run
     /// here at all.
     pub async fn start(&self) -> usize {

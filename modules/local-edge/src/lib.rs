@@ -7,6 +7,7 @@
 
 #![cfg(unix)]
 
+mod accept;
 mod addresses;
 mod ask;
 mod authority;

@@ -169,7 +169,11 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
         .map_err(|source| StateDirError::Io { path: control_socket.clone(), source })?;
     tokio::spawn(control::serve(Arc::clone(&instance), control, stop.clone()));
 
-    journal.say(&format!("edgeHub listens on 127.0.0.1:{port}; starting {count} modules"));
+    let starting = match instance.to_start().as_slice() {
+        [] => "no module is to be started".to_owned(),
+        names => format!("starting {}", names.join(", ")),
+    };
+    journal.say(&format!("edgeHub listens on 127.0.0.1:{port}; {starting}"));
     let (show, shown) = watch::channel(instance.view());
     let screen = tokio::spawn(Screen::new(shown, messages, program()).show(stop.clone()));
     let looking = tokio::spawn(look(Arc::clone(&instance), show));

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::accept;
 use crate::authority::{Authority, Purpose};
 use crate::hub::{Hub, Identity};
 use crate::process::ProcessStatus;
@@ -90,32 +91,20 @@ impl Workload {
 
     /// Answers until cancelled.
     pub async fn serve(self: Arc<Self>, listener: UnixListener, stop: CancellationToken) {
-        let permits = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let (workload, stop) = (Arc::clone(&self), stop.clone());
-            tokio::spawn(async move {
-                let _permit = permit;
-                let service = service_fn(move |request| {
-                    let workload = Arc::clone(&workload);
-                    async move { Ok::<_, Infallible>(workload.answer(request).await) }
-                });
+        let serve = move |stream| {
+            let workload = Arc::clone(&self);
+            async move {
+                let service =
+                    service_fn(|request| async { Ok::<_, Infallible>(workload.answer(request).await) });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(Duration::from_secs(30))
                     .serve_connection(TokioIo::new(stream), service);
                 // How a client ends its connection is its own affair.
-                tokio::select! { _ = connection => {}, () = stop.cancelled() => {} }
-            });
-        }
+                drop(connection.await);
+            }
+        };
+        accept(listener, MAX_CONNECTIONS, stop, serve).await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Ask, MAX_LINE};
+use crate::accept::accept;
 use crate::instance::Instance;
 use crate::logs::Log;
 
@@ -25,23 +26,11 @@ type Refused = String;
 
 /// Answers until cancelled.
 pub async fn serve(instance: Arc<Instance>, listener: UnixListener, stop: CancellationToken) {
-    let permits = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let (instance, stop) = (Arc::clone(&instance), stop.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            tokio::select! { _ = answer(&instance, stream) => {}, () = stop.cancelled() => {} }
-        });
-    }
+    let serve = move |stream| {
+        let instance = Arc::clone(&instance);
+        async move { drop(answer(&instance, stream).await) }
+    };
+    accept(listener, MAX_CONNECTIONS, stop, serve).await;
 }
 
 async fn answer(instance: &Instance, stream: UnixStream) -> std::io::Result<()> {

@@ -1,41 +1,66 @@
 //! `GET /modules`: what runs, in the form of the daemon.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::process::{ProcessState, ProcessStatus};
 
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_status: Option<ExitStatus<'a>>,
+    runtime_status: RuntimeStatus<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExitStatus<'a> {
+    exit_time: &'a str,
+    /// A number, as a text.
+    status_code: String,
+}
+
+#[derive(Default, Serialize)]
+struct RuntimeStatus<'a> {
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+}
+
 /// The runtime's own modules, which are this process, and those of the manifest.
 pub(super) fn list(modules: &[(String, ProcessStatus)]) -> Value {
-    let own =
-        ["edgeAgent", "edgeHub"].map(|name| entry(name, json!({ "runtimeStatus": { "status": "running" } })));
-    let others = modules.iter().map(|(name, status)| entry(name, describe(status)));
+    let own = ["edgeAgent", "edgeHub"].map(|name| {
+        let runtime_status = RuntimeStatus { status: "running", description: None };
+        entry(name, &Status { runtime_status, ..Status::default() })
+    });
+    let others = modules.iter().map(|(name, status)| entry(name, &describe(status)));
     json!({ "modules": own.into_iter().chain(others).collect::<Vec<_>>() })
 }
 
 /// The daemon shows neither image nor environment of a module to the others.
-fn entry(name: &str, status: Value) -> Value {
+fn entry(name: &str, status: &Status<'_>) -> Value {
     json!({ "id": name, "name": name, "type": "docker", "config": { "settings": {}, "env": [] }, "status": status })
 }
 
-fn describe(status: &ProcessStatus) -> Value {
-    let (word, description) = match &status.state {
+fn describe(process: &ProcessStatus) -> Status<'_> {
+    let failed = process.exit.as_ref().is_some_and(|exit| exit.code != 0);
+    let (status, description) = match &process.state {
         ProcessState::Running { .. } => ("running", None),
         ProcessState::Starting | ProcessState::Stopped | ProcessState::NotRunHere { .. } => ("stopped", None),
         ProcessState::BackOff { ended, .. } | ProcessState::Ended { ended } => {
-            let failed = status.exit.as_ref().is_some_and(|exit| exit.code != 0);
-            (if failed { "failed" } else { "stopped" }, Some(ended))
+            (if failed { "failed" } else { "stopped" }, Some(ended.as_str()))
         }
-        ProcessState::Failed { error } => ("failed", Some(error)),
+        ProcessState::Failed { error } => ("failed", Some(error.as_str())),
     };
-    let mut shown = json!({ "runtimeStatus": { "status": word } });
-    if let Some(description) = description {
-        shown["runtimeStatus"]["description"] = description.as_str().into();
+    Status {
+        start_time: process.started_at.as_deref(),
+        exit_status: process
+            .exit
+            .as_ref()
+            .map(|exit| ExitStatus { exit_time: &exit.at, status_code: exit.code.to_string() }),
+        runtime_status: RuntimeStatus { status, description },
     }
-    if let Some(started) = &status.started_at {
-        shown["startTime"] = started.as_str().into();
-    }
-    if let Some(exit) = &status.exit {
-        shown["exitStatus"] = json!({ "exitTime": exit.at, "statusCode": exit.code.to_string() });
-    }
-    shown
 }
