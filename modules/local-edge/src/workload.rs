@@ -16,7 +16,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::accept;
 use crate::authority::{Authority, Purpose};
-use crate::hub::{Hub, Identity};
+use crate::hub::topic::UNRESERVED;
+use crate::hub::{Hub, Identity, Names};
 use crate::process::ProcessStatus;
 use crate::sas;
 use encryption::Sealing;
@@ -174,8 +175,9 @@ impl Workload {
                 // What it asks for is not looked at, by today's daemon neither.
                 json_body::<IgnoredAny>(request).await?;
                 self.check_caller(&module)?;
-                let crate::hub::Names { iothub, device, .. } = &self.hub.names;
-                let uri = format!("azureiot://{iothub}/devices/{device}/modules/{}", escaped(&self.module));
+                let Names { iothub, device, .. } = &self.hub.names;
+                let module = utf8_percent_encode(&self.module, UNRESERVED);
+                let uri = format!("azureiot://{iothub}/devices/{device}/modules/{module}");
                 self.certificate(Purpose::Client { name: &self.module, uri: &uri })
             }
         }
@@ -264,10 +266,6 @@ fn bad_request(text: &str) -> Refused {
 
 fn base64(what: &str, text: &str) -> Result<Vec<u8>, Refused> {
     BASE64.decode(text).map_err(|error| bad_request(&format!("{what} is not base64: {error}")))
-}
-
-fn escaped(module: &str) -> String {
-    utf8_percent_encode(module, NON_ALPHANUMERIC).to_string()
 }
 
 /// The request's body; `None` without one, and for a content type other than JSON, which counts as none.
