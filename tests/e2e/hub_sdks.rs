@@ -143,6 +143,11 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
         let received = running.event("input");
         assert_eq!((&received["input"], &received["body"]), (&json!("in"), &json!({ "from": name })));
     }
+    let ps: Value = serde_json::from_str(&edge.must(&["ps", "--json"])).unwrap();
+    let shown =
+        ps["modules"].as_array().unwrap().iter().filter(|module| module["process"]["state"] == "notRunHere");
+    let names: Vec<&Value> = shown.map(|module| &module["name"]).collect();
+    assert_eq!(names, ["one", "two"], "{ps:#}");
     let log = edge.must(&["logs", "local-edge"]);
     for module in ["one", "two"] {
         assert!(log.contains(&format!("{module}: report refused (400): with.dot")), "{log}");

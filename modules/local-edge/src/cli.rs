@@ -121,7 +121,8 @@ enum Command {
     Fault(Fault),
     /// The environment that edgeAgent gives a module of that name, as KEY=VALUE lines
     ///
-    /// Works for any name: identity and workload API are made, so that any program can be that module.
+    /// Works for any name: identity and workload API are made, so that any program can be that module. `ps` shows it
+    /// while it is connected.
     /// SDKs always connect to port 8883.
     Env {
         /// The module

@@ -178,6 +178,11 @@ impl Hub {
         self.modules.read(module, |state| state.reported_now.then(|| state.twin.reported.clone())).flatten()
     }
 
+    /// All modules that there is an identity of.
+    pub fn known(&self) -> Vec<String> {
+        self.modules.names()
+    }
+
     /// Whether the module has a connection.
     pub fn connected(&self, module: &str) -> bool {
         self.modules.read(module, |state| state.session.is_some()).unwrap_or(false)

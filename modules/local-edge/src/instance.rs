@@ -2,6 +2,7 @@
 
 mod environment;
 mod running;
+mod shown;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,6 @@ use crate::logs::Log;
 use crate::manifest::{Module, Protocol};
 use crate::process::{ProcessState, ProcessStatus};
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
-use crate::view::{ModuleView, Reach, View, publish_urls};
 use crate::workload::{Roster, Workload};
 use running::Running;
 
@@ -129,7 +129,7 @@ impl Instance {
                 continue;
             }
             match &module.absence {
-                Some(ProcessState::NotRunHere { image }) => {
+                Some(ProcessState::NotRunHere { image: Some(image) }) => {
                     self.journal.say(&format!(
                         "{name}: {image} is not run here; `local-edge env {name}` makes any program that module"
                     ));
@@ -196,44 +196,6 @@ impl Instance {
         self.modules.iter().filter_map(status).collect()
     }
 
-    /// What runs now.
-    pub fn view(&self) -> View {
-        let mut view = View::default();
-        for module in self.modules.iter() {
-            let name = &module.spec.name;
-            let forwarded = module.forwarded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let reach = Reach {
-                gateway: &self.hub.names.gateway,
-                address: Some(module.address.ip),
-                ports: &module.spec.ports,
-                forwarded: &forwarded,
-            };
-            let mut shown = ModuleView {
-                name: name.clone(),
-                service: module.spec.service.clone(),
-                address: Some(module.address.ip),
-                process: module.status(),
-                connected: self.hub.connected(name),
-                ..ModuleView::default()
-            };
-            // What it reported before it went away is not what is.
-            if shown.connected
-                && let Some(reported) = self.hub.reported_now(name)
-            {
-                shown.set_reported(&reported, reach);
-            }
-            // Before its ports are forwarded, the addresses would be others.
-            if shown.process.state != ProcessState::Starting
-                && let Ok(twin) = self.hub.twin(name)
-            {
-                view.publish.extend(publish_urls(&twin.desired, reach));
-            }
-            view.modules.push(shown);
-        }
-        view.collect_play();
-        view
-    }
-
     /// A module's log, or all of them and our own.
     pub fn logs(&self, module: Option<&str>) -> Result<Vec<(String, Arc<Log>)>, String> {
         let all = || self.modules.iter().map(|module| (module.spec.name.clone(), Arc::clone(&module.log)));
@@ -263,7 +225,7 @@ impl Instance {
                 process.restart();
                 Ok(())
             }
-            (None, Some(ProcessState::NotRunHere { image })) => {
+            (None, Some(ProcessState::NotRunHere { image: Some(image) })) => {
                 Err(format!("{name}: {image} is not run here"))
             }
             (None, Some(ProcessState::Failed { error })) => Err(format!("{name}: {error}")),

@@ -117,6 +117,7 @@ impl Manifest {
         let mut manifest = Self::default();
 
         let agent = section(&content, "$edgeAgent")?;
+        check_schema(&agent, "$edgeAgent", 1)?;
         let agent_raw = section(&raw, "$edgeAgent")?;
         if let Some(modules) = agent.get("modules") {
             let raw_modules = agent_raw.get("modules").and_then(Value::as_object);
@@ -133,6 +134,7 @@ impl Manifest {
         manifest.modules.sort_by_key(|module| module.startup_order);
 
         let hub = section(&content, "$edgeHub")?;
+        check_schema(&hub, "$edgeHub", 3)?;
         if let Some(routes) = hub.get("routes") {
             for (name, route) in document::At::named(routes, "$edgeHub.routes").object()? {
                 if let Some(route) = parse_route(name, route)? {
@@ -149,6 +151,17 @@ impl Manifest {
             manifest.desired.insert(name.clone(), desired);
         }
         Ok(manifest)
+    }
+}
+
+/// edgeAgent and edgeHub refuse everything where `schemaVersion` is not one of theirs, from 1.0 on.
+fn check_schema(section: &Object, name: &str, newest: u32) -> Result<(), ManifestError> {
+    let Some(version) = section.get("schemaVersion") else { return Ok(()) };
+    let at = document::At::named(version, format!("{name}.schemaVersion"));
+    let mut parts = at.text()?.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(1)), Some(Ok(minor))) if minor <= newest => Ok(()),
+        _ => Err(at.wrong("1.0, 1.1 or another version that IoT Edge has")),
     }
 }
 

@@ -195,7 +195,7 @@ mod tests {
         let mut starting = module("m", ProcessState::Running { pid: 1 });
         starting.connected = false;
         assert_eq!(state(&starting), "connecting");
-        let mut foreign = module("m", ProcessState::NotRunHere { image: "reg/x:1".into() });
+        let mut foreign = module("m", ProcessState::NotRunHere { image: Some("reg/x:1".into()) });
         assert_eq!(state(&foreign), "connected, run by hand");
         foreign.connected = false;
         assert_eq!(state(&foreign), "not run here");

@@ -13,7 +13,7 @@ use crate::twin::Object;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
-    /// In the order of the manifest.
+    /// In the order of the manifest; then those that somebody runs by hand.
     pub modules: Vec<ModuleView>,
     /// Addresses where anybody may publish, `NAME` standing for a name of one's own.
     pub publish: Vec<String>,
@@ -27,7 +27,7 @@ pub struct View {
 pub struct ModuleView {
     /// On the device.
     pub name: String,
-    /// What it runs.
+    /// What it runs; empty where the manifest does not say.
     pub service: String,
     /// Its own loopback address.
     pub address: Option<IpAddr>,

@@ -66,6 +66,6 @@ pub(super) fn absence(spec: &Module) -> Option<ProcessState> {
         Service::Missing if is_placeholder(&spec.image) => {
             Some(ProcessState::Failed { error: services::missing(&spec.service) })
         }
-        Service::Missing => Some(ProcessState::NotRunHere { image: spec.image.clone() }),
+        Service::Missing => Some(ProcessState::NotRunHere { image: Some(spec.image.clone()) }),
     }
 }

@@ -203,6 +203,22 @@ fn each_fault_names_its_place() {
 }
 
 #[test]
+fn a_schema_version_that_a_device_refuses_is_refused() {
+    for (section, version, good) in [
+        ("$edgeAgent", "1.0", true),
+        ("$edgeAgent", "1.1", true),
+        ("$edgeAgent", "1.2", false),
+        ("$edgeHub", "1.3", true),
+        ("$edgeHub", "2.0", false),
+        ("$edgeHub", "one", false),
+    ] {
+        let manifest =
+            json!({"modulesContent": {section: {"properties.desired": {"schemaVersion": version}}}});
+        assert_eq!(parse(manifest).is_ok(), good, "{section} {version}");
+    }
+}
+
+#[test]
 fn names_that_would_leave_the_state_dir_are_refused() {
     for name in ["", ".", "..", "a/b", "a b", "é"] {
         assert!(check_module_name(name).is_err(), "{name:?} was taken");

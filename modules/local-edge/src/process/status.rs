@@ -37,10 +37,11 @@ pub enum ProcessState {
         /// Why.
         error: String,
     },
-    /// Its image is of somebody else: whoever wants it here is it, with the environment that `env` prints.
+    /// Not ours to run: whoever wants it here is it, with the environment that `env` prints.
     NotRunHere {
-        /// The image.
-        image: String,
+        /// Its image, somebody else's; none where the manifest does not have the module at all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
     },
 }
 
