@@ -217,10 +217,7 @@ struct Trouble {
 
 impl Trouble {
     fn after(&mut self, error: &ConnectError, lived: Duration) -> Duration {
-        let was_connected = matches!(
-            error,
-            ConnectError::Mqtt(MqttError::Closed | MqttError::Broken(_) | MqttError::Protocol(_))
-        );
+        let was_connected = matches!(error, ConnectError::Mqtt(MqttError::Closed | MqttError::Broken(_)));
         if lived >= HELD {
             *self = Self::default();
         }

@@ -13,11 +13,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::hub::token::Signer;
+use crate::hub::token::{ENCODED, Signer};
 use crate::service::{CertificateSource, ServerCertificate};
 
 /// Each call, connecting included. edgelet may have to ask its key service first.
@@ -101,7 +101,7 @@ impl Workload {
     }
 
     fn module_path(&self, call: &str) -> String {
-        let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let encode = |text| utf8_percent_encode(text, ENCODED);
         format!("/modules/{}/genid/{}/{call}", encode(&self.module), encode(&self.generation))
     }
 

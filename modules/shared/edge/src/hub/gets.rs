@@ -16,29 +16,30 @@ pub(super) struct Gets {
     under_way: Option<(u64, Instant)>,
     next: Option<Instant>,
     last: Option<Instant>,
+    /// What the last answer left in doubt is not asked for at once again.
+    settled: bool,
     back_off: Duration,
     misses: u32,
 }
 
 impl Default for Gets {
     fn default() -> Self {
-        Self { under_way: None, next: None, last: None, back_off: FIRST_BACK_OFF, misses: 0 }
+        Self { under_way: None, next: None, last: None, settled: false, back_off: FIRST_BACK_OFF, misses: 0 }
     }
 }
 
 impl Gets {
     /// The twin is in doubt. Asked at once, unless that has just been done and did not help.
     pub fn ask(&mut self, now: Instant) {
-        let time = match self.last {
-            Some(last) if now.duration_since(last) < MAX_BACK_OFF => (last + self.back_off).max(now),
-            _ => {
-                self.back_off = FIRST_BACK_OFF;
-                now
-            }
-        };
-        if self.last.is_some_and(|last| now.duration_since(last) < MAX_BACK_OFF) {
+        let recently = self.last.filter(|last| now.duration_since(*last) < MAX_BACK_OFF);
+        if self.settled || recently.is_none() {
+            self.back_off = FIRST_BACK_OFF;
+        }
+        let time = recently.map_or(now, |last| (last + self.back_off).max(now));
+        if recently.is_some() && !self.settled {
             self.back_off = (self.back_off * 2).min(MAX_BACK_OFF);
         }
+        self.settled = false;
         self.next = Some(self.next.map_or(time, |next| next.min(time)));
     }
 
@@ -50,6 +51,7 @@ impl Gets {
 
     /// All is well; asked again in an hour.
     pub fn settled(&mut self, now: Instant) {
+        self.settled = true;
         self.next = Some(now + PERIOD + PERIOD.mul_f64(rand::random_range(0.0..0.25)));
     }
 
@@ -117,6 +119,18 @@ mod tests {
             gets.poll(start + ANSWER_TIME * round, || u64::from(round));
         }
         assert!(gets.wants_reconnect());
+    }
+
+    #[test]
+    fn a_doubt_after_an_answer_that_helped_is_asked_about_at_once() {
+        let (mut gets, start) = (Gets::default(), Instant::now());
+        for round in 0..20 {
+            let now = start + Duration::from_secs(2) * round;
+            gets.ask(now);
+            assert_eq!(gets.poll(now, || u64::from(round)), Some(u64::from(round)));
+            assert!(gets.on_answer(u64::from(round)));
+            gets.settled(now);
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const PING_TIME: Duration = Duration::from_secs(20);
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 /// Telemetry under way; edgeHub stops reading from those with many.
 const MAX_IN_FLIGHT: usize = 10;
-const MAX_CALLS: usize = 32;
+const MAX_CALLS: usize = 128;
 /// The service is asked for its state at most this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_IN_HURRY: Duration = Duration::from_millis(200);

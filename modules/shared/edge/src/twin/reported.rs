@@ -13,7 +13,7 @@ const PACE: Duration = Duration::from_secs(5);
 /// An answer that takes longer is lost.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 const MAX_MISSES: u32 = 3;
-const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const FIRST_BACK_OFF: Duration = PACE;
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// After a refusal that the same patch would meet again.
 const MAX_REFUSED_BACK_OFF: Duration = Duration::from_secs(600);
@@ -34,8 +34,8 @@ pub(crate) struct Reported {
     not_before: Option<Instant>,
     next: Option<Instant>,
     back_off: Duration,
-    /// The patch that was refused last: not sent again.
-    refused: Option<Map<String, Value>>,
+    /// The patch that was refused last, and until when it is not sent again.
+    refused: Option<(Map<String, Value>, Instant)>,
     misses: u32,
 }
 
@@ -51,7 +51,7 @@ struct UnderWay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Stored,
-    /// The same patch would be refused again.
+    /// The same patch would most likely be refused again: much later.
     Refused,
     /// Throttled or failed: tried again later.
     Later,
@@ -87,7 +87,6 @@ impl Reported {
             self.held = either(&self.held, &reported);
         }
         if !self.connected {
-            self.hurry = true;
             self.refused = None;
         }
         self.connected = true;
@@ -117,12 +116,16 @@ impl Reported {
         }
         match &self.under_way {
             Some(under_way) => Some(under_way.sent + ANSWER_TIME),
-            None => match (self.next, self.not_before) {
-                (Some(next), Some(not_before)) => {
-                    Some(if self.hurry { not_before } else { next.max(not_before) })
-                }
-                (next, not_before) => not_before.or(if self.hurry { None } else { next }),
-            },
+            None => {
+                let planned = match (self.next, self.not_before) {
+                    (Some(next), Some(not_before)) => {
+                        Some(if self.hurry { not_before } else { next.max(not_before) })
+                    }
+                    (next, not_before) => not_before.or(if self.hurry { None } else { next }),
+                };
+                let again = self.refused.as_ref().map(|(_, until)| *until);
+                planned.into_iter().chain(again).min()
+            }
         }
     }
 
@@ -156,7 +159,9 @@ impl Reported {
         let paced =
             if self.hurry { None } else { Some(self.pace.hold_back(&self.held, wanted.clone(), now)) };
         let patch = difference(&self.held, paced.as_ref().map_or(&wanted, |paced| &paced.document));
-        if patch.is_empty() || self.refused.as_ref() == Some(&patch) {
+        let is_refused =
+            self.refused.as_ref().is_some_and(|(refused, until)| *refused == patch && now < *until);
+        if patch.is_empty() || is_refused {
             self.hurry = false;
             self.next = paced.and_then(|paced| paced.until);
             return None;
@@ -165,6 +170,7 @@ impl Reported {
             self.pace.sent(paced, now);
         }
         let (body, is_part) = part(patch);
+        self.refused = None;
         self.hurry = false;
         self.next = Some(now + PACE);
         self.under_way = Some(UnderWay { id, patch: body.clone(), sent: now, is_part });
@@ -181,28 +187,29 @@ impl Reported {
             200..=299 => {
                 merge(&mut self.held, &under_way.patch);
                 self.hurry |= under_way.is_part;
-                self.refused = None;
                 self.back_off = FIRST_BACK_OFF;
                 Verdict::Stored
             }
             400..=499 if status != 408 && status != 429 => {
-                self.refused = Some(under_way.patch);
-                self.wait(now, MAX_REFUSED_BACK_OFF);
+                let until = self.back_off(now, MAX_REFUSED_BACK_OFF);
+                self.refused = Some((under_way.patch, until));
                 Verdict::Refused
             }
             _ => {
                 self.under_way = Some(under_way);
                 self.doubt();
-                self.wait(now, MAX_BACK_OFF);
+                self.not_before = Some(self.back_off(now, MAX_BACK_OFF));
                 self.hurry = true;
                 Verdict::Later
             }
         }
     }
 
-    fn wait(&mut self, now: Instant, most: Duration) {
-        self.not_before = Some(now + self.back_off);
+    /// When to try again, ever later.
+    fn back_off(&mut self, now: Instant, most: Duration) -> Instant {
+        let time = now + self.back_off.min(most);
         self.back_off = (self.back_off * 2).min(most);
+        time
     }
 
     fn doubt(&mut self) {

@@ -44,7 +44,7 @@ fn daemon(status: u16, body: impl Into<String>) -> Daemon {
         }
     });
     let address = format!("unix://{}", path.display()).parse().unwrap();
-    let workload = Workload::new(address, Some("2022-08-03".into()), "$my mod".into(), "63".into());
+    let workload = Workload::new(address, Some("2022-08-03".into()), "$my mod-1.a_b~c".into(), "63".into());
     Daemon { asked, workload, _dir: dir }
 }
 
@@ -65,7 +65,7 @@ async fn a_signature_is_asked_for_under_the_encoded_name() {
     let daemon = daemon(200, r#"{"digest":"c2ln"}"#);
     assert_eq!(daemon.workload.sign(b"data").await.unwrap(), "c2ln");
     let asked = daemon.asked.lock().unwrap();
-    assert_eq!(asked[0].1, "/modules/%24my%20mod/genid/63/sign?api-version=2022-08-03");
+    assert_eq!(asked[0].1, "/modules/%24my%20mod-1.a_b~c/genid/63/sign?api-version=2022-08-03");
     assert_eq!(asked[0].2, json!({"keyId": "primary", "algo": "HMACSHA256", "data": "ZGF0YQ=="}));
 }
 

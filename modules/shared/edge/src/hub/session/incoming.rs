@@ -8,7 +8,7 @@ use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, SubAck, SubscribeReasonCode};
 use serde_json::Value;
 
-use super::{Done, LOOK_EVERY, LOOK_IN_HURRY, MAX_CALLS, Session};
+use super::{Done, LOOK_EVERY, MAX_CALLS, Session};
 use crate::hub::methods;
 use crate::hub::mqtt::MqttError;
 use crate::hub::topics::{self, Incoming};
@@ -88,16 +88,17 @@ impl Session<'_> {
                 // Without a version the hub does not know what the cloud holds: compared again next time.
                 self.compared = reported.as_ref().is_some_and(|reported| reported.get("$version").is_some());
                 self.hub.reported.connected(reported);
-                self.look_after(LOOK_IN_HURRY);
+                // What the answer desires is applied meanwhile, and told in the same report.
+                self.look = Some(now + LOOK_EVERY);
             }
             let step = self.hub.desired.on_full(twin.get_mut("desired").map(Value::take));
-            if let Step::Apply { .. } = step {
-                self.gets.settled(now);
-            }
+            let is_known = matches!(step, Step::Apply { .. });
             self.on_step(step);
             if self.hub.desired.take_gap() {
                 let step = self.hub.desired.ask();
                 self.on_step(step);
+            } else if is_known {
+                self.gets.settled(now);
             }
             return;
         }
@@ -108,7 +109,7 @@ impl Session<'_> {
                 tracing::error!(
                     status,
                     text,
-                    "hub: reported properties refused; not sent again until they change"
+                    "hub: reported properties refused; sent again much later, or when they change"
                 );
             }
             Verdict::Later => tracing::warn!(status, "hub: reported properties not taken, trying again"),

@@ -1,0 +1,201 @@
+"""A module with everything around it, for one scenario."""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import secrets
+import tempfile
+import time
+import traceback
+
+from hub import Hub, Identity
+from module import Module, free_port
+from record import Record
+from workload import Workload
+
+TESTCARD = pathlib.Path(__file__).resolve().parents[2] / "edge-config/testcard.mp4"
+#: What `/status` shows beside the reported properties.
+COUNTERS = {"bytes", "frames", "framesDropped", "bitrateBps", "clients", "latencyMilliseconds", "instances", "next",
+            "reconnects"}
+
+
+class Failed(Exception):
+    """The scenario did not come to where it should."""
+
+
+class Bench:
+    """The parts, started; `check` at the end says that all is well."""
+
+    def __init__(self, binaries, authority, module="rtmp-splitter", desired=None, identity=None, http_workload=False,
+                 environment=None):
+        self.record, self.binaries, self.name = Record(), pathlib.Path(binaries), module
+        self.identity = identity or Identity(module=module)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="referee-"))
+        self.workload = Workload(self.record, self.identity, secrets.token_bytes(32), authority)
+        names = [self.identity.gateway]
+        if self.identity.gateway.replace(".", "").isdigit():
+            names = ["IP:" + self.identity.gateway]
+        self.hub = Hub(self.record, self.identity, self.workload, names, desired or {})
+        self.hub_port = free_port()
+        self.ports = [free_port() for _ in range(4)]
+        self.address = free_port() if http_workload else self.folder / "workload.sock"
+        self.extra = environment or {}
+        self.module, self.modules, self._others = None, [], []
+
+    def flow(self, path, port=0, **more):
+        """A flow that listens and serves at this path."""
+        url = f"rtmp://127.0.0.1:{self.ports[port]}/live/{path}"
+        return {"input": {"listen": url}, "outputs": {"viewers": {"serve": url}}} | more
+
+    def desire(self, flows, **more):
+        """Desired properties before anything runs."""
+        self.hub.twin.desired = {"flows": flows} | more
+
+    def environment(self):
+        me = self.identity
+        uri = self.address if isinstance(self.address, int) else None
+        return {
+            "IOTEDGE_WORKLOADURI": f"http://127.0.0.1:{uri}" if uri else f"unix://{self.address}",
+            "IOTEDGE_DEVICEID": me.device, "IOTEDGE_MODULEID": me.module,
+            "IOTEDGE_MODULEGENERATIONID": me.generation, "IOTEDGE_IOTHUBHOSTNAME": me.hub,
+            "IOTEDGE_GATEWAYHOSTNAME": me.gateway, "IOTEDGE_APIVERSION": "2022-08-03",
+            "IOTEDGE_AUTHSCHEME": "sasToken", "AV_STATE_DIR": str(self.folder / "state"),
+            "AV_HUB_PORT": str(self.hub_port), "AV_HOSTS": f"{me.gateway}=127.0.0.1",
+        } | self.extra
+
+    async def start(self, hub=True, workload=True, module=True, **environment):
+        """Starts what is asked for."""
+        if workload:
+            await self.workload.start(self.address)
+        if hub:
+            await self.hub.start(self.hub_port)
+        if module:
+            await self.run(**environment)
+
+    async def run(self, **environment):
+        """Another process of the module."""
+        self.hub.reports.process_started()
+        self.hub.telemetry.process_started()
+        self.module = Module(self.record, self.binaries / self.name, self.environment() | environment)
+        self.modules.append(self.module)
+        await self.module.start()
+        return self.module
+
+    async def program(self, *command):
+        """A program beside the module, ended with the scenario."""
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL)
+        self._others.append(process)
+        return process
+
+    async def publish(self, name, port=0):
+        """ffmpeg, which publishes the test card for ever."""
+        url = f"rtmp://127.0.0.1:{self.ports[port]}/live/{name}"
+        return await self.program("ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(TESTCARD), "-c",
+                                  "copy", "-f", "flv", url)
+
+    async def play(self, name, port=0):
+        """ffmpeg, which plays."""
+        url = f"rtmp://127.0.0.1:{self.ports[port]}/live/{name}"
+        return await self.program("ffmpeg", "-v", "error", "-i", url, "-c", "copy", "-f", "null", "-")
+
+    async def until(self, what, condition, timeout=30):
+        """Waits until `condition()`, which may be a coroutine, holds."""
+        end = time.monotonic() + timeout
+        while True:
+            found = condition()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            if self.module and self.module.process.returncode is not None:
+                raise Failed(f"{what}: the process ended with {self.module.process.returncode}")
+            if time.monotonic() > end:
+                raise Failed(f"{what}: not within {timeout} s")
+            await asyncio.sleep(0.05)
+
+    @property
+    def reported(self):
+        return self.hub.twin.reported
+
+    def says(self, status="applied"):
+        """Whether the module has reported the newest version, with this status."""
+        config = self.reported.get("config", {})
+        return config.get("desiredVersion") == self.hub.twin.version and config.get("status") == status
+
+    async def settled(self, status="applied", timeout=30):
+        """The module runs what the twin says, and the hub holds what the module says of itself."""
+        try:
+            await self.until(f"version {self.hub.twin.version} is {status}", lambda: self.says(status), timeout)
+        except Failed as error:
+            raise Failed(f"{error}; reported {self.reported.get('config')}") from error
+        differences = []
+
+        async def same():
+            differences[:] = list(_differences(self.reported, await self.module.status(), ""))
+            return not differences or self.reported.get("config", {}).get("truncated")
+
+        try:
+            await self.until("reported properties are the module's own", same, 70)
+        except Failed as error:
+            raise Failed(f"{error}: {differences[:5]}") from error
+        if status == "applied" and not self.reported["config"].get("truncated"):
+            flows = {name for name in self.hub.twin.desired.get("flows", {}) if not name.startswith("$")}
+            if flows != set(self.reported.get("flows", {})):
+                raise Failed(f"flows {flows} are desired, {set(self.reported.get('flows', {}))} run")
+
+    async def stop(self):
+        """SIGTERM; when it was connected, DISCONNECT is the last packet."""
+        session = self.hub.session if not self.hub.hang else None
+        await self.module.stop()
+        if session and not session.ended == "cut":
+            for _ in range(20):
+                if session.disconnected:
+                    return
+                await asyncio.sleep(0.05)
+            self.record.add("no DISCONNECT at SIGTERM")
+
+    async def close(self):
+        """Ends everything, whatever happened."""
+        for module in self.modules:
+            await module.kill()
+        for process in self._others:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        await self.hub.stop()
+        await self.workload.stop()
+
+
+def _differences(reported, status, path):
+    for key in reported.keys() | status.keys():
+        here = f"{path}.{key}"
+        if key in COUNTERS and path:
+            continue
+        left, right = reported.get(key), status.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            yield from _differences(left, right, here)
+        elif left != right and (left or right):
+            yield f"{here}: {left!r} reported, {right!r} in /status"
+
+
+async def play(scenario, binaries, authority):
+    """Plays a scenario: (faults, why it was skipped, seconds). No fault means that it passed."""
+    began, faults, skipped = time.monotonic(), [], None
+    bench = Bench(binaries, authority, **scenario.setup)
+    try:
+        skipped = await asyncio.wait_for(scenario.play(bench), 175)
+        if bench.module and bench.module.process.returncode is None:
+            await bench.stop()
+    except Failed as error:
+        faults.append(str(error))
+    except Exception:
+        faults.append(traceback.format_exc(limit=4))
+    finally:
+        await bench.close()
+    faults += [f"{rule}: {detail}" for _, rule, detail in bench.record.violations]
+    if faults and bench.module:
+        faults += ["    " + line for module in bench.modules for line in module.lines[-int(os.environ.get("LINES_OF_LOG", 15)):]]
+    return faults, skipped, time.monotonic() - began

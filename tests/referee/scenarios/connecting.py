@@ -1,0 +1,251 @@
+"""How a module finds its hub, and finds it again."""
+
+import asyncio
+import base64
+import time
+
+from bench import Failed
+from certificates import Authority
+from hub import Identity
+
+from . import scenario
+
+
+async def _attempts(bench, seconds, most, least=1):
+    """How often a module tries while it is kept out."""
+    before = len(bench.hub.attempts)
+    await asyncio.sleep(seconds)
+    count = len(bench.hub.attempts) - before
+    if not least <= count <= most:
+        raise Failed(f"{count} attempts in {seconds} s, expected {least} to {most}")
+
+
+@scenario()
+async def a_hub_that_comes_late_is_found(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start(hub=False)
+    await bench.until("healthy without a hub", lambda: _code(bench, "/healthz", 200))
+    if await bench.module.get("/readyz") == (200, ""):
+        raise Failed("ready although nothing was ever configured")
+    if await bench.module.value("av_hub_connected") != 0:
+        raise Failed("av_hub_connected is not 0")
+    await asyncio.sleep(5)
+    await bench.hub.start(bench.hub_port)
+    await bench.settled(timeout=60)
+    if await bench.module.value("av_hub_connected") != 1:
+        raise Failed("av_hub_connected is not 1")
+    await bench.until("ready", lambda: _code(bench, "/readyz", 200))
+
+
+async def _code(bench, path, code):
+    return (await bench.module.get(path))[0] == code
+
+
+@scenario()
+async def a_workload_api_that_is_absent_refuses_fails_and_is_slow_is_asked_again(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start(workload=False)
+    await asyncio.sleep(3)
+    bench.workload.status = 403
+    await bench.workload.start(bench.address)
+    for status in [403, 500, 422]:
+        bench.workload.status = status
+        asked = len(bench.workload.requests)
+        await bench.until(f"asked through {status}", lambda: len(bench.workload.requests) > asked, 60)
+    bench.workload.status, bench.workload.delay = None, 3
+    await bench.settled(timeout=60)
+
+
+@scenario(long=True)
+async def a_workload_api_that_hangs_is_given_up_and_asked_again(bench):
+    bench.workload.hang = True
+    await bench.start()
+    await bench.until("asked again", lambda: len(bench.workload.requests) >= 2, 100)
+    bench.workload.hang = False
+    await bench.settled(timeout=60)
+
+
+@scenario(http_workload=True)
+async def a_workload_api_over_http_does(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start()
+    await bench.settled()
+
+
+@scenario(long=True)
+async def refused_connections_are_tried_again_with_back_off_and_new_tokens(bench):
+    bench.desire({"cam": bench.flow("a")})
+    bench.hub.connack = 5
+    await bench.start()
+    await bench.until("tried", lambda: bench.hub.attempts)
+    await _attempts(bench, 15, 6)
+    bench.hub.connack = 3
+    await _attempts(bench, 30, 4)
+    bench.hub.connack = 0
+    await bench.settled(timeout=90)
+    if not any("5" in line or "authori" in line for line in bench.module.lines):
+        raise Failed("the log does not tell why the hub refused")
+
+
+@scenario()
+async def a_hub_that_looks_up_the_identity_for_long_is_waited_for(bench):
+    bench.hub.connack_delay = 20
+    await bench.start()
+    await asyncio.sleep(20)
+    if len(bench.hub.attempts) != 1:
+        raise Failed(f"{len(bench.hub.attempts)} attempts while CONNACK was awaited")
+    await bench.settled()
+
+
+@scenario()
+async def subscriptions_are_made_anew_whatever_session_present_says(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start()
+    await bench.settled()
+    for present in [True, False, True]:
+        bench.hub.present = present
+        bench.hub.cut()
+        await bench.until("connected again", lambda: bench.hub.ready, 40)
+        status, _ = await bench.hub.call("ping") or (0, None)
+        if status != 200:
+            raise Failed(f"ping after session-present {present}: {status}")
+        bench.hub.change({"logLevel": "debug" if present else "info"})
+        await bench.settled()
+
+
+@scenario()
+async def a_connection_cut_in_the_middle_of_anything_is_made_good(bench):
+    bench.desire({"cam": bench.flow("a")}, telemetryIntervalSeconds=1)
+    cuts = iter(["twin/GET", "properties/reported", "messages/events", "properties/reported", "twin/GET"])
+    cut = [next(cuts)]
+
+    def cut_when(packet):
+        if cut[0] and cut[0] in packet.topic:
+            cut[0] = next(cuts, None)
+            return True
+        return False
+
+    bench.hub.cut_when = cut_when
+    await bench.start()
+    for number in range(40):
+        if cut[0] is None:
+            break
+        await asyncio.sleep(1.5)
+        bench.hub.change({"publicHost": f"host{number}"})
+    if cut[0]:
+        raise Failed(f"never came to {cut[0]}")
+    cut[0], cuts = "methods/res", iter([])
+    await bench.until("connected again", lambda: bench.hub.ready, 60)
+    if await bench.hub.call("getStatus") is not None:
+        raise Failed("the call was answered although the connection was cut")
+    await bench.until("connected again", lambda: bench.hub.ready, 60)
+    await asyncio.sleep(1)
+    await bench.settled(timeout=60)
+
+
+@scenario(long=True)
+async def a_hub_that_hangs_is_left(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start()
+    await bench.settled()
+    tried = len(bench.hub.attempts)
+    bench.hub.hang = True
+    await bench.until("gave up the connection", lambda: len(bench.hub.attempts) > tried, 130)
+    bench.hub.change({"publicHost": "changed.example"}, deliver=False)
+    bench.hub.cut()
+    await asyncio.sleep(0.3)
+    bench.hub.hang = False
+    await bench.settled(timeout=60)
+
+
+@scenario()
+async def certificates_and_authorities_are_rolled(bench):
+    bench.desire({"cam": bench.flow("a")})
+    old = bench.workload.authority
+    bench.workload.bundle = "# a comment\r\n" + old.root.replace("\n", "\r\n")
+    await bench.start()
+    await bench.settled()
+    await bench.hub.stop()
+    await bench.hub.start(bench.hub_port)
+    await bench.settled(timeout=60)
+    new = await asyncio.to_thread(Authority)
+    for bundle in [new.root + old.root, "\n" + new.root]:
+        await bench.hub.stop()
+        bench.workload.authority, bench.workload.bundle = new, bundle
+        await bench.hub.start(bench.hub_port)
+        await bench.until("trusts the new authority", lambda: bench.hub.ready, 60)
+    bench.hub.change({"publicHost": "changed.example"})
+    await bench.settled()
+
+
+@scenario()
+async def a_hub_of_another_authority_or_name_is_never_told_anything(bench):
+    bench.hub.names = ["other.local"]
+    await bench.start()
+    await asyncio.sleep(4)
+    await bench.hub.stop()
+    if any(session.connect for session in bench.hub.sessions):
+        raise Failed("CONNECT was sent to a hub of another name")
+    right, bench.hub.names = bench.workload.authority, [bench.identity.gateway]
+    bench.workload.authority = await asyncio.to_thread(Authority)
+    await bench.hub.start(bench.hub_port)
+    tried = len(bench.hub.attempts)
+    await asyncio.sleep(5)
+    if any(session.connect for session in bench.hub.sessions):
+        raise Failed("CONNECT was sent to a hub of another authority")
+    await bench.hub.stop()
+    bench.workload.authority = right
+    await bench.hub.start(bench.hub_port)
+    await bench.settled(timeout=60)
+
+
+_ODD = Identity(hub="hub-1.azure-devices.net", device="dev.1%41=(x)!@$ü", module="rtmp-splitter", generation="6/3 7%",
+                gateway="edge_device")
+
+
+@scenario(identity=_ODD)
+async def odd_names_are_escaped_where_they_must_be(bench):
+    bench.desire({"cam": bench.flow("a")}, telemetryIntervalSeconds=1)
+    await bench.start()
+    await bench.settled()
+    await bench.until("telemetry", lambda: bench.hub.telemetry.of("stats"))
+
+
+@scenario(identity=Identity(gateway="127.0.0.1"))
+async def a_gateway_that_is_an_address_is_verified_as_one(bench):
+    await bench.start()
+    await bench.settled()
+
+
+@scenario(long=True)
+async def a_module_that_is_pushed_out_again_and_again_backs_off_and_says_so(bench):
+    await bench.start()
+    await bench.settled()
+    began = len(bench.hub.attempts)
+    for _ in range(40):
+        await asyncio.sleep(1)
+        if bench.hub.ready:
+            bench.hub.cut()
+    count = len(bench.hub.attempts) - began
+    if count > 9:
+        raise Failed(f"{count} connections in 40 s")
+    await bench.settled(timeout=70)
+
+
+@scenario()
+async def a_connection_string_does_as_well(bench):
+    bench.desire({"cam": bench.flow("a")})
+    bench.hub.local_key = True
+    authority = bench.folder / "ca.pem"
+    authority.write_text(bench.workload.authority.root)
+    me, key = bench.identity, base64.b64encode(bench.workload.key).decode()
+    bench.record.secrets.append(key)
+    string = f"HostName={me.hub};GatewayHostName={me.gateway};DeviceId={me.device};ModuleId={me.module};SharedAccessKey={key}"
+    kept = {name: value for name, value in bench.environment().items() if not name.startswith("IOTEDGE_")}
+    bench.environment = lambda: kept | {
+        "EdgeHubConnectionString": string, "EdgeModuleCACertificateFile": str(authority)}
+    await bench.start(workload=False)
+    await bench.settled()
+    bench.hub.cut()
+    await bench.until("connected again", lambda: bench.hub.ready)
+    await bench.settled()

@@ -1,0 +1,247 @@
+"""Desired properties: late, lost, twice, out of order, and wrong."""
+
+import asyncio
+import time
+
+from bench import Failed
+from twin import Twin
+
+from . import scenario
+
+
+def _path(bench, name="cam"):
+    """The path that a flow serves at, as reported: which version of it runs."""
+    flow = bench.reported.get("flows", {}).get(name, {})
+    return flow.get("outputs", {}).get("viewers", {}).get("url", "").rpartition("/")[2]
+
+
+async def _runs(bench, path, name="cam"):
+    await bench.until(f"{name} runs {path}", lambda: _path(bench, name) == path)
+
+
+def _cam(bench, path):
+    return {"flows": {"cam": bench.flow(path)}}
+
+
+@scenario()
+async def patches_before_the_answer_to_get_are_held(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    bench.hub.get_delay = 4
+    await bench.start()
+    await bench.until("GET", lambda: bench.hub.ready)
+    await asyncio.sleep(0.5)
+    bench.hub.change(_cam(bench, "v2"))
+    bench.hub.change(_cam(bench, "v3"))
+    await bench.settled()
+    await _runs(bench, "v3")
+
+
+@scenario()
+async def lost_double_old_and_jumping_patches_end_in_what_is_desired(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    bench.hub.change(_cam(bench, "lost"), deliver=False)
+    bench.hub.change({"flows": {"two": bench.flow("two")}})
+    await bench.settled()
+    await _runs(bench, "lost")
+    told = bench.hub.change(_cam(bench, "v4"))
+    bench.hub.push(told)
+    await bench.settled()
+    old = _cam(bench, "old") | {"$version": bench.hub.twin.version - 1}
+    bench.hub.push(old)
+    bench.hub.push(old | {"$version": 1})
+    await asyncio.sleep(1)
+    await bench.settled()
+    await _runs(bench, "v4")
+    bench.hub.twin.version += 5
+    bench.hub.push({"$version": bench.hub.twin.version})
+    await bench.settled()
+    bench.hub.push(_cam(bench, "unversioned"))
+    bench.hub.change({"flows": {"two": None}})
+    await bench.settled()
+    await _runs(bench, "v4")
+    session = bench.hub.session
+    for payload in [b"", b"nonsense", b"[]", b"null", b'{"$version":"x"}', b"\xff\xfe", b'{"flows":5,"$version":99.5}']:
+        session.publish("$iothub/twin/PATCH/properties/desired/?$version=99", payload)
+    await asyncio.sleep(1)
+    bench.hub.change(_cam(bench, "v9"))
+    await bench.settled()
+    await _runs(bench, "v9")
+
+
+@scenario()
+async def an_identity_made_anew_starts_at_a_lower_version_and_is_told_everything(bench):
+    bench.desire({"cam": bench.flow("old")})
+    bench.hub.twin.version = 40
+    await bench.start()
+    await bench.settled()
+    await bench.hub.stop()
+    new = Twin({"flows": {"new": bench.flow("new")}})
+    bench.hub.twin = bench.hub.reports.twin = new
+    await bench.hub.start(bench.hub_port)
+    bench.hub.reports.may_repeat = True
+    await bench.settled(timeout=60)
+    if not bench.reported.get("module", {}).get("name"):
+        raise Failed("the full picture is missing from the new twin")
+
+
+@scenario(long=True)
+async def an_empty_answer_without_a_version_is_not_a_configuration(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    bench.hub.get_answer = lambda document: (200, {"desired": {}, "reported": {}})
+    await bench.start()
+    await bench.until("asked", lambda: bench.hub.ready)
+    await asyncio.sleep(3)
+    if bench.reported.get("config", {}).get("status") == "applied":
+        raise Failed(f"nothing is known, and reported: {bench.reported['config']}")
+    bench.hub.get_answer = None
+    await bench.until("asked again", lambda: bench.says(), 120)
+    await bench.settled()
+    bench.hub.get_answer = lambda document: (200, {"desired": {}, "reported": {}})
+    bench.hub.cut()
+    await bench.until("connected again", lambda: bench.hub.ready, 40)
+    await asyncio.sleep(2)
+    if "cam" not in (await bench.module.status()).get("flows", {}):
+        raise Failed("what ran was given up")
+    bench.hub.get_answer = None
+    bench.hub.change(_cam(bench, "v2"))
+    await bench.settled()
+    await _runs(bench, "v2")
+
+
+@scenario()
+async def nulls_are_absence_wherever_they_are(bench):
+    flow = bench.flow("v1") | {"description": None, "enabled": None}
+    flow["outputs"]["gone"] = None
+    flow["input"]["auth"] = None
+    bench.desire({"cam": flow, "gone": None}, defaults=None, publicHost=None)
+    await bench.start()
+    await bench.until("applied", lambda: bench.says())
+    bench.hub.twin.desired = {"flows": {"cam": bench.flow("v1")}}
+    await bench.settled()
+    bench.hub.change({"flows": {"cam": {"outputs": {"more": None}, "input": {"auth": None}}, "two": None}})
+    await bench.settled()
+    bench.hub.change({"flows": None})
+    await bench.settled()
+    if bench.reported.get("flows"):
+        raise Failed(f"flows are still reported: {bench.reported['flows']}")
+
+
+@scenario()
+async def a_module_without_desired_properties_is_fine(bench):
+    await bench.start()
+    await bench.settled()
+    bench.hub.change({"flows": {"cam": bench.flow("v1")}})
+    await bench.settled()
+    bench.hub.change({"flows": {"cam": None}})
+    await bench.settled()
+
+
+@scenario(long=True)
+async def a_get_that_is_never_answered_or_refused_is_made_again(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    answers = iter([None, (429, None), (500, None), (503, None)])
+    bench.hub.get_answer = lambda document: next(answers, (200, document))
+    await bench.start()
+    await bench.settled(timeout=140)
+
+
+@scenario()
+async def faults_are_told_by_path_and_cost_only_their_flow(bench):
+    bench.desire({"good": bench.flow("good"), "cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    bench.hub.change({"flows": {"cam": {"input": {"listen": 5}}, "new": {"input": {"lisen": "rtmp://0.0.0.0/a"}}}})
+    await bench.settled("partial")
+    errors = bench.reported["config"]["errors"]
+    for name, path in [("cam", "flows.cam.input.listen"), ("new", "flows.new.input")]:
+        if path not in errors.get(name, ""):
+            raise Failed(f"{name}: {errors}")
+    if "new" in bench.reported["flows"] or bench.reported["flows"]["cam"].get("usingVersion") != 1:
+        raise Failed(f"{bench.reported['flows']}")
+    good = bench.reported["flows"]["good"]["since"]
+    bench.hub.change({"flows": {"cam": {"input": bench.flow("v1")["input"]}, "new": None}})
+    await bench.settled()
+    if bench.reported["config"].get("errors") or bench.reported["flows"]["cam"].get("usingVersion"):
+        raise Failed(f"errors remain: {bench.reported}")
+    if bench.reported["flows"]["good"]["since"] != good:
+        raise Failed("a flow without a fault was started anew")
+
+
+@scenario()
+async def wrong_types_anywhere_end_nothing(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    wrongs = [
+        {"flows": 5}, {"flows": []}, {"flows": "x"}, {"flows": {"cam": []}}, {"flows": {"cam": True}},
+        {"logLevel": 7}, {"telemetryIntervalSeconds": -1}, {"telemetryIntervalSeconds": 1e300},
+        {"maxConnections": "many"}, {"publicHost": {"a": 1}}, {"defaults": 3}, {"spool": []}, {"unknown": 1},
+        {"schemaVersion": 1}, {"flows": {"": bench.flow("e"), "a b": bench.flow("f"), "_x": bench.flow("g")}},
+    ]
+    for wrong in wrongs:
+        bench.hub.twin.desired = {"flows": {"cam": bench.flow("v1")}} | wrong
+        bench.hub.twin.version += 2
+        bench.hub.push({"$version": bench.hub.twin.version})
+
+        def told():
+            config = bench.reported.get("config", {})
+            return config.get("desiredVersion") == bench.hub.twin.version and config.get("status") != "applied"
+
+        await bench.until(f"{wrong} is told", told)
+        if not bench.reported["config"].get("errors"):
+            raise Failed(f"{wrong}: no error")
+        if "cam" not in (await bench.module.status())["flows"]:
+            raise Failed(f"{wrong}: cam was given up")
+    bench.hub.twin.desired = {"flows": {"cam": bench.flow("v1")}}
+    bench.hub.change({})
+    await bench.settled()
+
+
+@scenario()
+async def another_major_schema_version_rejects_the_document(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    bench.hub.change({"schemaVersion": "2.0"} | _cam(bench, "v2"))
+    await bench.settled("rejected")
+    if "_module" not in bench.reported["config"]["errors"] or _path(bench) != "v1":
+        raise Failed(f"{bench.reported['config']}, {_path(bench)}")
+    await bench.until("configRejected", lambda: bench.hub.telemetry.events("configRejected"))
+    bench.hub.change({"schemaVersion": "1.7"})
+    await bench.settled()
+    await _runs(bench, "v2")
+
+
+@scenario()
+async def a_change_is_reported_within_a_second_and_a_burst_of_them_in_few_patches(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    late = []
+    for number in range(6):
+        bench.hub.change(_cam(bench, f"s{number}"))
+        began = time.monotonic()
+        await bench.until("reported", lambda: bench.says())
+        late.append(time.monotonic() - began)
+        await asyncio.sleep(0.7)
+    if sorted(late)[3] > 1:
+        raise Failed(f"reported after {[f'{seconds:.2f}' for seconds in late]} s")
+    await asyncio.sleep(6)
+    before = len(bench.hub.reports.all)
+    for number in range(50):
+        bench.hub.change(_cam(bench, f"b{number}"))
+        await asyncio.sleep(0.02)
+    await bench.settled()
+    if len(bench.hub.reports.all) - before > 12:
+        raise Failed(f"{len(bench.hub.reports.all) - before} reports for a second of changes")
+    await _runs(bench, "b49")
+
+
+@scenario()
+async def comments_and_keys_with_a_dollar_are_ignored(bench):
+    flow = bench.flow("v1") | {"$note": "x"}
+    bench.desire({"cam": flow, "$off": {"input": 5}}, **{"$comment": ["anything"]})
+    await bench.start()
+    await bench.settled()

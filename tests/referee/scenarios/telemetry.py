@@ -1,0 +1,90 @@
+"""Events and counters, with and without a hub."""
+
+import asyncio
+
+from bench import Failed
+
+from . import scenario
+
+
+@scenario()
+async def what_happens_is_told_as_events(bench):
+    bench.desire({"cam": bench.flow("a"), "two": bench.flow("b")})
+    await bench.start()
+    await bench.settled()
+    publisher = await bench.publish("a")
+    player = await bench.play("a")
+    for name in ["moduleStarted", "configApplied", "flowStarted", "inputConnected"]:
+        await bench.until(name, lambda: bench.hub.telemetry.events(name))
+    player.kill()
+    publisher.kill()
+    await bench.until("inputLost", lambda: bench.hub.telemetry.events("inputLost"))
+    bench.hub.change({"flows": {"two": None}})
+    await bench.until("flowStopped", lambda: bench.hub.telemetry.events("flowStopped"))
+    await bench.settled()
+
+
+@scenario()
+async def counters_come_as_often_as_asked(bench):
+    bench.desire({f"cam{number}": bench.flow(f"p{number}") for number in range(60)}, telemetryIntervalSeconds=2)
+    await bench.start()
+    await bench.settled()
+    await bench.until("three rounds", lambda: _rounds(bench) >= 3)
+    named = {name for message in bench.hub.telemetry.of("stats") for name in message.body.get("flows", {})}
+    if len(named) != 60:
+        raise Failed(f"counters of {len(named)} flows: {bench.hub.telemetry.of('stats')[0].body}")
+    bench.hub.change({"telemetryIntervalSeconds": 0})
+    await bench.settled()
+    await asyncio.sleep(1)
+    before = len(bench.hub.telemetry.of("stats"))
+    await asyncio.sleep(5)
+    if len(bench.hub.telemetry.of("stats")) != before:
+        raise Failed("counters still come")
+
+
+def _rounds(bench):
+    return sum("cam0" in message.body.get("flows", {}) for message in bench.hub.telemetry.of("stats"))
+
+
+@scenario(long=True)
+async def events_wait_for_the_hub_in_order_and_before_counters(bench):
+    bench.desire({f"cam{number}": bench.flow(f"p{number}") for number in range(3)}, telemetryIntervalSeconds=1)
+    await bench.start()
+    await bench.settled()
+    await bench.until("counters", lambda: bench.hub.telemetry.of("stats"))
+    await bench.hub.stop()
+    before = len(bench.hub.telemetry.messages)
+    for number in range(3):
+        publisher = await bench.publish(f"p{number}")
+        await bench.until("receiving", lambda: _state(bench, f"cam{number}", "receiving"))
+        publisher.kill()
+        await bench.until("gone", lambda: _state(bench, f"cam{number}", "waiting"))
+    await asyncio.sleep(20)
+    await bench.hub.start(bench.hub_port)
+    await bench.settled(timeout=90)
+    for name in ["inputConnected", "inputLost"]:
+        await bench.until(name, lambda: len({e["flow"] for e in bench.hub.telemetry.events(name)}) == 3, 70)
+    late = [message.body["at"] for message in bench.hub.telemetry.messages[before:]
+            if message.output == "events" and message.body["event"].startswith("input")]
+    if late != sorted(late):
+        raise Failed(f"events came out of order: {late}")
+
+
+async def _state(bench, name, state):
+    return (await bench.module.status()).get("flows", {}).get(name, {}).get("input", {}).get("state") == state
+
+
+@scenario()
+async def unacknowledged_messages_are_few_and_come_again(bench):
+    bench.desire({"cam": bench.flow("a")}, telemetryIntervalSeconds=1)
+    await bench.start()
+    await bench.settled()
+    bench.hub.hold_acks = True
+    await asyncio.sleep(22)
+    held = len(bench.hub.session._unacked)
+    bench.hub.cut()
+    bench.hub.hold_acks = False
+    before = len(bench.hub.telemetry.messages)
+    await bench.until("connected again", lambda: bench.hub.ready, 40)
+    await bench.until("sent again", lambda: len(bench.hub.telemetry.messages) - before >= held)
+    await bench.settled()
