@@ -14,7 +14,8 @@ from module import Module, free_port
 from record import Record
 from workload import Workload
 
-TESTCARD = pathlib.Path(__file__).resolve().parents[2] / "edge-config/testcard.mp4"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TESTCARD = ROOT / "edge-config/testcard.mp4"
 #: What `/status` shows beside the reported properties.
 COUNTERS = {"bytes", "frames", "framesDropped", "bitrateBps", "clients", "latencyMilliseconds", "instances", "next",
             "reconnects"}
@@ -115,6 +116,14 @@ class Bench:
             if time.monotonic() > end:
                 raise Failed(f"{what}: not within {timeout} s")
             await asyncio.sleep(0.05)
+
+    async def answers(self, path):
+        """Whether the module answers 200."""
+        return (await self.module.get(path))[0] == 200
+
+    async def input_is(self, flow, state):
+        """Whether a flow's input is in this state, as the module says."""
+        return (await self.module.status()).get("flows", {}).get(flow, {}).get("input", {}).get("state") == state
 
     @property
     def reported(self):

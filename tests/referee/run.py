@@ -33,7 +33,10 @@ async def main():
             faults, skipped, seconds = await play(scenario, options.binaries, authority)
         result = "failed" if faults else "skipped" if skipped else "passed"
         counts[result] += 1
-        print(f"{result} {seconds:5.1f} s  {scenario.name}{f' ({skipped})' if skipped else ''}", flush=True)
+        if result == "skipped":
+            print(f"SKIPPED referee: {scenario.name}: {skipped}", flush=True)
+        else:
+            print(f"{result} {seconds:5.1f} s  {scenario.name}", flush=True)
         for fault in faults[:25]:
             print(f"    {fault}", flush=True)
 

@@ -1,7 +1,6 @@
 """One connection of a module to edgeHub, from CONNECT to its end."""
 
 import asyncio
-import json
 import re
 import struct
 import time
@@ -240,7 +239,7 @@ class Session:
             status, document = answer
         await asyncio.sleep(hub.get_delay)
         hub.reports.changed = time.monotonic()
-        body = b"" if status != 200 else json.dumps(document).encode()
+        body = b"" if status != 200 else compact(document).encode()
         self.publish(f"$iothub/twin/res/{status}/?$rid={number}", body)
 
     def _report(self, number, payload):
@@ -261,4 +260,6 @@ class Session:
             hub.twin.reported = merged
             hub.twin.reported_version += 1
         self._reporting, self._answered = None, time.monotonic()
-        self.publish(f"$iothub/twin/res/{status}/?$rid={number}", b"")
+        # IoT Hub adds the version, edgeHub does not; the order is free.
+        version = f"$version={hub.twin.reported_version}&" if hub.twin.reported_version % 2 else ""
+        self.publish(f"$iothub/twin/res/{status}/?{version}$rid={number}", b"")

@@ -21,7 +21,7 @@ _FLOW = {"state": FLOW, "since": TIME, "error": str, "usingVersion": int, "insta
          "outputs": dict}
 _ENDPOINT = {"error": str, "url": str, "clients": int, "video": dict, "audio": dict}
 _TRACK = {"codec": str, "width": int, "height": int, "fps": (int, float), "sampleRate": int, "channels": int,
-          "dropped": (str, bool)}
+          "dropped": (str, bool), "stalled": bool}
 
 
 def _check(value, form, path, needed=()):

@@ -23,4 +23,4 @@ def scenario(long=False, **setup):
     return register
 
 
-from . import connecting, desired, methods, process, reporting, telemetry  # noqa: E402, F401
+from . import clock, connecting, desired, methods, process, reporting, streams, telemetry  # noqa: E402, F401

@@ -1,32 +1,19 @@
-"""The process: its start, its end, its options, its metrics, its log."""
+"""The process: its start, its end, its options, its log."""
 
 import asyncio
 import json
-import pathlib
-import shutil
 import signal
-import ssl
-import subprocess
 
-from bench import TESTCARD, Failed
+from bench import Failed
 from module import Module
 
 from . import scenario
-
-_COMMON = {"iothub", "edge_device", "module_name", "instance_number"}
-#: The contract's names with the labels that each may have beside the common ones.
-_METRICS = {
-    "av_flow_state": {"flow"}, "av_input_bytes_total": {"flow", "kind"}, "av_input_frames_total": {"flow", "kind"},
-    "av_input_reconnects_total": {"flow"}, "av_output_bytes_total": {"flow", "output"},
-    "av_output_frames_dropped_total": {"flow", "output", "kind"}, "av_output_clients": {"flow", "output"},
-    "av_output_latency_seconds": {"protocol", "kind"}, "av_hub_connected": set(), "av_config_desired_version": set(),
-}
 
 
 @scenario()
 async def it_ends_in_time_without_a_hub_and_without_a_workload_api(bench):
     await bench.start(hub=False, workload=False)
-    await bench.until("healthy", lambda: _healthy(bench))
+    await bench.until("healthy", lambda: bench.answers("/healthz"))
     await bench.module.stop()
     await bench.workload.start(bench.address)
     bench.workload.hang = True
@@ -46,10 +33,6 @@ async def it_ends_in_time_without_a_hub_and_without_a_workload_api(bench):
     await bench.module.stop()
 
 
-async def _healthy(bench):
-    return (await bench.module.get("/healthz"))[0] == 200
-
-
 @scenario()
 async def it_starts_without_a_hub_from_what_was_good(bench):
     good = bench.flow("v1")
@@ -61,70 +44,15 @@ async def it_starts_without_a_hub_from_what_was_good(bench):
     await bench.stop()
     await bench.hub.stop()
     await bench.run()
-    await bench.until("ready", lambda: _ready(bench))
+    await bench.until("ready", lambda: bench.answers("/readyz"))
     publisher = await bench.publish("v1")
-    await bench.until("streams", lambda: _receiving(bench, "cam"))
+    await bench.until("streams", lambda: bench.input_is("cam", "receiving"))
     await bench.hub.start(bench.hub_port)
     await bench.settled("partial", 60)
-    if publisher.returncode is not None or not await _receiving(bench, "cam"):
+    if publisher.returncode is not None or not await bench.input_is("cam", "receiving"):
         raise Failed("the stream was lost when the hub came")
     if bench.reported["flows"]["cam"].get("usingVersion") is None:
         raise Failed("usingVersion is missing")
-
-
-async def _ready(bench):
-    return (await bench.module.get("/readyz"))[0] == 200
-
-
-async def _receiving(bench, name):
-    flow = (await bench.module.status()).get("flows", {}).get(name, {})
-    return flow.get("input", {}).get("state") == "receiving"
-
-
-@scenario()
-async def metrics_are_named_and_labelled_as_promised(bench):
-    bench.desire({"cam": bench.flow("a"), "off": bench.flow("b") | {"enabled": False}})
-    await bench.start()
-    await bench.settled()
-    await bench.publish("a")
-    await bench.play("a")
-    await bench.until("latency is measured", lambda: bench.module.value("av_output_latency_seconds_count", kind="video"))
-    series = await bench.module.series()
-    bench_labels = {"iothub": bench.identity.hub, "edge_device": bench.identity.device, "module_name": bench.name}
-    names, numbers = set(), set()
-    for name, labels, _ in series:
-        family = name
-        for suffix in ("_bucket", "_sum", "_count"):
-            if name.removesuffix(suffix) in _METRICS:
-                family = name.removesuffix(suffix)
-        names.add(family)
-        own = set(labels) - _COMMON - ({"le"} if name.endswith("_bucket") else set())
-        if family not in _METRICS and not family.startswith("process_"):
-            bench.record.add("metric", f"{name} is not in the contract")
-        elif not own <= _METRICS.get(family, set()) or (family == "av_output_latency_seconds" and own != _METRICS[family]):
-            bench.record.add("metric labels", f"{name} {own}")
-        if not bench_labels.items() <= labels.items() or not labels.get("instance_number"):
-            bench.record.add("common labels", f"{name} {labels}")
-        numbers.add(labels.get("instance_number"))
-    missing = set(_METRICS) - names
-    if missing or len(numbers) != 1:
-        raise Failed(f"missing {missing}, instance numbers {numbers}")
-    if await bench.module.value("av_flow_state", flow="off") != 0 or await bench.module.value("av_flow_state", flow="cam") != 2:
-        raise Failed("av_flow_state is not as the contract counts")
-    if await bench.module.value("av_config_desired_version") != bench.hub.twin.version:
-        raise Failed("av_config_desired_version is not the twin's")
-    promtool = shutil.which("promtool")
-    if promtool:
-        _, text = await bench.module.get("/metrics")
-        found = await asyncio.to_thread(
-            subprocess.run, [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
-        if found.returncode or found.stderr:
-            raise Failed(f"promtool: {found.stdout}{found.stderr}")
-    await bench.stop()
-    await bench.run()
-    await bench.settled()
-    if await bench.module.value("av_hub_connected", instance_number=numbers.pop()) is not None:
-        raise Failed("instance_number is the same after a restart")
 
 
 async def _exit(bench, *arguments, **environment):
@@ -141,11 +69,20 @@ async def exit_codes_say_what_was_wrong(bench):
     code, lines = await _exit(bench)
     if code != 64 or len(lines) != 1 or not all(way in lines[0] for way in ["--twin", "IOTEDGE_", "EdgeHubConnectionString"]):
         raise Failed(f"without any configuration: {code} {lines}")
+    for variables in [{"EdgeHubConnectionString": "HostName=h"}, {"EdgeHubConnectionString": "nonsense"}]:
+        code, lines = await _exit(bench, **variables)
+        if code != 64 or not any("EdgeHubConnectionString" in line for line in lines):
+            raise Failed(f"{variables}: {code} {lines}")
     for arguments in [["--nonsense"], ["--twin"], ["--twin", str(good), "--log-format", "xml"], ["nonsense"]]:
         bench.record.violations.clear()
         code, lines = await _exit(bench, *arguments)
         if code != 64:
             raise Failed(f"{arguments}: {code} {lines}")
+    for variables in [{"AV_LOG_FORMAT": "xml"}, {"AV_HUB_PORT": "x"}, {"AV_BIND": "x"}, {"AV_HOSTS": "x"},
+                      {"AV_METRICS_ADDRESS": "x"}, {"AV_PATHS": "x"}, {"IOTEDGE_WORKLOADURI": "ftp://x"}]:
+        code, lines = await _exit(bench, **bench.environment() | variables)
+        if code != 64:
+            raise Failed(f"{variables}: {code} {lines}")
     bench.record.violations.clear()
     bad = ["", "nonsense", "[]", '{"schemaVersion":"2.0"}', '{"flows":{"a":{"input":5}}}', None]
     for text in bad:
@@ -165,12 +102,12 @@ async def a_file_does_without_a_hub(bench):
                          bench.environment() | {"AV_LOG_FORMAT": "edge"}, ["--twin", str(twin)]))
     bench.module = module
     await module.start()
-    await bench.until("ready", lambda: _ready(bench))
+    await bench.until("ready", lambda: bench.answers("/readyz"))
     if await module.healthcheck() != 0 or await module.healthcheck("--ready") != 0:
         raise Failed("healthcheck")
     status = await module.status()
     if set(status["flows"]) != {"cam"} or status["config"]["status"] != "applied":
-        raise Failed(f"{status}")
+        raise Failed(json.dumps(status[1]))
     twin.write_text(json.dumps({"flows": {"two": bench.flow("v2")}}))
     await bench.until("applied again", lambda: _flows(bench, {"two"}))
     twin.write_text("{")
@@ -199,12 +136,12 @@ async def _config(bench, status):
 async def ready_is_said_once_a_configuration_was_handled(bench):
     bench.desire({"bad": {"input": 5}})
     await bench.start(hub=False)
-    await bench.until("healthy", lambda: _healthy(bench))
+    await bench.until("healthy", lambda: bench.answers("/healthz"))
     if await bench.module.healthcheck("--ready") == 0 or await bench.module.healthcheck() != 0:
         raise Failed("healthcheck before a configuration")
     await bench.hub.start(bench.hub_port)
     await bench.until("told", lambda: bench.reported.get("config", {}).get("errors"), 60)
-    await bench.until("ready", lambda: _ready(bench))
+    await bench.until("ready", lambda: bench.answers("/readyz"))
     if await bench.module.healthcheck("--ready") != 0:
         raise Failed("healthcheck --ready")
 
@@ -218,7 +155,7 @@ async def json_log_lines_are_json(bench):
     bench.module = log
     bench.modules.append(log)
     await log.start()
-    await bench.until("ready", lambda: _ready(bench))
+    await bench.until("ready", lambda: bench.answers("/readyz"))
     await log.stop()
     bench.record.violations.clear()
     for line in log.lines:
@@ -227,62 +164,49 @@ async def json_log_lines_are_json(bench):
 
 
 @scenario()
-async def a_listener_presents_a_certificate_of_the_workload_api(bench):
-    url = f"rtmps://127.0.0.1:{bench.ports[0]}/live/a"
-    bench.desire({"cam": {"input": {"listen": url}, "outputs": {"viewers": {"serve": url}}}})
-    await bench.start()
-    await bench.settled()
-    context = ssl.create_default_context(cadata=bench.workload.authority.root)
-
-    async def presented():
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", bench.ports[0], ssl=context,
-                                                      server_hostname=bench.identity.gateway)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    await bench.until("a certificate for the gateway's name", presented)
-
-
-@scenario(module="mp4-source")
-async def a_file_is_served_and_pushed_while_the_hub_comes_and_goes(bench):
-    serve = f"rtmp://127.0.0.1:{bench.ports[0]}/live/card"
-    bench.desire({"card": {"input": {"read": f"file://{TESTCARD}"}, "outputs": {"viewers": {"serve": serve}}}},
-                 telemetryIntervalSeconds=2)
-    await bench.start()
-    await bench.settled()
-    player = await bench.play("card")
-    for _ in range(2):
-        bench.hub.cut()
-        await bench.until("connected again", lambda: bench.hub.ready, 40)
-        await bench.settled()
-    if player.returncode is not None:
-        raise Failed("the player was lost")
-    if bench.reported["flows"]["card"]["state"] != "running":
-        raise Failed(f"{bench.reported['flows']}")
-    bench.hub.change({"flows": {"card": {"input": {"read": "file:///nowhere.mp4"}}}})
-    await bench.settled()
-    await bench.until("failed", lambda: bench.reported["flows"]["card"]["state"] in ("failed", "retrying"))
+async def options_of_the_command_line_win_over_the_environment(bench):
+    twin = bench.folder / "twin.json"
+    twin.write_text(json.dumps({"flows": {"cam": {
+        "input": {"listen": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
+        "outputs": {"viewers": {"serve": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
+                    "far": {"push": f"rtmp://far.example:{bench.ports[1]}/x/y"}}}}}))
+    arguments = ["--twin", str(twin), "--state-dir", str(bench.folder / "s"), "--bind", "127.0.0.1",
+                 "--hosts", "far.example=127.0.0.3", "--device", "named", "--log-format", "edge", "--hub-port", "1"]
+    module = Module(bench.record, bench.binaries / bench.name, {"AV_DEVICE": "other", "AV_LOG_FORMAT": "json",
+                    "AV_STATE_DIR": "/nonexistent/x"}, arguments)
+    bench.module = module
+    bench.modules.append(module)
+    await module.start()
+    await bench.until("ready", lambda: bench.answers("/readyz"))
+    if not any(labels.get("edge_device") == "named" for _, labels, _ in await module.series()):
+        raise Failed("--device is not in the labels")
+    if not (bench.folder / "s").exists():
+        raise Failed("--state-dir is not used")
+    await bench.until("refused by the address given", lambda: _retrying(bench))
+    await module.stop()
+    bench.module = None
 
 
-@scenario(long=True)
-async def a_clock_that_jumps_renews_the_token_in_place(bench):
-    library = pathlib.Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-    if not library.exists():
-        return "libfaketime is not installed"
+async def _retrying(bench):
+    await bench.publish("a")
+    await asyncio.sleep(2)
+    flow = (await bench.module.status())["flows"]["cam"]
+    return "127.0.0.3" in json.dumps(flow) or flow["outputs"]["far"]["state"] == "retrying"
+
+
+@scenario()
+async def a_state_directory_that_cannot_be_written_ends_nothing(bench):
     bench.desire({"cam": bench.flow("a")})
-    clock = bench.folder / "clock"
-    clock.write_text("+0")
-    await bench.start(LD_PRELOAD=str(library), FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1",
-                      FAKETIME_DONT_FAKE_MONOTONIC="1")
+    await bench.start(AV_STATE_DIR="/dev/null/state")
     await bench.settled()
-    session, tried = bench.hub.session, len(bench.hub.attempts)
-    clock.write_text("+3500")
-    bench.hub.clock = 3500
-    await bench.until("a new token", lambda: len(bench.hub.attempts) > tried and bench.hub.ready, 100)
-    if not session.disconnected:
-        raise Failed("the renewal did not say DISCONNECT")
+    bench.hub.change({"flows": {"two": bench.flow("b")}})
     await bench.settled()
-    return None
+
+
+@scenario()
+async def the_first_way_to_a_configuration_wins_and_the_log_says_which(bench):
+    await bench.start(EdgeHubConnectionString="HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=aw==;GatewayHostName=g",
+                      EdgeModuleCACertificateFile="/nonexistent")
+    await bench.settled()
+    if not any("IOTEDGE_WORKLOADURI" in line for line in bench.module.lines[:2]):
+        raise Failed(f"{bench.module.lines[:2]}")

@@ -56,9 +56,9 @@ async def events_wait_for_the_hub_in_order_and_before_counters(bench):
     before = len(bench.hub.telemetry.messages)
     for number in range(3):
         publisher = await bench.publish(f"p{number}")
-        await bench.until("receiving", lambda: _state(bench, f"cam{number}", "receiving"))
+        await bench.until("receiving", lambda: bench.input_is(f"cam{number}", "receiving"))
         publisher.kill()
-        await bench.until("gone", lambda: _state(bench, f"cam{number}", "waiting"))
+        await bench.until("gone", lambda: bench.input_is(f"cam{number}", "waiting"))
     await asyncio.sleep(20)
     await bench.hub.start(bench.hub_port)
     await bench.settled(timeout=90)
@@ -68,10 +68,6 @@ async def events_wait_for_the_hub_in_order_and_before_counters(bench):
             if message.output == "events" and message.body["event"].startswith("input")]
     if late != sorted(late):
         raise Failed(f"events came out of order: {late}")
-
-
-async def _state(bench, name, state):
-    return (await bench.module.status()).get("flows", {}).get(name, {}).get("input", {}).get("state") == state
 
 
 @scenario()
@@ -88,3 +84,25 @@ async def unacknowledged_messages_are_few_and_come_again(bench):
     await bench.until("connected again", lambda: bench.hub.ready, 40)
     await bench.until("sent again", lambda: len(bench.hub.telemetry.messages) - before >= held)
     await bench.settled()
+
+
+@scenario(long=True)
+async def a_long_time_without_a_hub_costs_counters_before_events(bench):
+    flows = {f"cam{number:03}": bench.flow(f"p{number}") for number in range(400)}
+    bench.desire(flows, telemetryIntervalSeconds=1)
+    await bench.start()
+    await bench.until("applied", lambda: bench.says(), 60)
+    await bench.until("counters", lambda: bench.hub.telemetry.of("stats"))
+    await bench.hub.stop()
+    before = len(bench.hub.telemetry.messages)
+    publisher = await bench.publish("p7")
+    await bench.until("receiving", lambda: bench.input_is("cam007", "receiving"))
+    publisher.kill()
+    await bench.until("dropping", lambda: bench.module.value("av_telemetry_dropped_total"), 90)
+    await bench.hub.start(bench.hub_port)
+    for name in ["inputConnected", "inputLost"]:
+        await bench.until(name, lambda: any(e["flow"] == "cam007" for e in bench.hub.telemetry.events(name)), 90)
+    size = sum(len(str(message.body)) for message in bench.hub.telemetry.messages[before:])
+    if size > 16 * 1024 * 1024:
+        raise Failed(f"{size} bytes were kept")
+    await bench.until("applied", lambda: bench.says(), 60)

@@ -226,10 +226,12 @@ impl Trouble {
         self.tries += 1;
         let wait = back_off.mul_f64(rand::random_range(0.5..1.0));
         let text = error.to_string();
-        let is_news = self.said.as_ref().is_none_or(|(said, at)| *said != text || at.elapsed() >= SAY_AGAIN);
+        // The same trouble may come with other seconds, ports or addresses.
+        let gist: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let is_news = self.said.as_ref().is_none_or(|(said, at)| *said != gist || at.elapsed() >= SAY_AGAIN);
         if is_news {
             tracing::warn!(retry_seconds = wait.as_secs_f32().ceil(), "hub: {text}");
-            self.said = Some((text, Instant::now()));
+            self.said = Some((gist, Instant::now()));
         } else {
             tracing::debug!("hub: {text}");
         }

@@ -47,12 +47,6 @@ pub(crate) async fn collect(module: Arc<Module>, mut queue: mpsc::Receiver<Event
                 if let Some(counted) = coalescer.add(event, jiff::Timestamp::now(), Instant::now()) {
                     outbox.push(Output::Events, event_body(&counted));
                 }
-                if module.is_stopping() {
-                    // No later tick will come.
-                    for counted in coalescer.rest() {
-                        outbox.push(Output::Events, event_body(&counted));
-                    }
-                }
             }
             _ = ticks.tick() => {
                 let now = Instant::now();

@@ -267,6 +267,18 @@ fn of_a_bundle_every_certificate_is_trusted_and_nothing_else() {
 }
 
 #[test]
+fn the_same_trouble_with_another_figure_is_no_news() {
+    let mut trouble = Trouble::default();
+    let late = |seconds: u32| ConnectError::Token(format!("not valid yet, {seconds} s in future"));
+    trouble.after(&late(10), Duration::ZERO);
+    let (_, said) = trouble.said.clone().unwrap();
+    trouble.after(&late(9), Duration::ZERO);
+    assert_eq!(trouble.said.as_ref().unwrap().1, said);
+    trouble.after(&ConnectError::Panic, Duration::ZERO);
+    assert_ne!(trouble.said.as_ref().unwrap().1, said);
+}
+
+#[test]
 fn waiting_grows_and_starts_over_after_a_connection_that_held() {
     let mut trouble = Trouble::default();
     let error = ConnectError::Mqtt(MqttError::Slow);

@@ -50,14 +50,6 @@ impl Coalescer {
         Some(counted)
     }
 
-    /// What was counted and has not passed.
-    pub fn rest(&mut self) -> Vec<Counted> {
-        let mut rest: Vec<Counted> =
-            self.windows.values_mut().filter_map(|window| window.waiting.take()).collect();
-        rest.sort_by_key(|counted| counted.at);
-        rest
-    }
-
     /// What was counted in windows that have ended.
     pub fn due(&mut self, now: Instant) -> Vec<Counted> {
         let mut due = Vec::new();
@@ -102,16 +94,6 @@ mod tests {
         assert_eq!(coalescer.due(start + WINDOW * 2)[0].count, 1);
         assert!(coalescer.due(start + WINDOW * 3).is_empty());
         assert!(coalescer.windows.is_empty());
-    }
-
-    #[test]
-    fn what_is_counted_when_the_process_ends_is_not_lost() {
-        let (mut coalescer, start, at) = (Coalescer::default(), Instant::now(), Timestamp::now());
-        for detail in ["1", "2"] {
-            coalescer.add(event(EventKind::ConfigApplied, "a", detail), at, start);
-        }
-        assert_eq!(coalescer.rest().first().map(|counted| counted.event.detail.as_str()), Some("2"));
-        assert!(coalescer.rest().is_empty());
     }
 
     #[test]

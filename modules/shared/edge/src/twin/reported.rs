@@ -33,6 +33,8 @@ pub(crate) struct Reported {
     /// Where hurry does not matter either.
     not_before: Option<Instant>,
     next: Option<Instant>,
+    /// When the first of the states that were held back may go.
+    held_back: Option<Instant>,
     back_off: Duration,
     /// The patch that was refused last, and until when it is not sent again.
     refused: Option<(Map<String, Value>, Instant)>,
@@ -69,6 +71,7 @@ impl Default for Reported {
             hurry: false,
             not_before: None,
             next: None,
+            held_back: None,
             back_off: FIRST_BACK_OFF,
             refused: None,
             misses: 0,
@@ -117,14 +120,9 @@ impl Reported {
         match &self.under_way {
             Some(under_way) => Some(under_way.sent + ANSWER_TIME),
             None => {
-                let planned = match (self.next, self.not_before) {
-                    (Some(next), Some(not_before)) => {
-                        Some(if self.hurry { not_before } else { next.max(not_before) })
-                    }
-                    (next, not_before) => not_before.or(if self.hurry { None } else { next }),
-                };
+                let gate = self.not_before.max(self.next.filter(|_| !self.hurry));
                 let again = self.refused.as_ref().map(|(_, until)| *until);
-                planned.into_iter().chain(again).min()
+                gate.or_else(|| self.held_back.into_iter().chain(again).min())
             }
         }
     }
@@ -154,16 +152,17 @@ impl Reported {
             self.doubt();
         }
         self.not_before = None;
-        self.next = None;
+        self.next = self.next.filter(|next| now < *next);
         let wanted = fit(document);
         let paced =
             if self.hurry { None } else { Some(self.pace.hold_back(&self.held, wanted.clone(), now)) };
         let patch = difference(&self.held, paced.as_ref().map_or(&wanted, |paced| &paced.document));
+        self.held_back = paced.as_ref().and_then(|paced| paced.until);
         let is_refused =
             self.refused.as_ref().is_some_and(|(refused, until)| *refused == patch && now < *until);
         if patch.is_empty() || is_refused {
             self.hurry = false;
-            self.next = paced.and_then(|paced| paced.until);
+            self.refused = self.refused.take().filter(|_| is_refused);
             return None;
         }
         if let Some(paced) = &paced {

@@ -89,7 +89,8 @@ impl Session<'_> {
                 self.compared = reported.as_ref().is_some_and(|reported| reported.get("$version").is_some());
                 self.hub.reported.connected(reported);
                 // What the answer desires is applied meanwhile, and told in the same report.
-                self.look = Some(now + LOOK_EVERY);
+                self.looked = Some(now);
+                self.look_after(LOOK_EVERY);
             }
             let step = self.hub.desired.on_full(twin.get_mut("desired").map(Value::take));
             let is_known = matches!(step, Step::Apply { .. });

@@ -151,6 +151,34 @@ fn a_refused_patch_is_sent_again_ever_more_rarely_and_another_one_at_its_time() 
 }
 
 #[test]
+fn a_question_in_a_hurry_that_has_nothing_to_say_leaves_the_pace_as_it_was() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    stored(&mut reported, &document(json!({"a": {"clients": 1}})), 1, start);
+    reported.hurry();
+    assert_eq!(reported.poll(&document(json!({"a": {"clients": 1}})), 2, start + PACE / 4), None);
+    assert_eq!(reported.poll(&document(json!({"a": {"clients": 2}})), 2, start + PACE / 2), None);
+    assert_eq!(reported.deadline(), Some(start + PACE));
+}
+
+#[test]
+fn a_flow_that_is_held_back_does_not_hold_back_another() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let state = |state: &str, other: u64| document(json!({"a": {"state": state}, "b": {"clients": other}}));
+    for (round, name) in [(0, "running"), (1, "waiting"), (2, "running")] {
+        stored(&mut reported, &state(name, 0), round.into(), start + PACE * round);
+    }
+    let now = start + PACE * 3;
+    assert_eq!(reported.poll(&state("waiting", 0), 3, now), None);
+    assert!(reported.deadline().is_some_and(|time| now < time));
+    assert_eq!(
+        stored(&mut reported, &state("waiting", 1), 3, now + PACE / 5),
+        json!({"flows": {"b": {"clients": 1}}})
+    );
+}
+
+#[test]
 fn a_reconnect_does_not_quicken_the_pace() {
     let start = Instant::now();
     let mut reported = connected(json!({}));

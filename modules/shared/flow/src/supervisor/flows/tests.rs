@@ -175,6 +175,9 @@ async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_star
     let refused = Guest::publish(rig.address, "live/three").await.err().unwrap();
     assert!(refused.contains("maxInstances (2) is reached"), "{refused}");
     assert_eq!(rig.status("p")["instances"]["active"], 2);
+    let told = status::method(&rig.running, "getStatus", Value::Null).await.unwrap().body;
+    let listed = told["flows"]["p"]["instances"]["list"].as_array().unwrap();
+    assert_eq!(listed.iter().map(|one| &one["match"]).collect::<Vec<_>>(), ["one", "two"]);
     drop(two);
     let tick = |seconds| {
         let now = Instant::now() + Duration::from_secs(seconds);

@@ -1,0 +1,49 @@
+"""The wall clock, which is wrong at boot and jumps."""
+
+import pathlib
+
+from bench import Failed
+
+from . import scenario
+
+_LIBRARY = next(iter(pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+_MISSING = "Debian's libfaketime is not installed"
+
+
+def _clock(bench, seconds):
+    """Sets the module's wall clock, and says by how much the hub thinks that it is ahead of this machine."""
+    clock = bench.folder / "clock"
+    clock.write_text(f"{seconds:+}")
+    return {"LD_PRELOAD": str(_LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+@scenario(long=True)
+async def a_clock_that_jumps_renews_the_token_in_place(bench):
+    if not _LIBRARY:
+        return _MISSING
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start(**_clock(bench, 0))
+    await bench.settled()
+    session, tried = bench.hub.session, len(bench.hub.attempts)
+    _clock(bench, 3500)
+    bench.hub.clock = 3500
+    await bench.until("a new token", lambda: len(bench.hub.attempts) > tried and bench.hub.ready, 100)
+    if not session.disconnected:
+        raise Failed("the renewal did not say DISCONNECT")
+    await bench.settled()
+    return None
+
+
+@scenario(long=True)
+async def a_clock_that_is_years_behind_at_boot_is_waited_for(bench):
+    if not _LIBRARY:
+        return _MISSING
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start(**_clock(bench, -3650 * 86400))
+    await bench.until("tried", lambda: len(bench.workload.requests) > 4)
+    if any(session.connect for session in bench.hub.sessions):
+        raise Failed("a certificate that is not valid yet was accepted")
+    _clock(bench, 0)
+    await bench.settled(timeout=60)
+    return None
