@@ -150,6 +150,12 @@ class Bench:
             await self.until("reported properties are the module's own", same, 70)
         except Failed as error:
             raise Failed(f"{error}: {differences[:5]}") from error
+        if not self.reported["config"].get("truncated"):
+            states = [flow["state"] for flow in self.reported["flows"].values()]
+            told = self.reported["summary"]
+            counts = {state: states.count(state) for state in ("running", "waiting", "retrying", "failed")}
+            if not counts.items() <= told.items() or told["flows"] != len(states):
+                raise Failed(f"summary {told} of {counts} in {len(states)} flows")
         if status == "applied" and not self.reported["config"].get("truncated"):
             flows = {name for name in self.hub.twin.desired.get("flows", {}) if not name.startswith("$")}
             if flows != set(self.reported.get("flows", {})):

@@ -46,4 +46,6 @@ async def a_clock_that_is_years_behind_at_boot_is_waited_for(bench):
         raise Failed("a certificate that is not valid yet was accepted")
     _clock(bench, 0)
     await bench.settled(timeout=60)
+    # One may have been signed a moment before.
+    bench.record.forget("token")
     return None

@@ -44,7 +44,7 @@ async def every_method_answers_good_and_bad_payloads(bench):
             status, body = await bench.hub.call(name, raw=raw)
             if status not in (400, 404) or (status == 400 and not body):
                 raise Failed(f"{name} {raw[:30]!r}: {status} {body}")
-    for payload in [{"offset": -1}, {"limit": "x"}, {"limit": 0}, {"flow": 5}]:
+    for payload in [{"offset": -1}, {"limit": "x"}, {"limit": 0}, {"flow": 5}, {"other": 1}]:
         await _expect(bench, 400, "getStatus", payload)
     for raw in [b"nonsense", b"[]", b"5", b"\xff"]:
         await _expect(bench, 400, "getStatus", raw=raw)

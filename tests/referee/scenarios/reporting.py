@@ -98,6 +98,7 @@ async def a_restart_tells_the_full_picture_once_and_deletes_what_is_obsolete(ben
     await bench.stop()
     before = len(bench.hub.reports.all)
     await bench.run()
+    await bench.until("reported", lambda: len(bench.hub.reports.all) > before)
     await bench.settled()
     if any("config" in patch and patch["config"] is None for _, patch in bench.hub.reports.all):
         raise Failed("what is configured was deleted for a moment")

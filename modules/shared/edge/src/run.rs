@@ -59,14 +59,15 @@ pub fn run_from<S: Service>(
     if let Some(Command::Healthcheck { ready }) = options.command {
         return healthcheck(&options, ready);
     }
+    let logs = log::install(name, options.log_format);
     let source = match Source::find(&options, |name| std::env::var(name).ok()) {
         Ok(source) => source,
         Err(error) => {
-            eprintln!("{name}: {error}");
+            tracing::error!("{error}");
+            drop(logs);
             return ExitCode::from(USAGE);
         }
     };
-    let logs = log::install(name, options.log_format);
     raise_open_files();
     // Fails only where another module of this process was first, which chose the same.
     let _ = rustls::crypto::ring::default_provider().install_default();

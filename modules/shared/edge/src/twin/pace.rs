@@ -51,7 +51,7 @@ impl Pace {
             bucket.refill(now);
             bucket.left < BURST
         });
-        let mut changed = Vec::new();
+        let (mut changed, mut moved) = (Vec::new(), Vec::new());
         let mut until: Option<Instant> = None;
         let held_flows = held.get("flows").and_then(Value::as_object);
         if let (Some(held_flows), Some(Value::Object(flows))) = (held_flows, document.get_mut("flows")) {
@@ -65,18 +65,23 @@ impl Pace {
                     Some(bucket) if bucket.left == 0 => {
                         let free = bucket.since + REFILL;
                         until = Some(until.map_or(free, |until| until.min(free)));
+                        moved.push((flow.get("state").cloned(), old.get("state").cloned()));
                         *flow = old.clone();
                     }
                     _ => changed.push(name.clone()),
                 }
             }
         }
-        if until.is_some()
-            && let Some(summary) = held.get("summary").filter(|summary| is_certain(summary))
-        {
-            // The sums flap with the flow.
-            if changed.is_empty() {
+        // The sums flap with the flow, and agree with what is said of it.
+        match held.get("summary").filter(|summary| is_certain(summary)) {
+            Some(summary) if until.is_some() && changed.is_empty() => {
                 document.insert("summary".into(), summary.clone());
+            }
+            _ => {
+                for (from, to) in moved {
+                    count(&mut document, from, |sum| sum.saturating_sub(1));
+                    count(&mut document, to, |sum| sum.saturating_add(1));
+                }
             }
         }
         Paced { document, until, changed }
@@ -91,6 +96,17 @@ impl Pace {
             }
             bucket.left = bucket.left.saturating_sub(1);
         }
+    }
+}
+
+/// Changes how many flows of a state the summary counts.
+fn count(document: &mut Map<String, Value>, state: Option<Value>, change: impl Fn(u64) -> u64) {
+    let summary = document.get_mut("summary").and_then(Value::as_object_mut);
+    let sum = summary.zip(state).and_then(|(summary, state)| summary.get_mut(state.as_str()?));
+    if let Some(sum) = sum
+        && let Some(value) = sum.as_u64()
+    {
+        *sum = change(value).into();
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn method(supervisor: &Supervisor, name: &str, payload: Value) 
             Ok(wanted) => get_status(supervisor, &wanted),
             Err(why) => reply(400, why),
         }),
-        "restartFlow" => Some(match flow_name(&payload) {
+        "restartFlow" => Some(match flow_name(&payload, &[]) {
             Some(Some(flow)) => match supervisor.restart(&flow).await {
                 Ok(()) => MethodReply { status: 200, body: json!({}) },
                 Err(()) => reply(404, no_flow(&flow)),
@@ -65,10 +65,15 @@ fn no_flow(name: &str) -> String {
     format!("no flow is named {name:?}")
 }
 
-/// `Some(None)`: not given. `None`: not an object with a text.
-fn flow_name(payload: &Value) -> Option<Option<String>> {
+/// `Some(None)`: not given. `None`: not an object with a text, or with a key that means nothing here.
+fn flow_name(payload: &Value, others: &[&str]) -> Option<Option<String>> {
     match payload {
         Value::Null => Some(None),
+        Value::Object(payload)
+            if payload.keys().any(|key| key != "flow" && !others.contains(&key.as_str())) =>
+        {
+            None
+        }
         Value::Object(payload) => match payload.get("flow") {
             None | Some(Value::Null) => Some(None),
             Some(Value::String(flow)) => Some(Some(flow.clone())),
@@ -88,7 +93,7 @@ impl GetStatus {
     fn of(payload: &Value) -> Result<Self, String> {
         let expected =
             || "expected {\"flow\"?: \"NAME\", \"offset\"?: 0 or more, \"limit\"?: 1 or more}".to_owned();
-        let flow = flow_name(payload).ok_or_else(expected)?;
+        let flow = flow_name(payload, &["offset", "limit"]).ok_or_else(expected)?;
         let number = |key: &str, default: usize| match payload.get(key) {
             None | Some(Value::Null) => Ok(default),
             Some(value) => value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or_else(expected),

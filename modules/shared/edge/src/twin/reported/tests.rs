@@ -179,6 +179,24 @@ fn a_flow_that_is_held_back_does_not_hold_back_another() {
 }
 
 #[test]
+fn the_summary_agrees_with_a_flow_that_is_held_back() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let wanted = |a: &str, b: &str| {
+        let mut summary = json!({"running": 0, "waiting": 0});
+        for state in [a, b] {
+            summary[state] = json!(summary[state].as_u64().unwrap() + 1);
+        }
+        object(json!({"summary": summary, "flows": {"a": {"state": a}, "b": {"state": b}}}))
+    };
+    for (round, a) in [(0, "running"), (1, "waiting"), (2, "running")] {
+        stored(&mut reported, &wanted(a, "running"), round.into(), start + PACE * round);
+    }
+    let patch = stored(&mut reported, &wanted("waiting", "waiting"), 3, start + PACE * 3);
+    assert_eq!(patch, json!({"summary": {"running": 1, "waiting": 1}, "flows": {"b": {"state": "waiting"}}}));
+}
+
+#[test]
 fn a_reconnect_does_not_quicken_the_pace() {
     let start = Instant::now();
     let mut reported = connected(json!({}));

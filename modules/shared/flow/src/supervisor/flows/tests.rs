@@ -178,6 +178,8 @@ async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_star
     let told = status::method(&rig.running, "getStatus", Value::Null).await.unwrap().body;
     let listed = told["flows"]["p"]["instances"]["list"].as_array().unwrap();
     assert_eq!(listed.iter().map(|one| &one["match"]).collect::<Vec<_>>(), ["one", "two"]);
+    let typo = status::method(&rig.running, "getStatus", json!({ "flows": "p" })).await.unwrap();
+    assert_eq!(typo.status, 400);
     drop(two);
     let tick = |seconds| {
         let now = Instant::now() + Duration::from_secs(seconds);
