@@ -52,8 +52,8 @@ class Reports:
 
     def _pace(self, now, patch):
         since = now - self._last
-        fresh = now - self.changed < 1 + SLACK or "desiredVersion" in patch.get("config", {})
-        if since < 5 - SLACK and not fresh:
+        fresh = now - self.changed < 1 + SLACK
+        if since < 5 - SLACK / 3 and not fresh:
             self.record.add("report too soon", f"{since:.2f} s after the last, {now - self.changed:.2f} s after a "
                                                f"change: {compact(patch)}")
         self._last = now

@@ -45,7 +45,7 @@ class Telemetry:
 
     def __init__(self, record):
         self.record, self.messages = record, []
-        self._seen = {}
+        self._seen, self._numbers = {}, {}
 
     def process_started(self):
         self._seen.clear()
@@ -69,6 +69,9 @@ class Telemetry:
         except ValueError as error:
             record.add("message is not JSON", error)
             return
+        mid = found.get("$.mid")
+        if mid and self._numbers.setdefault(mid, packet.payload) != packet.payload:
+            record.add("message id used again", mid)
         message = Message(output, body, found, time.monotonic(), packet.dup)
         if output == "events":
             self._event(message)

@@ -1,6 +1,7 @@
 """Desired properties: late, lost, twice, out of order, and wrong."""
 
 import asyncio
+import signal
 import time
 
 from bench import Failed
@@ -249,4 +250,27 @@ async def comments_and_keys_with_a_dollar_are_ignored(bench):
     flow = bench.flow("v1") | {"$note": "x"}
     bench.desire({"cam": flow, "$off": {"input": 5}}, **{"$comment": ["anything"]})
     await bench.start()
+    await bench.settled()
+
+
+@scenario()
+async def a_change_is_reported_at_once_although_a_player_or_the_workload_api_hangs(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start()
+    await bench.settled()
+    await bench.publish("v1")
+    player = await bench.play("v1")
+    await bench.until("receiving", lambda: bench.input_is("cam", "receiving"))
+    await asyncio.sleep(3)
+    player.send_signal(signal.SIGSTOP)
+    bench.workload.hang = True
+    url = f"rtmps://127.0.0.1:{bench.ports[1]}/live/a"
+    secure = {"input": {"listen": url}, "outputs": {"viewers": {"serve": url}}}
+    for patch in [_cam(bench, "v2"), {"flows": {"cam": None}}, {"flows": {"tls": secure}}, {"flows": {"tls": None}}]:
+        began = time.monotonic()
+        bench.hub.change(patch)
+        await bench.until("reported", lambda: bench.says())
+        if time.monotonic() - began > 2:
+            raise Failed(f"{patch} was reported after {time.monotonic() - began:.1f} s")
+    bench.workload.hang = False
     await bench.settled()

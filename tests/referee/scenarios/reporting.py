@@ -152,6 +152,10 @@ async def a_target_that_refuses_for_ever_is_reported_once(bench):
     await bench.start()
     await bench.settled()
     await bench.publish("v1")
+    await asyncio.sleep(15)
+    before, lines = len(bench.hub.reports.all), len(bench.module.lines)
     await asyncio.sleep(40)
+    if len(bench.hub.reports.all) > before + 1 or len(bench.module.lines) > lines + 5:
+        raise Failed(f"{bench.hub.reports.all[before:]} {bench.module.lines[lines:]}")
     await bench.settled()
     await bench.hub.call("getStatus")

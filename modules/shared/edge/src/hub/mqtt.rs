@@ -27,6 +27,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(60);
 /// A write that takes longer means that nobody reads.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// The hub closes when it has read DISCONNECT.
+const DRAIN_TIME: Duration = Duration::from_millis(300);
 const WRITE_QUEUE: usize = 64;
 
 /// Where the hub is.
@@ -158,11 +160,13 @@ impl Mqtt {
     /// Writes what is queued, says goodbye and closes.
     pub async fn disconnect(mut self) {
         let _ = self.send(Packet::Disconnect).await;
-        let Self { outgoing, mut writer, incoming } = self;
+        let Self { outgoing, mut writer, mut incoming } = self;
         drop(outgoing);
         let _ = tokio::time::timeout(Duration::from_secs(2), &mut writer).await;
         writer.abort();
-        drop(incoming);
+        // Closing while packets are unread resets the connection, and takes from the hub what it has not read.
+        let rest = async { while let Some(Ok(_)) = incoming.next().await {} };
+        let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
     }
 }
 

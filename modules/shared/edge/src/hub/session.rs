@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_IN_HURRY: Duration = Duration::from_millis(200);
 /// What a renewal waits for answers, and the end of the process for acknowledgements.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(5);
-const GOODBYE_PATIENCE: Duration = Duration::from_millis(600);
+const GOODBYE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a connection ended.
 pub(super) enum End {

@@ -3,6 +3,7 @@ mod mini_hub;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rumqttc::ConnectReturnCode;
+use rumqttc::mqttbytes::v4::Packet;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tracing::Level;
@@ -247,14 +248,30 @@ async fn a_token_near_its_end_is_renewed_without_an_outage_or_a_lost_patch() {
     walk.assert_no_faults();
 }
 
-#[tokio::test]
-async fn a_certificate_for_another_name_is_not_accepted() {
-    let hub = MiniHub::start("another.invalid").await;
+async fn connect(hub: &MiniHub) -> Result<Mqtt, MqttError> {
     let ca = tls::connector(&hub.ca_pem).unwrap();
     let hosts = BTreeMap::from([(GATEWAY.to_owned(), hub.address.ip())]);
     let address = HubAddress { port: hub.address.port(), hosts };
     let credentials = Credentials { client_id: "d/m".into(), user_name: "u".into(), password: "p".into() };
-    let error = Mqtt::connect(&address, GATEWAY, ca, credentials).await.err().unwrap().to_string();
+    Mqtt::connect(&address, GATEWAY, ca, credentials).await
+}
+
+#[tokio::test]
+async fn the_last_packet_arrives_although_the_hub_is_still_talking() {
+    let hub = MiniHub::start(GATEWAY).await;
+    let mut mqtt = connect(&hub).await.unwrap();
+    for _ in 0..500 {
+        hub.publish("$iothub/methods/POST/a/?$rid=1".into(), "x".repeat(200));
+        mqtt.send(Packet::PingReq).await.unwrap();
+    }
+    mqtt.disconnect().await;
+    until("goodbye", || hub.record.lock().unwrap().disconnects == 1).await;
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_not_accepted() {
+    let hub = MiniHub::start("another.invalid").await;
+    let error = connect(&hub).await.err().unwrap().to_string();
     assert!(
         error.starts_with("TLS with edge_gateway.invalid: ") && error.contains("not valid for name"),
         "{error}"

@@ -110,12 +110,13 @@ fn count(document: &mut Map<String, Value>, state: Option<Value>, change: impl F
     }
 }
 
-/// The flow's state and those of its ends: what flaps. Counts and details may change as often as reports go.
+/// The flow's state, since when, and the states of its ends: what flaps. Counts and details may change as often
+/// as reports go.
 fn states(flow: &Value) -> Vec<Option<&Value>> {
     let outputs = flow.get("outputs").and_then(Value::as_object);
     let outputs = outputs.into_iter().flat_map(|outputs| outputs.values());
     let ends = outputs.chain(flow.get("input")).map(|end| end.get("state"));
-    std::iter::once(flow.get("state")).chain(ends).collect()
+    [flow.get("state"), flow.get("since")].into_iter().chain(ends).collect()
 }
 
 fn is_certain(value: &Value) -> bool {

@@ -8,8 +8,8 @@ use super::fit::{fit, size};
 use super::merge::{difference, either, merge};
 use super::pace::Pace;
 
-/// Between two patches, unless a desired change asks for one.
-const PACE: Duration = Duration::from_secs(5);
+/// Between two patches, unless a desired change asks for one: five seconds also for a hub that gets the first late.
+const PACE: Duration = Duration::from_millis(5500);
 /// An answer that takes longer is lost.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 const MAX_MISSES: u32 = 3;
