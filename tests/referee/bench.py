@@ -17,8 +17,17 @@ from workload import Workload
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTCARD = ROOT / "edge-config/testcard.mp4"
 #: What `/status` shows beside the reported properties.
-COUNTERS = {"bytes", "frames", "framesDropped", "bitrateBps", "clients", "latencyMilliseconds", "instances", "next",
-            "reconnects"}
+COUNTERS = {
+    "bytes",
+    "frames",
+    "framesDropped",
+    "bitrateBps",
+    "clients",
+    "latencyMilliseconds",
+    "instances",
+    "next",
+    "reconnects",
+}
 
 
 class Failed(Exception):
@@ -28,8 +37,16 @@ class Failed(Exception):
 class Bench:
     """The parts, started; `check` at the end says that all is well."""
 
-    def __init__(self, binaries, authority, module="rtmp-splitter", desired=None, identity=None, http_workload=False,
-                 environment=None):
+    def __init__(
+        self,
+        binaries,
+        authority,
+        module="rtmp-splitter",
+        desired=None,
+        identity=None,
+        http_workload=False,
+        environment=None,
+    ):
         self.record, self.binaries, self.name = Record(), pathlib.Path(binaries), module
         self.identity = identity or Identity(module=module)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="referee-"))
@@ -58,11 +75,16 @@ class Bench:
         uri = self.address if isinstance(self.address, int) else None
         return {
             "IOTEDGE_WORKLOADURI": f"http://127.0.0.1:{uri}" if uri else f"unix://{self.address}",
-            "IOTEDGE_DEVICEID": me.device, "IOTEDGE_MODULEID": me.module,
-            "IOTEDGE_MODULEGENERATIONID": me.generation, "IOTEDGE_IOTHUBHOSTNAME": me.hub,
-            "IOTEDGE_GATEWAYHOSTNAME": me.gateway, "IOTEDGE_APIVERSION": "2022-08-03",
-            "IOTEDGE_AUTHSCHEME": "sasToken", "AV_STATE_DIR": str(self.folder / "state"),
-            "AV_HUB_PORT": str(self.hub_port), "AV_HOSTS": f"{me.gateway}=127.0.0.1",
+            "IOTEDGE_DEVICEID": me.device,
+            "IOTEDGE_MODULEID": me.module,
+            "IOTEDGE_MODULEGENERATIONID": me.generation,
+            "IOTEDGE_IOTHUBHOSTNAME": me.hub,
+            "IOTEDGE_GATEWAYHOSTNAME": me.gateway,
+            "IOTEDGE_APIVERSION": "2022-08-03",
+            "IOTEDGE_AUTHSCHEME": "sasToken",
+            "AV_STATE_DIR": str(self.folder / "state"),
+            "AV_HUB_PORT": str(self.hub_port),
+            "AV_HOSTS": f"{me.gateway}=127.0.0.1",
         } | self.extra
 
     async def start(self, hub=True, workload=True, module=True, **environment):
@@ -86,16 +108,20 @@ class Bench:
     async def program(self, *command):
         """A program beside the module, ended with the scenario."""
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL)
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
         self._others.append(process)
         return process
 
     async def publish(self, name, port=0):
         """ffmpeg, which publishes the test card for ever."""
         url = f"rtmp://127.0.0.1:{self.ports[port]}/live/{name}"
-        return await self.program("ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(TESTCARD), "-c",
-                                  "copy", "-f", "flv", url)
+        return await self.program(
+            "ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(TESTCARD), "-c", "copy", "-f", "flv", url
+        )
 
     async def play(self, name, port=0):
         """ffmpeg, which plays."""
@@ -165,7 +191,7 @@ class Bench:
         """SIGTERM; when it was connected, DISCONNECT is the last packet."""
         session = self.hub.session if not self.hub.hang else None
         await self.module.stop()
-        if session and not session.ended == "cut":
+        if session and session.ended != "cut":
             for _ in range(20):
                 if session.disconnected:
                     return
@@ -212,5 +238,9 @@ async def play(scenario, binaries, authority):
         await bench.close()
     faults += [f"{rule}: {detail}" for _, rule, detail in bench.record.violations]
     if faults and bench.module:
-        faults += ["    " + line for module in bench.modules for line in module.lines[-int(os.environ.get("LINES_OF_LOG", 15)):]]
+        faults += [
+            "    " + line
+            for module in bench.modules
+            for line in module.lines[-int(os.environ.get("LINES_OF_LOG", 15)) :]
+        ]
     return faults, skipped, time.monotonic() - began

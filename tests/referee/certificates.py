@@ -31,8 +31,19 @@ class Authority:
         signer = ["-CA", path / f"{issuer}.pem", "-CAkey", path / f"{issuer}.key", "-CAcreateserial"]
         if issuer == name:
             signer = ["-signkey", path / f"{name}.key"]
-        _openssl("x509", "-req", "-in", path / f"{name}.csr", *signer, "-days", days,
-                 "-extfile", path / f"{name}.ext", "-out", path / f"{name}.pem")
+        _openssl(
+            "x509",
+            "-req",
+            "-in",
+            path / f"{name}.csr",
+            *signer,
+            "-days",
+            days,
+            "-extfile",
+            path / f"{name}.ext",
+            "-out",
+            path / f"{name}.pem",
+        )
 
     @property
     def root(self):

@@ -34,7 +34,9 @@ def text(value):
 
 
 def connect(client_id=f"{ME.device}/{ME.module}", user=USER, password="", keep_alive=60, flags=0xC2):
-    body = text("MQTT") + bytes([4, flags]) + struct.pack(">H", keep_alive) + text(client_id) + text(user) + text(password)
+    body = (
+        text("MQTT") + bytes([4, flags]) + struct.pack(">H", keep_alive) + text(client_id) + text(user) + text(password)
+    )
     return mqtt.encode(mqtt.CONNECT, body)
 
 
@@ -69,8 +71,7 @@ class Referee(unittest.IsolatedAsyncioTestCase):
         """Connects and sends all; the rules that were broken, once the hub has read everything or closed."""
         before = len(self.hub.sessions)
         context = ssl.create_default_context(cadata=self.authority.root)
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.hub.port, ssl=context, server_hostname=name)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.hub.port, ssl=context, server_hostname=name)
         writer.write((login or connect(password=self.token())) + b"".join(packets))
         writer.write(mqtt.encode(mqtt.DISCONNECT))
         session = (await self.until(lambda: self.hub.sessions[before:]))[0]
@@ -89,8 +90,8 @@ class Referee(unittest.IsolatedAsyncioTestCase):
     async def test_a_good_client_has_an_empty_record(self):
         body = json.dumps({"event": "moduleStarted", "at": "2026-01-01T00:00:00Z", "count": 1}).encode()
         found = await self.send(
-            subscribe(*FILTERS), mqtt.publish("$iothub/twin/GET/?$rid=1", b""),
-            mqtt.publish(EVENTS + GOOD, body, 1, 1))
+            subscribe(*FILTERS), mqtt.publish("$iothub/twin/GET/?$rid=1", b""), mqtt.publish(EVENTS + GOOD, body, 1, 1)
+        )
         self.assertEqual(found, [])
 
     async def test_a_bad_login_is_caught(self):
@@ -137,8 +138,10 @@ class Referee(unittest.IsolatedAsyncioTestCase):
             ([mqtt.publish(EVENTS + GOOD, b" " * 262_144, 1, 1)], "connection closed: malformed"),
             ([subscribe("#")], "subscription"),
             ([subscribed, mqtt.publish(report + "5", b'{"a.b":1}')], "report refused"),
-            ([subscribed, mqtt.publish(report + "6", b'{"a":1}'), mqtt.publish(report + "7", b'{"b":1}')],
-             "report too soon"),
+            (
+                [subscribed, mqtt.publish(report + "6", b'{"a":1}'), mqtt.publish(report + "7", b'{"b":1}')],
+                "report too soon",
+            ),
             ([subscribed, mqtt.publish("$iothub/methods/res/200/?$rid=x", b"{}")], "method answer without a call"),
             ([mqtt.encode(mqtt.PUBACK, b"\0\1")], "PUBACK for nothing"),
             ([mqtt.encode(mqtt.DISCONNECT), mqtt.encode(mqtt.PINGREQ)], "packet after DISCONNECT"),
@@ -158,14 +161,16 @@ class Referee(unittest.IsolatedAsyncioTestCase):
     async def test_two_reports_in_flight_and_held_values_are_caught(self):
         self.hub.report_answer = lambda payload: "lost"
         report = "$iothub/twin/PATCH/properties/reported/?$rid="
-        found = await self.send(subscribe(*FILTERS), mqtt.publish(report + "a", b'{"a":1}'),
-                                mqtt.publish(report + "b", b'{"a":2}'))
+        found = await self.send(
+            subscribe(*FILTERS), mqtt.publish(report + "a", b'{"a":1}'), mqtt.publish(report + "b", b'{"a":2}')
+        )
         self.assertIn("two reports in flight", found)
         self.hub.report_answer = None
         self.hub.reports.may_repeat = False
         self.hub.twin.reported = {"a": 1}
-        self.assertIn("report says what is held",
-                      await self.send(subscribe(*FILTERS), mqtt.publish(report + "c", b'{"a":1}')))
+        self.assertIn(
+            "report says what is held", await self.send(subscribe(*FILTERS), mqtt.publish(report + "c", b'{"a":1}'))
+        )
 
     async def test_bad_requests_to_the_workload_api_are_caught(self):
         path = f"/modules/{ME.module}/genid/{ME.generation}/sign"
@@ -186,8 +191,10 @@ class Referee(unittest.IsolatedAsyncioTestCase):
                 self.record.violations.clear()
                 method, target, kind, body = request
                 reader, writer = await asyncio.open_unix_connection(str(socket))
-                writer.write(f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind or 'application/json'}\r\n"
-                             f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                writer.write(
+                    f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind or 'application/json'}\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
                 self.assertEqual(int((await reader.readline()).split()[1]), status, request)
                 self.assertEqual(bool(self.record.violations), status != 200, request)
                 writer.close()
@@ -198,9 +205,21 @@ class Rules(unittest.TestCase):
 
     def test_reports_that_edgehub_refuses(self):
         deep = b'{"a":' * 12 + b"1" + b"}" * 12
-        for payload in [b"[]", b"{", b'{"a":NaN}', b'{"a":1,"a":2}', b'{"$version":1}', b'{"a b":1}', b'{"x":{"a.b":1}}',
-                        b'{"a":[null]}', b'{"a":[{"b":null}]}', b'{"a":4503599627370496}', deep,
-                        b'{"a":"' + b"x" * 4097 + b'"}', b'{"a":["' + b'","'.join([b"y" * 4000] * 9) + b'"]}']:
+        for payload in [
+            b"[]",
+            b"{",
+            b'{"a":NaN}',
+            b'{"a":1,"a":2}',
+            b'{"$version":1}',
+            b'{"a b":1}',
+            b'{"x":{"a.b":1}}',
+            b'{"a":[null]}',
+            b'{"a":[{"b":null}]}',
+            b'{"a":4503599627370496}',
+            deep,
+            b'{"a":"' + b"x" * 4097 + b'"}',
+            b'{"a":["' + b'","'.join([b"y" * 4000] * 9) + b'"]}',
+        ]:
             self.assertTrue(refusals(payload)[1], payload[:40])
         self.assertEqual(refusals(b'{"a":null,"b":[1.5,true],"c":{"d":4503599627370495}}')[1], [])
 
@@ -216,8 +235,12 @@ class Rules(unittest.TestCase):
         self.assertTrue(list(shape.reported({})))
         self.assertTrue(any("colour" in fault for fault in shape.reported({"colour": 1})))
         self.assertIsNone(shape.log_line("<6> 2026-01-01 00:00:00.000 +00:00 [INF] - text"))
-        for line in ["text", "<6> 2026-01-01 00:00:00.00 +00:00 [INF] - text", "<6> 2026-01-01 00:00:00.000 Z [INF] - text",
-                     "<3> 2026-01-01 00:00:00.000 +00:00 [INF] - text"]:
+        for line in [
+            "text",
+            "<6> 2026-01-01 00:00:00.00 +00:00 [INF] - text",
+            "<6> 2026-01-01 00:00:00.000 Z [INF] - text",
+            "<3> 2026-01-01 00:00:00.000 +00:00 [INF] - text",
+        ]:
             self.assertTrue(shape.log_line(line), line)
         self.assertTrue(list(shape.event({"event": "other", "at": "now", "count": 0})))
 

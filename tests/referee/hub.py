@@ -61,7 +61,8 @@ class Hub:
         context = await asyncio.to_thread(self.workload.authority.context, self.names)
         context.sni_callback = self._server_name
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", port, ssl=context, ssl_handshake_timeout=20)
+            self._accept, "127.0.0.1", port, ssl=context, ssl_handshake_timeout=20
+        )
 
     def _server_name(self, _socket, name, _context):
         gateway = self.identity.gateway
@@ -114,7 +115,9 @@ class Hub:
         if self.local_key:
             record.check(connect.password not in self._tokens, "token used before", connect.password)
             self._tokens.add(connect.password)
-        elif record.check((digest := sas.digest_of(connect.password)) in self.workload.unused, "token used before", digest):
+        elif record.check(
+            (digest := sas.digest_of(connect.password)) in self.workload.unused, "token used before", digest
+        ):
             self.workload.unused.remove(digest)
         record.check(not connect.will, "will", "a will is not used")
         record.check(30 <= connect.keep_alive <= 60, "keep-alive", connect.keep_alive)

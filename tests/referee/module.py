@@ -12,7 +12,7 @@ import urllib.request
 
 import shape
 
-_SERIES = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([0-9.eE+-]+|NaN|\+Inf)')
+_SERIES = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ([0-9.eE+-]+|NaN|\+Inf)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 
@@ -38,10 +38,18 @@ class Module:
     async def start(self):
         self.started = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
-            self.binary, *self.arguments, env=self.environment, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20)
-        self._reading = [asyncio.ensure_future(self._read(stream, log)) for stream, log in
-                         [(self.process.stderr, True), (self.process.stdout, False)]]
+            self.binary,
+            *self.arguments,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+        )
+        self._reading = [
+            asyncio.ensure_future(self._read(stream, log))
+            for stream, log in [(self.process.stderr, True), (self.process.stdout, False)]
+        ]
 
     async def _read(self, stream, log):
         while line := (await stream.readline()).decode("utf-8", "replace").rstrip("\n"):
@@ -126,6 +134,11 @@ class Module:
     async def healthcheck(self, *arguments):
         """The exit code of the subcommand."""
         probe = await asyncio.create_subprocess_exec(
-            self.binary, "healthcheck", *arguments, env=self.environment,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+            self.binary,
+            "healthcheck",
+            *arguments,
+            env=self.environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
         return await asyncio.wait_for(probe.wait(), 15)

@@ -54,8 +54,10 @@ class Reports:
         since = now - self._last
         fresh = now - self.changed < 1 + SLACK
         if since < 5 - SLACK / 3 and not fresh:
-            self.record.add("report too soon", f"{since:.2f} s after the last, {now - self.changed:.2f} s after a "
-                                               f"change: {compact(patch)}")
+            self.record.add(
+                "report too soon",
+                f"{since:.2f} s after the last, {now - self.changed:.2f} s after a change: {compact(patch)}",
+            )
         self._last = now
 
     def _merged(self, merged):

@@ -9,19 +9,45 @@ FLOW = {"disabled", "failed", "retrying", "waiting", "running"}
 INPUT = {"waiting", "receiving", "retrying", "failed"}
 OUTPUT = {"waiting", "serving", "pushing", "storing", "rendering", "retrying", "failed"}
 EVENTS = {
-    "moduleStarted", "configApplied", "configRejected", "flowStarted", "flowStopped", "inputConnected", "inputLost",
-    "outputConnected", "outputLost", "segmentStored", "spoolNearlyFull", "spoolDropped", "recordingsDeleted",
+    "moduleStarted",
+    "configApplied",
+    "configRejected",
+    "flowStarted",
+    "flowStopped",
+    "inputConnected",
+    "inputLost",
+    "outputConnected",
+    "outputLost",
+    "segmentStored",
+    "spoolNearlyFull",
+    "spoolDropped",
+    "recordingsDeleted",
     "clientRejected",
 }
 _TOP = {"schemaVersion": str, "module": dict, "config": dict, "summary": dict, "flows": dict}
 _MODULE = {"name": str, "version": str, "build": str, "startedAt": TIME}
 _CONFIG = {"desiredVersion": int, "status": {"applied", "partial", "rejected"}, "errors": dict, "truncated": bool}
 _SUMMARY = dict.fromkeys(["flows", "running", "waiting", "retrying", "failed", "clients"], int)
-_FLOW = {"state": FLOW, "since": TIME, "error": str, "usingVersion": int, "instances": dict, "input": dict,
-         "outputs": dict}
+_FLOW = {
+    "state": FLOW,
+    "since": TIME,
+    "error": str,
+    "usingVersion": int,
+    "instances": dict,
+    "input": dict,
+    "outputs": dict,
+}
 _ENDPOINT = {"error": str, "url": str, "clients": int, "video": dict, "audio": dict}
-_TRACK = {"codec": str, "width": int, "height": int, "fps": (int, float), "sampleRate": int, "channels": int,
-          "dropped": (str, bool), "stalled": bool}
+_TRACK = {
+    "codec": str,
+    "width": int,
+    "height": int,
+    "fps": (int, float),
+    "sampleRate": int,
+    "channels": int,
+    "dropped": (str, bool),
+    "stalled": bool,
+}
 
 
 def _check(value, form, path, needed=()):

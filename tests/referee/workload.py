@@ -80,8 +80,11 @@ class Workload:
             status, answer = self.status, {"message": "forbidden"}
         text = json.dumps(answer).encode()
         close = headers.get("connection", "").lower() == "close"
-        writer.write(f"HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n"
-                     f"{'connection: close' if close else 'server: referee'}\r\n\r\n".encode() + text)
+        writer.write(
+            f"HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n"
+            f"{'connection: close' if close else 'server: referee'}\r\n\r\n".encode()
+            + text
+        )
         await writer.drain()
         return not close
 
@@ -98,8 +101,10 @@ class Workload:
         genid = quote(self.identity.generation, safe="")
         if path == "/trust-bundle":
             return (200, {"certificate": self.bundle}) if method == "GET" else self._refuse(400, "method")
-        calls = {f"/modules/{module}/genid/{genid}/sign": self._sign,
-                 f"/modules/{module}/genid/{genid}/certificate/server": self._certificate}
+        calls = {
+            f"/modules/{module}/genid/{genid}/sign": self._sign,
+            f"/modules/{module}/genid/{genid}/certificate/server": self._certificate,
+        }
         call = calls.get(path)
         if not call:
             return self._refuse(404, f"{path}, expected one of {sorted(calls)}")
@@ -125,5 +130,8 @@ class Workload:
         name, expiration = body["commonName"], body["expiration"]
         self.record.check(expiration.endswith("Z") or "+" in expiration, "workload: expiration", expiration)
         key, chain = self.authority.leaf([unquote(name), "module"], self.days)
-        return 201, {"privateKey": {"type": "key", "bytes": key}, "certificate": chain,
-                     "expiration": "2030-01-01T00:00:00+00:00"}
+        return 201, {
+            "privateKey": {"type": "key", "bytes": key},
+            "certificate": chain,
+            "expiration": "2030-01-01T00:00:00+00:00",
+        }

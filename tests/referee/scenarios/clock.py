@@ -14,8 +14,12 @@ def _clock(bench, seconds):
     """Sets the module's wall clock, and says by how much the hub thinks that it is ahead of this machine."""
     clock = bench.folder / "clock"
     clock.write_text(f"{seconds:+}")
-    return {"LD_PRELOAD": str(_LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {
+        "LD_PRELOAD": str(_LIBRARY),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 @scenario(long=True)

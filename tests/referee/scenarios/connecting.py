@@ -193,8 +193,13 @@ async def a_hub_of_another_authority_or_name_is_never_told_anything(bench):
     await bench.settled(timeout=60)
 
 
-_ODD = Identity(hub="hub-1.azure-devices.net", device="dev.1%41=(x)!@$ü", module="rtmp-splitter", generation="6/3 7%",
-                gateway="edge_device")
+_ODD = Identity(
+    hub="hub-1.azure-devices.net",
+    device="dev.1%41=(x)!@$ü",
+    module="rtmp-splitter",
+    generation="6/3 7%",
+    gateway="edge_device",
+)
 
 
 @scenario(identity=_ODD)
@@ -234,10 +239,12 @@ async def a_connection_string_does_as_well(bench):
     authority.write_text(bench.workload.authority.root)
     me, key = bench.identity, base64.b64encode(bench.workload.key).decode()
     bench.record.secrets.append(key)
-    string = f"HostName={me.hub};GatewayHostName={me.gateway};DeviceId={me.device};ModuleId={me.module};SharedAccessKey={key}"
+    string = f"HostName={me.hub};GatewayHostName={me.gateway};DeviceId={me.device};ModuleId={me.module}"
+    string += f";SharedAccessKey={key}"
     kept = {name: value for name, value in bench.environment().items() if not name.startswith("IOTEDGE_")}
-    bench.environment = lambda: kept | {
-        "EdgeHubConnectionString": string, "EdgeModuleCACertificateFile": str(authority)}
+    bench.environment = lambda: (
+        kept | {"EdgeHubConnectionString": string, "EdgeModuleCACertificateFile": str(authority)}
+    )
     await bench.start(workload=False)
     await bench.settled()
     bench.hub.cut()

@@ -37,8 +37,18 @@ async def every_method_answers_good_and_bad_payloads(bench):
     await _expect(bench, 200, "restartFlow", {"flow": "cam"})
     await _expect(bench, 404, "restartFlow", {"flow": "nobody"})
     await _expect(bench, 200, "setLogLevel", {"level": "debug", "seconds": 2})
-    bad = [b"nonsense", b"[]", b"5", b'"x"', b"\xff\xfe", b"{", b'{"flow":5}', b"[" * 5000, b'{"other":1}',
-           b'{"flow":"' + b"x" * 100_000 + b'"}']
+    bad = [
+        b"nonsense",
+        b"[]",
+        b"5",
+        b'"x"',
+        b"\xff\xfe",
+        b"{",
+        b'{"flow":5}',
+        b"[" * 5000,
+        b'{"other":1}',
+        b'{"flow":"' + b"x" * 100_000 + b'"}',
+    ]
     for raw in bad:
         for name in ["restartFlow", "setLogLevel"]:
             status, body = await bench.hub.call(name, raw=raw)
@@ -57,8 +67,25 @@ async def every_method_answers_good_and_bad_payloads(bench):
 async def unknown_and_escaped_names_are_answered(bench):
     await bench.start()
     await bench.settled()
-    names = ["nothing", "PING2", "a%20b", "%24edgeHub", "%C3%BC", "ü", "a.b-c_d", "x" * 200, "snapshot",
-             "listRecordings", "closeSegment", "recordEvent", "deleteRecordings", "%", "%zz", "a%2Fb", "a b"]
+    names = [
+        "nothing",
+        "PING2",
+        "a%20b",
+        "%24edgeHub",
+        "%C3%BC",
+        "ü",
+        "a.b-c_d",
+        "x" * 200,
+        "snapshot",
+        "listRecordings",
+        "closeSegment",
+        "recordEvent",
+        "deleteRecordings",
+        "%",
+        "%zz",
+        "a%2Fb",
+        "a b",
+    ]
     for name in names:
         await _expect(bench, 404, name, {})
     await _expect(bench, 200, "%70ing")
@@ -71,7 +98,9 @@ async def forty_calls_at_once_are_each_answered_once(bench):
     await bench.start()
     await bench.settled()
     names = ["ping", "getStatus", "restartFlow", "nothing"] * 10
-    answers = await asyncio.gather(*(bench.hub.call(name, {"flow": "cam1"} if name == "restartFlow" else None) for name in names))
+    answers = await asyncio.gather(
+        *(bench.hub.call(name, {"flow": "cam1"} if name == "restartFlow" else None) for name in names)
+    )
     for name, (status, _) in zip(names, answers, strict=True):
         if status != (404 if name == "nothing" else 200):
             raise Failed(f"{name}: {status}")

@@ -67,7 +67,11 @@ async def _exit(bench, *arguments, **environment):
 async def exit_codes_say_what_was_wrong(bench):
     good, state = bench.folder / "twin.json", str(bench.folder / "state")
     code, lines = await _exit(bench)
-    if code != 64 or len(lines) != 1 or not all(way in lines[0] for way in ["--twin", "IOTEDGE_", "EdgeHubConnectionString"]):
+    if (
+        code != 64
+        or len(lines) != 1
+        or not all(way in lines[0] for way in ["--twin", "IOTEDGE_", "EdgeHubConnectionString"])
+    ):
         raise Failed(f"without any configuration: {code} {lines}")
     for variables in [{"EdgeHubConnectionString": "HostName=h"}, {"EdgeHubConnectionString": "nonsense"}]:
         code, lines = await _exit(bench, **variables)
@@ -79,8 +83,15 @@ async def exit_codes_say_what_was_wrong(bench):
         code, lines = await _exit(bench, *arguments)
         if code != 64:
             raise Failed(f"{arguments}: {code} {lines}")
-    for variables in [{"AV_LOG_FORMAT": "xml"}, {"AV_HUB_PORT": "x"}, {"AV_BIND": "x"}, {"AV_HOSTS": "x"},
-                      {"AV_METRICS_ADDRESS": "x"}, {"AV_PATHS": "x"}, {"IOTEDGE_WORKLOADURI": "ftp://x"}]:
+    for variables in [
+        {"AV_LOG_FORMAT": "xml"},
+        {"AV_HUB_PORT": "x"},
+        {"AV_BIND": "x"},
+        {"AV_HOSTS": "x"},
+        {"AV_METRICS_ADDRESS": "x"},
+        {"AV_PATHS": "x"},
+        {"IOTEDGE_WORKLOADURI": "ftp://x"},
+    ]:
         code, lines = await _exit(bench, **bench.environment() | variables)
         if code != 64:
             raise Failed(f"{variables}: {code} {lines}")
@@ -100,8 +111,14 @@ async def exit_codes_say_what_was_wrong(bench):
 async def a_file_does_without_a_hub(bench):
     twin = bench.folder / "twin.json"
     twin.write_text(json.dumps({"flows": {"cam": bench.flow("v1")}}))
-    bench.modules.append(module := Module(bench.record, bench.binaries / bench.name,
-                         bench.environment() | {"AV_LOG_FORMAT": "edge"}, ["--twin", str(twin)]))
+    bench.modules.append(
+        module := Module(
+            bench.record,
+            bench.binaries / bench.name,
+            bench.environment() | {"AV_LOG_FORMAT": "edge"},
+            ["--twin", str(twin)],
+        )
+    )
     bench.module = module
     await module.start()
     await bench.until("ready", lambda: bench.answers("/readyz"))
@@ -152,8 +169,12 @@ async def ready_is_said_once_a_configuration_was_handled(bench):
 async def json_log_lines_are_json(bench):
     twin = bench.folder / "twin.json"
     twin.write_text("{}")
-    log = Module(bench.record, bench.binaries / bench.name, {"AV_LOG_FORMAT": "json", "AV_STATE_DIR": str(bench.folder)},
-                 ["--twin", str(twin)])
+    log = Module(
+        bench.record,
+        bench.binaries / bench.name,
+        {"AV_LOG_FORMAT": "json", "AV_STATE_DIR": str(bench.folder)},
+        ["--twin", str(twin)],
+    )
     bench.module = log
     bench.modules.append(log)
     await log.start()
@@ -168,14 +189,43 @@ async def json_log_lines_are_json(bench):
 @scenario()
 async def options_of_the_command_line_win_over_the_environment(bench):
     twin = bench.folder / "twin.json"
-    twin.write_text(json.dumps({"flows": {"cam": {
-        "input": {"listen": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
-        "outputs": {"viewers": {"serve": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
-                    "far": {"push": f"rtmp://far.example:{bench.ports[1]}/x/y"}}}}}))
-    arguments = ["--twin", str(twin), "--state-dir", str(bench.folder / "s"), "--bind", "127.0.0.1",
-                 "--hosts", "far.example=127.0.0.3", "--device", "named", "--log-format", "edge", "--hub-port", "1"]
-    module = Module(bench.record, bench.binaries / bench.name, {"AV_DEVICE": "other", "AV_LOG_FORMAT": "json",
-                    "AV_STATE_DIR": "/nonexistent/x"}, arguments)
+    twin.write_text(
+        json.dumps(
+            {
+                "flows": {
+                    "cam": {
+                        "input": {"listen": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
+                        "outputs": {
+                            "viewers": {"serve": f"rtmp://0.0.0.0:{bench.ports[0]}/live/a"},
+                            "far": {"push": f"rtmp://far.example:{bench.ports[1]}/x/y"},
+                        },
+                    }
+                }
+            }
+        )
+    )
+    arguments = [
+        "--twin",
+        str(twin),
+        "--state-dir",
+        str(bench.folder / "s"),
+        "--bind",
+        "127.0.0.1",
+        "--hosts",
+        "far.example=127.0.0.3",
+        "--device",
+        "named",
+        "--log-format",
+        "edge",
+        "--hub-port",
+        "1",
+    ]
+    module = Module(
+        bench.record,
+        bench.binaries / bench.name,
+        {"AV_DEVICE": "other", "AV_LOG_FORMAT": "json", "AV_STATE_DIR": "/nonexistent/x"},
+        arguments,
+    )
     bench.module = module
     bench.modules.append(module)
     await module.start()
@@ -207,8 +257,10 @@ async def a_state_directory_that_cannot_be_written_ends_nothing(bench):
 
 @scenario()
 async def the_first_way_to_a_configuration_wins_and_the_log_says_which(bench):
-    await bench.start(EdgeHubConnectionString="HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=aw==;GatewayHostName=g",
-                      EdgeModuleCACertificateFile="/nonexistent")
+    await bench.start(
+        EdgeHubConnectionString="HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=aw==;GatewayHostName=g",
+        EdgeModuleCACertificateFile="/nonexistent",
+    )
     await bench.settled()
     if not any("IOTEDGE_WORKLOADURI" in line for line in bench.module.lines[:2]):
         raise Failed(f"{bench.module.lines[:2]}")

@@ -42,8 +42,10 @@ async def lost_answers_to_reports_are_waited_for_and_made_good(bench):
 
 @scenario()
 async def a_hundred_and_fifty_flows_fit_into_the_twin(bench):
-    flows = {f"{'n' * 58}-{number:03}": bench.flow(f"{'p' * 90}{number}") | {"description": "d" * 300}
-             for number in range(150)}
+    flows = {
+        f"{'n' * 58}-{number:03}": bench.flow(f"{'p' * 90}{number}") | {"description": "d" * 300}
+        for number in range(150)
+    }
     bench.desire(flows)
     await bench.start()
     await bench.until("applied", lambda: bench.says(), 60)
@@ -88,8 +90,11 @@ async def long_errors_are_cut_and_many_of_them_fit(bench):
 @scenario()
 async def a_restart_tells_the_full_picture_once_and_deletes_what_is_obsolete(bench):
     bench.desire({"cam": bench.flow("v1")})
-    bench.hub.twin.reported = {"legacy": {"a": [1, 2]}, "flows": {"gone": {"state": "running"}},
-                               "module": {"name": "old", "extra": True}}
+    bench.hub.twin.reported = {
+        "legacy": {"a": [1, 2]},
+        "flows": {"gone": {"state": "running"}},
+        "module": {"name": "old", "extra": True},
+    }
     await bench.start()
     await bench.settled()
     _, patch = bench.hub.reports.all[0]
@@ -108,7 +113,7 @@ async def a_restart_tells_the_full_picture_once_and_deletes_what_is_obsolete(ben
     bench.hub.cut()
     await bench.until("connected again", lambda: bench.hub.ready)
     await asyncio.sleep(3)
-    if any("schemaVersion" in patch for _, patch in bench.hub.reports.all[before + 1:]):
+    if any("schemaVersion" in patch for _, patch in bench.hub.reports.all[before + 1 :]):
         raise Failed("the full picture came again after a reconnect")
 
 

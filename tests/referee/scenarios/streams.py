@@ -14,10 +14,16 @@ from . import scenario
 _COMMON = {"iothub", "edge_device", "module_name", "instance_number"}
 #: The contract's names with the labels that each may have beside the common ones.
 _METRICS = {
-    "av_flow_state": {"flow"}, "av_input_bytes_total": {"flow", "kind"}, "av_input_frames_total": {"flow", "kind"},
-    "av_input_reconnects_total": {"flow"}, "av_output_bytes_total": {"flow", "output"},
-    "av_output_frames_dropped_total": {"flow", "output", "kind"}, "av_output_clients": {"flow", "output"},
-    "av_output_latency_seconds": {"protocol", "kind"}, "av_hub_connected": set(), "av_config_desired_version": set(),
+    "av_flow_state": {"flow"},
+    "av_input_bytes_total": {"flow", "kind"},
+    "av_input_frames_total": {"flow", "kind"},
+    "av_input_reconnects_total": {"flow"},
+    "av_output_bytes_total": {"flow", "output"},
+    "av_output_frames_dropped_total": {"flow", "output", "kind"},
+    "av_output_clients": {"flow", "output"},
+    "av_output_latency_seconds": {"protocol", "kind"},
+    "av_hub_connected": set(),
+    "av_config_desired_version": set(),
 }
 
 
@@ -28,7 +34,9 @@ async def metrics_are_named_and_labelled_as_promised(bench):
     await bench.settled()
     await bench.publish("a")
     await bench.play("a")
-    await bench.until("latency is measured", lambda: bench.module.value("av_output_latency_seconds_count", kind="video"))
+    await bench.until(
+        "latency is measured", lambda: bench.module.value("av_output_latency_seconds_count", kind="video")
+    )
     series = await bench.module.series()
     bench_labels = {"iothub": bench.identity.hub, "edge_device": bench.identity.device, "module_name": bench.name}
     # Other names may be there when they are listed.
@@ -43,7 +51,9 @@ async def metrics_are_named_and_labelled_as_promised(bench):
         own = set(labels) - _COMMON - ({"le"} if name.endswith("_bucket") else set())
         if family not in _METRICS and not family.startswith("process_") and f"\n{family} " not in listed:
             bench.record.add("metric", f"{name} is not in the contract")
-        elif not own <= _METRICS.get(family, set()) or (family == "av_output_latency_seconds" and own != _METRICS[family]):
+        elif not own <= _METRICS.get(family, set()) or (
+            family == "av_output_latency_seconds" and own != _METRICS[family]
+        ):
             bench.record.add("metric labels", f"{name} {own}")
         if not bench_labels.items() <= labels.items() or not labels.get("instance_number"):
             bench.record.add("common labels", f"{name} {labels}")
@@ -51,7 +61,10 @@ async def metrics_are_named_and_labelled_as_promised(bench):
     missing = set(_METRICS) - names
     if missing or len(numbers) != 1:
         raise Failed(f"missing {missing}, instance numbers {numbers}")
-    if await bench.module.value("av_flow_state", flow="off") != 0 or await bench.module.value("av_flow_state", flow="cam") != 2:
+    if (
+        await bench.module.value("av_flow_state", flow="off") != 0
+        or await bench.module.value("av_flow_state", flow="cam") != 2
+    ):
         raise Failed("av_flow_state is not as the contract counts")
     if await bench.module.value("av_config_desired_version") != bench.hub.twin.version:
         raise Failed("av_config_desired_version is not the twin's")
@@ -72,10 +85,13 @@ async def prometheus_has_nothing_to_say_against_the_metrics(bench):
     await bench.settled()
     await bench.publish("a")
     await bench.play("a")
-    await bench.until("latency is measured", lambda: bench.module.value("av_output_latency_seconds_count", kind="video"))
+    await bench.until(
+        "latency is measured", lambda: bench.module.value("av_output_latency_seconds_count", kind="video")
+    )
     _, text = await bench.module.get("/metrics")
     found = await asyncio.to_thread(
-        subprocess.run, [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+        subprocess.run, [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
     if found.returncode or found.stderr:
         raise Failed(f"{found.stdout}{found.stderr}")
     return None
@@ -91,8 +107,9 @@ async def a_listener_presents_a_certificate_of_the_workload_api(bench):
 
     async def presented():
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", bench.ports[0], ssl=context,
-                                                      server_hostname=bench.identity.gateway)
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", bench.ports[0], ssl=context, server_hostname=bench.identity.gateway
+            )
         except OSError:
             return False
         writer.close()
@@ -104,8 +121,10 @@ async def a_listener_presents_a_certificate_of_the_workload_api(bench):
 @scenario(module="mp4-source")
 async def a_file_is_served_and_pushed_while_the_hub_comes_and_goes(bench):
     serve = f"rtmp://127.0.0.1:{bench.ports[0]}/live/card"
-    bench.desire({"card": {"input": {"read": f"file://{TESTCARD}"}, "outputs": {"viewers": {"serve": serve}}}},
-                 telemetryIntervalSeconds=2)
+    bench.desire(
+        {"card": {"input": {"read": f"file://{TESTCARD}"}, "outputs": {"viewers": {"serve": serve}}}},
+        telemetryIntervalSeconds=2,
+    )
     await bench.start()
     await bench.settled()
     player = await bench.play("card")
@@ -131,16 +150,22 @@ async def keys_and_passwords_are_shown_nowhere(bench):
     flow = bench.flow("a")
     flow["input"]["auth"] = {"key": [keys[0], {"env": "REFEREE_KEY"}]}
     flow["outputs"]["viewers"]["auth"] = {"username": "viewer", "password": keys[2]}
-    flow["outputs"]["cloud"] = {"push": f"rtmp://127.0.0.1:{bench.ports[2]}/app", "credentials": {"streamKey": {"file": str(secret)}}}
-    away = {"input": {"pull": f"rtmp://user:{keys[1]}@127.0.0.1:{bench.ports[3]}/a/b?token={keys[1]}"},
-            "outputs": {"viewers": {"serve": f"rtmp://127.0.0.1:{bench.ports[0]}/live/b"}}}
+    flow["outputs"]["cloud"] = {
+        "push": f"rtmp://127.0.0.1:{bench.ports[2]}/app",
+        "credentials": {"streamKey": {"file": str(secret)}},
+    }
+    away = {
+        "input": {"pull": f"rtmp://user:{keys[1]}@127.0.0.1:{bench.ports[3]}/a/b?token={keys[1]}"},
+        "outputs": {"viewers": {"serve": f"rtmp://127.0.0.1:{bench.ports[0]}/live/b"}},
+    }
     wrong = {"input": {"listen": f"rtmp://user:{keys[2]}@0.0.0.0/x"}, "outputs": {}}
     more = {"input": {"pull": f"rtmp://u:{keys[2]}@host#x/{keys[2]}"}, "outputs": {}}
     odd = {"input": {"pull": f"ftp://u:{keys[2]}@host/x?y={keys[2]}"}, "outputs": {}}
     bench.desire({"cam": flow, "away": away, "wrong": wrong, "more": more, "odd": odd}, telemetryIntervalSeconds=1)
-    await bench.start(REFEREE_KEY=keys[3])
+    await bench.start(REFEREE_KEY=keys[3], RuntimeLogLevel="trace")
     await bench.settled("partial")
     await bench.publish(f"a?key={keys[4]}")
+    await bench.publish("a\n<0> no line of the module's\r\x1b[31m")
     await bench.publish(f"a?key={keys[3]}")
     await bench.until("receiving", lambda: bench.input_is("cam", "receiving"))
     await asyncio.sleep(3)

@@ -64,8 +64,11 @@ async def events_wait_for_the_hub_in_order_and_before_counters(bench):
     await bench.settled(timeout=90)
     for name in ["inputConnected", "inputLost"]:
         await bench.until(name, lambda: len({e["flow"] for e in bench.hub.telemetry.events(name)}) == 3, 70)
-    late = [message.body["at"] for message in bench.hub.telemetry.messages[before:]
-            if message.output == "events" and message.body["event"].startswith("input")]
+    late = [
+        message.body["at"]
+        for message in bench.hub.telemetry.messages[before:]
+        if message.output == "events" and message.body["event"].startswith("input")
+    ]
     if late != sorted(late):
         raise Failed(f"events came out of order: {late}")
 
