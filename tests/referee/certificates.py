@@ -22,7 +22,9 @@ class Authority:
         self._sign("root", "root", "Referee Root CA", "basicConstraints=critical,CA:TRUE", 3650)
 
     def _key(self, name):
-        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", self.folder / f"{name}.key")
+        # RSA is what IoT Edge's own certificates have; devices may bring others.
+        kind = ["genrsa", "2048"] if self._made % 2 else ["ecparam", "-name", "prime256v1", "-genkey", "-noout"]
+        _openssl(kind[0], "-out", self.folder / f"{name}.key", *kind[1:])
 
     def _sign(self, name, issuer, subject, extensions, days):
         path = self.folder

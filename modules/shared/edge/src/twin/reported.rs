@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::fit::{fit, size};
+use super::fit::{LIMIT, fit, size};
 use super::merge::{difference, either, merge};
 use super::pace::Pace;
 
@@ -156,6 +156,8 @@ impl Reported {
         let wanted = fit(document);
         let paced =
             if self.hurry { None } else { Some(self.pace.hold_back(&self.held, wanted.clone(), now)) };
+        // What is held back may be longer than what it became: better told too often than too long.
+        let paced = paced.filter(|paced| size(&paced.document) <= LIMIT);
         let patch = difference(&self.held, paced.as_ref().map_or(&wanted, |paced| &paced.document));
         self.held_back = paced.as_ref().and_then(|paced| paced.until);
         let is_refused =

@@ -195,6 +195,31 @@ fn a_flow_that_went_and_came_back_between_two_reports_has_flapped() {
 }
 
 #[test]
+fn what_is_held_back_never_makes_the_whole_too_long() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let wanted = |state: &str, count: usize| {
+        let url = "u".repeat(230);
+        let flows = (0..count).map(|index| {
+            (
+                format!("f{index:03}"),
+                json!({"state": state, "outputs": {"o": {"state": "serving", "url": url}}}),
+            )
+        });
+        document(flows.collect::<Map<_, _>>().into())
+    };
+    let mut hub = Map::new();
+    for (round, state, count) in
+        [(0, "running", 90), (1, "waiting", 90), (2, "running", 90), (3, "waiting", 150)]
+    {
+        let patch = stored(&mut reported, &wanted(state, count), round.into(), start + PACE * round);
+        merge(&mut hub, patch.as_object().unwrap());
+        assert!(size(&hub) <= LIMIT, "{} bytes in round {round}", size(&hub));
+    }
+    assert_eq!(hub["config"]["truncated"], true);
+}
+
+#[test]
 fn the_summary_agrees_with_a_flow_that_is_held_back() {
     let start = Instant::now();
     let mut reported = connected(json!({}));
