@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 import tempfile
 import time
 import traceback
@@ -208,6 +209,7 @@ class Bench:
             await process.wait()
         await self.hub.stop()
         await self.workload.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _differences(reported, status, path):

@@ -136,7 +136,7 @@ async def a_publisher_that_comes_and_goes_is_reported_at_most_once_a_minute(benc
     await bench.settled()
     await asyncio.sleep(1)
     steady = await bench.publish("steady")
-    for _ in range(16):
+    for _ in range(13):
         publisher = await bench.publish("flap")
         await asyncio.sleep(3)
         publisher.terminate()
