@@ -208,8 +208,7 @@ class Builder:
         # It gets its name once it is whole.
         half = self.cache / "half"
         shutil.rmtree(half, ignore_errors=True)
-        run("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", half,
-            "http://deb.debian.org/debian")
+        run("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", half)
         programs = half / "usr/local/cargo/bin"
         programs.mkdir(parents=True)
         shutil.copy(shutil.which("rustup"), programs / "rustup")
