@@ -118,7 +118,7 @@ fn healthcheck_asks_the_running_module() {
 }
 
 #[test]
-fn metrics_carry_the_names_and_labels_of_the_contract() {
+fn metrics_carry_the_names_and_labels_that_are_promised() {
     needs!(Ffmpeg);
     let url = rtmp(port::free(), "live/cam");
     let splitter = Module::start(

@@ -15,7 +15,7 @@ use crate::rtmp;
 const MODULE: &str = "rtmp-splitter";
 /// IoT Hub's limit for desired properties.
 const DESIRED_LIMIT: usize = 32 * 1024;
-/// The contract's for reported ones, as compact JSON.
+/// Ours for reported ones, as compact JSON.
 const REPORTED_LIMIT: usize = 30 * 1024;
 
 /// As IoT Hub counts: keys and texts in UTF-8, 8 bytes a number, 4 a boolean.
@@ -73,7 +73,7 @@ fn start() -> Edge {
     edge
 }
 
-/// Reported properties as the hub holds them, within the contract's limit.
+/// Reported properties as the hub holds them, within our limit.
 fn reported(edge: &Edge) -> Value {
     let mut reported = edge.twin(MODULE)["reported"].take();
     reported.as_object_mut().expect("reported properties").shift_remove("$version");

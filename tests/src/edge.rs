@@ -82,7 +82,7 @@ impl Edge {
     }
 
     /// Every page of `getStatus` (with these arguments), from the first to the one without `next`. None is longer
-    /// than the 120 KB of the contract.
+    /// than the 120 KB that callers are promised.
     pub fn status_pages(&self, module: &str, arguments: &Value) -> Vec<Value> {
         let (mut pages, mut arguments) = (Vec::new(), arguments.clone());
         loop {

@@ -228,7 +228,7 @@ impl Module {
         &self.program
     }
 
-    /// SIGTERM; gives what it left, within the 8 s of the contract and some slack of a loaded machine.
+    /// SIGTERM; gives what it left, within the promised 8 s and some slack of a loaded machine.
     pub fn terminate(self) -> Finished {
         self.program.end("TERM", Duration::from_secs(20))
     }

@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 const POLL: Duration = Duration::from_millis(100);
 /// A fault that is gone sooner is none: an editor was half way through writing.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// File systems stamp changes no finer than this; a stamp that fresh proves nothing.
+/// File systems stamp changes no finer than this: a second change may follow the first and not show.
 const STAMP_GRAIN: Duration = Duration::from_secs(2);
 
 /// Why the file gives no document.
@@ -46,10 +46,10 @@ pub(crate) struct DesiredFile {
 struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
-    /// Which file it is, and its own time: what is renamed to this name may be older, and who may read it again
-    /// can be all that changed.
+    /// Inode and change time: what is renamed to this name may be older, and who may read it can be all that
+    /// changed.
     #[cfg(unix)]
-    inode: (u64, i64, i64),
+    identity: (u64, i64, i64),
 }
 
 /// Content that could not be used.
@@ -57,14 +57,6 @@ struct Suspect {
     why: String,
     since: Instant,
     is_said: bool,
-}
-
-impl Stamp {
-    /// Whether a later change would show.
-    fn is_telling(&self) -> bool {
-        let age = self.modified.and_then(|modified| modified.elapsed().ok());
-        age.is_some_and(|age| age > STAMP_GRAIN)
-    }
 }
 
 impl DesiredFile {
@@ -166,10 +158,15 @@ impl DesiredFile {
 /// Looks at the file from a thread of its own: that a file system hangs must not hold up anything else, and a
 /// thread that sleeps costs less than ten trips a second to the pool.
 fn hint_at_changes(path: &Path, mut seen: Option<Stamp>, hint: &mpsc::Sender<()>) {
+    let mut changed = Instant::now();
     while !hint.is_closed() {
         std::thread::sleep(POLL);
         let stamp = stamp(path).ok();
-        if stamp != seen || stamp.as_ref().is_none_or(|stamp| !stamp.is_telling()) {
+        if stamp != seen {
+            changed = Instant::now();
+        }
+        // By this clock, not by the stamp's: a file may come from a future that this machine does not know yet.
+        if stamp.is_none() || changed.elapsed() <= STAMP_GRAIN {
             // A hint that waits already is as good.
             let _ = hint.try_send(());
         }
@@ -185,7 +182,7 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
         modified: metadata.modified().ok(),
         length: metadata.len(),
         #[cfg(unix)]
-        inode: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+        identity: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
     })
 }
 

@@ -204,7 +204,7 @@ impl Module {
         self.events.emit(Event { kind, flow, output: None, detail });
     }
 
-    /// The reported properties of the contract, untrimmed.
+    /// The reported properties, untrimmed.
     pub fn reported(&self) -> Map<String, Value> {
         self.document(self.running().map(|running| running.reported()))
     }

@@ -28,7 +28,7 @@ const CONFIG: u8 = 78;
 
 const EVENT_QUEUE: usize = 1024;
 /// What the service may take to end its flows; the hub's goodbye and the log's last lines come after it,
-/// within the 8 s that the contract names and the 10 s that Docker gives.
+/// within the 8 s that `docs/standalone.md` promises and the 10 s that Docker gives.
 const SHUTDOWN: Duration = Duration::from_millis(6500);
 const GOODBYE: Duration = Duration::from_secs(1);
 

@@ -25,7 +25,7 @@ pub trait Running: Send + Sync + 'static {
     /// at a time.
     fn apply(&self, desired: Map<String, Value>) -> BoxFuture<'_, Outcome>;
 
-    /// The state as reported properties: `summary` and `flows` of the contract, untrimmed, plus
+    /// The state as reported properties: `summary` and `flows`, untrimmed, plus
     /// `config.errors` as `Outcome` gave them is added by the caller. Cheap; called at most once a second.
     fn reported(&self) -> Map<String, Value>;
 
@@ -250,7 +250,7 @@ pub struct Event {
     pub detail: String,
 }
 
-/// The contract's event names.
+/// Event names, as `docs/operate.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // each is its own name
 pub enum EventKind {

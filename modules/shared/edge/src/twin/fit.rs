@@ -15,9 +15,9 @@ const SHORT_ERROR: usize = 128;
 const MAX_DEPTH: usize = 10;
 const INTEGERS: std::ops::Range<i64> = -(1 << 52)..(1 << 52);
 
-/// `document` without what the hub refuses, at most [`LIMIT`] bytes of compact JSON.
+/// `document` without what the hub refuses, a little less than [`LIMIT`] bytes of compact JSON.
 ///
-/// Dropped in the contract's order until it fits: output URLs, codec details, outputs, the ends of long errors,
+/// Dropped in this order until it fits: output URLs, codec details, outputs, the ends of long errors,
 /// everything of a flow but its state; and at last flows, the healthy ones first. `config.truncated` says that
 /// something is gone.
 pub(crate) fn fit(document: &Map<String, Value>) -> Map<String, Value> {
@@ -47,9 +47,12 @@ pub(crate) fn fit(document: &Map<String, Value>) -> Map<String, Value> {
     document
 }
 
+/// What is left of [`LIMIT`] is for flows whose state is held back, and may have been longer.
+const BUDGET: usize = LIMIT - 1024;
+
 /// Room for `"config":{"truncated":true},`.
 fn budget(truncated: bool) -> usize {
-    if truncated { LIMIT - 32 } else { LIMIT }
+    if truncated { BUDGET - 32 } else { BUDGET }
 }
 
 pub(super) fn size(document: &Map<String, Value>) -> usize {
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn details_go_in_the_order_of_the_contract() {
+    fn details_go_one_after_the_other() {
         let at = |flows: usize| {
             let fitted = Value::Object(fit(&document(flows)));
             let flow = &fitted["flows"]["camera-number-0001"];

@@ -51,13 +51,13 @@ impl Pace {
             bucket.refill(now);
             bucket.left < BURST
         });
-        let (mut changed, mut moved) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
+        let mut summary = document.shift_remove("summary");
         let mut until: Option<Instant> = None;
         let held_flows = held.get("flows").and_then(Value::as_object);
         if let (Some(held_flows), Some(Value::Object(flows))) = (held_flows, document.get_mut("flows")) {
             for (name, flow) in flows.iter_mut() {
-                let Some(old) =
-                    held_flows.get(name).filter(|old| is_certain(old) && states(old) != states(flow))
+                let Some(old) = held_flows.get(name).filter(|old| is_certain(old) && has_moved(old, flow))
                 else {
                     continue;
                 };
@@ -65,25 +65,14 @@ impl Pace {
                     Some(bucket) if bucket.left == 0 => {
                         let free = bucket.since + REFILL;
                         until = Some(until.map_or(free, |until| until.min(free)));
-                        moved.push((flow.get("state").cloned(), old.get("state").cloned()));
+                        summary.iter_mut().for_each(|summary| recount(summary, flow, old));
                         *flow = old.clone();
                     }
                     _ => changed.push(name.clone()),
                 }
             }
         }
-        // The sums flap with the flow, and agree with what is said of it.
-        match held.get("summary").filter(|summary| is_certain(summary)) {
-            Some(summary) if until.is_some() && changed.is_empty() => {
-                document.insert("summary".into(), summary.clone());
-            }
-            _ => {
-                for (from, to) in moved {
-                    count(&mut document, from, |sum| sum.saturating_sub(1));
-                    count(&mut document, to, |sum| sum.saturating_add(1));
-                }
-            }
-        }
+        document.extend(summary.map(|summary| ("summary".to_owned(), summary)));
         Paced { document, until, changed }
     }
 
@@ -99,24 +88,43 @@ impl Pace {
     }
 }
 
-/// Changes how many flows of a state the summary counts.
-fn count(document: &mut Map<String, Value>, state: Option<Value>, change: impl Fn(u64) -> u64) {
-    let summary = document.get_mut("summary").and_then(Value::as_object_mut);
-    let sum = summary.zip(state).and_then(|(summary, state)| summary.get_mut(state.as_str()?));
-    if let Some(sum) = sum
-        && let Some(value) = sum.as_u64()
-    {
-        *sum = change(value).into();
-    }
+/// Makes the sums agree with what is said of a flow: `old` in place of `new`.
+fn recount(summary: &mut Value, new: &Value, old: &Value) {
+    let state = |flow: &Value| flow.get("state").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut add = |name: &str, by: i64| {
+        if let Some(sum) = summary.get_mut(name)
+            && let Some(value) = sum.as_i64()
+        {
+            *sum = value.saturating_add(by).max(0).into();
+        }
+    };
+    add(&state(new), -1);
+    add(&state(old), 1);
+    add("clients", clients(old).saturating_sub(clients(new)));
 }
 
-/// The flow's state, since when, and the states of its ends: what flaps. Counts and details may change as often
-/// as reports go.
-fn states(flow: &Value) -> Vec<Option<&Value>> {
-    let outputs = flow.get("outputs").and_then(Value::as_object);
-    let outputs = outputs.into_iter().flat_map(|outputs| outputs.values());
-    let ends = outputs.chain(flow.get("input")).map(|end| end.get("state"));
-    [flow.get("state"), flow.get("since")].into_iter().chain(ends).collect()
+fn clients(flow: &Value) -> i64 {
+    ends(flow).filter_map(|(_, end)| end.get("clients")?.as_i64()).sum()
+}
+
+/// Whether the flow's state, since when, or the state of one of its ends is another: what flaps. Counts and details
+/// may change as often as reports go; what only one of both has came or went with a configuration, or with the room
+/// that there is.
+fn has_moved(old: &Value, new: &Value) -> bool {
+    let differs =
+        |old: Option<&Value>, new: Option<&Value>| old.zip(new).is_some_and(|(old, new)| old != new);
+    differs(old.get("state"), new.get("state"))
+        || differs(old.get("since"), new.get("since"))
+        || ends(old).any(|(name, end)| {
+            let now = ends(new).find(|(other, _)| *other == name).map(|(_, now)| now);
+            differs(end.get("state"), now.and_then(|now| now.get("state")))
+        })
+}
+
+/// Outputs by name, and the input without one.
+fn ends(flow: &Value) -> impl Iterator<Item = (Option<&String>, &Value)> {
+    let outputs = flow.get("outputs").and_then(Value::as_object).into_iter().flatten();
+    outputs.map(|(name, output)| (Some(name), output)).chain(flow.get("input").map(|input| (None, input)))
 }
 
 fn is_certain(value: &Value) -> bool {

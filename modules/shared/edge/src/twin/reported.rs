@@ -193,6 +193,8 @@ impl Reported {
             }
             400..=499 if status != 408 && status != 429 => {
                 let until = self.back_off(now, MAX_REFUSED_BACK_OFF);
+                // What changes beside the refused place would be refused with it.
+                self.next = self.next.max(Some(until.min(now + MAX_BACK_OFF)));
                 self.refused = Some((under_way.patch, until));
                 Verdict::Refused
             }

@@ -106,6 +106,8 @@ impl Session<'_> {
         match self.hub.reported.on_answer(id, status, now) {
             Verdict::Stored => self.look_after(LOOK_EVERY),
             Verdict::Refused => {
+                // Something may have been applied meanwhile.
+                self.look_after(LOOK_EVERY);
                 let text = String::from_utf8_lossy(payload.get(..300).unwrap_or(payload)).into_owned();
                 tracing::error!(
                     status,

@@ -151,6 +151,32 @@ fn a_refused_patch_is_sent_again_ever_more_rarely_and_another_one_at_its_time() 
 }
 
 #[test]
+fn what_changes_beside_a_refused_place_does_not_make_it_a_flood() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    let (mut now, mut sent) = (start, 0);
+    while now < start + Duration::from_secs(3600) {
+        let changing = document(json!({"a": {"state": "bad", "clients": (now - start).as_secs()}}));
+        if reported.poll(&changing, sent, now).is_some() {
+            assert_eq!(reported.on_answer(sent, 400, now), Verdict::Refused);
+            sent += 1;
+        }
+        now += Duration::from_secs(1);
+    }
+    assert!((50..=70).contains(&sent), "{sent} in an hour");
+}
+
+#[test]
+fn a_refusal_does_not_hold_up_the_answer_to_a_desired_change() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    assert!(reported.poll(&document(json!({"a": {"state": "bad"}})), 1, start).is_some());
+    reported.hurry();
+    assert_eq!(reported.on_answer(1, 400, start), Verdict::Refused);
+    assert!(reported.poll(&document(json!({"a": {"state": "good"}})), 2, start).is_some());
+}
+
+#[test]
 fn a_question_in_a_hurry_that_has_nothing_to_say_leaves_the_pace_as_it_was() {
     let start = Instant::now();
     let mut reported = connected(json!({}));
