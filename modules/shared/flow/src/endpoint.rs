@@ -34,10 +34,11 @@ pub struct Module {
 impl Module {
     /// State that all endpoints of a module share.
     pub fn new(context: av_edge::Context) -> Arc<Self> {
+        let net = Net::new(&context);
         Arc::new(Self {
-            net: Net::new(&context),
+            ports: Ports::new(net.dialled().clone()),
+            net,
             context,
-            ports: Ports::default(),
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),

@@ -21,7 +21,7 @@ pub const MODULE: &str = "_module";
 pub(super) const LEVELS: [&str; 5] = ["trace", "debug", "info", "warning", "error"];
 pub(super) const MAX_TELEMETRY_INTERVAL: u64 = 86_400;
 /// `maxConnections` where it is absent.
-pub(super) const CONNECTIONS: usize = 10_000;
+pub(crate) const CONNECTIONS: usize = 10_000;
 pub(super) const MOST_CONNECTIONS: u64 = 1_000_000;
 
 pub(super) const KEYS: [&str; 8] = [

@@ -26,6 +26,7 @@ mod tests;
 
 pub use conflicts::{Claims, conflicts};
 pub use diff::{Diff, FlowDiff};
+pub(crate) use document::CONNECTIONS;
 pub use document::{MAX_FLOWS, MODULE, parse};
 pub use error::{ConfigError, Fault, MAX_ERROR_BYTES};
 pub use flow::MAX_OUTPUTS;

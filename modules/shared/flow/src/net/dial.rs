@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Net, TlsError, listen, tls};
+use super::{Counted, Net, TlsError, listen, tls};
 use crate::config::ClientTls;
 use crate::trouble::Reason;
 
@@ -29,6 +29,8 @@ pub struct Connection {
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// The address that answered.
     pub peer: SocketAddr,
+    /// One of [`Net::dialled`]; whoever takes the halves out keeps it with them.
+    pub counted: Counted,
 }
 
 impl std::fmt::Debug for Connection {
@@ -107,6 +109,7 @@ pub(super) async fn dial(
     port: u16,
     tls: Option<&ClientTls>,
 ) -> Result<Connection, DialError> {
+    let counted = net.dialled.add();
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let connected = timeout_at(deadline, async {
         let addresses = resolve(net, host, port).await?;
@@ -121,13 +124,13 @@ pub(super) async fn dial(
         stream.peer_addr().map_err(|source| DialError::Unreachable { host: shown(host, port), source })?;
     let Some(tls) = tls else {
         let (reader, writer) = stream.into_split();
-        return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer });
+        return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, counted });
     };
     let stream = tls::connect(net, host, tls, stream)
         .await
         .map_err(|source| DialError::Tls { host: shown(host, port), source })?;
     let (reader, writer) = tokio::io::split(stream);
-    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer })
+    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, counted })
 }
 
 fn refused_or_unreachable(host: &str, port: u16, source: io::Error) -> DialError {
@@ -217,6 +220,18 @@ mod tests {
         let error = net().dial("127.0.0.1", port, None).await.unwrap_err();
         assert!(matches!(error, DialError::Refused { .. }), "{error}");
         assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_counted_while_it_is_there() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap().address().port();
+        let net = net();
+        let connection = net.clone().dial("127.0.0.1", listener.address().port(), None).await.unwrap();
+        net.dial("127.0.0.1", closed, None).await.unwrap_err();
+        assert_eq!(net.dialled().now(), 1);
+        drop(connection);
+        assert_eq!(net.dialled().now(), 0);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod backoff;
+pub mod count;
 pub mod dial;
 pub mod listen;
 pub mod secrets;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use av_edge::{Certificates, Context, Paths};
 
 pub use backoff::Backoff;
+pub use count::{Count, Counted};
 pub use dial::{Connection, DialError};
 pub use listen::{ListenError, Listener};
 pub use secrets::{SecretUnavailable, Secrets};
@@ -30,6 +32,7 @@ pub struct Net {
     certificates: Certificates,
     gateway_host: Option<String>,
     secrets: Secrets,
+    dialled: Count,
 }
 
 impl Net {
@@ -42,12 +45,18 @@ impl Net {
             certificates: context.certificates.clone(),
             gateway_host: context.gateway_host.clone(),
             secrets: Secrets::new(context.paths.clone()),
+            dialled: Count::default(),
         }
     }
 
     /// Secrets of `auth` and `credentials`, as they are now.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// Connections that [`dial`](Self::dial) made or is making.
+    pub fn dialled(&self) -> &Count {
+        &self.dialled
     }
 
     /// `--paths`.

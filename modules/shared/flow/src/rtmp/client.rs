@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{ClientTls, ConnectUrl, Credentials, RtmpTarget, Scheme, SecretText};
-use crate::net::{DialError, Net, SecretUnavailable, auth};
+use crate::net::{Counted, DialError, Net, SecretUnavailable, auth};
 use crate::trouble::Reason;
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
@@ -98,6 +98,7 @@ pub(super) async fn open(
             buffer: vec![0; READ_BUFFER],
             host: host.clone(),
             refusals: refusals.clone(),
+            _counted: connection.counted,
         };
         let established = match timeout_at(deadline, client.establish()).await {
             Ok(established) => established?,
@@ -214,6 +215,7 @@ pub(super) struct Client {
     pub(super) buffer: Vec<u8>,
     pub(super) host: Arc<str>,
     refusals: Arc<Refusals>,
+    _counted: Counted,
 }
 
 impl Client {

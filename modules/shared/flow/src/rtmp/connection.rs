@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 
 use super::admission::Admission;
 use super::fanout::Sink;
-use super::ports::{Permit, Port};
+use super::ports::Port;
 use crate::config::RtmpPath;
 use crate::endpoint::Module;
-use crate::net::TlsError;
+use crate::net::{Counted, TlsError};
 
 /// TLS and RTMP handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -59,9 +59,9 @@ pub(super) async fn run(
     peer: SocketAddr,
     port: Arc<Port>,
     module: Arc<Module>,
-    permit: Permit,
+    counted: Counted,
 ) {
-    let _permit = permit;
+    let _counted = counted;
     let end = match Connection::open(stream, peer, port.clone(), module.clone()).await {
         Ok(mut connection) => match connection.talk().await {
             Ok(()) | Err(End::Done) => End::Done,

@@ -3,6 +3,8 @@
 //! A listener outlives reconfiguration: it closes a moment after the last endpoint has let go of it, so that an
 //! endpoint that is started anew finds it open.
 
+mod room;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,25 +20,21 @@ use super::serve::Command;
 use super::takeover::{Identity, Seats, Taken};
 use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, ServerTls};
 use crate::endpoint::{InputContext, Module, OutputContext};
-use crate::net::{Backoff, ListenError, Listener, ServerTlsAcceptor, TlsError};
+use crate::net::{Backoff, Count, ListenError, Listener, ServerTlsAcceptor, TlsError};
 use crate::stream::{Kick, OutputStatus, Publisher, State, Status};
 use crate::trouble::{Reason, Trouble};
+use room::Room;
 
 /// How often an address that is taken is tried again.
 const LISTEN_RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
 /// A listener that nobody needs stays open that long.
 const LINGER: Duration = Duration::from_secs(2);
-/// Of the limit of open files, at most so many are kept for other things than connections that come in.
-const FILES_OF_OWN: usize = 200;
 
 /// All RTMP listeners of a module.
 pub struct Ports {
     open: tokio::sync::Mutex<HashMap<SocketAddr, Arc<Port>>>,
-    /// Connections of all listeners together, and how many there may be.
-    connections: Arc<AtomicUsize>,
-    max_connections: AtomicUsize,
-    /// What the limit of open files leaves for connections.
-    room: usize,
+    /// For connections of all listeners together.
+    room: Room,
 }
 
 /// Why an endpoint has no listener. It will be tried again.
@@ -290,28 +288,15 @@ impl Lease {
     }
 }
 
-/// Connections below the limit of open files. The rest is for what must go on at the limit too: the hub, health,
-/// metrics, files, pushes and pulls.
-fn room(open_files: Option<u64>) -> usize {
-    let limit = open_files.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    limit - (limit / 2).min(FILES_OF_OWN)
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self {
-            open: tokio::sync::Mutex::default(),
-            connections: Arc::default(),
-            max_connections: AtomicUsize::new(10_000),
-            room: room(av_edge::open_files()),
-        }
-    }
-}
-
 impl Ports {
+    /// None yet. `dialled`: the module's other connections.
+    pub fn new(dialled: Count) -> Self {
+        Self { open: tokio::sync::Mutex::default(), room: Room::new(dialled) }
+    }
+
     /// `maxConnections`, for connections from now on.
     pub fn set_max_connections(&self, max: usize) {
-        self.max_connections.store(max, Ordering::Relaxed);
+        self.room.set_max(max);
     }
 
     async fn join(
@@ -399,38 +384,14 @@ impl Ports {
     /// Waits until no connection is left, but not for long: peers are being told that they have to go.
     pub(crate) async fn drained(&self, bound: Duration) {
         let deadline = Instant::now() + bound;
-        while self.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        while self.room.taken() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     #[cfg(test)]
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Counts a connection while the permit lives; a sentence when there are too many.
-    fn admit(&self) -> Result<Permit, String> {
-        let max = self.max_connections.load(Ordering::Relaxed);
-        let more = |count| (count < max.min(self.room)).then_some(count + 1);
-        match self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Permit(self.connections.clone())),
-            Err(_) if max <= self.room => Err(format!("maxConnections ({max}) is reached")),
-            Err(_) => Err(format!(
-                "the limit of open files has room for {} connections; raise it (docker run --ulimit nofile=, \
-                 HostConfig.Ulimits)",
-                self.room
-            )),
-        }
-    }
-}
-
-/// One of `maxConnections`.
-pub(super) struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.room.taken()
     }
 }
 
@@ -461,9 +422,9 @@ async fn accept(listener: Listener, port: Arc<Port>, module: Arc<Module>) {
             () = port.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        match module.ports.admit() {
-            Ok(permit) => {
-                tokio::spawn(connection::run(stream, peer, port.clone(), module.clone(), permit));
+        match module.ports.room.admit() {
+            Ok(counted) => {
+                tokio::spawn(connection::run(stream, peer, port.clone(), module.clone(), counted));
             }
             Err(why) => {
                 if let Some(suppressed) = module.player_log.admit() {

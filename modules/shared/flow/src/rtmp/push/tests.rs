@@ -7,11 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{Credentials, Secret};
+use crate::endpoint::Module;
 use crate::net::Listener;
 use crate::rtmp::client::peer::*;
 use crate::stream::{Changes, Current, Kick, OutputStatus, Publisher, Stream};
 
 struct Pushing {
+    module: Arc<Module>,
     stream: Stream,
     status: Arc<OutputStatus>,
     cancel: CancellationToken,
@@ -33,6 +35,7 @@ impl Pushing {
             cancel: CancellationToken::new(),
         };
         Self {
+            module: output.module.clone(),
             stream: output.stream.clone(),
             status: output.status.clone(),
             cancel: output.cancel.clone(),
@@ -108,6 +111,22 @@ async fn nothing_is_connected_to_before_there_is_media() {
     assert_eq!(pushing.status.status.get().state, State::Waiting);
     let _publisher = pushing.publish(&live(0..80));
     soon("a connection", accept).await;
+}
+
+#[tokio::test]
+async fn a_push_is_counted_among_what_is_dialled_while_its_connection_lasts() {
+    let listener = listener();
+    let mut pushing = Pushing::to(&listener, "app/cam", None);
+    let dialled = pushing.module.net.dialled().clone();
+    assert_eq!(dialled.now(), 0);
+    let _publisher = pushing.publish(&live(0..80));
+    let (peer, ..) = Peer::publisher(&listener).await;
+    pushing.state(State::Running).await;
+    assert_eq!(dialled.now(), 1);
+    pushing.cancel.cancel();
+    drop(peer);
+    soon("the end of the push", &mut pushing.task).await.unwrap();
+    assert_eq!(dialled.now(), 0);
 }
 
 #[tokio::test]
