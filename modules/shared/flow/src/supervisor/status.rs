@@ -3,6 +3,7 @@
 use av_edge::MethodReply;
 use serde_json::{Map, Value, json};
 
+use super::flow::Flow;
 use super::flows::{Present, Supervisor};
 use super::report::{Detail, Reporter, summary};
 
@@ -106,6 +107,20 @@ impl GetStatus {
     }
 }
 
+/// A flow with its instances from `from` on: at most `limit`, fewer where those are longer than `max` bytes, but
+/// never none.
+fn fitting(reporter: &Reporter, flow: &mut Flow, from: usize, limit: usize, max: usize) -> Value {
+    // None is shorter than that; of ten thousand only as many are written as may fit.
+    let mut limit = limit.min(max / 100);
+    loop {
+        let value = reporter.flow(flow, (from, limit));
+        if limit <= 1 || value.to_string().len() <= max {
+            return value;
+        }
+        limit /= 2;
+    }
+}
+
 fn get_status(supervisor: &Supervisor, wanted: &GetStatus) -> MethodReply {
     let mut present = supervisor.present();
     let reporter = reporter(supervisor, &present, Detail::Counters);
@@ -113,15 +128,7 @@ fn get_status(supervisor: &Supervisor, wanted: &GetStatus) -> MethodReply {
     let mut flows = Map::new();
     if let Some(name) = &wanted.flow {
         let Some(flow) = present.flows.get_mut(name) else { return reply(404, no_flow(name)) };
-        let mut limit = wanted.limit;
-        // Fewer instances until they fit.
-        let value = loop {
-            let value = reporter.flow(flow, (wanted.offset, limit));
-            if limit == 1 || value.to_string().len() <= MAX_METHOD_BYTES {
-                break value;
-            }
-            limit /= 2;
-        };
+        let value = fitting(&reporter, flow, wanted.offset, wanted.limit, MAX_METHOD_BYTES);
         if let Some(next) = value.get("instances").and_then(|instances| instances.get("next")) {
             body.insert("next".into(), next.clone());
         }
@@ -129,11 +136,8 @@ fn get_status(supervisor: &Supervisor, wanted: &GetStatus) -> MethodReply {
     } else {
         let (total, mut size, mut taken) = (present.flows.len(), 0, 0);
         for (name, flow) in present.flows.iter_mut().skip(wanted.offset).take(wanted.limit) {
-            let mut value = reporter.flow(flow, (0, DEFAULT_LIMIT));
-            if taken == 0 && value.to_string().len() > MAX_METHOD_BYTES / 2 {
-                // Its instances alone are too long: by its name they come in pages.
-                value = reporter.flow(flow, (0, 0));
-            }
+            // Others have to fit beside its instances; by its name they all come, in pages.
+            let value = fitting(&reporter, flow, 0, DEFAULT_LIMIT, MAX_METHOD_BYTES / 2);
             size += name.len() + value.to_string().len() + 4;
             if taken > 0 && size > MAX_METHOD_BYTES {
                 break;

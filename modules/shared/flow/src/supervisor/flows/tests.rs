@@ -226,6 +226,45 @@ async fn an_instance_is_not_taken_away_from_a_publisher_that_is_being_let_in() {
 }
 
 #[tokio::test]
+async fn instances_that_are_too_long_for_an_answer_come_in_pages_and_none_is_left_out() {
+    let rig = Rig::new();
+    let output = |index: u32| (format!("out{index}"), json!({ "serve": rig.at(&format!("out{index}/*")) }));
+    let outputs: Map<_, _> = (0..8).map(output).collect();
+    let pattern = json!({ "input": { "listen": rig.at("live/*") }, "outputs": outputs });
+    rig.apply(1, json!({ "p": pattern })).await;
+    let instances = match &rig.running.present().flows["p"].body {
+        Body::Pattern(pattern) => pattern.shared.clone(),
+        _ => panic!("not a pattern"),
+    };
+    let names: Vec<String> = (100..200).map(|index| format!("instance-{index}")).collect();
+    for name in &names {
+        instances.open(name).unwrap();
+    }
+    let asked = async |payload: Value| {
+        let answer = status::method(&rig.running, "getStatus", payload).await.unwrap().body;
+        assert!(answer.to_string().len() <= 110 * 1024);
+        let instances = answer["flows"]["p"]["instances"].clone();
+        let list: Vec<String> = instances["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["match"].as_str().unwrap().to_owned())
+            .collect();
+        (list, instances["next"].as_u64())
+    };
+    let (first, next) = asked(Value::Null).await;
+    assert!((1..50).contains(&first.len()), "{}", first.len());
+    let (mut listed, mut next) = (first, next);
+    while let Some(offset) = next {
+        let (more, after) = asked(json!({ "flow": "p", "offset": offset, "limit": 1000 })).await;
+        assert!(!more.is_empty());
+        listed.extend(more);
+        next = after;
+    }
+    assert_eq!(listed, names);
+}
+
+#[tokio::test]
 async fn more_instances_send_nobody_away_and_another_key_does() {
     let rig = Rig::new();
     let pattern = |most: u32, key: &str| {
