@@ -1,7 +1,8 @@
 //! What flows are asked to be: a desired document becomes typed values, or errors that name their path.
 //!
 //! [`parse`] reads a document for a module's [`Supports`]; [`Diff`] says what has to be started and stopped to
-//! get from one set of flows to another; [`conflicts`] says which of a set of flows can't run side by side, [`Claims`] whether one more can.
+//! get from one set of flows to another; [`conflicts`] says which of a set of flows can't run side by side,
+//! [`Claims`] whether one more can.
 
 mod access;
 mod conflicts;

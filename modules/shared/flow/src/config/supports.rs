@@ -67,7 +67,8 @@ const RTSP: &[Scheme] = &[Scheme::Rtsp, Scheme::Rtsps];
 const HTTP: &[Scheme] = &[Scheme::Http, Scheme::Https];
 const STORE: &[Scheme] = &[Scheme::Azblob, Scheme::AzblobHttp, Scheme::AzblobHttps, Scheme::File];
 
-/// For a kind of endpoint that this module lacks: the module to use instead. First match wins.
+/// For a kind of endpoint that this module lacks: the module to use instead, of all that the project is to have. First
+/// match wins.
 const ELSEWHERE: &[(Endpoint, &[Scheme], &str)] = &[
     (Endpoint::Listen, RTMP, "rtmp-splitter"),
     (Endpoint::Listen, RTSP, "rtsp-gateway"),

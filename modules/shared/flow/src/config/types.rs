@@ -144,7 +144,7 @@ pub struct ConnectUrl {
     pub query: Option<String>,
 }
 
-/// URL schemes of the contract.
+/// URL schemes, as docs/twin.md has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // each is its own name
 pub enum Scheme {

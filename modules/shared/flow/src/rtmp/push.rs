@@ -253,7 +253,10 @@ impl Push {
         if let Some(suppressed) = self.output.module.player_log.admit() {
             let (flow, name) = (&self.output.flow, &self.output.output);
             let host = &self.config.url.host;
-            tracing::warn!(%flow, output = %name, %host, frames, suppressed, "push: the target is too slow, frames are skipped");
+            tracing::warn!(
+                %flow, output = %name, %host, frames, suppressed,
+                "push: the target is too slow, frames are skipped"
+            );
         }
     }
 }

@@ -129,7 +129,10 @@ impl Serving {
                     let lost = frames * self.shards.len() as u64;
                     output.status.dropped.add(Kind::Video, lost);
                     if let Some(before) = output.module.player_log.admit() {
-                        tracing::warn!(path = %output.path, frames, suppressed = before, "this machine is too slow for the stream: frames skipped");
+                        tracing::warn!(
+                            path = %output.path, frames, suppressed = before,
+                            "this machine is too slow for the stream: frames skipped"
+                        );
                     }
                 }
                 Item::Ended => {
@@ -181,7 +184,10 @@ fn report_slow(output: &OutputContext, slow: Vec<Slow>) {
         if gone {
             tracing::warn!(%path, %peer, skipped, suppressed, "player takes nothing any more: disconnected");
         } else {
-            tracing::warn!(%path, %peer, skipped, suppressed, "player is too slow: frames skipped up to the next sync frame");
+            tracing::warn!(
+                %path, %peer, skipped, suppressed,
+                "player is too slow: frames skipped up to the next sync frame"
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::latency::Latency;
 use crate::trouble::Trouble;
 
-/// Longest `error` text of the contract, in bytes.
+/// Longest `error` text in bytes, as docs/twin.md promises.
 const MAX_ERROR_BYTES: usize = 512;
 
 /// Ticks whenever something that is reported may have changed.

@@ -47,8 +47,9 @@ struct Remembered<'a> {
     /// Null is the same as absent.
     public_host: Option<&'a str>,
     flows: BTreeMap<&'a str, &'a Map<String, Value>>,
-    #[serde(rename = "$versions")]
-    versions: BTreeMap<&'a str, i64>,
+    /// [`VERSIONS`] and nothing else.
+    #[serde(flatten)]
+    versions: BTreeMap<&'static str, BTreeMap<&'a str, i64>>,
 }
 
 /// The content of the file: a document like any other, so that it is checked like any other when it is read.
@@ -57,12 +58,14 @@ pub(super) fn document(
     public_host: Option<&str>,
     max_connections: usize,
 ) -> Vec<u8> {
+    let versions =
+        flows.iter().filter_map(|(name, flow)| Some((name.as_str(), flow.good_version?))).collect();
     let remembered = Remembered {
         schema_version: "1.0",
         max_connections,
         public_host,
         flows: flows.iter().map(|(name, flow)| (name.as_str(), &flow.config.source)).collect(),
-        versions: flows.iter().filter_map(|(name, flow)| Some((name.as_str(), flow.good_version?))).collect(),
+        versions: BTreeMap::from([(VERSIONS, versions)]),
     };
     serde_json::to_vec(&remembered).unwrap_or_default()
 }
@@ -75,7 +78,8 @@ pub(super) async fn remember(state: StateDir, content: Vec<u8>) {
         let dir = dir.display();
         tracing::warn!(
             %dir,
-            "the configuration can't be kept for a start without its source: {error}; is the directory writable for this user (chown 10001 {dir})?"
+            "the configuration can't be kept for a start without its source: {error}; is the directory writable for \
+             this user (chown 10001 {dir})?"
         );
     }
 }
