@@ -22,7 +22,7 @@ use crate::logs::Log;
 use crate::manifest::{Module, Protocol};
 use crate::process::{ProcessState, ProcessStatus};
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
-use crate::workload::{Roster, Workload};
+use crate::workload::Workload;
 use running::Running;
 
 /// Under this name `logs` has what `local-edge` itself says.
@@ -130,8 +130,10 @@ impl Instance {
             }
             match &module.absence {
                 Some(ProcessState::NotRunHere { image: Some(image) }) => {
+                    let service = &module.spec.service;
                     self.journal.say(&format!(
-                        "{name}: {image} is not run here; `local-edge env {name}` makes any program that module"
+                        "{name}: {image} is not run here: no program {service:?} lies beside local-edge; \
+                         `local-edge env {name}` makes any program that module"
                     ));
                 }
                 Some(ProcessState::Failed { error }) => {
@@ -261,11 +263,7 @@ impl Instance {
         let path = self.state.workload_socket(name)?;
         let listener = bind_socket(&path).map_err(|source| StateDirError::Io { path, source })?;
         self.hub.ensure(name);
-        let modules = Arc::clone(&self.modules);
-        let roster: Roster = Arc::new(move || {
-            modules.iter().map(|module| (module.spec.name.clone(), module.status())).collect()
-        });
-        let workload = Workload::new(name, Arc::clone(&self.hub), Arc::clone(&self.authority), roster);
+        let workload = Workload::new(name, Arc::clone(&self.hub), Arc::clone(&self.authority), self.roster());
         tokio::spawn(workload.serve(listener, self.stop.clone()));
         sockets.push(name.to_owned());
         Ok(())
@@ -311,3 +309,6 @@ impl Instance {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

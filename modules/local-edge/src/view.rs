@@ -133,6 +133,11 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl ModuleView {
+    /// Whether it is there: as a process of this instance, or run by hand.
+    pub fn runs(&self) -> bool {
+        self.connected || matches!(self.process.state, ProcessState::Running { .. })
+    }
+
     /// Takes up what the module reports.
     pub fn set_reported(&mut self, reported: &Object, reach: Reach<'_>) {
         self.config = reported.get("config").cloned();

@@ -27,8 +27,8 @@ use crate::accept::accept;
 use crate::authority::{Authority, Purpose};
 use crate::hub::topic::UNRESERVED;
 use crate::hub::{Hub, Identity, Names};
-use crate::process::ProcessStatus;
 use crate::sas;
+use crate::view::ModuleView;
 use encryption::Sealing;
 
 /// What `api-version` may be (`edgelet-http/src/version.rs` of IoT Edge).
@@ -40,8 +40,8 @@ const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
 
-/// The modules that there are at this moment.
-pub type Roster = Arc<dyn Fn() -> Vec<(String, ProcessStatus)> + Send + Sync>;
+/// The modules that there are at this moment, without what they report.
+pub type Roster = Arc<dyn Fn() -> Vec<ModuleView> + Send + Sync>;
 
 /// What answers one module.
 pub struct Workload {
@@ -143,7 +143,7 @@ impl Workload {
                 Ok((StatusCode::OK, json!({ "certificate": self.authority.trust_bundle() })))
             }
             Call::ManifestTrustBundle => Ok((StatusCode::OK, json!({ "certificate": "" }))),
-            Call::Modules => Ok((StatusCode::OK, listing::list(&(self.roster)()))),
+            Call::Modules => Ok((StatusCode::OK, listing::list(&self.module, (self.roster)()))),
             Call::Sign(module) => {
                 let (identity, request): (_, SignRequest) = self.authorized(&module, request).await?;
                 let data = base64("data", &request.data)?;

@@ -21,19 +21,19 @@ const LONG: Duration = Duration::from_secs(20);
 const HOUR: u64 = 3600;
 
 /// A hub on a port of its own.
-struct Bench {
-    hub: Arc<Hub>,
+pub(crate) struct Bench {
+    pub(crate) hub: Arc<Hub>,
     port: u16,
     tls: Arc<rustls::ClientConfig>,
     authority: Authority,
-    certificate: watch::Sender<Arc<rustls::ServerConfig>>,
+    pub(crate) certificate: watch::Sender<Arc<rustls::ServerConfig>>,
     log: Arc<Log>,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
 }
 
 impl Bench {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::open(folder.path()).unwrap();
         let log = Arc::new(Log::in_memory());
@@ -72,7 +72,7 @@ impl Bench {
         format!("local-edge.azure-devices.net/local-edge/{module}/?api-version=2021-04-12")
     }
 
-    async fn connect(&self, module: &str) -> Client {
+    pub(crate) async fn connect(&self, module: &str) -> Client {
         let options = self.options(module, &Self::user(module), &self.token(module));
         let mut client = Client::new(options);
         match client.next().await {
@@ -112,7 +112,7 @@ fn trusting(bundle: &str) -> Arc<rustls::ClientConfig> {
     Arc::new(config)
 }
 
-struct Client {
+pub(crate) struct Client {
     client: AsyncClient,
     eventloop: EventLoop,
 }

@@ -58,8 +58,9 @@ impl Running {
     }
 }
 
-/// A service of this project that is nowhere is a failure. An image from a registry that is none of them is somebody
-/// else's: fine on a device, and nothing that a process here could be.
+/// What is linked or lies beside is run, whatever its image is called. Else a placeholder says that the service is
+/// built from sources that are here: that it was not is a failure, with what to do. An image from a registry may be
+/// anybody's: fine on a device, and nothing that a process here could be.
 pub(super) fn absence(spec: &Module) -> Option<ProcessState> {
     match services::find(&spec.service) {
         Service::Linked | Service::Binary(_) => None,

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::process::{ProcessState, ProcessStatus};
+use crate::process::ProcessState;
+use crate::view::ModuleView;
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,13 +31,20 @@ struct RuntimeStatus<'a> {
     description: Option<&'a str>,
 }
 
-/// The runtime's own modules, which are this process, and those of the manifest.
-pub(super) fn list(modules: &[(String, ProcessStatus)]) -> Value {
+/// The runtime's own modules, which are this process, and the others. Whoever asks runs, though its process may be
+/// none of ours and not connected yet.
+pub(super) fn list(caller: &str, mut modules: Vec<ModuleView>) -> Value {
+    if modules.iter().all(|module| module.name != caller) {
+        modules.push(ModuleView { name: caller.to_owned(), ..ModuleView::default() });
+    }
     let own = ["edgeAgent", "edgeHub"].map(|name| {
         let runtime_status = RuntimeStatus { status: "running", description: None };
         entry(name, &Status { runtime_status, ..Status::default() })
     });
-    let others = modules.iter().map(|(name, status)| entry(name, &describe(status)));
+    let others = modules.iter().map(|module| {
+        let runs = module.name == caller || module.runs();
+        entry(&module.name, &describe(module, runs))
+    });
     json!({ "modules": own.into_iter().chain(others).collect::<Vec<_>>() })
 }
 
@@ -45,10 +53,12 @@ fn entry(name: &str, status: &Status<'_>) -> Value {
     json!({ "id": name, "name": name, "type": "docker", "config": { "settings": {}, "env": [] }, "status": status })
 }
 
-fn describe(process: &ProcessStatus) -> Status<'_> {
+fn describe(module: &ModuleView, runs: bool) -> Status<'_> {
+    let process = &module.process;
     let failed = process.exit.as_ref().is_some_and(|exit| exit.code != 0);
     let (status, description) = match &process.state {
         ProcessState::Running { .. } => ("running", None),
+        _ if runs => ("running", None),
         ProcessState::Starting | ProcessState::Stopped | ProcessState::NotRunHere { .. } => ("stopped", None),
         ProcessState::BackOff { ended, .. } | ProcessState::Ended { ended } => {
             (if failed { "failed" } else { "stopped" }, Some(ended.as_str()))

@@ -9,7 +9,7 @@ use super::*;
 use crate::hub::Names;
 use crate::journal::Journal;
 use crate::logs::Log;
-use crate::process::{Exit, ProcessState};
+use crate::process::{Exit, ProcessState, ProcessStatus};
 use crate::state_dir::bind_socket;
 
 struct Bench {
@@ -54,7 +54,7 @@ impl Bench {
     }
 }
 
-/// Another module, that failed just now.
+/// Others: one failed just now, one is run by hand, one is not run at all. The manifest lacks who asks.
 fn roster() -> Roster {
     let ended = ProcessState::BackOff { ended: "exit code 3".into(), delay: 500 };
     let failed = ProcessStatus {
@@ -63,8 +63,15 @@ fn roster() -> Roster {
         started_at: Some("2026-01-01T00:00:00.000Z".into()),
         exit: Some(Exit { code: 3, at: "2026-01-01T00:00:01.000Z".into() }),
     };
-    let own = ProcessStatus::from(ProcessState::Running { pid: 1 });
-    Arc::new(move || vec![("cam 1".into(), own.clone()), ("other".into(), failed.clone())])
+    let row = |name: &str, process, connected| ModuleView {
+        name: name.to_owned(),
+        process,
+        connected,
+        ..ModuleView::default()
+    };
+    let foreign = || ProcessState::NotRunHere { image: Some("reg/x:1".into()) }.into();
+    let rows = vec![row("other", failed, false), row("hand", foreign(), true), row("none", foreign(), false)];
+    Arc::new(move || rows.clone())
 }
 
 const VERSION: &str = "api-version=2022-08-03";
@@ -235,10 +242,17 @@ async fn all_modules_are_listed_with_their_states_and_without_their_environment(
         .collect();
     assert_eq!(
         states,
-        [("edgeAgent", "running"), ("edgeHub", "running"), ("cam 1", "running"), ("other", "failed")]
+        [
+            ("edgeAgent", "running"),
+            ("edgeHub", "running"),
+            ("other", "failed"),
+            ("hand", "running"),
+            ("none", "stopped"),
+            ("cam 1", "running")
+        ]
     );
     assert_eq!(
-        modules[3],
+        modules[2],
         json!({
             "id": "other", "name": "other", "type": "docker", "config": {"settings": {}, "env": []},
             "status": {
