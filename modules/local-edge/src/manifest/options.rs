@@ -143,6 +143,9 @@ pub(super) fn parse(
     if let Some(host) = &host {
         let others = host.object()?.keys().filter(|key| !SILENT_HOST.contains(&key.as_str()));
         unheeded.extend(others.map(|key| format!("HostConfig.{key}")));
+        if host.optional("PortBindings")?.is_some_and(|bindings| has_host_ip(bindings.value)) {
+            unheeded.push("HostIp of HostConfig.PortBindings".into());
+        }
     }
     if !unheeded.is_empty() {
         let list = unheeded.join(", ");
@@ -191,6 +194,13 @@ pub(super) fn parse(
         options.log_bytes = bytes;
     }
     Ok(options)
+}
+
+/// Whether ports are asked for on another address than where they are forwarded from.
+fn has_host_ip(bindings: &Value) -> bool {
+    let lists = bindings.as_object().into_iter().flatten().filter_map(|(_, list)| list.as_array());
+    let mut addresses = lists.flatten().filter_map(|item| item.get("HostIp")?.as_str());
+    addresses.any(|address| !["", "127.0.0.1"].contains(&address))
 }
 
 fn ports(bindings: &At<'_>, raw: Option<&Value>, out: &mut Vec<Port>) -> Result<(), ManifestError> {

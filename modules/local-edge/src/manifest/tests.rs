@@ -86,7 +86,9 @@ fn create_options_as_a_text_in_pieces_are_the_same_as_an_object() {
 #[test]
 fn modules_start_in_the_order_of_startup_order_and_last_without_one() {
     let image = |order: Value| json!({"settings": {"image": "x"}, "startupOrder": order});
-    let modules = json!({"d": {"settings": {"image": "x"}}, "c": image(json!(2)), "b": image(json!(1)), "a": image(json!(2))});
+    let modules = json!({
+        "d": {"settings": {"image": "x"}}, "c": image(json!(2)), "b": image(json!(1)), "a": image(json!(2))
+    });
     let manifest =
         parse(json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"modules": modules}}}}));
     let order: Vec<String> = manifest.unwrap().modules.into_iter().map(|module| module.name).collect();
@@ -147,6 +149,29 @@ fn what_a_process_cannot_honour_is_one_note_a_module() {
 }
 
 #[test]
+fn an_address_for_ports_is_said_to_be_ignored_where_it_is_not_the_one_they_have_anyway() {
+    let notes = |bindings| parse(with_module(bound(bindings))).unwrap().notes;
+    let others = json!({
+        "1935/tcp": [{"HostIp": "192.0.2.7", "HostPort": "1"}, {"HostIp": "::", "HostPort": "2"}],
+        "80/tcp": null
+    });
+    assert_eq!(
+        notes(others),
+        [
+            "cam: HostIp of HostConfig.PortBindings of createOptions mean nothing to a process and are ignored here"
+        ]
+    );
+    let same =
+        json!({"1935/tcp": [{"HostIp": "127.0.0.1", "HostPort": "1"}, {"HostIp": "", "HostPort": "2"}]});
+    assert_eq!(notes(same), [] as [String; 0]);
+}
+
+/// A module with these `PortBindings`.
+fn bound(bindings: Value) -> Value {
+    json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"PortBindings": bindings}}}})
+}
+
+#[test]
 fn each_fault_names_its_place() {
     assert_eq!(
         refusal(json!({"settings": {"image": "x"}, "env": {"A": {"value": "${NOPE}"}}})),
@@ -180,14 +205,8 @@ fn each_fault_names_its_place() {
             json!({"settings": {"image": "x", "createOptions": "{"}}),
             "cam.settings.createOptions: createOptions is not JSON",
         ),
-        (
-            json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"PortBindings": {"1935/tcp": [{"HostPort": "x"}]}}}}}),
-            "1935/tcp.0.HostPort: expected a port number",
-        ),
-        (
-            json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"PortBindings": {"0/tcp": []}}}}}),
-            "expected PORT/tcp or PORT/udp",
-        ),
+        (bound(json!({"1935/tcp": [{"HostPort": "x"}]})), "1935/tcp.0.HostPort: expected a port number"),
+        (bound(json!({"0/tcp": []})), "expected PORT/tcp or PORT/udp"),
         (
             json!({"settings": {"image": "x", "createOptions": {"HostConfig": {"Binds": ["a"]}}}}),
             "Binds: expected \"HOST:CONTAINER\"",
