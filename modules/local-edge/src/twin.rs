@@ -5,7 +5,7 @@ mod limits;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use limits::{LimitError, MAX_BYTES, check_desired, check_report, hub_size};
+pub use limits::{LimitError, MAX_BYTES, check_desired, check_report, document_size};
 
 /// A JSON object.
 pub type Object = Map<String, Value>;

@@ -239,6 +239,9 @@ impl Modules {
     }
 
     /// A connection ended. What it had not acknowledged goes back in front of what waits.
+    ///
+    /// They came from this queue, at most `MAX_IN_FLIGHT` of them and none longer than a packet: by so much it may pass
+    /// its limits, until the next message makes room.
     pub fn detach(&self, module: &str, id: u64, unacknowledged: Vec<Message>) {
         self.change(module, |state| {
             for message in unacknowledged.into_iter().rev() {

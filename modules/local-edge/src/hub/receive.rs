@@ -8,7 +8,7 @@ use super::events::Event;
 use super::wire::MAX_PACKET;
 use super::{Hub, topic};
 use crate::route::Message;
-use crate::twin::{MAX_BYTES, Object, check_report, hub_size};
+use crate::twin::{MAX_BYTES, Object, check_report, document_size};
 
 impl Hub {
     /// The status of the answer: 204, 400 for what the validator refuses, 500 for anything else.
@@ -24,7 +24,7 @@ impl Hub {
         let merged = self.modules.change(module, |state| {
             state.twin.report(&patch);
             state.reported_now = true;
-            hub_size(&Value::Object(state.twin.reported.clone()))
+            document_size(&state.twin.reported)
         });
         self.store.mark(module);
         if merged.is_some_and(|bytes| bytes > MAX_BYTES) {

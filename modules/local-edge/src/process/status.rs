@@ -32,7 +32,7 @@ pub enum ProcessState {
         /// How it ended.
         ended: String,
     },
-    /// It could not be started; tried again as after an end.
+    /// It could not be started: tried again as after an end, but for a service that is nowhere.
     Failed {
         /// Why.
         error: String,

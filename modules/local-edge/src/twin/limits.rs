@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Object;
 
 /// The most that a report may be, as compact JSON, and that desired or reported properties may be as a
-/// whole, as [`hub_size`] counts.
+/// whole, as [`document_size`] counts.
 pub const MAX_BYTES: usize = 32 * 1024;
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_STRING_BYTES: usize = 4096;
@@ -75,7 +75,7 @@ pub fn check_report(patch: &Object) -> Result<(), LimitError> {
 /// Checks desired properties as a whole, as IoT Hub does before it stores them.
 pub fn check_desired(document: &Object) -> Result<(), LimitError> {
     check_object(document, "", 1, false)?;
-    let bytes: usize = document.iter().map(|(key, value)| key.len() + hub_size(value)).sum();
+    let bytes = document_size(document);
     if bytes > MAX_BYTES { Err(LimitError::TooLarge(bytes)) } else { Ok(()) }
 }
 
@@ -116,14 +116,18 @@ fn check_value(value: &Value, path: &str, depth: usize, in_array: bool) -> Resul
 }
 
 /// The size of properties as IoT Hub counts it: UTF-8 bytes of keys and texts, 8 a number, 4 a boolean.
-pub fn hub_size(value: &Value) -> usize {
+pub fn document_size(document: &Object) -> usize {
+    document.iter().map(|(key, value)| key.len() + value_size(value)).sum()
+}
+
+fn value_size(value: &Value) -> usize {
     match value {
         Value::Null => 0,
         Value::Bool(_) => 4,
         Value::Number(_) => 8,
         Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(hub_size).sum(),
-        Value::Object(object) => object.iter().map(|(key, value)| key.len() + hub_size(value)).sum(),
+        Value::Array(items) => items.iter().map(value_size).sum(),
+        Value::Object(object) => document_size(object),
     }
 }
 
@@ -212,6 +216,7 @@ mod tests {
 
     #[test]
     fn iot_hub_counts_keys_texts_numbers_and_booleans() {
-        assert_eq!(hub_size(&json!({"ab": "cde", "n": 1, "t": true, "l": [1, "x"]})), 5 + 9 + 5 + 1 + 9);
+        let document = json!({"ab": "cde", "n": 1, "t": true, "l": [1, "x"], "o": {"k": 2}});
+        assert_eq!(document_size(document.as_object().unwrap()), 5 + 9 + 5 + 1 + 9 + 1 + 9);
     }
 }
