@@ -30,9 +30,28 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "target/debug"
 KUSTO = pathlib.Path(os.environ.get("KUSTO") or ROOT / "tests/.tools/kusto/node_modules")
 IOTEDGEDEV = os.environ.get("IOTEDGEDEV") or shutil.which("iotedgedev")
+sys.path.append(str(ROOT / "tests"))
+import skipped  # noqa: E402
+
 MONITORING = ROOT / "edge-config/monitoring"
 # A folder with a module.json is a service.
 OURS = {file.parent.name for file in (ROOT / "modules").glob("*/module.json")}
+
+
+def own_address(number):
+    """A loopback address of this process's own, so that nothing else that runs here is met."""
+    return f"127.{93 + number}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+
+
+def end(process):
+    """Ends a module; one that does not end when it is told to is a fault, and is killed."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def listed_metrics():
@@ -218,14 +237,14 @@ class Standalone(unittest.TestCase):
     @unittest.skipUnless(shutil.which("docker-compose"), "no docker-compose")
     def test_the_services_of_compose_stream_when_they_are_processes(self):
         read = subprocess.run(
-            ["docker-compose", "config"], cwd=ROOT / "edge-config/standalone", capture_output=True, text=True, check=False
+            ["docker-compose", "config"],
+            cwd=ROOT / "edge-config/standalone", capture_output=True, text=True, check=False,
         )
         self.assertEqual(read.returncode, 0, read.stderr)
         services = services_of(read.stdout)
         self.assertEqual(set(services), OURS)
         # Loopback addresses of their own stand for the containers'.
-        base = f"127.94.{os.getpid() & 255}"
-        addresses = {name: f"{base}.{number}" for number, name in enumerate(services, 1)}
+        addresses = {name: own_address(number) for number, name in enumerate(services, 1)}
         hosts = ",".join(f"{name}={address}" for name, address in addresses.items())
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
             for name, (command, binds) in services.items():
@@ -234,8 +253,7 @@ class Standalone(unittest.TestCase):
                 arguments += ["--bind", at, "--hosts", hosts, "--state-dir", f"{folder}/{name}"]
                 arguments += ["--paths", ",".join(f"{inside}={outside}" for inside, outside in binds.items())]
                 process = subprocess.Popen([BINARIES / name, *arguments], stderr=subprocess.DEVNULL)
-                running.callback(process.wait, timeout=10)
-                running.callback(process.terminate)
+                running.callback(end, process)
             states = {name: self.until_running(f"http://{address}:9600/status") for name, address in addresses.items()}
         self.assertEqual(states["mp4-source"]["flows"]["testcard"]["outputs"]["splitter"]["state"], "pushing")
 
@@ -297,6 +315,8 @@ class Monitoring(unittest.TestCase):
     def test_queries_are_what_azure_monitor_reads(self):
         if not (KUSTO / "@kusto").exists():
             self.skipTest("Microsoft's parser of queries is not installed")
+        if not shutil.which("node"):
+            self.skipTest("no node")
         read = subprocess.run(
             ["node", ROOT / "tests/deployment/kusto/check.js", *sorted(MONITORING.glob("*.kql"))],
             env=os.environ | {"NODE_PATH": str(KUSTO)}, capture_output=True, text=True, check=False,
@@ -315,8 +335,7 @@ class Monitoring(unittest.TestCase):
         if not source.exists():
             self.skipTest(f"{source} is not built")
         with tempfile.TemporaryDirectory() as folder:
-            # Loopback addresses of its own, so that nothing else that runs here is met.
-            address = f"127.93.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+            address = own_address(0)
             twin = pathlib.Path(folder) / "twin.json"
             url = "rtmp://0.0.0.0:1935/files/card"
             flow = {"input": {"read": "file:///media/testcard.mp4"}, "outputs": {"viewers": {"serve": url}}}
@@ -329,8 +348,7 @@ class Monitoring(unittest.TestCase):
             try:
                 text = self.until_frames_arrive(f"http://{address}:9600/metrics")
             finally:
-                module.terminate()
-                module.wait(timeout=10)
+                end(module)
         shown = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
         listed = listed_metrics()
         self.assertEqual(shown, {name: kind for name, (kind, _) in listed.items()})
@@ -375,4 +393,4 @@ class Image(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    skipped.main("deployment", verbosity=2)

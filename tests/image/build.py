@@ -20,7 +20,7 @@ ENVIRONMENT = {
     "CARGO_HOME": "/usr/local/cargo", "RUSTUP_HOME": "/usr/local/rustup",
 }
 # BuildKit hands these on unasked.
-PROXIES = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ}
+PROXIES = {name: text for name, text in os.environ.items() if name.lower() in ("http_proxy", "https_proxy", "no_proxy")}
 
 
 def run(*command, **options):

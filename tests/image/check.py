@@ -28,6 +28,9 @@ from container import Container
 from dockerfile import DockerfileError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))
+from skipped import skip  # noqa: E402
+
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 DOCKERFILE = ROOT / "modules/shared/Dockerfile"
 TWINS = ROOT / "edge-config/standalone/twins"
@@ -46,13 +49,8 @@ class Failed(Exception):
     """What is not as it must be."""
 
 
-def skip(what, reason):
-    """Prints and counts what is not done."""
-    line = f"SKIPPED {what}: {reason}"
-    print(line)
-    if listed := os.environ.get("AV_SKIPPED"):
-        with open(listed, "a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+#: What ends a check without being a fault of this script.
+TROUBLE = (Failed, DockerfileError, OSError, subprocess.SubprocessError)
 
 
 def check(holds, complaint):
@@ -131,9 +129,15 @@ def check_played(url, card):
     print(f"    {url}: {len(got)} packets as in the file")
 
 
-def ask(address, path):
-    with urllib.request.urlopen(f"http://{address}:9600{path}", timeout=10) as answer:
-        return answer.read().decode()
+def answered(address, path, find):
+    """For `wait_for`: what `find` makes of a service's answer; nothing while there is none."""
+    def look():
+        try:
+            with urllib.request.urlopen(f"http://{address}:9600{path}", timeout=10) as answer:
+                return find(answer.read().decode())
+        except OSError as error:
+            return None, error
+    return look
 
 
 def twin_of(service, secrets):
@@ -186,7 +190,7 @@ def run_together(images, addresses, place, emulator):
         for name, container in containers.items():
             code = container.stop(8)
             check(code == 0, f"{name}: after SIGTERM {'no end within 8 s' if code is None else f'exit code {code}'}")
-    except Failed as failure:
+    except TROUBLE as failure:
         logs = [f"--- {name}\n{container.log.read_text(errors='replace')[-3000:]}"
                 for name, container in containers.items()]
         raise Failed("\n".join([*logs, str(failure)])) from None
@@ -212,15 +216,18 @@ def check_started(name, container):
 
 def check_running(name, version, container, address):
     """It takes frames in, every flow is well, it knows its build, and its volume holds its state."""
-    def all_run():
-        status = json.loads(ask(address, "/status"))
+    def all_run(text):
+        status = json.loads(text)
         states = {flow: one["state"] for flow, one in status["flows"].items()}
         return status if set(states.values()) == {"running"} else None, states
-    status = wait_for(f"{name}: all flows run", all_run)
+
+    def taken_in(text):
+        return re.findall(r"^av_input_frames_total{.*} ([1-9]\d*)", text, re.M), "none"
+
+    status = wait_for(f"{name}: all flows run", answered(address, "/status", all_run))
     module = {key: status["module"][key] for key in ("name", "version", "build")}
     check(module == {"name": name, "version": version, "build": BUILD}, f"{name}: is {module}")
-    taken = re.findall(r"^av_input_frames_total{.*} ([1-9]\d*)", ask(address, "/metrics"), re.M)
-    check(taken, f"{name}: no frames came in")
+    taken = wait_for(f"{name}: frames come in", answered(address, "/metrics", taken_in))
     kept = [path for volume in container.volumes for path in volume.rglob("*") if path.is_file()]
     check(kept and all(path.stat().st_uid == 10001 for path in kept), f"{name}: nothing is kept in its volume")
     print(f"    {name}: healthy, {sum(map(int, taken))} frames in, state in {[path.name for path in kept]}")
@@ -295,7 +302,7 @@ def main():
                               __file__, *sys.argv[1:], "--inside"])
     try:
         inside(options)
-    except (Failed, DockerfileError) as error:
+    except TROUBLE as error:
         sys.exit(f"{error}")
 
 

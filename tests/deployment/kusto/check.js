@@ -8,7 +8,8 @@ const { Kusto } = globalThis;
 const { DatabaseSymbol, TableSymbol } = Kusto.Language.Symbols;
 const table = new TableSymbol.$ctor7(
   "IoTEdgeMetrics_CL",
-  "(TimeGenerated: datetime, Origin: string, Namespace: string, Name: string, Value: real, Tags: string, ResourceId: string)",
+  "(TimeGenerated: datetime, Origin: string, Namespace: string, Name: string, Value: real, Tags: string, " +
+    "ResourceId: string)",
   null,
 );
 const database = new DatabaseSymbol.$ctor3("workspace", null, [table], false);
