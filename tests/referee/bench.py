@@ -1,17 +1,18 @@
 """A module with everything around it, for one scenario."""
 
 import asyncio
-import contextlib
 import os
 import pathlib
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 import traceback
 
+import lag
 from hub import Hub, Identity
-from module import Module, free_port
+from module import Module, free_port, send_signal
 from record import Record
 from workload import Workload
 
@@ -33,6 +34,10 @@ COUNTERS = {
 
 class Failed(Exception):
     """The scenario did not come to where it should."""
+
+
+class Skipped(Exception):
+    """Why the scenario cannot be played here."""
 
 
 class Bench:
@@ -108,6 +113,8 @@ class Bench:
 
     async def program(self, *command):
         """A program beside the module, ended with the scenario."""
+        if not shutil.which(command[0]):
+            raise Skipped(f"no {command[0]}")
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -140,7 +147,7 @@ class Bench:
                 return found
             if self.module and self.module.process.returncode is not None:
                 raise Failed(f"{what}: the process ended with {self.module.process.returncode}")
-            if time.monotonic() > end:
+            if time.monotonic() > end + lag.worst():
                 raise Failed(f"{what}: not within {timeout} s")
             await asyncio.sleep(0.05)
 
@@ -204,8 +211,7 @@ class Bench:
         for module in self.modules:
             await module.kill()
         for process in self._others:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            send_signal(process, signal.SIGKILL)
             await process.wait()
         await self.hub.stop()
         await self.workload.stop()
@@ -229,9 +235,11 @@ async def play(scenario, binaries, authority):
     began, faults, skipped = time.monotonic(), [], None
     bench = Bench(binaries, authority, **scenario.setup)
     try:
-        skipped = await asyncio.wait_for(scenario.play(bench), 175)
+        await asyncio.wait_for(scenario.play(bench), 400)
         if bench.module and bench.module.process.returncode is None:
             await bench.stop()
+    except Skipped as error:
+        skipped = str(error)
     except Failed as error:
         faults.append(str(error))
     except Exception:

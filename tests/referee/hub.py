@@ -36,8 +36,8 @@ class Hub:
         self.session = None
         #: Every session, in order; each keeps what it saw.
         self.sessions = []
-        #: (when, said) of every connection that got as far as TCP.
-        self.attempts = []
+        #: How often TLS was begun; and when it came to an end that pleased the module.
+        self.hellos, self.attempts = 0, []
         self.requests, self._tokens = set(), set()
         #: The module has the key itself and signs without the workload API.
         self.local_key = False
@@ -65,6 +65,7 @@ class Hub:
         )
 
     def _server_name(self, _socket, name, _context):
+        self.hellos += 1
         gateway = self.identity.gateway
         if not gateway.replace(".", "").isdigit():
             self.record.check(name == gateway, "server name", f"{name}, expected {gateway}")

@@ -1,11 +1,12 @@
-"""The referee of reported properties: what a hub accepts, at the pace that the contract promises."""
+"""The referee of reported properties: what a hub accepts, at the pace that modules promise."""
 
 import time
 
+import lag
 import shape
-from twin import CONTRACT_BYTES, HUB_BYTES, compact, measure, merge, refusals, unchanged
+from twin import HUB_BYTES, PROMISED_BYTES, compact, measure, merge, refusals, unchanged
 
-#: Seconds that a busy machine may be late or early by.
+#: Seconds that a report may be late or early by, beside what this process is.
 SLACK = 0.35
 
 
@@ -51,9 +52,9 @@ class Reports:
         return (400 if why else 204), merged
 
     def _pace(self, now, patch):
-        since = now - self._last
-        fresh = now - self.changed < 1 + SLACK
-        if since < 5 - SLACK / 3 and not fresh:
+        since, late = now - self._last, lag.worst()
+        fresh = now - self.changed < 1 + SLACK + late
+        if since < 5 - SLACK / 3 - late and not fresh:
             self.record.add(
                 "report too soon",
                 f"{since:.2f} s after the last, {now - self.changed:.2f} s after a change: {compact(patch)}",
@@ -62,7 +63,7 @@ class Reports:
 
     def _merged(self, merged):
         size = len(compact(merged).encode())
-        self.record.check(size <= CONTRACT_BYTES, "reported over 30 KiB", size)
+        self.record.check(size <= PROMISED_BYTES, "reported over 30 KiB", size)
         self.record.check(measure(merged) <= HUB_BYTES, "reported over IoT Hub's 32 KB", measure(merged))
         for fault in shape.reported(merged):
             self.record.add("reported shape", fault)
@@ -80,6 +81,6 @@ class Reports:
             if past and past[-1][1] == state:
                 continue
             past.append((now, state))
-            recent = [entry for entry in past if now - entry[0] < 60 - SLACK]
+            recent = [entry for entry in past if now - entry[0] < 60 - SLACK - lag.worst()]
             if len(recent) > 3 and now - self.changed > 60:
                 self.record.add("flapping state reported", f"{place}: {[entry[1] for entry in recent]}")

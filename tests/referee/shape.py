@@ -1,4 +1,4 @@
-"""What a module's reported properties, events, and log lines look like, by its contract."""
+"""What a module's reported properties, events, and log lines look like: docs/operate.md, docs/twin.md."""
 
 import re
 
@@ -7,7 +7,7 @@ LOG = re.compile(r"<([0-7])> \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \+\d\d:\d\d \
 LEVELS = {"3": "ERR", "4": "WRN", "6": "INF", "7": {"DBG", "TRC", "VRB"}}
 FLOW = {"disabled", "failed", "retrying", "waiting", "running"}
 INPUT = {"waiting", "receiving", "retrying", "failed"}
-OUTPUT = {"waiting", "serving", "pushing", "storing", "rendering", "retrying", "failed"}
+OUTPUT = {"waiting", "serving", "pushing", "retrying", "failed"}
 EVENTS = {
     "moduleStarted",
     "configApplied",
@@ -18,10 +18,6 @@ EVENTS = {
     "inputLost",
     "outputConnected",
     "outputLost",
-    "segmentStored",
-    "spoolNearlyFull",
-    "spoolDropped",
-    "recordingsDeleted",
     "clientRejected",
 }
 _TOP = {"schemaVersion": str, "module": dict, "config": dict, "summary": dict, "flows": dict}
@@ -59,7 +55,7 @@ def _check(value, form, path, needed=()):
         want = form.get(key)
         here = f"{path}.{key}"
         if want is None:
-            yield f"{here} is not in the contract"
+            yield f"{here} is not promised"
         elif isinstance(want, set):
             if item not in want:
                 yield f"{here}: {item!r}"

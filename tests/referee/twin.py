@@ -3,8 +3,8 @@
 import json
 import re
 
-#: IoT Hub's limit for all of `reported`, and the contract's own.
-HUB_BYTES, CONTRACT_BYTES = 32 * 1024, 30 * 1024
+#: IoT Hub's limit for all of `reported`, and what modules keep to.
+HUB_BYTES, PROMISED_BYTES = 32 * 1024, 30 * 1024
 
 
 def compact(value):

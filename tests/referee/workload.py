@@ -75,7 +75,7 @@ class Workload:
             await asyncio.sleep(self.delay)
         while self.hang:
             await asyncio.sleep(0.2)
-        status, answer = self._answer(method, target, headers, body)
+        status, answer = await self._answer(method, target, headers, body)
         if self.status:
             status, answer = self.status, {"message": "forbidden"}
         text = json.dumps(answer).encode()
@@ -92,7 +92,7 @@ class Workload:
         self.record.add("workload: refused", f"{status} {message}")
         return status, {"message": message}
 
-    def _answer(self, method, target, headers, body):
+    async def _answer(self, method, target, headers, body):
         path, _, query = target.partition("?")
         version = parse_qs(query, strict_parsing=bool(query)).get("api-version", [None])
         if len(version) != 1 or version[0] not in VERSIONS:
@@ -112,11 +112,11 @@ class Workload:
         if method != "POST" or kind != "application/json":
             return self._refuse(400, f"{method} with {kind}")
         try:
-            return call(json.loads(body))
+            return await call(json.loads(body))
         except (ValueError, KeyError, TypeError) as error:
             return self._refuse(422, f"{error!r} in {body!r}")
 
-    def _sign(self, body):
+    async def _sign(self, body):
         if body["keyId"] != "primary" or body["algo"] != "HMACSHA256" or set(body) != {"keyId", "algo", "data"}:
             return self._refuse(422, f"sign: {body}")
         data = base64.b64decode(body["data"], validate=True)
@@ -126,10 +126,10 @@ class Workload:
         self.unused.append(digest)
         return 200, {"digest": digest}
 
-    def _certificate(self, body):
+    async def _certificate(self, body):
         name, expiration = body["commonName"], body["expiration"]
         self.record.check(expiration.endswith("Z") or "+" in expiration, "workload: expiration", expiration)
-        key, chain = self.authority.leaf([unquote(name), "module"], self.days)
+        key, chain = await asyncio.to_thread(self.authority.leaf, [unquote(name), "module"], self.days)
         return 201, {
             "privateKey": {"type": "key", "bytes": key},
             "certificate": chain,

@@ -10,14 +10,19 @@ class Scenario:
     name: str
     play: object
     setup: dict = field(default_factory=dict)
-    long: bool = False
+    seconds: int = 0
+
+    @property
+    def long(self):
+        """Whether it is left out of a short run."""
+        return self.seconds > 60
 
 
-def scenario(long=False, **setup):
-    """Registers a coroutine; `setup` goes to its Bench. Long ones are started first."""
+def scenario(seconds=0, **setup):
+    """Registers a coroutine; `setup` goes to its Bench. Those that take many `seconds` are started first."""
 
     def register(play):
-        ALL.append(Scenario(play.__name__.replace("_", " "), play, setup, long))
+        ALL.append(Scenario(play.__name__.replace("_", " "), play, setup, seconds))
         return play
 
     return register

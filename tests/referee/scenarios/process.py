@@ -1,11 +1,10 @@
 """The process: its start, its end, its options, its log."""
 
-import asyncio
 import json
 import signal
 
 from bench import Failed
-from module import Module
+from module import Module, send_signal
 
 from . import scenario
 
@@ -126,14 +125,14 @@ async def a_file_does_without_a_hub(bench):
         raise Failed("healthcheck")
     status = await module.status()
     if set(status["flows"]) != {"cam"} or status["config"]["status"] != "applied":
-        raise Failed(json.dumps(status[1]))
+        raise Failed(json.dumps(status))
     twin.write_text(json.dumps({"flows": {"two": bench.flow("v2")}}))
     await bench.until("applied again", lambda: _flows(bench, {"two"}))
     twin.write_text("{")
     await bench.until("told", lambda: _config(bench, "rejected"))
     twin.write_text(json.dumps({}))
     await bench.until("applied again", lambda: _flows(bench, set()))
-    module.process.send_signal(signal.SIGINT)
+    send_signal(module.process, signal.SIGINT)
     if await module.ended(8) != 0:
         raise Failed("SIGINT")
     if await module.healthcheck() == 0:
@@ -234,14 +233,13 @@ async def options_of_the_command_line_win_over_the_environment(bench):
         raise Failed("--device is not in the labels")
     if not (bench.folder / "s").exists():
         raise Failed("--state-dir is not used")
+    await bench.publish("a")
     await bench.until("refused by the address given", lambda: _retrying(bench))
     await module.stop()
     bench.module = None
 
 
 async def _retrying(bench):
-    await bench.publish("a")
-    await asyncio.sleep(2)
     flow = (await bench.module.status())["flows"]["cam"]
     return "127.0.0.3" in json.dumps(flow) or flow["outputs"]["far"]["state"] == "retrying"
 

@@ -1,8 +1,10 @@
 """Events and counters, with and without a hub."""
 
 import asyncio
+import signal
 
 from bench import Failed
+from module import send_signal
 
 from . import scenario
 
@@ -16,8 +18,8 @@ async def what_happens_is_told_as_events(bench):
     player = await bench.play("a")
     for name in ["moduleStarted", "configApplied", "flowStarted", "inputConnected"]:
         await bench.until(name, lambda: bench.hub.telemetry.events(name))
-    player.kill()
-    publisher.kill()
+    send_signal(player, signal.SIGKILL)
+    send_signal(publisher, signal.SIGKILL)
     await bench.until("inputLost", lambda: bench.hub.telemetry.events("inputLost"))
     bench.hub.change({"flows": {"two": None}})
     await bench.until("flowStopped", lambda: bench.hub.telemetry.events("flowStopped"))
@@ -46,7 +48,7 @@ def _rounds(bench):
     return sum("cam0" in message.body.get("flows", {}) for message in bench.hub.telemetry.of("stats"))
 
 
-@scenario(long=True)
+@scenario(seconds=35)
 async def events_wait_for_the_hub_in_order_and_before_counters(bench):
     bench.desire({f"cam{number}": bench.flow(f"p{number}") for number in range(3)}, telemetryIntervalSeconds=1)
     await bench.start()
@@ -57,7 +59,7 @@ async def events_wait_for_the_hub_in_order_and_before_counters(bench):
     for number in range(3):
         publisher = await bench.publish(f"p{number}")
         await bench.until("receiving", lambda: bench.input_is(f"cam{number}", "receiving"))
-        publisher.kill()
+        send_signal(publisher, signal.SIGKILL)
         await bench.until("gone", lambda: bench.input_is(f"cam{number}", "waiting"))
     await asyncio.sleep(20)
     await bench.hub.start(bench.hub_port)
@@ -79,19 +81,25 @@ async def unacknowledged_messages_are_few_and_come_again(bench):
     await bench.start()
     await bench.settled()
     bench.hub.hold_acks = True
-    await asyncio.sleep(22)
-    held = len(bench.hub.session._unacked)
+    # An event each: more than may be in flight.
+    more = {f"more{number}": bench.flow(f"m{number}") for number in range(30)}
+    bench.hub.change({"flows": more})
+    await bench.settled()
+    unacked = bench.hub.session.unacked
+    held = await bench.until("messages are held back", lambda: len(unacked) >= 8 and len(unacked))
     bench.hub.cut()
     bench.hub.hold_acks = False
     before = len(bench.hub.telemetry.messages)
     await bench.until("connected again", lambda: bench.hub.ready, 40)
     await bench.until("sent again", lambda: len(bench.hub.telemetry.messages) - before >= held)
+    started = bench.hub.telemetry.events
+    await bench.until("all is told", lambda: set(more) <= {event["flow"] for event in started("flowStarted")})
     await bench.settled()
 
 
-@scenario(long=True)
+@scenario(seconds=40)
 async def a_long_time_without_a_hub_costs_counters_before_events(bench):
-    flows = {f"cam{number:03}": bench.flow(f"p{number}") for number in range(400)}
+    flows = {f"cam{number:03}": bench.flow(f"p{number}") for number in range(1000)}
     bench.desire(flows, telemetryIntervalSeconds=1)
     await bench.start()
     await bench.until("applied", lambda: bench.says(), 60)
@@ -100,7 +108,7 @@ async def a_long_time_without_a_hub_costs_counters_before_events(bench):
     before = len(bench.hub.telemetry.messages)
     publisher = await bench.publish("p7")
     await bench.until("receiving", lambda: bench.input_is("cam007", "receiving"))
-    publisher.kill()
+    send_signal(publisher, signal.SIGKILL)
     await bench.until("dropping", lambda: bench.module.value("av_telemetry_dropped_total"), 90)
     await bench.hub.start(bench.hub_port)
     for name in ["inputConnected", "inputLost"]:
