@@ -261,6 +261,9 @@ class Rules(unittest.TestCase):
     def test_shapes(self):
         self.assertTrue(list(shape.reported({})))
         self.assertTrue(any("colour" in fault for fault in shape.reported({"colour": 1})))
+        for config, complete in [({"truncated": True}, True), ({"desiredVersion": 1}, False)]:
+            missing = any("config.status" in fault for fault in shape.reported({"config": config}))
+            self.assertEqual(missing, not complete, config)
         self.assertIsNone(shape.log_line("<6> 2026-01-01 00:00:00.000 +00:00 [INF] - text"))
         for line in [
             "text",

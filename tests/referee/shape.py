@@ -73,8 +73,8 @@ def reported(document):
     yield from _check(document, _TOP, "", ["schemaVersion", "module", "summary"])
     yield from _check(document.get("module", {}), _MODULE, "module", _MODULE)
     config = document.get("config", {})
-    # Absent until any configuration has been handled.
-    yield from _check(config, _CONFIG, "config", ["status"] if config else [])
+    # Absent until a configuration has been handled; that something is left out may have to be said before.
+    yield from _check(config, _CONFIG, "config", ["status"] if config.keys() - {"truncated"} else [])
     yield from _check(document.get("summary", {}), _SUMMARY, "summary", _SUMMARY)
     for name, text in (config.get("errors") or {}).items():
         if not isinstance(text, str) or len(text.encode()) > 512:
