@@ -99,7 +99,7 @@ async def unacknowledged_messages_are_few_and_come_again(bench):
 
 @scenario(seconds=40)
 async def a_long_time_without_a_hub_costs_counters_before_events(bench):
-    flows = {f"cam{number:03}": bench.flow(f"p{number}") for number in range(1000)}
+    flows = {f"cam{number:03}": bench.flow(f"p{number}") for number in range(700)}
     bench.desire(flows, telemetryIntervalSeconds=1)
     await bench.start()
     await bench.until("applied", lambda: bench.says(), 60)
