@@ -65,6 +65,7 @@ async fn follow(
             }
             () = over => {
                 until = None;
+                level.set(configured);
                 tracing::info!("log level {configured} again");
             }
         }
