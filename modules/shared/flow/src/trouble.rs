@@ -1,9 +1,9 @@
 //! Why an endpoint does not do what it should.
 
-/// A sentence for people and a word for metrics.
+/// A sentence for people and a number for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// The word.
+    /// The number.
     pub reason: Reason,
     /// The sentence: path, cause, what to do.
     pub text: String,
@@ -16,55 +16,34 @@ impl Trouble {
     }
 }
 
-/// Values of the label `reason` of `av_flow_trouble`: what kind of trouble it is, without what changes from one
-/// try to the next.
+/// Values of `av_flow_trouble`: what kind of trouble it is, without what changes from one try to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Reason {
     /// This machine can't listen there.
-    Address,
+    Address = 1,
     /// Name or certificate of either side, or the TLS handshake.
-    Tls,
+    Tls = 2,
     /// A secret that can't be read here.
-    Secret,
+    Secret = 3,
     /// A host name that nobody knows.
-    Name,
+    Name = 4,
     /// No connection: refused, no answer, no way.
-    Unreachable,
+    Unreachable = 5,
     /// The peer does not take the key, the user, or the path.
-    Refused,
+    Refused = 6,
     /// Connected, and then the peer does not speak, or takes nothing.
-    Silent,
+    Silent = 7,
     /// The connection broke or was closed.
-    Lost,
+    Lost = 8,
     /// The peer broke the protocol.
-    Protocol,
+    Protocol = 9,
     /// The stream came to its end.
-    Ended,
+    Ended = 10,
     /// The stream has nothing that the output takes.
-    Content,
+    Content = 11,
     /// A file that is not there, can't be read or is not what it should be.
-    File,
+    File = 12,
     /// A fault in the module.
-    Internal,
-}
-
-impl Reason {
-    /// As labels have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Address => "address",
-            Self::Tls => "tls",
-            Self::Secret => "secret",
-            Self::Name => "name",
-            Self::Unreachable => "unreachable",
-            Self::Refused => "refused",
-            Self::Silent => "silent",
-            Self::Lost => "lost",
-            Self::Protocol => "protocol",
-            Self::Ended => "ended",
-            Self::Content => "content",
-            Self::File => "file",
-            Self::Internal => "internal",
-        }
-    }
+    Internal = 13,
 }

@@ -217,22 +217,23 @@ impl Flow {
         }
     }
 
-    /// How many endpoints of this name (the empty one is the input) are in this kind of trouble now: of a pattern
-    /// flow any number, of others one.
-    pub(super) fn troubles(&self) -> BTreeMap<(String, Reason), i64> {
-        let mut counts = BTreeMap::new();
-        let mut count = |name: &str, reason| *counts.entry((name.to_owned(), reason)).or_default() += 1;
+    /// Every endpoint, and what is wrong with it now; the empty name is the input. Of a pattern flow's instances one
+    /// that is in trouble speaks for all.
+    pub(super) fn troubles(&self) -> BTreeMap<String, Option<Reason>> {
+        let mut troubles = BTreeMap::new();
+        let mut add = |name: &str, reason: Option<Reason>| {
+            let found: &mut Option<Reason> = troubles.entry(name.to_owned()).or_default();
+            *found = found.or(reason);
+        };
         match &self.body {
             Body::Disabled => {}
-            Body::Line(line) => line.troubles().for_each(|(name, reason)| count(name, reason)),
+            Body::Line(line) => line.troubles().for_each(|(name, reason)| add(name, reason)),
             Body::Pattern(pattern) => {
-                if let Some(trouble) = pattern.status.status.get().trouble {
-                    count("", trouble.reason);
-                }
-                pattern.shared.look(|_, line| line.troubles().for_each(|(name, reason)| count(name, reason)));
+                add("", pattern.status.status.get().trouble.map(|trouble| trouble.reason));
+                pattern.shared.look(|_, line| line.troubles().for_each(|(name, reason)| add(name, reason)));
             }
         }
-        counts
+        troubles
     }
 
     /// Once a second; `seconds` since the last time.

@@ -204,13 +204,12 @@ impl Line {
         }
     }
 
-    /// What is wrong now, by output; the empty name is the input.
-    pub(super) fn troubles(&self) -> impl Iterator<Item = (&str, Reason)> {
+    /// Every endpoint, and what is wrong with it now; the empty name is the input.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (&str, Option<Reason>)> {
         let input = ("", &self.stream.input().status);
         let outputs = self.outputs.iter().map(|(name, output)| (name.as_str(), &output.status.status));
-        iter::once(input)
-            .chain(outputs)
-            .filter_map(|(name, status)| Some((name, status.get().trouble?.reason)))
+        let reason = |status: &Status| status.get().trouble.map(|trouble| trouble.reason);
+        iter::once(input).chain(outputs).map(move |(name, status)| (name, reason(status)))
     }
 
     /// Clients of all outputs.

@@ -20,8 +20,9 @@ pub(super) fn families<'a>(
     )?;
     let trouble = gauge(
         "av_flow_trouble",
-        "Endpoints of a flow in trouble now, by kind; the output is empty for the input",
-        &["flow", "output", "reason"],
+        "What is wrong with an input (it has no output) or an output now: 0 nothing, 1 address, 2 TLS, 3 secret, \
+         4 name, 5 unreachable, 6 refused, 7 silent, 8 lost, 9 protocol, 10 ended, 11 content, 12 file, 13 internal",
+        &["flow", "output"],
     )?;
     let input_bytes = counter("av_input_bytes_total", "Media bytes received", &["flow", "kind"])?;
     let input_frames = counter("av_input_frames_total", "Frames received", &["flow", "kind"])?;
@@ -38,8 +39,8 @@ pub(super) fn families<'a>(
     for flow in flows {
         let name = flow.config.name.clone();
         state.with_label_values(&[&name]).set(flow.state().metric());
-        for ((output, reason), count) in flow.troubles() {
-            trouble.with_label_values(&[name.as_str(), &output, reason.as_str()]).set(count);
+        for (output, reason) in flow.troubles() {
+            trouble.with_label_values(&[&name, &output]).set(reason.map_or(0, |reason| reason as i64));
         }
         let counters = flow.counters();
         reconnects.with_label_values(&[&name]).inc_by(counters.reconnects);
