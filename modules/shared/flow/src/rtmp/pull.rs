@@ -91,7 +91,7 @@ impl Pull {
         };
         self.input.status.status.set(State::Waiting, None);
         self.dedup.reconnected();
-        self.intake = Intake::default();
+        self.intake.reconnected();
         match self.receive(&mut client, flowed).await {
             Ok(never) => match never {},
             Err(error) => {

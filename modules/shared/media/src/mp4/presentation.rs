@@ -7,9 +7,9 @@
 use std::cmp::Ordering;
 use std::num::NonZeroU32;
 
+use super::media_time::MediaTime;
 use super::movie::{Edit, MovieTrack};
 use super::samples::{Cursor, SampleTable};
-use super::media_time::MediaTime;
 use crate::Kind;
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
