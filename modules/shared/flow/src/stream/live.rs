@@ -187,10 +187,8 @@ impl Live {
     /// A message in the publisher's own time: passed on only once media flows, unless it is kept.
     pub(super) fn aside(&mut self, id: u64, mut aside: Aside, now: Instant) -> Option<()> {
         let writer = self.writer(id)?;
-        if aside.keep_latest {
-            if writer.aside.replace(aside.clone()).as_ref() == Some(&aside) {
-                return Some(());
-            }
+        if aside.keep_latest && writer.aside.replace(aside.clone()).as_ref() == Some(&aside) {
+            return Some(());
         }
         if writer.held.is_some() || writer.tracks.is_empty() {
             return Some(());
