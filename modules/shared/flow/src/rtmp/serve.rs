@@ -67,7 +67,7 @@ impl Serving {
     fn new(output: &OutputContext, config: &ServeConfig, protocol: &'static str) -> Self {
         Self {
             packer: Packer::new(Egress::players(), config.batch),
-            reader: output.stream.reader(output.content),
+            reader: output.stream.reader(output.content).as_stamped(),
             join_instant: config.join_instant,
             protocol,
             shards: Shards::new(output, protocol),
