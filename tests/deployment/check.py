@@ -112,7 +112,14 @@ class Manifest(unittest.TestCase):
             pieces = sorted(key for key in settings if key.startswith("createOptions"))
             options = json.loads("".join(settings[key] for key in pieces))
             self.assertIn("max-size", options["HostConfig"]["LogConfig"]["Config"], name)
+            if name in agent["systemModules"]:
+                # Else messages and twins end with the container.
+                folder = module["env"]["storageFolder"]["value"]
+                self.assertEqual(options["HostConfig"]["Binds"], [f"{name}:{folder}"])
+                self.assertNotIn("PortBindings", options["HostConfig"], "modules reach it on their network")
             if name in self.ours(agent):
+                self.assertEqual(options["HostConfig"]["CapDrop"], ["ALL"], name)
+                self.assertGreaterEqual(options["HostConfig"]["Memory"], 128 << 20, name)
                 self.assertRegex(settings["image"], rf"^registry\.example\.com/{name}:\d+\.\d+\.\d+-amd64$")
                 self.assertTrue(options["HostConfig"]["ReadonlyRootfs"], name)
                 self.assertTrue(any(f":/var/lib/{name}" in bind for bind in options["HostConfig"]["Binds"]), name)
@@ -209,12 +216,66 @@ class Pages(unittest.TestCase):
         self.assertGreater(seen, 40)
 
 
+class Logs(unittest.TestCase):
+    """The filters of docs/operate.md, as edgeAgent holds them against lines."""
+
+    LINE = re.compile(r"^(<(?P<level>\d)>)?\s*\d{4}-\d\d-\d\d\s\d\d:\d\d:\d\d.\d{3}\s[+-]\d\d:\d\d\s(?P<text>.*)$", re.S)
+
+    def passes(self, given, line):
+        found = self.LINE.match(line)
+        level, text = int(found["level"] or 6), found["text"]
+        return level == given.get("loglevel", level) and bool(re.search(given.get("regex", ""), text))
+
+    def test_filters_show_errors_and_warnings_and_nothing_else(self):
+        page = (ROOT / "docs/operate.md").read_text()
+        payloads = re.findall(r"--mn GetModuleLogs --mp '(.*?)'", page, re.S)
+        self.assertTrue(payloads)
+        at = "2026-01-01 00:00:00.000 +00:00"
+        lines = [f"<{level}> {at} [{word}] - text" for level, word in [(3, "ERR"), (4, "WRN"), (6, "INF"), (7, "DBG")]]
+        for payload in payloads:
+            for item in json.loads(payload)["items"]:
+                shown = [line[1] for line in lines if self.passes(item["filter"], line)]
+                self.assertEqual(shown, ["3", "4"], payload)
+
+
 class Device(unittest.TestCase):
-    def test_the_device_configuration_is_toml_with_the_agent_of_the_manifest(self):
-        config = tomllib.loads((ROOT / "edge-config/config.toml").read_text())
+    """edge-config/config.toml beside the template."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.config = tomllib.loads((ROOT / "edge-config/config.toml").read_text())
         manifest = json.loads((ROOT / "deployment.template.json").read_text())["modulesContent"]
-        agent = manifest["$edgeAgent"]["properties.desired"]["systemModules"]["edgeAgent"]
-        self.assertEqual(config["agent"]["config"]["image"], agent["settings"]["image"])
+        cls.agent = manifest["$edgeAgent"]["properties.desired"]
+
+    def test_the_device_starts_the_agent_of_the_manifest(self):
+        agent = self.agent["systemModules"]["edgeAgent"]
+        ours = self.config["agent"]
+        self.assertEqual(ours["config"]["image"], agent["settings"]["image"])
+        self.assertEqual(ours["config"]["createOptions"], agent["settings"]["createOptions"])
+        self.assertEqual({name: {"value": value} for name, value in ours["env"].items()}, agent["env"])
+
+    def test_images_of_others_have_a_full_version(self):
+        # A device that has an image of a rolling tag never looks for a newer one.
+        images = {name: module["settings"]["image"] for name, module in self.agent["systemModules"].items()}
+        images |= {
+            name: module["settings"]["image"] for name, module in self.agent["modules"].items() if name not in OURS
+        }
+        self.assertGreaterEqual(len(images), 3)
+        for name, image in images.items():
+            self.assertRegex(image, r":\d+\.\d+\.\d+$", name)
+
+    def test_permissions_keep_what_the_runtime_needs_and_every_folder_that_is_bound(self):
+        # False takes from edgeAgent and edgeHub what their start scripts need.
+        self.assertIsNot(self.config.get("allow_elevated_docker_permissions"), False)
+        allowed = [pathlib.PurePosixPath(source) for source in self.config["allowed_bind_sources"]]
+        bound = []
+        for module in self.agent["modules"].values():
+            bound += module["settings"]["createOptions"].get("HostConfig", {}).get("Binds", [])
+        folders = [bind.split(":")[0].replace("${MEDIA_DIR}", "/MEDIA-DIR") for bind in bound]
+        folders = [pathlib.PurePosixPath(folder) for folder in folders if folder.startswith("/")]
+        self.assertGreaterEqual(len(folders), 2)
+        for folder in folders:
+            self.assertTrue(any(folder.is_relative_to(source) for source in allowed), folder)
 
 
 class Standalone(unittest.TestCase):

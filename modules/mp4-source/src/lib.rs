@@ -1,7 +1,11 @@
 //! mp4-source: an MP4 file as a live RTMP stream, served and pushed.
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
-//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`.
+//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
+//! here: reading files (`read`).
+
+mod read;
+mod reading;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,5 +25,6 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             push: RTMP,
             ..Supports::default()
         })
+        .reading(|input, config| Box::pin(read::read(input, config)))
     })
 }

@@ -109,10 +109,11 @@ pub(super) fn assemble(settings: &At<'_>) -> Result<Assembled, ManifestError> {
     Ok(Assembled { value, path })
 }
 
-/// Members that a process has anyway or that describe the image: nothing to say about them.
+/// Members that a process has anyway, that describe the image, or that only bound what it does: nothing to say about
+/// them.
 const SILENT: [&str; 8] =
     ["Env", "HostConfig", "StopTimeout", "ExposedPorts", "Labels", "Healthcheck", "Tty", "Hostname"];
-const SILENT_HOST: [&str; 8] = [
+const SILENT_HOST: [&str; 10] = [
     "PortBindings",
     "Binds",
     "Mounts",
@@ -121,6 +122,8 @@ const SILENT_HOST: [&str; 8] = [
     "ReadonlyRootfs",
     "AutoRemove",
     "Tmpfs",
+    "CapDrop",
+    "Memory",
 ];
 
 pub(super) fn parse(

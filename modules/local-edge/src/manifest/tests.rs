@@ -137,12 +137,12 @@ fn routes_are_texts_or_objects_and_what_is_not_understood_of_them_is_said() {
 
 #[test]
 fn what_a_process_cannot_honour_is_one_note_a_module() {
-    let options = json!({"NetworkingConfig": {}, "HostConfig": {"Memory": 1, "Privileged": true}});
+    let options = json!({"NetworkingConfig": {}, "HostConfig": {"PidsLimit": 1, "Privileged": true}});
     let manifest = parse(with_module(json!({"settings": {"image": "x", "createOptions": options}}))).unwrap();
     assert_eq!(
         manifest.notes,
         [
-            "cam: NetworkingConfig, HostConfig.Memory, HostConfig.Privileged of createOptions mean nothing to a \
+            "cam: NetworkingConfig, HostConfig.PidsLimit, HostConfig.Privileged of createOptions mean nothing to a \
           process and are ignored here"
         ]
     );

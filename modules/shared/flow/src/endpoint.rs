@@ -7,13 +7,17 @@ use std::time::{Duration, Instant};
 
 use av_edge::{Event, EventKind};
 use av_media::Kind;
+use futures_util::future::BoxFuture;
 use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Content;
+use crate::config::{Content, ReadConfig};
 use crate::net::Net;
 use crate::rtmp::Ports;
 use crate::stream::{InputStatus, OutputStatus, Stream};
+
+/// Plays a file into a stream until it is cancelled: what the service does that has `read`.
+pub type Read = fn(InputContext, ReadConfig) -> BoxFuture<'static, ()>;
 
 /// What all endpoints of the module share.
 pub struct Module {
@@ -29,11 +33,18 @@ pub struct Module {
     pub peer_log: Throttle,
     /// `av_output_latency_seconds`, by protocol and kind.
     pub latency: HistogramVec,
+    /// How files are read, where the service does that.
+    pub(crate) read: Option<Read>,
 }
 
 impl Module {
     /// State that all endpoints of a module share.
     pub fn new(context: av_edge::Context) -> Arc<Self> {
+        Self::reading(context, None)
+    }
+
+    /// The same in a service that reads files.
+    pub(crate) fn reading(context: av_edge::Context, read: Option<Read>) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
             ports: Ports::new(net.dialled().clone()),
@@ -42,6 +53,7 @@ impl Module {
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),
+            read,
         })
     }
 

@@ -5,13 +5,12 @@
 
 pub mod config;
 mod endpoint;
-pub mod file;
 mod net;
 pub mod rtmp;
 pub mod stream;
 mod supervisor;
 mod trouble;
 
-pub use endpoint::{InputContext, Module, OutputContext};
+pub use endpoint::{InputContext, Module, OutputContext, Read};
 pub use supervisor::Flows;
 pub use trouble::{Reason, Trouble};

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::flow::Flow;
 use super::{metrics, remembered, status};
 use crate::config::{self, Claims, Diff, FlowConfig, Supports, parse};
-use crate::endpoint::Module;
+use crate::endpoint::{Module, Read};
 use crate::stream::Changes;
 
 /// An endpoint that is asked to end has so long.
@@ -27,19 +27,25 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug)]
 pub struct Flows {
     supports: Supports,
+    read: Option<Read>,
 }
 
 impl Flows {
     /// A service with these endpoints.
     pub const fn new(supports: Supports) -> Self {
-        Self { supports }
+        Self { supports, read: None }
+    }
+
+    /// How files are read, for a service that has `read`.
+    pub const fn reading(self, read: Read) -> Self {
+        Self { read: Some(read), ..self }
     }
 }
 
 impl Flows {
     fn supervisor(self, context: Context) -> Arc<Supervisor> {
         let supervisor = Arc::new(Supervisor {
-            module: Module::new(context),
+            module: Module::reading(context, self.read),
             supports: self.supports,
             changes: Changes::default(),
             present: Mutex::default(),

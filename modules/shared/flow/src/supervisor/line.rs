@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{FlowConfig, InputConfig, InputEndpoint, OutputConfig, OutputEndpoint};
 use crate::endpoint::{InputContext, Module, OutputContext};
+use crate::rtmp;
 use crate::stream::{Changes, InputStatus, OutputStatus, Settings, State, Status, Stream};
 use crate::trouble::{Reason, Trouble};
-use crate::{file, rtmp};
 
 /// What a flow's stream needs to know of its input's configuration.
 pub(super) fn settings(input: &InputConfig) -> Settings {
@@ -126,7 +126,10 @@ impl Line {
                 Task::spawn(cancel, rtmp::listen(context, listen, None), path, fail)
             }
             InputEndpoint::Pull(pull) => Task::spawn(cancel, rtmp::pull(context, pull), path, fail),
-            InputEndpoint::Read(read) => Task::spawn(cancel, file::read(context, read), path, fail),
+            InputEndpoint::Read(read) => {
+                let Some(run) = self.module.read else { return };
+                Task::spawn(cancel, run(context, read), path, fail)
+            }
         });
     }
 

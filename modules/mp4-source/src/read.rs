@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use av_edge::EventKind;
+use av_flow::config::ReadConfig;
+use av_flow::stream::{Displaced, Kick, Publisher, State};
+use av_flow::{InputContext, Reason, Trouble};
 use av_media::{Frame, Kind, Track};
 use tokio::time::{Instant, sleep_until};
 
 use super::reading::{Piece, ReadError, Reading, Stamp, Then};
-use crate::config::ReadConfig;
-use crate::endpoint::InputContext;
-use crate::stream::{Displaced, Kick, Publisher, State};
-use crate::trouble::{Reason, Trouble};
 
 /// Frames due within that time leave together.
 const TOGETHER: Duration = Duration::from_millis(1);
@@ -24,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(2);
 ///
 /// The time of each frame is that of the first plus its dts: nothing adds up, so an hour of media takes an hour,
 /// over any number of loops.
-pub async fn read(input: InputContext, config: ReadConfig) {
+pub(crate) async fn read(input: InputContext, config: ReadConfig) {
     let cancel = input.cancel.clone();
     let path = input.module.net.paths().resolve(&config.path);
     let file = FileInput { input, config, path, logged: None };

@@ -1,19 +1,35 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use av_edge::{Certificates, Context, EventSink, Paths, StateDir};
+use av_flow::Module;
+use av_flow::config::Content;
+use av_flow::stream::{Changes, Entry, InputStatus, Item, Settings, Stream};
 use av_media::mp4::Mp4;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::Content;
-use crate::endpoint::Module;
-use crate::net::tests::context;
-use crate::stream::{Changes, Entry, InputStatus, Item, Settings, Stream};
 
 /// Pictures with sound: the clip that is played out of the box.
 fn test_card() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../edge-config/testcard.mp4")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../edge-config/testcard.mp4")
+}
+
+/// A runtime without edge.
+fn context() -> Context {
+    Context {
+        service: "mp4-source".into(),
+        module: "mp4-source".into(),
+        device: "device".into(),
+        gateway_host: None,
+        state: StateDir::new(std::env::temp_dir()),
+        bind: None,
+        hosts: Arc::default(),
+        paths: Paths::default(),
+        certificates: Certificates::default(),
+        events: EventSink::channel(16).0,
+    }
 }
 
 struct Reads {
@@ -33,7 +49,7 @@ impl Reads {
         };
         let stream = Stream::new(settings, InputStatus::new(Changes::default()));
         let input = InputContext {
-            module: Module::new(context([])),
+            module: Module::new(context()),
             flow: "card".into(),
             path: "flows.card.input".into(),
             status: stream.input().clone(),

@@ -1,6 +1,0 @@
-//! Files as inputs.
-
-mod read;
-mod reading;
-
-pub use read::read;
