@@ -84,9 +84,9 @@ fn track_0_is_taken_from_a_multitrack_message() {
 
 #[test]
 fn what_only_rtmp_knows_is_taken_as_it_came_with_the_slot_that_it_fills() {
-    let cases: [(Kind, &[u8], Option<(u8, u8)>); 7] = [
+    let cases = [
         // Colour information, a layout of channels, AV1's header in MPEG-2 TS.
-        (Kind::Video, b"\x94av01\x02\x00\x09colorInfo", Some((4, 0))),
+        (Kind::Video, &b"\x94av01\x02\x00\x09colorInfo"[..], Some((4, 0))),
         (Kind::Audio, b"\x94Opus\x01\x02\x00\x00\x00\x03", Some((4, 0))),
         (Kind::Video, b"\x95av01ts", Some((5, 0))),
         // Another track: its header, its frame, its colour information.
