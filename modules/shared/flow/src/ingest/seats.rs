@@ -134,7 +134,8 @@ impl Seats {
             let silent = |present: &Present| present.heard.silent_for(now) >= SILENT;
             let silent = self.present.as_ref().is_some_and(silent);
             let itself = self.present.as_ref().is_some_and(|present| present.who == who);
-            if !takeover && !(silent && itself) {
+            let gives_way = takeover || (silent && itself);
+            if !gives_way {
                 return Err(Taken::Reject);
             }
             let displaced = |displaced: &Displaced| displaced.who == who && displaced.is_another();
