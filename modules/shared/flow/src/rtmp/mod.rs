@@ -4,10 +4,10 @@ mod admission;
 mod client;
 mod connection;
 mod credentials;
-mod dedup;
 mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
+mod incoming;
 mod listen;
 mod packer;
 mod port;

@@ -21,7 +21,7 @@ fn unwrapped(times: &[u32]) -> Vec<i64> {
     feed(&mut ingest, &raw(8, times[0], b"\xaf\x00\x11\x90"));
     let frames = times.iter().flat_map(|time| feed(&mut ingest, &raw(8, *time, b"\xaf\x01raw")));
     let times = frames.map(|item| match item {
-        MediaItem::Frame(frame) => frame.dts.ticks,
+        MediaItem::Frame(frame) => frame.dts.millis(),
         other => panic!("{other:?}"),
     });
     times.collect()
@@ -61,7 +61,7 @@ fn the_clock_starts_with_a_frame_not_with_a_header_at_zero() {
     feed(&mut ingest, &raw(8, 0, b"\xaf\x00\x11\x90"));
     let items = feed(&mut ingest, &raw(8, u32::MAX, b"\xaf\x01raw"));
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
-    assert_eq!(frame.dts.ticks, i64::from(u32::MAX));
+    assert_eq!(frame.dts.millis(), i64::from(u32::MAX));
 }
 
 #[test]
@@ -84,7 +84,10 @@ fn data_messages_with_time_zero_do_not_move_the_clock() {
     feed(&mut ingest, &raw(18, 0, &text));
     let items = feed(&mut ingest, &raw(9, (1 << 31) + 40, b"\x27\x01\0\0\x28nal"));
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
-    assert_eq!((frame.dts.ticks, frame.pts.ticks, frame.is_sync), ((1 << 31) + 40, (1 << 31) + 80, false));
+    assert_eq!(
+        (frame.dts.millis(), frame.pts.millis(), frame.is_sync),
+        ((1 << 31) + 40, (1 << 31) + 80, false)
+    );
 }
 
 #[test]
@@ -166,7 +169,7 @@ fn an_aggregate_gives_its_parts_and_does_not_nest() {
     let times: Vec<i64> = feed(&mut ingest, &raw(22, 1000, &payload))
         .into_iter()
         .map(|item| match item {
-            MediaItem::Frame(frame) => frame.dts.ticks,
+            MediaItem::Frame(frame) => frame.dts.millis(),
             other => panic!("{other:?}"),
         })
         .collect();
