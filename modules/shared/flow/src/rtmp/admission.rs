@@ -37,7 +37,7 @@ impl Admission {
         application: &str,
         connect: &Connect,
     ) -> Result<(), ConnectRefused> {
-        let query = connect.query.as_deref();
+        let query = connect.query.as_deref().or(connect.tc_query.as_deref());
         let auths = auths_below(port, application, connect.intent);
         let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
