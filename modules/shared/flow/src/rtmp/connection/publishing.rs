@@ -77,7 +77,7 @@ impl Connection {
         loop {
             let now = Instant::now();
             loop {
-                match self.session.poll() {
+                match self.session.poll().map_err(|error| self.broken(error))? {
                     Some(ServerOutput::Send(bytes)) => self.write(&bytes).await?,
                     Some(ServerOutput::Event(ServerEvent::Media(item))) => {
                         let mut written = Ok(());
