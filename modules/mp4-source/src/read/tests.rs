@@ -54,6 +54,7 @@ impl Reads {
             path: "flows.card.input".into(),
             status: stream.input().clone(),
             idle_timeout: Duration::from_secs(10),
+            instances: None,
             stream: stream.clone(),
             cancel: CancellationToken::new(),
         };

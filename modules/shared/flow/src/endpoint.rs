@@ -7,17 +7,13 @@ use std::time::{Duration, Instant};
 
 use av_edge::{Event, EventKind};
 use av_media::Kind;
-use futures_util::future::BoxFuture;
 use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Content, ReadConfig};
+use crate::config::Content;
 use crate::net::Net;
 use crate::rtmp::Ports;
 use crate::stream::{InputStatus, OutputStatus, Stream};
-
-/// Plays a file into a stream until it is cancelled: what the service does that has `read`.
-pub type Read = fn(InputContext, ReadConfig) -> BoxFuture<'static, ()>;
 
 /// What all endpoints of the module share.
 pub struct Module {
@@ -33,18 +29,11 @@ pub struct Module {
     pub peer_log: Throttle,
     /// `av_output_latency_seconds`, by protocol and kind.
     pub latency: HistogramVec,
-    /// How files are read, where the service does that.
-    pub(crate) read: Option<Read>,
 }
 
 impl Module {
     /// State that all endpoints of a module share.
     pub fn new(context: av_edge::Context) -> Arc<Self> {
-        Self::reading(context, None)
-    }
-
-    /// The same in a service that reads files.
-    pub(crate) fn reading(context: av_edge::Context, read: Option<Read>) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
             ports: Ports::new(net.dialled().clone()),
@@ -53,7 +42,6 @@ impl Module {
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),
-            read,
         })
     }
 
@@ -88,8 +76,37 @@ pub struct InputContext {
     pub status: Arc<InputStatus>,
     /// The input's idle time-out.
     pub idle_timeout: Duration,
+    /// Where this is an input that listens on a pattern: what makes its instances. It has no stream of its own.
+    pub instances: Option<Arc<dyn Instances>>,
     /// Fires when the endpoint has to end.
     pub cancel: CancellationToken,
+}
+
+/// Makes the instances of a pattern flow.
+pub trait Instances: Send + Sync {
+    /// What a publisher of that name writes to, made if need be. Its `cancel` fires when the instance is over.
+    ///
+    /// # Errors
+    /// Why nobody publishes by that name now.
+    fn open(&self, name: &str) -> Result<InputContext, NoInstance>;
+
+    /// How many there may be.
+    fn most(&self) -> usize;
+}
+
+/// Why a pattern flow has no instance for a publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoInstance {
+    /// It is being changed.
+    #[error("the flow was changed or stopped at this moment; try again")]
+    Stopped,
+    /// The name can't be one.
+    #[error("a stream name here is 1 to 64 of A-Z a-z 0-9 - _ .")]
+    Name,
+    /// There are too many.
+    #[error("maxInstances ({0}) is reached")]
+    Most(usize),
 }
 
 /// What an output endpoint needs.

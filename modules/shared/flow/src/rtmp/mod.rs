@@ -8,7 +8,9 @@ mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
 mod listen;
+pub(crate) mod options;
 mod packer;
+mod path;
 mod ports;
 mod pull;
 mod push;
@@ -18,7 +20,20 @@ mod takeover;
 #[cfg(test)]
 pub(crate) use client::peer;
 pub use listen::listen;
-pub use ports::{Instances, Ports};
+pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
+pub use path::{RtmpPath, RtmpTarget};
+pub use ports::Ports;
 pub use pull::pull;
 pub use push::push;
 pub use serve::serve;
+
+use crate::registry::{InputSpec, OutputSpec};
+
+/// Others push to us.
+pub const LISTEN: InputSpec = InputSpec::of::<ListenConfig>();
+/// We connect and take.
+pub const PULL: InputSpec = InputSpec::of::<PullConfig>();
+/// Others take from us.
+pub const SERVE: OutputSpec = OutputSpec::of::<ServeConfig>();
+/// We connect and send.
+pub const PUSH: OutputSpec = OutputSpec::of::<PushConfig>();

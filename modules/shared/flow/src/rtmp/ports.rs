@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::serve::Command;
 use super::takeover::{Identity, Seats, Taken};
-use crate::config::{Auth, ListenConfig, ListenUrl, Retry, Scheme, ServeConfig, ServerTls};
-use crate::endpoint::{InputContext, Module, OutputContext};
+use super::{ListenConfig, ServeConfig};
+use crate::config::{Auth, ListenUrl, Retry, ServerTls};
+use crate::endpoint::{InputContext, Instances, Module, OutputContext};
 use crate::net::{Backoff, Count, ListenError, Listener, ServerTlsAcceptor, TlsError};
 use crate::stream::{Kick, OutputStatus, Publisher, State, Status};
 use crate::trouble::{Reason, Trouble};
@@ -96,12 +97,6 @@ pub(super) enum Target {
     Pattern(Arc<dyn Instances>),
 }
 
-/// Makes the instances of a pattern flow.
-pub trait Instances: Send + Sync {
-    /// The running instance of that name, made if need be; the error is a sentence for the publisher.
-    fn open(&self, name: &str) -> Result<InputContext, String>;
-}
-
 /// Where a played path leads.
 pub(super) struct PlayRoute {
     pub(super) flow: Arc<str>,
@@ -145,7 +140,11 @@ impl PublishRoute {
         // Held until the publisher has begun, or two could find the stream free.
         let mut seats = lock(&self.seats);
         // Names of patterns come and go; those that nobody uses are forgotten with the instance.
-        if seats.len() > self.config.max_instances.saturating_mul(2) {
+        let names = match &self.target {
+            Target::Stream(_) => 1,
+            Target::Pattern(instances) => instances.most(),
+        };
+        if seats.len() > names.saturating_mul(2) {
             seats.clear();
         }
         let (live, now) = (input.stream.has_publisher(), Instant::now());
@@ -310,7 +309,7 @@ impl Ports {
 
     /// Opens the listener of a URL, or joins those who have.
     async fn open(&self, module: &Arc<Module>, url: &ListenUrl, tls: &ServerTls) -> Result<Lease, OpenError> {
-        let secure = url.scheme == Scheme::Rtmps;
+        let secure = url.scheme.tls;
         let settings = (secure, if secure { tls.clone() } else { ServerTls::default() });
         // Before the lock is taken: the edge runtime may take its time, and others want to listen too.
         let acceptor = match self.join(module, url.address, &settings).await? {

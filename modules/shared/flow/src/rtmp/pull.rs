@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 
+use super::PullConfig;
 use super::client::{self, Client, ClientError};
 use super::dedup::{Dedup, Passed, Seam};
-use crate::config::PullConfig;
 use crate::endpoint::InputContext;
 use crate::net::Backoff;
 use crate::stream::{InputStatus, Kick, KickReason, Publisher, State};

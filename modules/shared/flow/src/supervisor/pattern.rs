@@ -9,9 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::line::{Line, Task, settings};
-use crate::config::{FlowConfig, InputEndpoint, ListenConfig, valid_instance_name};
-use crate::endpoint::{InputContext, Module};
-use crate::rtmp::{self, Instances};
+use crate::config::{FlowConfig, valid_instance_name};
+use crate::endpoint::{InputContext, Instances, Module, NoInstance};
 use crate::stream::{Changes, InputStatus, KickReason, State};
 
 /// An instance without publisher and without players goes after that long.
@@ -76,30 +75,27 @@ impl Pattern {
             return;
         }
         let config = self.shared.lock().config.clone();
-        let InputEndpoint::Listen(listen) = &config.input.endpoint else { return };
         let cancel = CancellationToken::new();
         // The listener reports into this line's input; frames go to the instances' own.
         let line = Line::new(self.shared.module.clone(), &config, self.shared.changes.clone());
-        let context =
-            InputContext { status: self.status.clone(), ..line.input_context(&config.input, cancel.clone()) };
+        let instances: Arc<dyn Instances> = self.shared.clone();
+        let context = InputContext {
+            status: self.status.clone(),
+            instances: Some(instances),
+            ..line.input_context(&config.input, cancel.clone())
+        };
         let (path, status) = (context.path.clone(), self.status.clone());
         let fail = move |why| {
             status.status.set(State::Failed, Some(why));
         };
-        let instances: Arc<dyn Instances> = self.shared.clone();
-        self.listen =
-            Some(Task::spawn(cancel, rtmp::listen(context, listen.clone(), Some(instances)), path, fail));
+        self.listen = Some(Task::spawn(cancel, config.input.endpoint.run(context), path, fail));
     }
 
-    /// Stops the listening, as it is another one in `config`; publishers come back to that one.
-    pub(super) fn stop_listening(&mut self, config: &FlowConfig) -> Option<JoinHandle<()>> {
+    /// Stops the listening, as it is to be another one; publishers come back to that one.
+    pub(super) fn stop_listening(&mut self) -> Option<JoinHandle<()>> {
         let ended = self.listen.take().map(Task::stop);
-        let names = self.shared.lock();
-        // More or fewer instances are no reason to send anybody away.
-        if !is_same_address(&names.config.input.endpoint, &config.input.endpoint) {
-            for instance in names.lines.values() {
-                instance.line.stream.kick(KickReason::Reconfigured);
-            }
+        for instance in self.shared.lock().lines.values() {
+            instance.line.stream.kick(KickReason::Reconfigured);
         }
         ended
     }
@@ -116,16 +112,6 @@ impl Pattern {
     }
 }
 
-/// Whether whoever was let in by one is let in by the other too.
-fn is_same_address(one: &InputEndpoint, other: &InputEndpoint) -> bool {
-    match (one, other) {
-        (InputEndpoint::Listen(one), InputEndpoint::Listen(other)) => {
-            *one == ListenConfig { max_instances: one.max_instances, ..other.clone() }
-        }
-        _ => false,
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Names> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,7 +121,7 @@ impl Shared {
     pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
         let mut names = self.lock();
         let stop = |(name, instance): (&String, &mut Instance)| {
-            instance.line.stop_changed_outputs(&config.instance(name))
+            instance.line.stop_changed_outputs(&config.instance_outputs(name))
         };
         names.lines.iter_mut().flat_map(stop).collect()
     }
@@ -144,7 +130,7 @@ impl Shared {
         let mut names = self.lock();
         for (name, instance) in &mut names.lines {
             instance.line.stream.configure(settings(&config.input));
-            instance.line.start_outputs(&config.instance(name));
+            instance.line.start_outputs(&config.instance_outputs(name));
         }
         names.config = config;
     }
@@ -189,7 +175,7 @@ impl Shared {
         }
     }
 
-    fn refuse(&self, names: &mut Names, why: String) -> String {
+    fn refuse(&self, names: &mut Names, why: NoInstance) -> NoInstance {
         names.refused += 1;
         self.changes.tick();
         why
@@ -197,34 +183,33 @@ impl Shared {
 }
 
 impl Instances for Shared {
-    fn open(&self, name: &str) -> Result<InputContext, String> {
+    fn open(&self, name: &str) -> Result<InputContext, NoInstance> {
         let mut names = self.lock();
         if names.stopped {
-            return Err("the flow was changed or stopped at this moment; try again".into());
+            return Err(NoInstance::Stopped);
         }
         let config = names.config.clone();
-        let InputEndpoint::Listen(listen) = &config.input.endpoint else {
-            return Err("not a pattern any more".into());
-        };
         if !valid_instance_name(name) {
-            let why = "a stream name here is 1 to 64 of A-Z a-z 0-9 - _ .".into();
-            return Err(self.refuse(&mut names, why));
+            return Err(self.refuse(&mut names, NoInstance::Name));
         }
         if !names.lines.contains_key(name) {
-            if names.lines.len() >= listen.max_instances {
-                let why = format!("maxInstances ({}) is reached", listen.max_instances);
-                return Err(self.refuse(&mut names, why));
+            let most = config.input.max_instances;
+            if names.lines.len() >= most {
+                return Err(self.refuse(&mut names, NoInstance::Most(most)));
             }
-            let own = config.instance(name);
-            let mut line = Line::new(self.module.clone(), &own, self.changes.clone());
-            line.start_outputs(&own);
+            let mut line = Line::new(self.module.clone(), &config, self.changes.clone());
+            line.start_outputs(&config.instance_outputs(name));
             tracing::info!(flow = %config.name, %name, "instance started");
             let instance = Instance { line, gone: CancellationToken::new(), idle: None };
             names.lines.insert(name.to_owned(), instance);
             self.changes.tick();
         }
-        let instance = names.lines.get_mut(name).ok_or("not running")?;
+        let instance = names.lines.get_mut(name).ok_or(NoInstance::Stopped)?;
         instance.idle = None;
         Ok(instance.line.input_context(&config.input, instance.gone.clone()))
+    }
+
+    fn most(&self) -> usize {
+        self.lock().config.input.max_instances
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::rtmp::peer::{module, stream};
 
 fn url(address: SocketAddr) -> ListenUrl {
-    ListenUrl { scheme: Scheme::Rtmp, address, path: "live/a".into() }
+    ListenUrl { scheme: crate::rtmp::options::RTMP, address, path: "live/a".into() }
 }
 
 fn free_address() -> SocketAddr {
@@ -19,6 +19,7 @@ fn input() -> InputContext {
         status: stream.input().clone(),
         stream,
         idle_timeout: Duration::from_secs(10),
+        instances: None,
         cancel: CancellationToken::new(),
     }
 }
@@ -29,7 +30,6 @@ fn route(input: &InputContext, takeover: bool) -> Arc<PublishRoute> {
         takeover,
         auth: None,
         allow: Vec::new(),
-        max_instances: 100,
         max_message_bytes: 1 << 20,
         tls: ServerTls::default(),
     };
