@@ -58,6 +58,8 @@ pub enum RtmpFraming {
     /// For codecs that have no number the FourCC form is used all the same.
     #[default]
     Classic,
+    /// As `Classic`, but H.265 under H.264's number 7, as some cameras send it.
+    ClassicAsH264,
     /// Enhanced RTMP's FourCC form.
     Enhanced,
 }
@@ -202,6 +204,12 @@ impl Track {
     /// Whether pictures or sound.
     pub const fn kind(&self) -> Kind {
         self.codec.kind()
+    }
+
+    /// Whether a decoder that was set up for one of them goes on with the other: only what is said of the track
+    /// (its size, its rate) differs, if anything.
+    pub fn decodes_like(&self, other: &Self) -> bool {
+        self.codec == other.codec && self.config == other.config && self.framing == other.framing
     }
 
     /// Bytes of length before each NAL unit of an H.264 or H.265 frame; 4 for other codecs.

@@ -34,7 +34,7 @@ impl Admission {
         application: &str,
         connect: &Connect,
     ) -> Result<(), ConnectRefused> {
-        let query = connect.query.as_deref();
+        let query = connect.query.as_deref().or(connect.tc_query.as_deref());
         let auths = port.auths_below(application, connect.intent);
         let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });

@@ -175,7 +175,7 @@ impl Connection {
     async fn poll_session(&mut self) -> Result<Option<ServerEvent>, End> {
         let mut out = BytesMut::new();
         let event = loop {
-            match self.session.poll() {
+            match self.session.poll().map_err(|error| self.broken(error))? {
                 Some(ServerOutput::Send(bytes)) => out.extend_from_slice(&bytes),
                 Some(ServerOutput::Event(event)) => break Some(event),
                 None => break None,
@@ -188,7 +188,12 @@ impl Connection {
     async fn read(&mut self) -> Result<(), End> {
         let count = self.reader.read(&mut self.buffer).await?;
         let bytes = self.buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or(End::Closed)?;
-        self.session.handle_input(bytes).map_err(|error| End::Broken { at: self.session.position(), error })
+        self.session.handle_input(bytes);
+        Ok(())
+    }
+
+    fn broken(&self, error: RtmpError) -> End {
+        End::Broken { at: self.session.position(), error }
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -248,7 +253,7 @@ impl Connection {
 
     fn target(&self, name: &str, query: Option<String>) -> (String, Option<String>) {
         let path = RtmpPath::join(&self.connect.app, name).path;
-        (path, query.or_else(|| self.connect.query.clone()))
+        (path, query.or_else(|| self.connect.query.clone()).or_else(|| self.connect.tc_query.clone()))
     }
 }
 

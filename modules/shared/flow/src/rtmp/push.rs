@@ -182,7 +182,7 @@ impl Push {
 
     /// Control messages: what the target asked for, and what it has to say.
     fn answer(&self, client: &mut Client, sender: &mut Sender) -> Result<(), ClientError> {
-        while let Some(output) = client.session.poll() {
+        while let Some(output) = client.poll()? {
             match output {
                 ClientOutput::Send(bytes) => sender.control(&bytes),
                 ClientOutput::Event(ClientEvent::Refused { code, description }) => {
@@ -208,7 +208,7 @@ impl Push {
         while sender.has_room()
             && let Some(entry) = queue.front()
         {
-            if entry.arrived.elapsed() > MAX_LAG && reader.skip_to_sync(entries) > 0 {
+            if entry.arrived.elapsed() > MAX_LAG && reader.skip_to_sync(entries) {
                 queue.drain(..).for_each(|entry| sender.dropped(&entry));
                 queue.extend(entries.drain(..));
                 continue;
@@ -220,7 +220,7 @@ impl Push {
                 Item::Tracks(_) => {
                     self.output.status.status.set(State::Running, None);
                 }
-                Item::Lost { frames } => self.too_slow(*frames),
+                Item::Lost(lost) => self.too_slow(lost.total()),
                 _ => {}
             }
             sender.take(entry, Instant::now());

@@ -82,7 +82,7 @@ impl Connection {
             }
             let mut answer = BytesMut::new();
             loop {
-                match self.session.poll() {
+                match self.session.poll().map_err(|error| self.broken(error))? {
                     Some(ServerOutput::Send(bytes)) => answer.extend_from_slice(&bytes),
                     Some(ServerOutput::Event(ServerEvent::PlayStopped)) => return Err(End::Done),
                     Some(ServerOutput::Event(_)) => {}
