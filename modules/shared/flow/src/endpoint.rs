@@ -11,8 +11,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Content;
-use crate::net::Net;
-use crate::rtmp::Ports;
+use crate::ingest::Instances;
+use crate::net::{Listeners, Net};
 use crate::stream::{InputStatus, OutputStatus, Stream};
 
 /// What all endpoints of the module share.
@@ -21,8 +21,8 @@ pub struct Module {
     pub context: av_edge::Context,
     /// Sockets, TLS, secrets.
     pub net: Net,
-    /// RTMP listeners, shared by all flows that name the same address.
-    pub ports: Ports,
+    /// Listening addresses, shared by all flows that name the same one.
+    pub listeners: Listeners,
     /// For lines about single players: at most one a second for the whole module.
     pub player_log: Throttle,
     /// For lines about peers that are refused or break the protocol.
@@ -36,7 +36,7 @@ impl Module {
     pub fn new(context: av_edge::Context) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
-            ports: Ports::new(net.dialled().clone()),
+            listeners: Listeners::new(net.dialled().clone()),
             net,
             context,
             player_log: Throttle::new(1),
@@ -80,33 +80,6 @@ pub struct InputContext {
     pub instances: Option<Arc<dyn Instances>>,
     /// Fires when the endpoint has to end.
     pub cancel: CancellationToken,
-}
-
-/// Makes the instances of a pattern flow.
-pub trait Instances: Send + Sync {
-    /// What a publisher of that name writes to, made if need be. Its `cancel` fires when the instance is over.
-    ///
-    /// # Errors
-    /// Why nobody publishes by that name now.
-    fn open(&self, name: &str) -> Result<InputContext, NoInstance>;
-
-    /// How many there may be.
-    fn most(&self) -> usize;
-}
-
-/// Why a pattern flow has no instance for a publisher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoInstance {
-    /// It is being changed.
-    #[error("the flow was changed or stopped at this moment; try again")]
-    Stopped,
-    /// The name can't be one.
-    #[error("a stream name here is 1 to 64 of A-Z a-z 0-9 - _ .")]
-    Name,
-    /// There are too many.
-    #[error("maxInstances ({0}) is reached")]
-    Most(usize),
 }
 
 /// What an output endpoint needs.

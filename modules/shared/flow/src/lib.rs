@@ -7,14 +7,15 @@
 pub mod catalogue;
 pub mod config;
 mod endpoint;
-mod net;
+pub mod ingest;
+pub mod net;
 mod registry;
 pub mod rtmp;
 pub mod stream;
 mod supervisor;
 mod trouble;
 
-pub use endpoint::{InputContext, Instances, Module, NoInstance, OutputContext, Throttle};
+pub use endpoint::{InputContext, Module, OutputContext, Throttle};
 pub use registry::{AnyInput, AnyOutput, EndpointSpec, Input, InputSpec, Output, OutputSpec};
 pub use supervisor::Flows;
 pub use trouble::{Reason, Trouble};

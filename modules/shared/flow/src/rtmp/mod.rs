@@ -3,6 +3,7 @@
 mod admission;
 mod client;
 mod connection;
+mod credentials;
 mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
@@ -11,18 +12,16 @@ mod listen;
 pub(crate) mod options;
 mod packer;
 mod path;
-mod ports;
+mod port;
 mod pull;
 mod push;
 mod serve;
-mod takeover;
 
 #[cfg(test)]
 pub(crate) use client::peer;
 pub use listen::listen;
 pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
 pub use path::{RtmpPath, RtmpTarget};
-pub use ports::Ports;
 pub use pull::pull;
 pub use push::push;
 pub use serve::serve;

@@ -237,7 +237,7 @@ impl Supervisor {
             present.version = version;
             present.public_host.clone_from(&parsed.public_host);
         }
-        self.module.ports.set_max_connections(parsed.max_connections);
+        self.module.listeners.set_max_connections(parsed.max_connections);
         let wanted = self.settle(parsed.flows, &mut errors);
         self.run(wanted, &errors).await;
         let (running, content) = {
@@ -269,7 +269,7 @@ impl Supervisor {
         }
         let usable = !desired.flows.is_empty();
         self.present().public_host.clone_from(&desired.public_host);
-        self.module.ports.set_max_connections(desired.max_connections);
+        self.module.listeners.set_max_connections(desired.max_connections);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
         if usable {
@@ -351,7 +351,7 @@ impl Running for Supervisor {
             let began = Instant::now();
             join(stopping).await;
             // Endpoints have ended; their peers are still being told.
-            self.module.ports.drained(FAREWELL.saturating_sub(began.elapsed())).await;
+            self.module.listeners.drained(FAREWELL.saturating_sub(began.elapsed())).await;
         })
     }
 }

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::counters::Counters;
 use super::line::{Line, Task, settings};
 use crate::config::{FlowConfig, valid_instance_name};
-use crate::endpoint::{InputContext, Instances, Module, NoInstance};
+use crate::endpoint::{InputContext, Module};
+use crate::ingest::{Instances, NoInstance};
 use crate::stream::{Changes, InputStatus, KickReason, State};
 
 /// An instance without publisher and without players goes after that long.
@@ -186,16 +187,16 @@ impl Instances for Shared {
     fn open(&self, name: &str) -> Result<InputContext, NoInstance> {
         let mut names = self.lock();
         if names.stopped {
-            return Err(NoInstance::Stopped);
+            return Err(NoInstance::Over);
         }
         let config = names.config.clone();
         if !valid_instance_name(name) {
-            return Err(self.refuse(&mut names, NoInstance::Name));
+            return Err(self.refuse(&mut names, NoInstance::BadName));
         }
         if !names.lines.contains_key(name) {
             let most = config.input.max_instances;
             if names.lines.len() >= most {
-                return Err(self.refuse(&mut names, NoInstance::Most(most)));
+                return Err(self.refuse(&mut names, NoInstance::Full(most)));
             }
             let mut line = Line::new(self.module.clone(), &config, self.changes.clone());
             line.start_outputs(&config.instance_outputs(name));
@@ -204,12 +205,8 @@ impl Instances for Shared {
             names.lines.insert(name.to_owned(), instance);
             self.changes.tick();
         }
-        let instance = names.lines.get_mut(name).ok_or(NoInstance::Stopped)?;
+        let instance = names.lines.get_mut(name).ok_or(NoInstance::Over)?;
         instance.idle = None;
         Ok(instance.line.input_context(&config.input, instance.gone.clone()))
-    }
-
-    fn most(&self) -> usize {
-        self.lock().config.input.max_instances
     }
 }

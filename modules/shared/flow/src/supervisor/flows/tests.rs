@@ -4,7 +4,7 @@ use av_media::Frame;
 use serde_json::json;
 
 use super::*;
-use crate::endpoint::Instances;
+use crate::ingest::Instances;
 use crate::net::tests::context;
 use crate::rtmp;
 use crate::rtmp::guest::Guest;
@@ -154,7 +154,7 @@ async fn peers_are_told_before_a_stop_is_over() {
         told
     });
     rig.running.shutdown().await;
-    assert_eq!(rig.running.module.ports.connections(), 0);
+    assert_eq!(rig.running.module.listeners.connections(), 0);
     let (publisher, player) = leaving.await.unwrap();
     assert!(publisher.contains("the flow was changed or stopped"), "{publisher}");
     assert_eq!(player, "Ended");
