@@ -47,7 +47,7 @@ impl Reads {
             hold: true,
             hold_for: None,
         };
-        let stream = Stream::new(settings, InputStatus::new(Changes::default()));
+        let stream = Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default());
         let input = InputContext {
             module: Module::new(context()),
             flow: "card".into(),

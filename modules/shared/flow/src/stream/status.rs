@@ -161,6 +161,8 @@ pub struct InputStatus {
     pub dropped: PerKind,
     /// What came and is not passed on, by reason, and tracks that are left out.
     pub skipped: Skipped,
+    /// How often the stream gave up what it kept for readers, for want of room in the module.
+    pub given_up: AtomicU64,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -178,6 +180,7 @@ impl InputStatus {
             frames: PerKind::default(),
             dropped: PerKind::default(),
             skipped: Skipped::default(),
+            given_up: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

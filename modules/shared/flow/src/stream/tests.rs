@@ -20,7 +20,7 @@ fn settings() -> Settings {
 }
 
 fn stream(settings: Settings) -> Stream {
-    Stream::new(settings, InputStatus::new(Changes::default()))
+    Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default())
 }
 
 fn track(codec: Codec, config: &'static [u8]) -> Track {

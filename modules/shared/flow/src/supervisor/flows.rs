@@ -238,12 +238,13 @@ impl Supervisor {
             present.public_host.clone_from(&parsed.public_host);
         }
         self.module.listeners.set_max_connections(parsed.max_connections);
+        self.module.set_cache_megabytes(parsed.cache_megabytes);
         let wanted = self.settle(parsed.flows, &mut errors);
         self.run(wanted, &errors).await;
         let (running, content) = {
             let present = self.present();
             let host = parsed.public_host.as_deref();
-            (present.configs(), remembered::document(&present.flows, host, parsed.max_connections))
+            (present.configs(), remembered::document(&present.flows, host, parsed.max_connections, parsed.cache_megabytes))
         };
         remembered::remember(self.module.context.state.clone(), content).await;
         self.changes.tick();
@@ -270,6 +271,7 @@ impl Supervisor {
         let usable = !desired.flows.is_empty();
         self.present().public_host.clone_from(&desired.public_host);
         self.module.listeners.set_max_connections(desired.max_connections);
+        self.module.set_cache_megabytes(desired.cache_megabytes);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
         if usable {

@@ -84,7 +84,7 @@ pub(super) struct Line {
 impl Line {
     /// A line at rest.
     pub(super) fn new(module: Arc<Module>, config: &FlowConfig, changes: Changes) -> Self {
-        let stream = Stream::new(settings(&config.input), InputStatus::new(changes.clone()));
+        let stream = Stream::new(settings(&config.input), InputStatus::new(changes.clone()), &module.cache);
         let flow = config.name.as_str().into();
         Self {
             module,

@@ -80,7 +80,7 @@ pub(crate) fn stream() -> Stream {
         hold: true,
         hold_for: None,
     };
-    Stream::new(settings, InputStatus::new(Changes::default()))
+    Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default())
 }
 
 pub(crate) fn video() -> Track {

@@ -154,7 +154,7 @@ impl Sender {
                 // The next publisher has metadata of its own, or none.
                 self.announce |= self.metadata.take().is_some();
             }
-            Item::Gap(_) | Item::Anchor(_) => {}
+            Item::Gap(_) | Item::Anchor(_) | Item::GivenUp => {}
             Item::Ended => self.over = true,
         }
     }
