@@ -5,6 +5,7 @@
 
 pub mod config;
 mod endpoint;
+pub mod fanout;
 pub mod ingest;
 pub mod net;
 pub mod rtmp;

@@ -4,16 +4,15 @@ mod admission;
 mod client;
 mod connection;
 mod credentials;
-mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
 mod incoming;
 mod listen;
-mod packer;
 mod port;
 mod pull;
 mod push;
 mod serve;
+mod wire;
 
 #[cfg(test)]
 pub(crate) use client::peer;
