@@ -13,9 +13,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::RtmpPath;
 use super::admission::Admission;
 use super::port::Rtmp;
-use crate::config::RtmpPath;
 use crate::endpoint::Module;
 use crate::fanout::Sink;
 use crate::ingest::Seat;

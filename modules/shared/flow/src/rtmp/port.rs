@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use av_rtmp::{AdobeAuth, Intent};
 
 use super::connection;
-use crate::config::{Auth, ListenConfig, ListenUrl, Scheme, ServeConfig, ServerTls};
+use super::{ListenConfig, ServeConfig};
+use crate::config::{Auth, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
 use crate::fanout::Arrivals;
 use crate::ingest::{Entrance, Target};
@@ -81,7 +82,7 @@ impl PlayRoute {
 
 /// Address and TLS settings of a URL's listener.
 pub(super) fn listener<'a>(url: &ListenUrl, tls: &'a ServerTls) -> (SocketAddr, Option<&'a ServerTls>) {
-    (url.address, (url.scheme == Scheme::Rtmps).then_some(tls))
+    (url.address, url.scheme.tls.then_some(tls))
 }
 
 /// `auth` of every route below an application that a client with this intent may have come for: what a `connect` is

@@ -1,8 +1,8 @@
 //! `serve`: players come to us.
 
+use super::ServeConfig;
 use super::port::{PlayRoute, Rtmp, listener};
 use super::wire::Players;
-use crate::config::{Scheme, ServeConfig};
 use crate::endpoint::OutputContext;
 use crate::fanout::{self, Serving};
 use crate::net::Place;
@@ -24,7 +24,7 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let options = fanout::Options {
         join_instant: config.join_instant,
         batch: config.batch,
-        protocol: if config.url.scheme == Scheme::Rtmps { "rtmps" } else { "rtmp" },
+        protocol: config.url.scheme.name,
     };
     Serving::new(&output, Players::new(), options).run(&output, arriving).await;
 }

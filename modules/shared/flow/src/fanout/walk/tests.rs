@@ -1,4 +1,5 @@
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::Waker;
@@ -30,8 +31,7 @@ impl Rig {
         let output = OutputStatus::new(Changes::default());
         let histogram = || Histogram::with_opts(HistogramOpts::new("delay", "delay")).unwrap();
         let walk = Walk::new(output.clone(), [histogram(), histogram()]);
-        let mut rig =
-            Self { walk, packer: Packer::new(Toy::default(), Duration::ZERO), output };
+        let mut rig = Self { walk, packer: Packer::new(Toy::default(), Duration::ZERO), output };
         let tracks = Tracks { video: Some(video().into()), audio: Some(audio().into()) };
         rig.take(Item::Tracks(Arc::new(tracks)));
         rig
