@@ -237,7 +237,7 @@ impl<W: Wire> Packer<W> {
                 }
             }
         }
-        let Some(first) = units.iter().map(Unit::time).min() else { return None };
+        let first = units.iter().map(Unit::time).min()?;
         let announce = self.wire.take_news() | std::mem::take(&mut self.announce);
         self.epochs.retire();
         let (wire, sync) = (&self.wire, flush.sync);
