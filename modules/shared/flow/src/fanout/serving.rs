@@ -46,11 +46,11 @@ pub struct Serving<W> {
 }
 
 impl<W: Wire> Serving<W> {
-    /// For the players of an output.
-    pub fn new(output: &OutputContext, wire: W, options: Options) -> Self {
+    /// For the players of an output, whose stream is read by `reader`.
+    pub fn new(output: &OutputContext, reader: Reader, wire: W, options: Options) -> Self {
         Self {
             packer: Packer::new(wire, options.batch),
-            reader: output.stream.reader(output.content),
+            reader,
             join_instant: options.join_instant,
             shards: Shards::new(output, options.protocol),
         }

@@ -26,5 +26,6 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
         batch: config.batch,
         protocol: config.url.scheme.name,
     };
-    Serving::new(&output, Players::new(), options).run(&output, arriving).await;
+    let reader = output.stream.reader(output.content).as_stamped();
+    Serving::new(&output, reader, Players::new(), options).run(&output, arriving).await;
 }
