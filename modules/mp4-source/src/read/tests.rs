@@ -4,7 +4,7 @@ use std::sync::Arc;
 use av_edge::{Certificates, Context, EventSink, Paths, StateDir};
 use av_flow::Module;
 use av_flow::config::Content;
-use av_flow::stream::{Changes, Entry, InputStatus, Item, Settings, Stream};
+use av_flow::stream::{Cache, Changes, Entry, InputStatus, Item, Settings, Stream};
 use av_media::mp4::Mp4;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -179,7 +179,8 @@ impl<'a> Top<'a> {
         if let Some(connections) = connections.flatten() {
             desired.max_connections = usize::try_from(connections).unwrap_or(usize::MAX);
         }
-        let cache = self.optional("cacheMegabytes", |path, value| whole(path, value, 0, MOST_CACHE_MEGABYTES));
+        let cache =
+            self.optional("cacheMegabytes", |path, value| whole(path, value, 0, MOST_CACHE_MEGABYTES));
         desired.cache_megabytes = cache.flatten().unwrap_or(0);
         desired.public_host = self.optional("publicHost", host_name).flatten();
     }

@@ -499,7 +499,8 @@ impl Live {
     pub(super) fn bytes(&self) -> usize {
         let writer = self.writer.as_ref();
         let held = writer.and_then(|writer| writer.held.as_ref()).map_or(0, |held| held.bytes);
-        let pending = writer.and_then(|writer| writer.pending.as_ref()).map_or(0, |(frame, _)| frame.data.len());
+        let pending =
+            writer.and_then(|writer| writer.pending.as_ref()).map_or(0, |(frame, _)| frame.data.len());
         self.ring.bytes().saturating_add(held).saturating_add(pending)
     }
 

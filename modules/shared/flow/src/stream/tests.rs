@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::*;
 
 mod exact;
+mod kept;
 
 fn settings() -> Settings {
     Settings {
@@ -99,6 +100,7 @@ fn short(item: &Item) -> String {
             format!("gap {} {cause}", anchor.time.millis())
         }
         Item::Away => "away".into(),
+        Item::GivenUp => "given up".into(),
         Item::Lost(Lost { video, audio }) => format!("lost {video}+{audio}"),
         Item::Ended => "ended".into(),
     }

@@ -244,7 +244,10 @@ impl Supervisor {
         let (running, content) = {
             let present = self.present();
             let host = parsed.public_host.as_deref();
-            (present.configs(), remembered::document(&present.flows, host, parsed.max_connections, parsed.cache_megabytes))
+            (
+                present.configs(),
+                remembered::document(&present.flows, host, parsed.max_connections, parsed.cache_megabytes),
+            )
         };
         remembered::remember(self.module.context.state.clone(), content).await;
         self.changes.tick();
