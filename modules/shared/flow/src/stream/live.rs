@@ -586,7 +586,7 @@ impl Live {
         }
         self.counted_bytes = total;
         // What was kept for readers that have gone on since.
-        self.ring.tidy(now);
+        self.ring.tidy_passed();
         let idle = self.settings.idle_timeout;
         if let Some(writer) = &self.writer {
             let mut all = true;

@@ -275,11 +275,21 @@ impl Ring {
         self.start.take_if(|start| start.seq < self.first).is_some()
     }
 
-    /// Lets go of all before the newest place to start; where there is nothing before it, of everything. `None`: there
-    /// was nothing at all. Otherwise whether the GOP of now was part of it.
+    /// Lets go of what every reader has passed, as far as nobody needs it by the time of the newest entry.
+    pub(super) fn tidy_passed(&mut self) {
+        if let Some(newest) = self.slots.back().map(|slot| slot.entry.arrived) {
+            self.tidy(newest);
+        }
+    }
+
+    /// Lets go of all before the newest place to start; where there is nothing before it, of everything. Readers are
+    /// left what they have not read yet, unless that is all there is. `None`: there was nothing at all. Otherwise
+    /// whether the GOP of now was part of it.
     pub(super) fn give_up(&mut self) -> Option<bool> {
-        let until = self.start.as_ref().map(|start| start.seq).filter(|start| *start > self.first);
-        let until = until.unwrap_or(self.end());
+        let start = self.start.as_ref().map(|start| start.seq).filter(|start| *start > self.first);
+        let all = start.unwrap_or(self.end());
+        let unread = self.places.iter().filter_map(|place| place.cursor).min().unwrap_or(all);
+        let until = if unread > self.first { all.min(unread) } else { all };
         if until == self.first {
             return None;
         }

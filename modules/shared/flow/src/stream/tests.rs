@@ -287,7 +287,7 @@ async fn a_silent_publisher_is_kicked_and_its_tracks_are_stalled() {
     publisher.frame(idr(0), now).unwrap();
     stream.tick(now + Duration::from_secs(11));
     assert_eq!(kick.fired().await, KickReason::Idle);
-    assert!(stream.input().stalled[0].load(std::sync::atomic::Ordering::Relaxed));
+    assert!(stream.input().stalled[0].load(Ordering::Relaxed));
 }
 
 #[tokio::test]

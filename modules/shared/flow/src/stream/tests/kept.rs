@@ -173,7 +173,8 @@ async fn a_hundred_publishers_that_send_no_second_key_frame_stay_within_the_boun
     for i in 0..200_i64 {
         for (publisher, (reader, gop)) in publishers.iter_mut().zip(&mut outputs) {
             publisher.frame(large(i * 40, i == 0, 20_000, &alive), now).unwrap();
-            reader.recv(&mut entries).await;
+            // Readers that keep up lose nothing, however little room there is.
+            tokio::time::timeout(Duration::from_secs(5), reader.recv(&mut entries)).await.expect("the frame");
             for entry in entries.drain(..) {
                 match entry.item {
                     Item::GivenUp | Item::Lost(_) | Item::Away => gop.clear(),
@@ -188,11 +189,12 @@ async fn a_hundred_publishers_that_send_no_second_key_frame_stay_within_the_boun
     // 400 MB came.
     assert!(most <= LIMIT + LIMIT / 5, "{most} bytes");
     let given_up: u64 = streams.iter().map(|stream| stream.input().given_up.load(Ordering::Relaxed)).sum();
-    assert!(given_up >= 100, "{given_up}");
-    // What was given up is no place to start, and who was there goes on.
-    assert!(received(&mut streams[0].reader(Content::AudioVideo)).await.is_empty());
-    publishers[0].frame(idr(9000), now).unwrap();
-    assert_eq!(received(&mut streams[0].reader(Content::AudioVideo)).await, ["tracks v+a", "I9000"]);
+    assert!(given_up >= 50, "{given_up}");
+    // What was given up is no place to start; the next sync frame is.
+    let index = streams.iter().position(|stream| stream.input().given_up.load(Ordering::Relaxed) > 0).unwrap();
+    assert!(received(&mut streams[index].reader(Content::AudioVideo)).await.is_empty());
+    publishers[index].frame(idr(9000), now).unwrap();
+    assert_eq!(received(&mut streams[index].reader(Content::AudioVideo)).await, ["tracks v+a", "I9000"]);
 }
 
 #[tokio::test(start_paused = true)]
