@@ -34,12 +34,13 @@ impl Pulling {
             path: "flows.cam.input".into(),
             status: stream.input().clone(),
             idle_timeout: idle,
+            instances: None,
             stream: stream.clone(),
             cancel: CancellationToken::new(),
         };
         Self {
             status: stream.input().clone(),
-            reader: stream.reader(Content::AudioVideo),
+            reader: stream.reader(Content::AudioVideo).as_stamped(),
             stream,
             task: tokio::spawn(pull(input, config)),
         }
