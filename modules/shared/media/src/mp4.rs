@@ -30,6 +30,7 @@ mod entry;
 mod error;
 mod fragments;
 mod head;
+mod media_time;
 mod movie;
 mod playback;
 mod presentation;
@@ -37,6 +38,7 @@ mod samples;
 mod tables;
 
 pub use error::{Mp4Error, Mp4Fault};
+pub use media_time::MediaTime;
 pub use playback::{Playback, Sample};
 pub use presentation::Presentation;
 

@@ -204,6 +204,12 @@ impl Track {
         self.codec.kind()
     }
 
+    /// Whether a decoder that was set up for one of them goes on with the other: only what is said of the track
+    /// (its size, its rate) differs, if anything.
+    pub fn decodes_like(&self, other: &Self) -> bool {
+        self.codec == other.codec && self.config == other.config && self.framing == other.framing
+    }
+
     /// Bytes of length before each NAL unit of an H.264 or H.265 frame; 4 for other codecs.
     pub fn length_size(&self) -> u8 {
         let at = match self.codec {

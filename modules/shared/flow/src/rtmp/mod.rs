@@ -3,10 +3,10 @@
 mod admission;
 mod client;
 mod connection;
-mod dedup;
 mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
+mod incoming;
 mod listen;
 mod packer;
 mod ports;

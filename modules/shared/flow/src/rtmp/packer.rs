@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use av_media::{Frame, Kind};
-use av_rtmp::Egress;
+use av_rtmp::{Egress, Metadata};
 use bytes::{Bytes, BytesMut};
 
+use super::incoming::Message;
 use crate::stream::{Entry, Item, Tracks};
 
 /// Sound waits at most that long for a picture to ride with (40 ms, less what timers are late).
@@ -30,15 +31,15 @@ pub(super) struct Packer {
     egress: Egress,
     batch: Duration,
     tracks: Option<Arc<Tracks>>,
+    /// What the publisher said of the stream, and what players were told of that.
+    metadata: Option<Arc<Metadata>>,
+    told: Option<Arc<Metadata>>,
     /// Players of every epoch have to be told of the tracks with the next flush.
     announce: bool,
     pending: Vec<Unit>,
     /// When the oldest of `pending` was packed, and whether a picture is among them.
     since: Option<Instant>,
     picture: bool,
-    /// No picture of the present configuration was flushed: the first one will be a sync frame, so players may
-    /// start at the sound before it.
-    fresh: bool,
     /// Everything flushed since (and with) the last flush that a decoder can start at.
     gop: Vec<Unit>,
     gop_bytes: usize,
@@ -50,14 +51,15 @@ pub(super) struct Packer {
 /// What becomes one message.
 #[derive(Clone)]
 enum Unit {
-    Frame(Frame, Instant),
+    /// A frame, when it arrived, and whether a decoder may start there.
+    Frame(Frame, Instant, bool),
     Data(Bytes, i64),
 }
 
 impl Unit {
     fn millis(&self) -> i64 {
         match self {
-            Self::Frame(frame, _) => frame.dts.millis(),
+            Self::Frame(frame, ..) => frame.dts.millis(),
             Self::Data(_, millis) => *millis,
         }
     }
@@ -65,7 +67,7 @@ impl Unit {
     fn size(&self) -> usize {
         OVERHEAD
             + match self {
-                Self::Frame(frame, _) => frame.data.len(),
+                Self::Frame(frame, ..) => frame.data.len(),
                 Self::Data(payload, _) => payload.len(),
             }
     }
@@ -134,11 +136,12 @@ impl Packer {
             egress,
             batch,
             tracks: None,
+            metadata: None,
+            told: None,
             announce: false,
             pending: Vec::new(),
             since: None,
             picture: false,
-            fresh: true,
             gop: Vec::new(),
             gop_bytes: 0,
             gop_usable: false,
@@ -154,31 +157,36 @@ impl Packer {
         let unit = match entry.item {
             Item::Frame(frame) => {
                 self.picture |= frame.kind == Kind::Video;
-                Unit::Frame(frame, entry.arrived)
+                Unit::Frame(frame, entry.arrived.into_std(), entry.starts)
             }
-            Item::Data { payload, millis } => Unit::Data(payload, millis),
+            Item::Aside(aside) => match Message::of(&aside) {
+                Some(Message::Metadata(metadata)) => {
+                    self.metadata = Some(metadata);
+                    return;
+                }
+                Some(Message::Data(payload, time)) => Unit::Data(payload, time.millis()),
+                None => return,
+            },
             Item::Tracks(tracks) => {
-                let before = self.tracks.replace(tracks.clone());
-                let same_video = before.as_ref().is_some_and(|before| before.video == tracks.video);
-                let same_audio = before.as_ref().is_some_and(|before| before.audio == tracks.audio);
-                self.fresh |= !same_video;
+                let same = self.tracks.replace(tracks.clone()) == Some(tracks);
                 self.announce = true;
-                // Encoders that say anew what their data rate is change nothing for who joins.
-                if !same_video || !same_audio {
+                if !same {
                     self.forget_gop();
                 }
                 return;
             }
-            Item::Lost { .. } => return self.forget_gop(),
+            Item::Lost(_) => return self.forget_gop(),
             Item::Ended => {
                 self.tracks = None;
+                self.metadata = None;
                 return self.forget_gop();
             }
             Item::Away => {
-                self.fresh = true;
+                // The next publisher has metadata of its own, or none.
+                self.metadata = None;
                 return self.forget_gop();
             }
-            Item::Gap => return,
+            Item::Gap(_) | Item::Anchor(_) => return,
         };
         self.since.get_or_insert(now);
         self.pending.push(unit);
@@ -187,9 +195,10 @@ impl Packer {
     /// A flush starts with what a decoder can start at, and ends before the tracks change.
     pub(super) fn must_flush_before(&self, entry: &Entry) -> bool {
         match &entry.item {
-            Item::Frame(frame) => self.picture && frame.kind == Kind::Video && frame.is_sync,
-            Item::Data { .. } | Item::Gap => false,
-            Item::Tracks(_) | Item::Lost { .. } | Item::Away | Item::Ended => true,
+            Item::Frame(frame) => self.picture && frame.kind == Kind::Video && entry.starts,
+            Item::Gap(_) | Item::Anchor(_) => false,
+            Item::Aside(aside) => aside.keep_latest,
+            Item::Tracks(_) | Item::Lost(_) | Item::Away | Item::Ended => true,
         }
     }
 
@@ -214,25 +223,25 @@ impl Packer {
         self.picture = false;
         let mut flush = Flush { sync: false, pictures: 0, sounds: 0, arrived: [None; 2], parts: Vec::new() };
         for unit in &units {
-            let Unit::Frame(frame, arrived) = unit else { continue };
+            let Unit::Frame(frame, arrived, starts) = unit else { continue };
             let [picture, sound] = &mut flush.arrived;
+            flush.sync |= *starts;
             match frame.kind {
                 Kind::Video => {
                     flush.pictures += 1;
-                    flush.sync |= frame.is_sync;
                     *picture = Some(*arrived);
                 }
                 Kind::Audio => {
                     flush.sounds += 1;
-                    flush.sync |= tracks.video.is_none() || (self.fresh && self.gop.is_empty());
                     *sound = Some(*arrived);
                 }
             }
         }
-        self.fresh &= flush.pictures == 0;
         let first = units.iter().map(Unit::millis).min().unwrap_or(0);
         let size = units.iter().map(Unit::size).sum();
-        let announce = std::mem::take(&mut self.announce);
+        let metadata = self.metadata.clone();
+        let announce = std::mem::take(&mut self.announce) || self.told != metadata;
+        self.told.clone_from(&metadata);
         let newest = self.epochs.last().map(|epoch| epoch.id);
         self.epochs.retain(|epoch| Some(epoch.id) == newest || epoch.players.load(Ordering::Relaxed) > 0);
         for epoch in &mut self.epochs {
@@ -247,7 +256,7 @@ impl Packer {
             let mut out = BytesMut::with_capacity(size);
             let mut headers = Bytes::new();
             if announce || flush.sync {
-                write_headers(&self.egress, &mut out, &tracks, wire(first, base));
+                write_headers(&self.egress, &mut out, &tracks, metadata.as_deref(), wire(first, base));
                 headers = out.split().freeze();
             }
             if announce {
@@ -305,7 +314,7 @@ impl Packer {
                 burst_units: 0,
             });
         }
-        let (egress, gop) = (&self.egress, &self.gop);
+        let (egress, gop, metadata) = (&self.egress, &self.gop, self.metadata.as_deref());
         let mut joining = Joining { seat: Seat { epoch: 0, players: Arc::default() }, burst: Vec::new() };
         let Some(epoch) = self.epochs.last_mut() else { return joining };
         epoch.players.fetch_add(1, Ordering::Relaxed);
@@ -313,7 +322,7 @@ impl Packer {
         if let (true, Some(start), Some(tracks)) = (instant, start, &self.tracks) {
             let base = *epoch.base.get_or_insert(start);
             let mut out = BytesMut::new();
-            write_headers(egress, &mut out, tracks, wire(start, base));
+            write_headers(egress, &mut out, tracks, metadata, wire(start, base));
             joining.burst.push(out.split().freeze());
             let missing = gop.get(epoch.burst_units..).unwrap_or_default();
             if !missing.is_empty() {
@@ -332,9 +341,15 @@ fn wire(millis: i64, base: i64) -> u32 {
     (millis - base).max(0) as u32
 }
 
-fn write_headers(egress: &Egress, out: &mut BytesMut, tracks: &Tracks, timestamp: u32) {
+fn write_headers(
+    egress: &Egress,
+    out: &mut BytesMut,
+    tracks: &Tracks,
+    metadata: Option<&Metadata>,
+    timestamp: u32,
+) {
     let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-    egress.metadata(out, tracks.metadata.as_deref(), &list, timestamp);
+    egress.metadata(out, metadata, &list, timestamp);
     for track in list {
         egress.sequence_header(out, track, timestamp);
     }
@@ -344,7 +359,7 @@ fn write_units(egress: &Egress, out: &mut BytesMut, tracks: &Tracks, units: &[Un
     for unit in units {
         let timestamp = wire(unit.millis(), base);
         match unit {
-            Unit::Frame(frame, _) => {
+            Unit::Frame(frame, ..) => {
                 if let Some(track) = tracks.get(frame.kind) {
                     egress.frame(out, track, frame, timestamp);
                 }

@@ -7,11 +7,11 @@ use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 
 use super::client::{self, Client, ClientError};
-use super::dedup::{Dedup, Passed, Seam};
+use super::incoming::Intake;
 use crate::config::PullConfig;
 use crate::endpoint::InputContext;
 use crate::net::Backoff;
-use crate::stream::{InputStatus, Kick, KickReason, Publisher, State};
+use crate::stream::{Dedup, InputStatus, Kick, KickReason, Passed, Publisher, Seam, State};
 use crate::trouble::Trouble;
 
 /// A server that has no media to send yet is asked for a sign of life that often, and has as long to give one.
@@ -29,6 +29,7 @@ pub async fn pull(input: InputContext, config: PullConfig) {
         input,
         config,
         dedup: Dedup::default(),
+        intake: Intake::default(),
         writing: None,
         logged: None,
     };
@@ -43,6 +44,7 @@ struct Pull {
     config: PullConfig,
     backoff: Backoff,
     dedup: Dedup,
+    intake: Intake,
     writing: Option<Writing>,
     /// The last reason that was logged.
     logged: Option<String>,
@@ -89,6 +91,7 @@ impl Pull {
         };
         self.input.status.status.set(State::Waiting, None);
         self.dedup.reconnected();
+        self.intake = Intake::default();
         match self.receive(&mut client, flowed).await {
             Ok(never) => match never {},
             Err(error) => {
@@ -169,7 +172,7 @@ impl Pull {
                 self.connected();
             }
         }
-        self.dedup.push(item, now, passed);
+        self.intake.take(item, |item| self.dedup.push(item, now.into(), passed));
         for passed in passed.drain(..) {
             match passed {
                 Passed::Seam(Seam::Continues) if self.writing.is_some() => {

@@ -207,7 +207,7 @@ impl Push {
         while sender.has_room()
             && let Some(entry) = queue.front()
         {
-            if entry.arrived.elapsed() > MAX_LAG && reader.skip_to_sync(entries) > 0 {
+            if entry.arrived.elapsed() > MAX_LAG && reader.skip_to_sync(entries) {
                 queue.drain(..).for_each(|entry| sender.dropped(&entry));
                 queue.extend(entries.drain(..));
                 continue;
@@ -219,7 +219,7 @@ impl Push {
                 Item::Tracks(_) => {
                     self.output.status.status.set(State::Running, None);
                 }
-                Item::Lost { frames } => self.too_slow(*frames),
+                Item::Lost(lost) => self.too_slow(lost.total()),
                 _ => {}
             }
             sender.take(entry, Instant::now());

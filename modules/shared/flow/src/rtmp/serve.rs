@@ -125,12 +125,14 @@ impl Serving {
                 Item::Tracks(_) => {
                     output.status.status.set(State::Running, None);
                 }
-                Item::Lost { frames } => {
-                    let lost = frames * self.shards.len() as u64;
-                    output.status.dropped.add(Kind::Video, lost);
+                Item::Lost(lost) => {
+                    let players = self.shards.len() as u64;
+                    for kind in [Kind::Video, Kind::Audio] {
+                        output.status.dropped.add(kind, lost.get(kind).saturating_mul(players));
+                    }
                     if let Some(before) = output.module.player_log.admit() {
                         tracing::warn!(
-                            path = %output.path, frames, suppressed = before,
+                            path = %output.path, frames = lost.total(), suppressed = before,
                             "this machine is too slow for the stream: frames skipped"
                         );
                     }
@@ -139,7 +141,7 @@ impl Serving {
                     self.shards.end().await;
                     output.status.status.set(State::Waiting, None);
                 }
-                Item::Frame(_) | Item::Data { .. } | Item::Gap | Item::Away => {}
+                Item::Frame(_) | Item::Aside(_) | Item::Anchor(_) | Item::Gap(_) | Item::Away => {}
             }
             self.packer.take(entry, now);
         }

@@ -2,24 +2,30 @@
 //!
 //! It outlives its publishers and its configuration: readers stay while publishers come and go.
 
+mod dedup;
+mod item;
 mod latency;
+mod live;
 mod publisher;
 mod reader;
 mod ring;
 mod status;
 mod timeline;
 mod tracks;
+mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use av_media::{Frame, Track};
-use bytes::Bytes;
+use av_media::Track;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+pub use dedup::{Dedup, Passed, Seam};
+pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Lost};
 pub use latency::Latency;
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
 pub use reader::Reader;
@@ -27,43 +33,7 @@ pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, St
 pub use tracks::Tracks;
 
 use crate::config::Content;
-use ring::Ring;
-
-/// What passes through a stream.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Item {
-    /// What follows is coded so. Always the first item of a reader, and again at each change.
-    Tracks(Arc<Tracks>),
-    /// A frame; its times are milliseconds on the stream's timeline.
-    Frame(Frame),
-    /// A data message of RTMP (AMF0), with its time in milliseconds on the stream's timeline.
-    Data {
-        /// The message's body.
-        payload: Bytes,
-        /// Stream time.
-        millis: i64,
-    },
-    /// The timeline was re-based: another publisher, or a jump.
-    Gap,
-    /// The publisher is gone, or another one comes: what was sent so far is no place to start at any more.
-    Away,
-    /// This reader was too slow and goes on at a later sync frame.
-    Lost {
-        /// Entries it did not get.
-        frames: u64,
-    },
-    /// The stream ended (`onPublisherLoss`: `close`); it may begin again.
-    Ended,
-}
-
-/// An item and when its last byte arrived.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The item.
-    pub item: Item,
-    /// For the delay inside the module.
-    pub arrived: Instant,
-}
+use live::Live;
 
 /// How a stream treats its input.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,15 +58,15 @@ pub struct Stream {
 
 #[derive(Debug)]
 struct Shared {
-    ring: Mutex<Ring>,
+    live: Mutex<Live>,
     /// Readers wait here for entries.
     grown: Notify,
     input: Arc<InputStatus>,
 }
 
 impl Shared {
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,13 +74,14 @@ impl Stream {
     /// An empty stream whose input counts into `input`.
     pub fn new(settings: Settings, input: Arc<InputStatus>) -> Self {
         Self {
-            shared: Arc::new(Shared { ring: Mutex::new(Ring::new(settings)), grown: Notify::new(), input }),
+            shared: Arc::new(Shared { live: Mutex::new(Live::new(settings)), grown: Notify::new(), input }),
         }
     }
 
     /// Applies changed settings from the next frame on.
     pub fn configure(&self, settings: Settings) {
-        self.shared.ring().settings = settings;
+        self.shared.live().configure(settings, Instant::now());
+        self.shared.grown.notify_waiters();
     }
 
     /// The input's state and counters.
@@ -124,19 +95,14 @@ impl Stream {
         Publisher::begin(self.shared.clone(), kick)
     }
 
-    /// When media last arrived from the present publisher; `None` when there is no publisher.
-    pub fn live_since(&self) -> Option<Instant> {
-        self.shared.ring().publisher_heard()
-    }
-
-    /// Whether a publisher is connected, and since when nothing came from it.
+    /// Whether a publisher is connected.
     pub fn has_publisher(&self) -> bool {
-        self.shared.ring().has_publisher()
+        self.shared.live().has_publisher()
     }
 
     /// Ends the present publisher, if any.
     pub fn kick(&self, reason: KickReason) {
-        if let Some(kick) = self.shared.ring().kick() {
+        if let Some(kick) = self.shared.live().kick() {
             kick.fire(reason);
         }
     }
@@ -148,27 +114,27 @@ impl Stream {
 
     /// What readers were last told of.
     pub fn tracks(&self) -> Option<Arc<Tracks>> {
-        self.shared.ring().announced()
+        self.shared.live().tracks()
     }
 
     /// A track that the publisher sends and the input's `content` drops.
     pub fn dropped(&self) -> Option<Arc<Track>> {
-        self.shared.ring().dropped()
+        self.shared.live().dropped()
     }
 
     /// Once a second: bit rates, stalled tracks, idle publishers, the end of `hold`.
-    pub fn tick(&self, now: Instant) {
-        let mut ring = self.shared.ring();
-        let grew = ring.tick(now, &self.shared.input);
-        drop(ring);
+    pub fn tick(&self, now: impl Into<Instant>) {
+        let mut live = self.shared.live();
+        let grew = live.tick(now.into(), &self.shared.input);
+        drop(live);
         if grew {
             self.shared.grown.notify_waiters();
         }
     }
 
     /// Tells readers that the stream ended, whatever `onPublisherLoss` says.
-    pub fn end(&self, now: Instant) {
-        self.shared.ring().end(now);
+    pub fn end(&self, now: impl Into<Instant>) {
+        self.shared.live().end(now.into());
         self.shared.grown.notify_waiters();
     }
 }

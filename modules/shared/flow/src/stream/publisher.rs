@@ -2,14 +2,12 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use av_media::{Frame, Track};
-use av_rtmp::{MediaItem, Metadata};
-use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, State};
+use super::{Incoming, Shared, State};
 
 /// Why a publisher has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,61 +55,54 @@ pub struct Publisher {
 
 impl Publisher {
     pub(super) fn begin(shared: Arc<Shared>, kick: Kick) -> Self {
-        let id = shared.ring().begin(kick, Instant::now());
+        let id = shared.live().begin(kick, Instant::now());
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
         }
+        // Who joins now waits for this publisher's first pictures.
+        shared.grown.notify_waiters();
         Self { shared, id }
     }
 
-    /// Writes whatever an RTMP session gave.
-    pub fn item(&mut self, item: MediaItem, now: Instant) -> Result<(), Displaced> {
-        match item {
-            MediaItem::Track(track) => self.track(track, now),
-            MediaItem::Frame(frame) => self.frame(frame, now),
-            MediaItem::Metadata(metadata) => self.metadata(metadata, now),
-            MediaItem::Data { timestamp_ms, payload } => self.data(payload, timestamp_ms, now),
-            _ => Ok(()),
-        }
+    /// Writes what the input gave, which arrived at `now`.
+    pub fn item(&mut self, item: Incoming, now: impl Into<Instant>) -> Result<(), Displaced> {
+        let now = now.into();
+        let mut live = self.shared.live();
+        let done = match item {
+            Incoming::Track(track) => {
+                let done = live.track(self.id, track, now);
+                self.shared.input.status.touch();
+                done
+            }
+            Incoming::Frame(frame) => live.frame(self.id, frame, now, &self.shared.input),
+            Incoming::Expect { video, audio } => live.expect(self.id, [video, audio], now),
+            Incoming::Aside(aside) => live.aside(self.id, aside, now),
+        };
+        drop(live);
+        self.shared.grown.notify_waiters();
+        done.ok_or(Displaced)
     }
 
     /// A track's configuration: before its first frame, and at each change.
-    pub fn track(&mut self, track: Track, now: Instant) -> Result<(), Displaced> {
-        let done = self.shared.ring().track(self.id, track, now);
-        self.shared.input.status.touch();
-        self.wake(done)
+    pub fn track(&mut self, track: Track, now: impl Into<Instant>) -> Result<(), Displaced> {
+        self.item(Incoming::Track(track), now)
     }
 
     /// One frame, in the publisher's own times.
-    pub fn frame(&mut self, frame: Frame, now: Instant) -> Result<(), Displaced> {
-        let done = self.shared.ring().frame(self.id, frame, now, &self.shared.input);
-        self.wake(done)
-    }
-
-    /// `onMetaData`.
-    pub fn metadata(&mut self, metadata: Metadata, now: Instant) -> Result<(), Displaced> {
-        let done = self.shared.ring().metadata(self.id, metadata, now);
-        self.wake(done)
-    }
-
-    /// Another data message, in the publisher's own time.
-    pub fn data(&mut self, payload: Bytes, millis: i64, now: Instant) -> Result<(), Displaced> {
-        let done = self.shared.ring().data(self.id, payload, millis, now);
-        self.wake(done)
-    }
-
-    fn wake(&self, done: Option<()>) -> Result<(), Displaced> {
-        self.shared.grown.notify_waiters();
-        done.ok_or(Displaced)
+    pub fn frame(&mut self, frame: Frame, now: impl Into<Instant>) -> Result<(), Displaced> {
+        self.item(Incoming::Frame(frame), now)
     }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        if self.shared.ring().lost(self.id, Instant::now()) {
+        let mut live = self.shared.live();
+        if live.lost(self.id, Instant::now()) {
+            // Before the next publisher can write, or its `running` would be overwritten.
             self.shared.input.bitrate.store(0, Ordering::Relaxed);
             self.shared.input.status.set(State::Waiting, None);
         }
+        drop(live);
         self.shared.grown.notify_waiters();
     }
 }

@@ -1,10 +1,13 @@
 //! Reading from a stream.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::ring::Step;
-use super::{Entry, Item, Shared, Tracks};
+use av_media::Kind;
+use tokio::time::{Instant, timeout_at};
+
+use super::live::Step;
+use super::ring::Told;
+use super::{Entry, Item, Lost, Shared, Tracks};
 use crate::config::Content;
 
 /// At most that many entries at once, so that other tasks get their turn.
@@ -16,19 +19,25 @@ pub struct Reader {
     shared: Arc<Shared>,
     content: Content,
     cursor: Option<u64>,
+    /// Frames that were written before the cursor.
+    passed: Lost,
+    /// It was too slow, and has not gone on yet.
+    behind: bool,
     told: Option<Arc<Tracks>>,
     /// What to tell first.
-    first: Option<Arc<Tracks>>,
+    first: Option<Told>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
-        let mut reader = Self { shared, content, cursor: None, told: None, first: None };
+        let mut reader =
+            Self { shared, content, cursor: None, passed: Lost::default(), behind: false, told: None, first: None };
         // Nothing that is written from now on is missed, however late the first `recv` comes.
-        let step = reader.shared.ring().step(None, Instant::now());
-        if let Step::Start(seq, tracks) = step {
+        let step = reader.shared.live().step(None, Instant::now());
+        if let Step::Start { seq, told, before } = step {
             reader.cursor = Some(seq);
-            reader.first = tracks;
+            reader.passed = before;
+            reader.first = told;
         }
         reader
     }
@@ -47,61 +56,93 @@ impl Reader {
                 Taken::Some => return,
                 Taken::Nothing(None) => grown.await,
                 Taken::Nothing(Some(due)) => {
-                    let _ = tokio::time::timeout_at(due.into(), grown).await;
+                    let _ = timeout_at(due, grown).await;
                 }
             }
         }
     }
 
-    /// Goes on at the last sync frame if that lies ahead; the loss is told as [`Item::Lost`].
-    /// Returns how many entries are given up.
-    pub fn skip_to_sync(&mut self, out: &mut Vec<Entry>) -> u64 {
-        let Some(cursor) = self.cursor else { return 0 };
-        let Some(frames) = self.shared.ring().to_sync(cursor) else { return 0 };
-        self.restart(frames, Instant::now(), out);
-        frames
+    /// Goes on at the last sync frame if that lies ahead; the loss is told as [`Item::Lost`]. Returns whether it did.
+    pub fn skip_to_sync(&mut self, out: &mut Vec<Entry>) -> bool {
+        let shared = self.shared.clone();
+        let mut live = shared.live();
+        if !self.cursor.is_some_and(|cursor| live.start_is_ahead(cursor)) {
+            return false;
+        }
+        let now = Instant::now();
+        self.cursor = None;
+        self.behind = true;
+        if let Step::Start { seq, told, before } = live.step(None, now) {
+            self.start(seq, told, before, now, out);
+        }
+        true
     }
 
-    fn restart(&mut self, frames: u64, now: Instant, out: &mut Vec<Entry>) {
-        self.cursor = None;
-        self.told = None;
-        out.push(Entry { item: Item::Lost { frames }, arrived: now });
+    fn start(&mut self, seq: u64, told: Option<Told>, before: Lost, now: Instant, out: &mut Vec<Entry>) {
+        self.cursor = Some(seq);
+        let missed = before.since(self.passed);
+        self.passed = before;
+        if std::mem::take(&mut self.behind) {
+            let of = |kind: Kind| if self.content.admits(kind) { missed.get(kind) } else { 0 };
+            let lost = Lost { video: of(Kind::Video), audio: of(Kind::Audio) };
+            out.push(Entry::new(Item::Lost(lost), now));
+            self.told = None;
+        }
+        if let Some(told) = told {
+            self.begin(told, now, out);
+        }
+    }
+
+    /// What a reader that starts here has to know.
+    fn begin(&mut self, told: Told, now: Instant, out: &mut Vec<Entry>) {
+        let Told { tracks, aside, anchor } = told;
+        self.tell(&tracks, now, out);
+        let aside = aside.map(Item::Aside);
+        let beside = aside.into_iter().chain(anchor.map(Item::Anchor));
+        out.extend(beside.map(|item| Entry::new(item, now)));
     }
 
     fn take(&mut self, out: &mut Vec<Entry>, now: Instant) -> Taken {
         let shared = self.shared.clone();
-        let mut ring = shared.ring();
+        let mut live = shared.live();
         let before = out.len();
-        if let Some(tracks) = self.first.take() {
-            self.tell(&tracks, now, out);
+        if let Some(told) = self.first.take() {
+            self.begin(told, now, out);
         }
         loop {
             if out.len() - before >= BATCH {
                 return Taken::Some;
             }
-            match ring.step(self.cursor, now) {
+            match live.step(self.cursor, now) {
                 Step::Wait(due) => return if out.len() > before { Taken::Some } else { Taken::Nothing(due) },
-                Step::Behind(frames) => self.restart(frames, now, out),
-                Step::Start(seq, tracks) => {
-                    self.cursor = Some(seq);
-                    if let Some(tracks) = tracks {
-                        self.tell(&tracks, now, out);
-                    }
+                Step::Behind => {
+                    self.cursor = None;
+                    self.behind = true;
                 }
+                Step::Start { seq, told, before } => self.start(seq, told, before, now, out),
                 Step::Entry(entry, next) => {
                     self.cursor = Some(next);
-                    match &entry.item {
-                        Item::Tracks(tracks) => self.tell(&tracks.clone(), entry.arrived, out),
-                        Item::Frame(frame) if !self.content.admits(frame.kind) => {}
-                        Item::Ended => {
-                            self.told = None;
-                            out.push(entry);
-                        }
-                        _ => out.push(entry),
-                    }
+                    self.entry(entry, out);
                 }
             }
         }
+    }
+
+    fn entry(&mut self, mut entry: Entry, out: &mut Vec<Entry>) {
+        match &entry.item {
+            Item::Tracks(tracks) => return self.tell(&tracks.clone(), entry.arrived, out),
+            Item::Frame(frame) => {
+                self.passed.add(frame.kind);
+                if !self.content.admits(frame.kind) {
+                    return;
+                }
+                // Without pictures any sound will do.
+                entry.starts |= self.told.as_ref().is_some_and(|told| told.video.is_none());
+            }
+            Item::Ended => self.told = None,
+            _ => {}
+        }
+        out.push(entry);
     }
 
     /// Passes tracks on when they are news after filtering.
@@ -109,7 +150,7 @@ impl Reader {
         let tracks = Arc::new(tracks.filtered(self.content));
         if self.told.as_ref() != Some(&tracks) {
             self.told = Some(tracks.clone());
-            out.push(Entry { item: Item::Tracks(tracks), arrived });
+            out.push(Entry::new(Item::Tracks(tracks), arrived));
         }
     }
 }

@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use av_media::{AudioFormat, Codec, Frame, Kind, RtmpFraming, Timestamp, Track, VideoFormat};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -60,7 +61,12 @@ fn publish(stream: &Stream, now: Instant) -> Publisher {
 async fn received(reader: &mut Reader) -> Vec<String> {
     let mut out = Vec::new();
     while tokio::time::timeout(Duration::from_millis(20), reader.recv(&mut out)).await.is_ok() {}
-    out.iter().map(|entry| short(&entry.item)).collect()
+    shorts(&out)
+}
+
+fn shorts(entries: &[Entry]) -> Vec<String> {
+    let told = entries.iter().filter(|entry| !matches!(entry.item, Item::Anchor(_)));
+    told.map(|entry| short(&entry.item)).collect()
 }
 
 fn short(item: &Item) -> String {
@@ -77,10 +83,21 @@ fn short(item: &Item) -> String {
             };
             format!("{letter}{}", frame.dts.millis())
         }
-        Item::Data { millis, .. } => format!("data {millis}"),
-        Item::Gap => "gap".into(),
+        Item::Aside(aside) => match aside.time {
+            Some(time) => format!("aside {}", time.millis()),
+            None => format!("aside {}", aside.content.downcast_ref::<&str>().unwrap()),
+        },
+        Item::Anchor(anchor) => format!("anchor {}", anchor.time.millis()),
+        Item::Gap(Gap { cause, anchor }) => {
+            let cause = match cause {
+                GapCause::Returned => "returned".into(),
+                GapCause::TakenOver => "taken over".into(),
+                GapCause::Jump { nanos } => format!("jump {}", nanos / 1_000_000),
+            };
+            format!("gap {} {cause}", anchor.time.millis())
+        }
         Item::Away => "away".into(),
-        Item::Lost { frames } => format!("lost {frames}"),
+        Item::Lost(Lost { video, audio }) => format!("lost {video}+{audio}"),
         Item::Ended => "ended".into(),
     }
 }
@@ -122,7 +139,7 @@ async fn readers_wait_for_the_second_track_and_then_go_on_without_it() {
     let mut out = Vec::new();
     reader.recv(&mut out).await;
     assert!(now.elapsed() >= wait);
-    assert_eq!(out.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["tracks v", "I0"]);
+    assert_eq!(shorts(&out), ["tracks v", "I0"]);
     // A later track counts as a change.
     publisher.track(track(Codec::Aac, b"a"), Instant::now()).unwrap();
     publisher.frame(sound(50), Instant::now()).unwrap();
@@ -144,7 +161,7 @@ async fn readers_stay_when_the_publisher_returns_and_time_goes_on() {
     for frame in [delta(0), idr(40), sound(45)] {
         second.frame(frame, later).unwrap();
     }
-    assert_eq!(received(&mut reader).await, ["gap", "I7000", "a7005"]);
+    assert_eq!(received(&mut reader).await, ["gap 7000 returned", "I7000", "a7005"]);
 }
 
 #[tokio::test]
@@ -212,8 +229,7 @@ async fn a_reader_that_falls_off_goes_on_at_a_sync_frame_and_is_told() {
         publisher.frame(if i % 50 == 0 { idr(millis) } else { delta(millis) }, at).unwrap();
     }
     let got = received(&mut reader).await;
-    assert!(got[0].starts_with("lost "), "{got:?}");
-    assert_eq!(got[1..3], ["tracks v+a", "I14000"]);
+    assert_eq!(got[..3], ["lost 349+0", "tracks v+a", "I14000"]);
     assert_eq!(got.last().unwrap(), "p15960");
 }
 
@@ -281,7 +297,7 @@ async fn readers_are_told_when_only_what_is_filtered_out_comes() {
     publisher.frame(sound(0), Instant::now()).unwrap();
     let mut out = Vec::new();
     reader.recv(&mut out).await;
-    assert_eq!(out.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["tracks "]);
+    assert_eq!(shorts(&out), ["tracks "]);
     assert_eq!(stream.dropped().unwrap().codec, Codec::Aac);
     // What was missing comes after all.
     publisher.track(track(Codec::H264, b"v"), Instant::now()).unwrap();

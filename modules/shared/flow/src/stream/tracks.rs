@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use av_media::{Kind, Track};
-use av_rtmp::Metadata;
 
 use crate::config::Content;
 
@@ -14,8 +13,6 @@ pub struct Tracks {
     pub video: Option<Arc<Track>>,
     /// Sound.
     pub audio: Option<Arc<Track>>,
-    /// The publisher's `onMetaData`, if it sent one.
-    pub metadata: Option<Arc<Metadata>>,
 }
 
 impl Tracks {
@@ -43,7 +40,7 @@ impl Tracks {
     /// Only what `content` admits.
     pub fn filtered(&self, content: Content) -> Self {
         let pick = |kind| self.get(kind).filter(|_| content.admits(kind)).cloned();
-        Self { video: pick(Kind::Video), audio: pick(Kind::Audio), metadata: self.metadata.clone() }
+        Self { video: pick(Kind::Video), audio: pick(Kind::Audio) }
     }
 
     /// Tracks in the order in which headers are sent.

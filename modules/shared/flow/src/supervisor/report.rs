@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use av_media::Kind;
+use av_media::{Kind, VideoFormat};
 use serde_json::{Map, Value, json};
 
 use super::counters::KINDS;
@@ -109,17 +109,11 @@ impl Reporter {
                 let mut about = Map::from_iter([("codec".to_owned(), track.codec_string.as_str().into())]);
                 match kind {
                     Kind::Video => {
-                        let metadata = tracks.metadata.as_deref();
-                        let or = |own: u32, said: Option<f64>| {
-                            if own > 0 { own } else { said.unwrap_or(0.0) as u32 }
-                        };
-                        let width = or(track.video.width, metadata.and_then(|metadata| metadata.width));
-                        let height = or(track.video.height, metadata.and_then(|metadata| metadata.height));
+                        let VideoFormat { width, height, fps } = track.video;
                         if width > 0 && height > 0 {
                             about.insert("width".into(), width.into());
                             about.insert("height".into(), height.into());
                         }
-                        let fps = track.video.fps.or(metadata.and_then(|metadata| metadata.framerate));
                         if let Some(fps) = fps.filter(|fps| fps.is_finite() && *fps > 0.0) {
                             about.insert("fps".into(), rate(fps));
                         }

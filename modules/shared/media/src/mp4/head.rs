@@ -10,7 +10,8 @@ use super::movie::MovieTrack;
 use super::presentation::{Segment, TrackPlan};
 use super::samples::{Cursor, SampleAt};
 use super::{Mp4Error, Mp4Fault};
-use crate::{Kind, Timestamp};
+use super::media_time::MediaTime;
+use crate::Kind;
 
 /// Neighbouring samples of a track are read together, up to this many bytes.
 const READ_AHEAD: u64 = 256 << 10;
@@ -34,8 +35,8 @@ pub(super) struct Head {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     pub(super) sample: SampleAt,
-    pub(super) dts: Timestamp,
-    pub(super) pts: Timestamp,
+    pub(super) dts: MediaTime,
+    pub(super) pts: MediaTime,
     pub(super) loop_index: u64,
     /// Ends the samples that may be read ahead.
     end: u32,
@@ -82,7 +83,7 @@ impl Head {
     fn due(&self, segment: &Segment, sample: SampleAt) -> Due {
         let time = |ticks: i64| {
             let ticks = ticks.saturating_add(segment.offset).saturating_add(self.plan.shift);
-            Timestamp::new(ticks, self.plan.timescale)
+            MediaTime::new(ticks, self.plan.timescale)
         };
         let dts = if sample.index < segment.steady { segment.steady_dts } else { sample.dts };
         let hidden = sample.cts.saturating_add(sample.duration.max(1).into()) <= segment.visible_from;
@@ -101,7 +102,7 @@ impl Head {
                 if sample.index >= segment.end {
                     break;
                 }
-                let pts = Timestamp::new(sample.cts.saturating_add(segment.offset), self.plan.timescale);
+                let pts = MediaTime::new(sample.cts.saturating_add(segment.offset), self.plan.timescale);
                 let may_start = sample.is_sync || self.plan.kind == Kind::Audio;
                 let pts = pts.nanos();
                 if sample.index >= segment.shown && may_start && pts <= target {
@@ -170,7 +171,7 @@ impl Due {
         if dts >= last {
             return dts;
         }
-        let late = Timestamp::from_millis(last.saturating_sub(loop_start)).rescale(self.dts.timescale);
+        let late = MediaTime::from_millis(last.saturating_sub(loop_start)).rescale(self.dts.timescale);
         self.pts.ticks = self.pts.ticks.max(late.ticks);
         self.dts = late;
         last

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mp4_atom::FourCC;
 
 use super::head::Head;
+use super::media_time::MediaTime;
 use super::presentation::Presentation;
 use super::{Mp4, Mp4Error, Mp4Fault, Mp4Track};
 use crate::{Frame, Kind, Timestamp};
@@ -18,9 +19,9 @@ pub struct Sample {
     pub kind: Kind,
     /// When to decode, in ticks of the track since the start of the loop. The least of a loop is 0; it
     /// never goes back within a track.
-    pub dts: Timestamp,
+    pub dts: MediaTime,
     /// When to show.
-    pub pts: Timestamp,
+    pub pts: MediaTime,
     /// Whether a decoder may start here.
     pub is_sync: bool,
     /// As [`Frame::data`]. It shares memory with its neighbours of the same track.
@@ -34,7 +35,7 @@ impl Sample {
     ///
     /// dts and pts are rounded before `loop_start` is added, so every loop rounds alike.
     pub fn frame(&self, loop_start: Timestamp) -> Frame {
-        let at = |time: Timestamp| Timestamp::from_millis(time.millis().saturating_add(loop_start.millis()));
+        let at = |time: MediaTime| Timestamp::from_millis(time.millis().saturating_add(loop_start.millis()));
         Frame {
             kind: self.kind,
             dts: at(self.dts),

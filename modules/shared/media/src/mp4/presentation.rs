@@ -9,15 +9,16 @@ use std::num::NonZeroU32;
 
 use super::movie::{Edit, MovieTrack};
 use super::samples::{Cursor, SampleTable};
-use crate::{Kind, Timestamp};
+use super::media_time::MediaTime;
+use crate::Kind;
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 
 /// What is played in one loop, and its length.
 #[derive(Clone, Debug)]
 pub struct Presentation {
-    period: Timestamp,
-    start: Timestamp,
+    period: MediaTime,
+    start: MediaTime,
     pub(super) plans: Vec<TrackPlan>,
 }
 
@@ -54,9 +55,9 @@ pub(super) struct Segment {
 
 /// Where a track's part starts and ends in presentation time, and its least dts.
 struct Extent {
-    start: Timestamp,
-    end: Timestamp,
-    dts: Timestamp,
+    start: MediaTime,
+    end: MediaTime,
+    dts: MediaTime,
 }
 
 impl Presentation {
@@ -81,7 +82,7 @@ impl Presentation {
         // Time in which no track shows anything is not waited for at the start of every loop.
         let period = if start.ticks > 0 {
             let ticks = end.rescale(NANOS).ticks.saturating_sub(start.rescale(NANOS).ticks);
-            Timestamp::new(ticks, NANOS)
+            MediaTime::new(ticks, NANOS)
         } else {
             end
         };
@@ -89,24 +90,24 @@ impl Presentation {
     }
 
     /// The end of the longest track, which is when every track begins again.
-    pub const fn period(&self) -> Timestamp {
+    pub const fn period(&self) -> MediaTime {
         self.period
     }
 
     /// When the first thing is shown, on the timeline of the edit lists.
-    pub const fn start(&self) -> Timestamp {
+    pub const fn start(&self) -> MediaTime {
         self.start
     }
 
     /// When loop `index` begins: `index` periods, rounded once to a whole millisecond. The rounding does
     /// not add up, and as all times inside a loop are counted from here, every loop looks like the first.
-    pub fn loop_start(&self, index: u64) -> Timestamp {
+    pub fn loop_start(&self, index: u64) -> MediaTime {
         let timescale = i128::from(self.period.timescale.get());
         let scaled = i128::from(index)
             .saturating_mul(self.period.ticks.into())
             .saturating_mul(1000)
             .saturating_add(timescale / 2);
-        Timestamp::from_millis(i64::try_from(scaled / timescale).unwrap_or(i64::MAX))
+        MediaTime::from_millis(i64::try_from(scaled / timescale).unwrap_or(i64::MAX))
     }
 }
 
@@ -124,7 +125,7 @@ fn windows(edits: &[Edit], movie: NonZeroU32, track: NonZeroU32) -> Vec<Window> 
         return vec![Window { from: i64::MIN, to: i64::MAX, offset: 0 }];
     }
     let in_track =
-        |ticks: u64| Timestamp::new(i64::try_from(ticks).unwrap_or(i64::MAX), movie).rescale(track).ticks;
+        |ticks: u64| MediaTime::new(i64::try_from(ticks).unwrap_or(i64::MAX), movie).rescale(track).ticks;
     let mut at = 0_u64;
     let mut windows = Vec::new();
     for edit in edits {
@@ -185,7 +186,7 @@ fn cut(
     let shown: Vec<(Window, Found)> =
         found.into_iter().filter_map(|(window, found)| Some((window, found?))).collect();
     let time = |ticks: i64, window: &Window| ticks.saturating_add(window.offset);
-    let at = |ticks| Timestamp::new(ticks, timescale);
+    let at = |ticks| MediaTime::new(ticks, timescale);
     let extent = Extent {
         start: at(shown.iter().map(|(window, found)| time(found.start, window)).min()?),
         end: at(shown.iter().map(|(window, found)| time(found.stop, window)).max()?),
@@ -214,7 +215,7 @@ struct Found {
     stop: i64,
 }
 
-fn compare(one: &Timestamp, other: &Timestamp) -> Ordering {
+fn compare(one: &MediaTime, other: &MediaTime) -> Ordering {
     let left = i128::from(one.ticks) * i128::from(other.timescale.get());
     let right = i128::from(other.ticks) * i128::from(one.timescale.get());
     left.cmp(&right)

@@ -4,7 +4,7 @@ use mp4_atom::{Co64, Decode, Encode, Moov};
 
 use super::*;
 use crate::fixture::{clip, path};
-use crate::{Codec, Timestamp};
+use crate::Codec;
 use std::time::Duration;
 
 mod hostile;
@@ -93,7 +93,7 @@ fn assert_same_packets(name: &str, packets: Vec<Packet>) {
 
     let least = packets
         .iter()
-        .map(|packet| Timestamp::new(packet.dts, timescales[packet.kind as usize].unwrap()))
+        .map(|packet| MediaTime::new(packet.dts, timescales[packet.kind as usize].unwrap()))
         .min_by_key(|dts| dts.nanos())
         .unwrap();
     for kind in [Kind::Video, Kind::Audio] {
@@ -102,8 +102,8 @@ fn assert_same_packets(name: &str, packets: Vec<Packet>) {
         let packets = packets.iter().filter(|packet| packet.kind == kind);
         for (number, (sample, packet)) in of(kind, &samples).into_iter().zip(packets).enumerate() {
             let at = format!("{name}: {kind:?} {number}");
-            assert_eq!(sample.dts, Timestamp::new(packet.dts - shift, timescale), "{at}: dts");
-            assert_eq!(sample.pts, Timestamp::new(packet.pts - shift, timescale), "{at}: pts");
+            assert_eq!(sample.dts, MediaTime::new(packet.dts - shift, timescale), "{at}: dts");
+            assert_eq!(sample.pts, MediaTime::new(packet.pts - shift, timescale), "{at}: pts");
             assert_eq!(sample.is_sync, packet.key, "{at}: sync");
             assert_eq!(sample.data.len(), packet.size, "{at}: size");
             if let Some(sum) = packet.adler32 {

@@ -9,6 +9,7 @@ use av_rtmp::{RequestId, ServerEvent, ServerOutput};
 use super::{BUFFERS, Connection, End, GOODBYE};
 use crate::endpoint::InputContext;
 use crate::net::auth;
+use crate::rtmp::incoming::Intake;
 use crate::rtmp::ports::{PublishRoute, Target};
 use crate::rtmp::takeover::Identity;
 use crate::stream::{Kick, KickReason, Publisher};
@@ -72,13 +73,16 @@ impl Connection {
 
     /// Moves media into the stream until the publisher stops (`None`) or is kicked.
     async fn take_media(&mut self, mut publisher: Publisher, kick: &Kick) -> Result<Option<KickReason>, End> {
+        let mut intake = Intake::default();
         loop {
             let now = Instant::now();
             loop {
                 match self.session.poll() {
                     Some(ServerOutput::Send(bytes)) => self.write(&bytes).await?,
                     Some(ServerOutput::Event(ServerEvent::Media(item))) => {
-                        if publisher.item(item, now).is_err() {
+                        let mut written = Ok(());
+                        intake.take(item, |item| written = written.and_then(|()| publisher.item(item, now)));
+                        if written.is_err() {
                             return Ok(Some(KickReason::TakenOver));
                         }
                     }

@@ -28,14 +28,15 @@ impl Rig {
         let fanout = Fanout::new(output.clone(), [histogram(), histogram()]);
         let mut rig =
             Self { fanout, packer: Packer::new(Egress::players(), Duration::ZERO), output, next: 0 };
-        let tracks = Tracks { video: Some(video().into()), audio: Some(audio().into()), metadata: None };
+        let tracks = Tracks { video: Some(video().into()), audio: Some(audio().into()) };
         rig.take(Item::Tracks(Arc::new(tracks)));
         rig
     }
 
     fn take(&mut self, item: Item) {
         let now = Instant::now();
-        self.packer.take(Entry { item, arrived: now }, now);
+        let starts = matches!(&item, Item::Frame(frame) if frame.is_sync);
+        self.packer.take(Entry { item, arrived: now.into(), starts }, now);
     }
 
     /// Lets a player in whose way takes so many bytes before somebody reads.

@@ -1,6 +1,7 @@
 use av_media::{Timestamp, Track};
 
 use super::*;
+use crate::stream::Aside;
 
 /// A real avcC: 640x360, high profile.
 const AVCC: &[u8] = &[1, 100, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 100, 0, 30, 1, 0, 1, 0x68];
@@ -8,7 +9,7 @@ const AVCC: &[u8] = &[1, 100, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 100, 0, 30, 1, 0, 1
 fn tracks() -> Item {
     let video = Track::h264(Bytes::from_static(AVCC)).unwrap();
     let audio = Track::aac(Bytes::from_static(&[0x11, 0x90])).unwrap();
-    Item::Tracks(Arc::new(Tracks { video: Some(video.into()), audio: Some(audio.into()), metadata: None }))
+    Item::Tracks(Arc::new(Tracks { video: Some(video.into()), audio: Some(audio.into()) }))
 }
 
 fn frame(kind: Kind, millis: i64, is_sync: bool) -> Item {
@@ -38,7 +39,12 @@ impl Packer {
     fn feed(&mut self, items: impl IntoIterator<Item = Item>) -> Vec<Flush> {
         let (mut flushes, now) = (Vec::new(), Instant::now());
         for item in items {
-            let entry = Entry { item, arrived: now };
+            let has_video = self.tracks.as_ref().is_some_and(|tracks| tracks.video.is_some());
+            let starts = matches!(&item, Item::Frame(frame) if match frame.kind {
+                Kind::Video => frame.is_sync,
+                Kind::Audio => !has_video,
+            });
+            let entry = Entry { item, arrived: now.into(), starts };
             if self.must_flush_before(&entry) {
                 flushes.extend(self.flush());
             }
@@ -181,9 +187,9 @@ fn pictures_are_held_back_when_the_output_says_so() {
 fn who_joins_after_new_metadata_still_gets_the_gop() {
     let mut packer = packer();
     packer.feed([tracks(), idr(1000), delta(1040)]);
-    let Item::Tracks(before) = tracks() else { panic!("not tracks") };
-    let metadata = av_rtmp::Metadata { width: Some(320.0), ..av_rtmp::Metadata::default() };
-    packer.feed([Item::Tracks(Arc::new(Tracks { metadata: Some(metadata.into()), ..(*before).clone() }))]);
+    let metadata = Metadata { width: Some(320.0), ..Metadata::default() };
+    let aside = Aside { time: None, content: Arc::new(metadata), size: 0, keep_latest: true };
+    packer.feed([Item::Aside(aside)]);
     packer.feed([delta(1080)]);
     let burst = packer.join(true).burst;
     assert_eq!(times(&burst[1]), [(9, 0), (9, 40), (9, 80)]);

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use av_media::Kind;
-use av_rtmp::Egress;
+use av_rtmp::{Egress, Metadata};
 use bytes::{Buf, BytesMut};
 use prometheus::Histogram;
 
 use crate::endpoint::OutputContext;
+use crate::rtmp::incoming::Message;
 use crate::stream::{Entry, Item, OutputStatus, Tracks};
 
 /// Sound waits at most that long for a picture to leave with (40 ms, less what timers are late).
@@ -27,6 +28,9 @@ pub(super) struct Sender {
     latency: [Histogram; 2],
     began: Instant,
     tracks: Option<Arc<Tracks>>,
+    metadata: Option<Arc<Metadata>>,
+    /// The target is told of both before the next message.
+    announce: bool,
     /// Stream time that is zero on this connection.
     base: Option<i64>,
     /// Wire time of the last message.
@@ -61,6 +65,8 @@ impl Sender {
             latency: output.module.latency("rtmp"),
             began: Instant::now(),
             tracks: None,
+            metadata: None,
+            announce: false,
             base: None,
             last: 0,
             out: BytesMut::new(),
@@ -96,15 +102,11 @@ impl Sender {
     pub(super) fn take(&mut self, entry: Entry, now: Instant) {
         match entry.item {
             Item::Tracks(tracks) => {
-                let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-                self.egress.metadata(&mut self.out, tracks.metadata.as_deref(), &list, self.last);
-                for track in list {
-                    self.egress.sequence_header(&mut self.out, track, self.last);
-                }
-                self.flush |= !tracks.is_empty();
+                self.announce = true;
                 self.tracks = Some(tracks);
             }
             Item::Frame(frame) => {
+                self.headers();
                 let Some(track) = self.tracks.as_ref().and_then(|tracks| tracks.get(frame.kind)) else {
                     return;
                 };
@@ -121,25 +123,49 @@ impl Sender {
                 let [picture, sound] = &mut self.arrived;
                 match frame.kind {
                     Kind::Video => {
-                        *picture = Some(entry.arrived);
+                        *picture = Some(entry.arrived.into_std());
                         self.flush = true;
                     }
                     Kind::Audio => {
-                        *sound = Some(entry.arrived);
+                        *sound = Some(entry.arrived.into_std());
                         self.since.get_or_insert(now);
                     }
                 }
             }
-            Item::Data { payload, millis } => {
-                self.egress.data(&mut self.out, &payload, wire(millis, self.base));
-                self.since.get_or_insert(now);
+            Item::Aside(aside) => match Message::of(&aside) {
+                Some(Message::Metadata(metadata)) => {
+                    self.announce |= self.metadata.as_ref() != Some(&metadata);
+                    self.metadata = Some(metadata);
+                }
+                Some(Message::Data(payload, time)) => {
+                    self.headers();
+                    self.egress.data(&mut self.out, &payload, wire(time.millis(), self.base));
+                    self.since.get_or_insert(now);
+                }
+                None => {}
+            },
+            Item::Lost(lost) => {
+                for kind in [Kind::Video, Kind::Audio] {
+                    self.status.dropped.add(kind, lost.get(kind));
+                }
             }
-            Item::Lost { frames } => {
-                let pictures = self.tracks.as_ref().is_none_or(|tracks| tracks.video.is_some());
-                self.status.dropped.add(if pictures { Kind::Video } else { Kind::Audio }, frames);
+            Item::Away => {
+                // The next publisher has metadata of its own, or none.
+                self.announce |= self.metadata.take().is_some();
             }
-            Item::Gap | Item::Away => {}
+            Item::Gap(_) | Item::Anchor(_) => {}
             Item::Ended => self.over = true,
+        }
+    }
+
+    /// What the target has to know before the next message.
+    fn headers(&mut self) {
+        if let (true, Some(tracks)) = (std::mem::take(&mut self.announce), &self.tracks) {
+            let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
+            self.egress.metadata(&mut self.out, self.metadata.as_deref(), &list, self.last);
+            for track in list {
+                self.egress.sequence_header(&mut self.out, track, self.last);
+            }
         }
     }
 

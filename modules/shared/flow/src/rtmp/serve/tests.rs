@@ -26,7 +26,7 @@ fn flush(packer: &mut Packer, index: i64, is_sync: bool) -> Flush {
     let (time, now) = (Timestamp::from_millis(index * 40), Instant::now());
     let data = vec![(index % 251) as u8; 10].into();
     let frame = Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data };
-    packer.take(Entry { item: Item::Frame(frame), arrived: now }, now);
+    packer.take(Entry { item: Item::Frame(frame), arrived: now.into(), starts: is_sync }, now);
     packer.flush().unwrap()
 }
 
@@ -38,7 +38,7 @@ async fn players_of_a_task_that_loses_flushes_go_on_at_the_next_sync_frame() {
     let mut packer = Packer::new(Egress::players(), Duration::ZERO);
     let now = Instant::now();
     let tracks = Tracks { video: Some(video().into()), ..Tracks::default() };
-    packer.take(Entry { item: Item::Tracks(tracks.into()), arrived: now }, now);
+    packer.take(Entry { item: Item::Tracks(tracks.into()), arrived: now.into(), starts: false }, now);
     flush(&mut packer, 0, true);
 
     let (sink, mut way) = duplex(1 << 20);

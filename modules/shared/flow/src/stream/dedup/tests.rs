@@ -5,8 +5,8 @@ use super::*;
 use Kind::{Audio, Video};
 
 /// A frame whose content is the number `what`.
-fn frame(kind: Kind, dts: i64, what: u64, is_sync: bool) -> MediaItem {
-    MediaItem::Frame(Frame {
+fn frame(kind: Kind, dts: i64, what: u64, is_sync: bool) -> Incoming {
+    Incoming::Frame(Frame {
         kind,
         dts: Timestamp::from_millis(dts),
         pts: Timestamp::from_millis(dts + if kind == Video { 80 } else { 0 }),
@@ -17,8 +17,8 @@ fn frame(kind: Kind, dts: i64, what: u64, is_sync: bool) -> MediaItem {
 
 /// Ten seconds of pictures (GOP of 1 s, B-frames' offsets) and sound, interleaved by time; every frame is
 /// another one.
-fn live() -> Vec<MediaItem> {
-    let mut frames: Vec<(i64, MediaItem)> = Vec::new();
+fn live() -> Vec<Incoming> {
+    let mut frames: Vec<(i64, Incoming)> = Vec::new();
     for i in 0..250 {
         frames.push((i * 40, frame(Video, i * 40, i as u64, i % 25 == 0)));
     }
@@ -31,9 +31,9 @@ fn live() -> Vec<MediaItem> {
     frames.into_iter().map(|(_, frame)| frame).collect()
 }
 
-fn moved(item: &MediaItem, by: i64) -> MediaItem {
+fn moved(item: &Incoming, by: i64) -> Incoming {
     match item {
-        MediaItem::Frame(frame) => MediaItem::Frame(Frame {
+        Incoming::Frame(frame) => Incoming::Frame(Frame {
             dts: Timestamp::from_millis(frame.dts.millis() + by),
             pts: Timestamp::from_millis(frame.pts.millis() + by),
             ..frame.clone()
@@ -42,12 +42,12 @@ fn moved(item: &MediaItem, by: i64) -> MediaItem {
     }
 }
 
-fn is_sync_picture(item: &MediaItem) -> bool {
-    matches!(item, MediaItem::Frame(frame) if frame.kind == Video && frame.is_sync)
+fn is_sync_picture(item: &Incoming) -> bool {
+    matches!(item, Incoming::Frame(frame) if frame.kind == Video && frame.is_sync)
 }
 
 /// Where a server starts a player who comes when `position` is the next frame to be sent.
-fn cache_start(frames: &[MediaItem], position: usize) -> usize {
+fn cache_start(frames: &[Incoming], position: usize) -> usize {
     frames[..position].iter().rposition(is_sync_picture).unwrap_or(0)
 }
 
@@ -55,11 +55,11 @@ fn cache_start(frames: &[MediaItem], position: usize) -> usize {
 struct Pull {
     dedup: Dedup,
     seams: Vec<Seam>,
-    items: Vec<MediaItem>,
+    items: Vec<Incoming>,
 }
 
 impl Pull {
-    fn connection<'a>(&mut self, frames: impl IntoIterator<Item = &'a MediaItem>, now: Instant) {
+    fn connection<'a>(&mut self, frames: impl IntoIterator<Item = &'a Incoming>, now: Instant) {
         self.dedup.reconnected();
         let mut out = Vec::new();
         for frame in frames {
@@ -177,7 +177,7 @@ fn a_match_that_proves_wrong_is_given_up() {
     assert_eq!(pull.items[300..], other[1..]);
 }
 
-fn sound(from: u64, count: u64, base: i64, what: impl Fn(u64) -> u64) -> Vec<MediaItem> {
+fn sound(from: u64, count: u64, base: i64, what: impl Fn(u64) -> u64) -> Vec<Incoming> {
     (from..from + count).map(|i| frame(Audio, base + i as i64 * 23, what(i), true)).collect()
 }
 
@@ -206,7 +206,11 @@ fn silence_on_another_clock_is_new() {
 fn other_items_keep_their_place_and_old_data_messages_are_dropped() {
     let (mut pull, live, start) = (Pull::default(), live(), Instant::now());
     pull.connection(&live[..300], start);
-    let data = |timestamp_ms| MediaItem::Data { timestamp_ms, payload: Bytes::from_static(b"text") };
+    let content = std::sync::Arc::new("text");
+    let data = |millis| {
+        let time = Some(Timestamp::from_millis(millis));
+        Incoming::Aside(crate::stream::Aside { time, content: content.clone(), size: 4, keep_latest: false })
+    };
     let from = cache_start(&live, 300);
     let mut second = live[from..320].to_vec();
     second.insert(5, data(4001));
@@ -244,8 +248,8 @@ proptest! {
         cuts in prop::collection::vec((1usize..120, 0usize..20, 0u8..3), 1..8)
     ) {
         let (mut pull, live, mut now) = (Pull::default(), live(), Instant::now());
-        let dts = |item: &MediaItem| match item {
-            MediaItem::Frame(frame) => frame.dts.millis(),
+        let dts = |item: &Incoming| match item {
+            Incoming::Frame(frame) => frame.dts.millis(),
             _ => unreachable!(),
         };
         let (mut from, mut position) = (0, 0);

@@ -1,4 +1,4 @@
-//! No frame twice: what a `pull` does with the GOP cache of the server it comes back to.
+//! No frame twice: what an input that connects again does with the cache of the server it comes back to.
 //!
 //! A server starts every player at its last sync frame, so after a reconnect the first frames are often ones
 //! that arrived before the connection broke. They are found by what they are (a hash), which also gives how the
@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use av_media::{Frame, Kind, Timestamp};
-use av_rtmp::MediaItem;
+use tokio::time::Instant;
+
+use super::Incoming;
 
 /// Frames remembered: a minute and more of pictures and sound, of which only the last GOPs are kept.
 const MAX_KNOWN: usize = 4096;
@@ -23,7 +25,7 @@ const MAX_HELD: usize = 256;
 const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_HELD_FOR: Duration = Duration::from_secs(1);
 /// How far a server's clock may be ahead of what passed here and still be the same clock.
-const CLOCK_SLACK_MS: i64 = 1000;
+const CLOCK_SLACK: i64 = 1_000_000_000;
 /// What is known comes out of the server's cache, all at once. What comes at the pace of life is new.
 const BURST: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,7 @@ pub enum Passed {
     /// Before the first item of a connection; once more if `Continues` proves wrong.
     Seam(Seam),
     /// To the stream.
-    Item(MediaItem),
+    Item(Incoming),
 }
 
 /// Remembers the last frames of a stream over connections.
@@ -57,7 +59,7 @@ pub struct Dedup {
     phase: Phase,
 }
 
-/// A frame in the times of the stream (milliseconds).
+/// A frame in the times of the stream (nanoseconds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Known {
     kind: Kind,
@@ -72,7 +74,7 @@ enum Phase {
     #[default]
     Fresh,
     /// Held until it is clear what it is.
-    Searching { held: Vec<MediaItem>, bytes: usize, since: Instant },
+    Searching { held: Vec<Incoming>, bytes: usize, since: Instant },
     /// Frames are those known, moved by `shift`, until each track is past its end.
     Overlap { shift: i64, since: Instant, past: [bool; 2] },
     /// All is new.
@@ -86,7 +88,7 @@ impl Known {
         let mut hasher = DefaultHasher::new();
         hasher.write_u8(u8::from(frame.kind == Kind::Video));
         hasher.write(&frame.data);
-        let dts = frame.dts.millis().saturating_add(shift);
+        let dts = frame.dts.moved(shift).nanos();
         Self { kind: frame.kind, dts, hash: hasher.finish(), is_sync: frame.is_sync }
     }
 
@@ -102,7 +104,7 @@ impl Dedup {
     }
 
     /// Takes what the connection brought; appends to `out` what is to be done about it, perhaps later.
-    pub fn push(&mut self, item: MediaItem, now: Instant, out: &mut Vec<Passed>) {
+    pub fn push(&mut self, item: Incoming, now: Instant, out: &mut Vec<Passed>) {
         if matches!(self.phase, Phase::Fresh) {
             if self.known.is_empty() {
                 self.begin(Seam::New, 0, now, out);
@@ -155,11 +157,11 @@ impl Dedup {
     }
 
     /// What the held items are; `None` while that is open.
-    fn decide(&self, held: &[MediaItem], patience_over: bool, now: Instant) -> Option<(Seam, i64)> {
+    fn decide(&self, held: &[Incoming], patience_over: bool, now: Instant) -> Option<(Seam, i64)> {
         let has_video = self.known.iter().chain(&self.last_sync).any(|known| known.kind == Kind::Video);
         let frames = |kind: Kind| {
             held.iter().filter_map(move |item| match item {
-                MediaItem::Frame(frame) if frame.kind == kind => Some(Known::of(frame, 0)),
+                Incoming::Frame(frame) if frame.kind == kind => Some(Known::of(frame, 0)),
                 _ => None,
             })
         };
@@ -177,9 +179,9 @@ impl Dedup {
             return Some((Seam::Continues, 0));
         }
         if let (Some(last), Some(arrived)) = (self.last(kind), self.last_arrival) {
-            let away = i64::try_from(now.saturating_duration_since(arrived).as_millis()).unwrap_or(i64::MAX);
+            let away = i64::try_from(now.saturating_duration_since(arrived).as_nanos()).unwrap_or(i64::MAX);
             let ahead = first.dts.saturating_sub(last);
-            if ahead > 0 && ahead <= away.saturating_add(CLOCK_SLACK_MS) {
+            if ahead > 0 && ahead <= away.saturating_add(CLOCK_SLACK) {
                 return Some((Seam::New, 0));
             }
         }
@@ -222,13 +224,13 @@ impl Dedup {
         if kind == Kind::Video { video } else { audio }
     }
 
-    fn pass(&mut self, item: MediaItem, now: Instant, out: &mut Vec<Passed>) {
+    fn pass(&mut self, item: Incoming, now: Instant, out: &mut Vec<Passed>) {
         let mut shift = match self.phase {
             Phase::Overlap { shift, .. } | Phase::Passing { shift } => shift,
             Phase::Fresh | Phase::Searching { .. } => 0,
         };
         match item {
-            MediaItem::Frame(mut frame) => {
+            Incoming::Frame(mut frame) => {
                 let mut known = Known::of(&frame, shift);
                 if let Phase::Overlap { since, mut past, .. } = self.phase
                     && !*of_kind(&mut past, frame.kind)
@@ -253,19 +255,18 @@ impl Dedup {
                     }
                 }
                 self.remember(known, now);
-                frame.dts = shifted(frame.dts, shift);
-                frame.pts = shifted(frame.pts, shift);
-                out.push(Passed::Item(MediaItem::Frame(frame)));
+                frame.dts = frame.dts.moved(shift);
+                frame.pts = frame.pts.moved(shift);
+                out.push(Passed::Item(Incoming::Frame(frame)));
             }
-            MediaItem::Data { timestamp_ms, payload } => {
-                let timestamp_ms = timestamp_ms.saturating_add(shift);
+            Incoming::Aside(mut aside) => {
+                aside.time = aside.time.map(|time| time.moved(shift));
                 let newest = self.last.iter().flatten().max();
-                if matches!(self.phase, Phase::Overlap { .. })
-                    && newest.is_some_and(|last| timestamp_ms <= *last)
-                {
+                let known = |time: Timestamp| newest.is_some_and(|last| time.nanos() <= *last);
+                if matches!(self.phase, Phase::Overlap { .. }) && aside.time.is_some_and(known) {
                     return;
                 }
-                out.push(Passed::Item(MediaItem::Data { timestamp_ms, payload }));
+                out.push(Passed::Item(Incoming::Aside(aside)));
             }
             other => out.push(Passed::Item(other)),
         }
@@ -334,17 +335,12 @@ fn of_kind<T>([video, audio]: &mut [T; 2], kind: Kind) -> &mut T {
     }
 }
 
-fn shifted(time: Timestamp, shift: i64) -> Timestamp {
-    if shift == 0 { time } else { Timestamp::from_millis(time.millis().saturating_add(shift)) }
-}
-
-fn size(item: &MediaItem) -> usize {
+fn size(item: &Incoming) -> usize {
     match item {
-        MediaItem::Frame(frame) => frame.data.len(),
-        MediaItem::Data { payload, .. } => payload.len(),
-        MediaItem::Track(track) => track.config.len(),
-        MediaItem::Metadata(metadata) => metadata.raw.len(),
-        _ => 0,
+        Incoming::Frame(frame) => frame.data.len(),
+        Incoming::Aside(aside) => aside.size,
+        Incoming::Track(track) => track.config.len(),
+        Incoming::Expect { .. } => 0,
     }
 }
 

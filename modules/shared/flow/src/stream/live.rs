@@ -1,0 +1,445 @@
+//! What happens when something is written: everything here runs under the stream's lock.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use av_media::{Frame, Kind, Timestamp, Track};
+use tokio::time::Instant;
+
+use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
+use super::timeline::{JITTER, Timeline};
+use super::writer::{Held, Opening, Writer};
+use super::{
+    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, State, Tracks,
+};
+
+/// Readers of a stream whose video is silent start at sound after that long.
+const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One stream: its entries, its publisher, what readers were told.
+#[derive(Debug)]
+pub(super) struct Live {
+    settings: Settings,
+    timeline: Timeline,
+    ring: Ring,
+    /// What readers know.
+    told: Option<Told>,
+    writer: Option<Writer>,
+    writers: u64,
+    /// Since when there is no publisher although there was one.
+    lost_at: Option<Instant>,
+    counted_bytes: u64,
+    ticked: Option<Instant>,
+}
+
+/// A reader's next position, or why it has none.
+pub(super) enum Step {
+    /// The entry at the cursor, and the cursor after it.
+    Entry(Entry, u64),
+    /// Nothing new.
+    Wait(Option<Instant>),
+    /// The reader fell behind: it has to start again.
+    Behind,
+    /// Start here. Tracks are told where any are known.
+    Start { seq: u64, told: Option<Told>, before: Lost },
+}
+
+impl Live {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            timeline: Timeline::default(),
+            ring: Ring::default(),
+            told: None,
+            writer: None,
+            writers: 0,
+            lost_at: None,
+            counted_bytes: 0,
+            ticked: None,
+        }
+    }
+
+    pub(super) fn tracks(&self) -> Option<Arc<Tracks>> {
+        self.told.as_ref().map(|told| told.tracks.clone())
+    }
+
+    /// A track that the publisher sends and `content` drops.
+    pub(super) fn dropped(&self) -> Option<Arc<Track>> {
+        let tracks = &self.writer.as_ref()?.tracks;
+        tracks.iter().find(|track| !self.settings.content.admits(track.kind())).cloned()
+    }
+
+    pub(super) const fn has_publisher(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    pub(super) fn kick(&self) -> Option<Kick> {
+        self.writer.as_ref().map(|writer| writer.kick.clone())
+    }
+
+    /// Changed settings. A kind that `content` admits from now on joins, one that it no longer admits leaves.
+    pub(super) fn configure(&mut self, settings: Settings, now: Instant) {
+        let before = std::mem::replace(&mut self.settings, settings).content;
+        let Some(writer) = &mut self.writer else { return };
+        if before == settings.content {
+            return;
+        }
+        if settings.content.admits(Kind::Video) && !before.admits(Kind::Video) {
+            writer.restart_pictures();
+        }
+        self.tracks_changed(before.admits(Kind::Video) != settings.content.admits(Kind::Video), now);
+    }
+
+    /// Makes `kick`'s owner the one who writes.
+    pub(super) fn begin(&mut self, kick: Kick, now: Instant) -> u64 {
+        let mut cause = GapCause::Returned;
+        if let Some(writer) = self.writer.take() {
+            writer.kick.fire(KickReason::TakenOver);
+            self.push(Item::Away, now);
+            cause = GapCause::TakenOver;
+        }
+        self.writers += 1;
+        self.timeline.next_publisher();
+        self.ring.forget_start();
+        let opening = match &mut self.told {
+            Some(told) => {
+                told.aside = None;
+                Opening::After(cause)
+            }
+            None => Opening::First,
+        };
+        self.writer = Some(Writer::new(self.writers, kick, opening, now));
+        self.writers
+    }
+
+    /// The publisher is gone. Returns whether it was the present one.
+    pub(super) fn lost(&mut self, id: u64, now: Instant) -> bool {
+        if self.writer.as_ref().is_none_or(|writer| writer.id != id) {
+            return false;
+        }
+        // What waited for a second track is all there is.
+        self.announce(now);
+        self.writer = None;
+        self.ring.forget_start();
+        if let Some(told) = &mut self.told {
+            told.aside = None;
+        }
+        self.push(Item::Away, now);
+        if self.settings.hold {
+            self.lost_at = Some(now);
+        } else {
+            self.end(now);
+        }
+        true
+    }
+
+    pub(super) fn end(&mut self, now: Instant) {
+        self.lost_at = None;
+        if self.told.take().is_some() {
+            self.push(Item::Ended, now);
+        }
+    }
+
+    fn writer(&mut self, id: u64) -> Option<&mut Writer> {
+        self.writer.as_mut().filter(|writer| writer.id == id)
+    }
+
+    /// A track's (new) configuration. `None`: the caller is displaced.
+    pub(super) fn track(&mut self, id: u64, track: Track, now: Instant) -> Option<()> {
+        let content = self.settings.content;
+        let writer = self.writer(id)?;
+        let (kind, known) = (track.kind(), writer.tracks.get(track.kind()).cloned());
+        if known.as_ref().is_some_and(|known| **known == track) {
+            return Some(());
+        }
+        let same_decoder = known.is_some_and(|known| known.decodes_like(&track));
+        let track = Arc::new(track);
+        writer.tracks.set(track.clone());
+        if same_decoder {
+            // Only what is said of it is news, which concerns no decoder.
+            if let Some(told) = &mut self.told
+                && told.tracks.get(kind).is_some_and(|told| told.decodes_like(&track))
+            {
+                Arc::make_mut(&mut told.tracks).set(track);
+            }
+            return Some(());
+        }
+        if kind == Kind::Video {
+            writer.restart_pictures();
+        }
+        if content.admits(kind) {
+            self.tracks_changed(kind == Kind::Video, now);
+        }
+        Some(())
+    }
+
+    /// Which kinds the publisher says that it sends.
+    pub(super) fn expect(&mut self, id: u64, expected: [bool; 2], now: Instant) -> Option<()> {
+        self.writer(id)?.expected = expected;
+        if self.complete(now) {
+            self.announce(now);
+        }
+        Some(())
+    }
+
+    /// A message in the publisher's own time: passed on only once media flows, unless it is kept.
+    pub(super) fn aside(&mut self, id: u64, mut aside: Aside, now: Instant) -> Option<()> {
+        let writer = self.writer(id)?;
+        if aside.keep_latest {
+            writer.aside = Some(aside.clone());
+        }
+        if writer.held.is_some() || writer.tracks.is_empty() {
+            return Some(());
+        }
+        if aside.keep_latest
+            && let Some(told) = &mut self.told
+        {
+            told.aside = Some(aside.clone());
+        }
+        aside.time = aside.time.map(|time| self.timeline.shift(time));
+        self.push(Item::Aside(aside), now);
+        Some(())
+    }
+
+    fn tracks_changed(&mut self, video: bool, now: Instant) {
+        let Some(writer) = &self.writer else { return };
+        if writer.held.is_some() {
+            if self.complete(now) {
+                self.announce(now);
+            }
+            return;
+        }
+        if video {
+            self.ring.forget_start();
+        }
+        self.tell(now);
+    }
+
+    /// Tells readers of the tracks that are admitted, where that is news, and of what describes the stream.
+    fn tell(&mut self, now: Instant) {
+        let Some(writer) = &self.writer else { return };
+        let (tracks, aside) = (writer.tracks.filtered(self.settings.content), writer.aside.clone());
+        let known = self.told.as_ref();
+        let tracks_known = known.is_some_and(|told| *told.tracks == tracks);
+        let aside_known = known.and_then(|told| told.aside.as_ref()) == aside.as_ref();
+        let anchor = known.and_then(|told| told.anchor);
+        let told = Told { tracks: Arc::new(tracks), aside: aside.clone(), anchor };
+        let tracks = told.tracks.clone();
+        self.told = Some(told);
+        if !tracks_known {
+            self.push(Item::Tracks(tracks), now);
+        }
+        if let (false, Some(aside)) = (aside_known, aside) {
+            self.push(Item::Aside(aside), now);
+        }
+    }
+
+    /// Whether every track that may come is there, or was waited for long enough.
+    fn complete(&self, now: Instant) -> bool {
+        let Some(writer) = &self.writer else { return false };
+        let Some(held) = &writer.held else { return true };
+        let Some(since) = held.since else { return false };
+        if now.saturating_duration_since(since) >= self.settings.track_wait || held.bytes > MAX_BYTES / 4 {
+            return true;
+        }
+        [Kind::Video, Kind::Audio].into_iter().all(|kind| {
+            writer.tracks.get(kind).is_some() || !self.settings.content.admits(kind) || !writer.expects(kind)
+        })
+    }
+
+    /// Tells readers of the tracks and lets the frames through that waited for it.
+    fn announce(&mut self, now: Instant) {
+        let Some(writer) = &mut self.writer else { return };
+        let Some(Held { frames, .. }) = writer.held.take_if(|held| held.since.is_some()) else { return };
+        if let Some((first, arrived)) = frames.first() {
+            // One of the others may lie before it.
+            let near = first.dts.moved(-JITTER);
+            let earliest = frames.iter().map(|(frame, _)| frame.dts).filter(|dts| *dts >= near).min();
+            self.timeline.begin(earliest.unwrap_or(first.dts), *arrived);
+        }
+        let placed: Vec<_> =
+            frames.into_iter().map(|(frame, arrived)| (self.place(frame, arrived).0, arrived)).collect();
+        let first = placed.iter().map(|(frame, _)| frame.dts).min();
+        let opening = first.zip(placed.first()).and_then(|(time, (_, arrived))| Some((self.open(time)?, *arrived)));
+        if let Some((Item::Gap(gap), arrived)) = &opening {
+            self.push(Item::Gap(*gap), *arrived);
+        }
+        self.tell(now);
+        if let Some((Item::Anchor(anchor), arrived)) = opening {
+            self.push(Item::Anchor(anchor), arrived);
+        }
+        for (frame, arrived) in placed {
+            self.append(frame, arrived);
+        }
+    }
+
+    /// A publisher's first frame goes to readers: from here on its anchor holds. What they are told of it.
+    fn open(&mut self, time: Timestamp) -> Option<Item> {
+        let opening = self.writer.as_mut()?.opening.take()?;
+        let anchor = self.anchor(time);
+        Some(match opening {
+            Opening::First => Item::Anchor(anchor),
+            Opening::After(cause) => Item::Gap(Gap { cause, anchor }),
+        })
+    }
+
+    /// From now on `time` is what it is now by UTC.
+    fn anchor(&mut self, time: Timestamp) -> Anchor {
+        let anchor = Anchor { time, utc: SystemTime::now(), known_by: KnownBy::Arrival };
+        self.told.get_or_insert_default().anchor = Some(anchor);
+        anchor
+    }
+
+    /// Takes a frame in the publisher's own times. `None`: the caller is displaced.
+    pub(super) fn frame(&mut self, id: u64, frame: Frame, now: Instant, input: &InputStatus) -> Option<()> {
+        let content = self.settings.content;
+        let writer = self.writer(id)?;
+        let (kind, size) = (frame.kind, frame.data.len());
+        input.bytes.add(kind, size as u64);
+        input.frames.add(kind, 1);
+        writer.hears(kind, now);
+        let waits_for_sync = kind == Kind::Video && writer.needs_sync && !frame.is_sync;
+        if !content.admits(kind) || writer.tracks.get(kind).is_none() || waits_for_sync {
+            input.dropped.add(kind, 1);
+            if let (false, Some(held)) = (content.admits(kind), &mut writer.held) {
+                // Should nothing else come, readers are told that what they wait for is missing.
+                held.since.get_or_insert(now);
+                if self.complete(now) {
+                    self.announce(now);
+                }
+            }
+            return Some(());
+        }
+        writer.needs_sync &= kind != Kind::Video;
+        if let Some(held) = &mut writer.held {
+            held.since.get_or_insert(now);
+            held.bytes += size;
+            held.frames.push((frame, now));
+            if self.complete(now) {
+                self.announce(now);
+            }
+        } else {
+            let (frame, jumped) = self.place(frame, now);
+            if let Some(opening) = self.open(frame.dts) {
+                self.push(opening, now);
+            } else if let Some(nanos) = jumped {
+                let anchor = self.anchor(frame.dts);
+                self.push(Item::Gap(Gap { cause: GapCause::Jump { nanos }, anchor }), now);
+            }
+            self.append(frame, now);
+        }
+        input.status.set(State::Running, None);
+        Some(())
+    }
+
+    /// Puts a frame on the stream's timeline; says by how much the timeline was re-based for it.
+    fn place(&mut self, mut frame: Frame, now: Instant) -> (Frame, Option<i64>) {
+        let offset = frame.pts.nanos_since(frame.dts);
+        let placed = self.timeline.map(frame.kind, frame.dts, now);
+        frame.dts = placed.dts;
+        frame.pts = placed.dts.moved(offset);
+        (frame, placed.jumped)
+    }
+
+    fn append(&mut self, frame: Frame, arrived: Instant) {
+        let starts = self.may_start(&frame, arrived);
+        if let (Kind::Video, Some(writer)) = (frame.kind, &mut self.writer) {
+            writer.pictures = true;
+        }
+        if starts && let Some(told) = &self.told {
+            self.ring.start_here(told.clone());
+        }
+        self.ring.push(Entry { item: Item::Frame(frame), arrived, starts });
+    }
+
+    /// The rule where a decoder may start: at a sync picture; at sound where there are no pictures, or none yet, as
+    /// the first one will be a sync frame.
+    fn may_start(&self, frame: &Frame, now: Instant) -> bool {
+        if frame.kind == Kind::Video {
+            return frame.is_sync;
+        }
+        let has_video = self.told.as_ref().is_some_and(|told| told.tracks.video.is_some());
+        let Some(writer) = self.writer.as_ref().filter(|_| has_video) else { return !has_video };
+        let silent = now.saturating_duration_since(writer.heard(Kind::Video)) > VIDEO_PATIENCE;
+        self.ring.start().is_none() && (!writer.pictures || silent)
+    }
+
+    fn push(&mut self, item: Item, arrived: Instant) {
+        self.ring.push(Entry::new(item, arrived));
+    }
+
+    /// What a reader at `cursor` does next.
+    pub(super) fn step(&mut self, cursor: Option<u64>, now: Instant) -> Step {
+        if self.writer.as_ref().is_some_and(|writer| writer.held.is_some()) && self.complete(now) {
+            self.announce(now);
+        }
+        let Some(cursor) = cursor else {
+            // Whatever is written next, a decoder can start at it.
+            let fresh = self.writer.as_ref().is_none_or(|writer| !writer.pictures);
+            let (seq, told) = match self.ring.start() {
+                Some(StartPoint { seq, told }) => (*seq, Some(told.clone())),
+                None if fresh => (self.ring.end(), self.told.clone()),
+                None => return Step::Wait(self.due()),
+            };
+            return Step::Start { seq, told, before: self.ring.frames_before(seq) };
+        };
+        if self.ring.is_gone(cursor) {
+            return Step::Behind;
+        }
+        match self.ring.get(cursor) {
+            Some(entry) => Step::Entry(entry.clone(), cursor + 1),
+            None => Step::Wait(self.due()),
+        }
+    }
+
+    /// Whether the last place to start at lies ahead of a cursor.
+    pub(super) fn start_is_ahead(&self, cursor: u64) -> bool {
+        self.ring.start().is_some_and(|start| start.seq > cursor)
+    }
+
+    /// When the wait for a second track ends.
+    fn due(&self) -> Option<Instant> {
+        let held = self.writer.as_ref()?.held.as_ref()?;
+        Some(held.since? + self.settings.track_wait)
+    }
+
+    /// Once a second. Returns whether entries were added.
+    pub(super) fn tick(&mut self, now: Instant, input: &InputStatus) -> bool {
+        let total = input.bytes.sum();
+        if let Some(before) = self.ticked.replace(now) {
+            let seconds = now.saturating_duration_since(before).as_secs_f64().max(0.001);
+            let bits = (total.saturating_sub(self.counted_bytes)) as f64 * 8.0 / seconds;
+            input.bitrate.store(bits as u64, Ordering::Relaxed);
+        }
+        self.counted_bytes = total;
+        let idle = self.settings.idle_timeout;
+        if let Some(writer) = &self.writer {
+            let mut all = true;
+            for (kind, stalled) in [Kind::Video, Kind::Audio].into_iter().zip(&input.stalled) {
+                let is_silent = now.saturating_duration_since(writer.heard(kind)) >= idle;
+                all &= is_silent;
+                let is_stalled = is_silent && writer.tracks.get(kind).is_some();
+                if stalled.swap(is_stalled, Ordering::Relaxed) != is_stalled {
+                    input.status.touch();
+                }
+            }
+            if all {
+                writer.kick.fire(KickReason::Idle);
+            }
+            if writer.held.is_some() && self.complete(now) {
+                self.announce(now);
+                return true;
+            }
+            return false;
+        }
+        let Settings { hold, hold_for, .. } = self.settings;
+        let is_over =
+            |lost| !hold || hold_for.is_some_and(|hold_for| now.saturating_duration_since(lost) >= hold_for);
+        let ends = self.lost_at.is_some_and(is_over);
+        if ends {
+            self.end(now);
+        }
+        ends
+    }
+}
