@@ -11,7 +11,7 @@ use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
-    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, State, Tracks,
+    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, Skip, State, Tracks,
 };
 
 /// Readers of a stream whose video is silent start at sound after that long.
@@ -302,6 +302,9 @@ impl Live {
         let waits_for_sync = kind == Kind::Video && writer.needs_sync && !frame.is_sync;
         if !content.admits(kind) || writer.tracks.get(kind).is_none() || waits_for_sync {
             input.dropped.add(kind, 1);
+            if waits_for_sync && content.admits(kind) {
+                input.skipped.add(Skip::BeforeSync, 1);
+            }
             if let (false, Some(held)) = (content.admits(kind), &mut writer.held) {
                 // Should nothing else come, readers are told that what they wait for is missing.
                 held.since.get_or_insert(now);

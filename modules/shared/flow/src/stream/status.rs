@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use super::skipped::{LeftOut, Skipped};
 use crate::trouble::Trouble;
 
 /// Longest `error` text in bytes, as docs/twin.md promises.
@@ -158,6 +159,8 @@ pub struct InputStatus {
     pub frames: PerKind,
     /// Frames that came and were of no use: before the first sync frame, of a kind that is filtered out.
     pub dropped: PerKind,
+    /// What came and is not passed on, by reason, and tracks that are left out.
+    pub skipped: Skipped,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -174,10 +177,18 @@ impl InputStatus {
             bytes: PerKind::default(),
             frames: PerKind::default(),
             dropped: PerKind::default(),
+            skipped: Skipped::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),
         })
+    }
+
+    /// Reports that the track of a kind is left out, or that none is.
+    pub fn leave_out(&self, kind: Kind, track: Option<LeftOut>) {
+        if self.skipped.set(kind, track) {
+            self.status.touch();
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Counters {
     pub(super) input_bytes: [u64; 2],
     pub(super) input_frames: [u64; 2],
     pub(super) reconnects: u64,
+    /// In the order of [`Skip::ALL`](crate::stream::Skip::ALL).
+    pub(super) skipped: [u64; 4],
     pub(super) outputs: BTreeMap<String, OutputCounters>,
 }
 
@@ -43,6 +45,7 @@ impl Counters {
             input_bytes: KINDS.map(|kind| input.bytes.get(kind)),
             input_frames: KINDS.map(|kind| input.frames.get(kind)),
             reconnects: input.reconnects.load(Ordering::Relaxed),
+            skipped: input.skipped.counts(),
             outputs: outputs.collect(),
         }
     }
@@ -60,6 +63,7 @@ impl Counters {
         add(&mut self.input_bytes, other.input_bytes);
         add(&mut self.input_frames, other.input_frames);
         self.reconnects += other.reconnects;
+        add(&mut self.skipped, other.skipped);
         for (name, output) in &other.outputs {
             let own = self.outputs.entry(name.clone()).or_default();
             own.bytes += output.bytes;
@@ -69,7 +73,7 @@ impl Counters {
     }
 }
 
-fn add(to: &mut [u64; 2], from: [u64; 2]) {
+fn add<const N: usize>(to: &mut [u64; N], from: [u64; N]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += from;
     }

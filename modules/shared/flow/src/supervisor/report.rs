@@ -10,7 +10,7 @@ use super::counters::KINDS;
 use super::flow::{Body, Flow, FlowState};
 use super::line::{Line, Output};
 use crate::config::{OutputEndpoint, Scheme};
-use crate::stream::{Current, InputStatus, Latency, State};
+use crate::stream::{Current, InputStatus, Latency, LeftOut, State};
 
 /// How much is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,6 +140,11 @@ impl Reporter {
             };
             let about = json!({ "codec": track.codec_string, "dropped": why });
             out.insert(track.kind().as_str().into(), about);
+        }
+        for kind in KINDS {
+            if let Some(LeftOut { codec, dropped }) = status.skipped.get(kind) {
+                out.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": dropped }));
+            }
         }
         if self.detail == Detail::Counters {
             out.insert("bytes".into(), status.bytes.sum().into());
