@@ -224,6 +224,12 @@ pub(super) struct FileBox {
 }
 
 impl FileBox {
+    /// Bytes of its body, and how many of them the file has, where those are fewer.
+    pub(super) fn cut(&self, file_end: u64) -> Option<(u64, u64)> {
+        let (need, have) = (self.end.saturating_sub(self.body_offset), file_end.saturating_sub(self.body_offset));
+        (need > have).then_some((need, have))
+    }
+
     pub(super) fn error(&self, fault: impl Into<Mp4Fault>) -> Mp4Error {
         Mp4Error { name: self.kind, offset: self.offset, source: fault.into() }
     }

@@ -31,7 +31,7 @@ pub(super) fn track(entry: &BoxBody, kind: Kind, stsd_version: u8) -> Result<Tra
 }
 
 fn video(entry: &BoxBody, kind_of_entry: &[u8; 4]) -> Result<Track, IgnoredReason> {
-    let config = |name: &[u8; 4], make| {
+    let config = |name: &[u8; 4], make: fn(Bytes) -> Result<Track, MediaError>| {
         let record = entry.children(VISUAL_FIELDS).find(|child| child.is(name));
         made(record.ok_or_else(|| entry.bad(BoxFault::Missing(FourCC::new(name))))?, make)
     };

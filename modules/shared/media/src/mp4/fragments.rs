@@ -2,11 +2,14 @@
 //!
 //! A fragment that is damaged gives the samples that it describes well, and costs no other fragment.
 
+use std::num::NonZeroU32;
+
 use super::boxes::BoxBody;
+use super::media_time::MediaTime;
 use super::movie::{Movie, MovieTrack};
 use super::samples::NewSample;
-use crate::time;
 
+const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 /// `sample_is_non_sync_sample` (§8.8.3.1).
 const NON_SYNC: u32 = 0x0001_0000;
 
@@ -140,10 +143,10 @@ impl Fragment<'_> {
     fn continue_at(&mut self, time: i64) {
         let Some(track) = &mut self.track else { return };
         let timescale = track.samples.timescale();
-        let shifted = time.saturating_add(time::ticks(self.shift, timescale));
+        let shifted = time.saturating_add(MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
         let (next, second) = (track.samples.next_dts(), i64::from(timescale.get()));
         if track.samples.count() > 0 && shifted < next.saturating_sub(second) {
-            self.shift = time::nanos(next.saturating_sub(time), timescale);
+            self.shift = MediaTime::new(next.saturating_sub(time), timescale).nanos();
             track.samples.continue_at(next);
         } else {
             track.samples.continue_at(shifted);

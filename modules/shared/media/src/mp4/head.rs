@@ -8,7 +8,8 @@ use mp4_atom::FourCC;
 use super::boxes::read_at;
 use super::movie::MovieTrack;
 use super::presentation::{Segment, TrackPlan};
-use super::samples::{Cursor, SampleAt};
+use super::samples::{Cursor, SampleAt, SyncRule};
+use super::sync::Backwards;
 use super::{Mp4Error, Mp4Fault};
 use super::media_time::MediaTime;
 use crate::Kind;
@@ -86,14 +87,22 @@ impl Head {
             MediaTime::new(ticks, self.plan.timescale)
         };
         let dts = if sample.index < segment.steady { segment.steady_dts } else { sample.dts };
-        let hidden = sample.cts.saturating_add(sample.duration.max(1).into()) <= segment.visible_from;
+        let hidden = sample.end() <= segment.visible_from;
         let pts = if hidden { dts } else { sample.cts.max(dts) };
         Due { sample, dts: time(dts), pts: time(pts), loop_index: self.loop_index, end: segment.end }
     }
 
-    /// Stops before the sample to start with; gives when that is shown, in nanoseconds.
-    pub(super) fn seek(&mut self, track: &MovieTrack, target: i64) -> Option<i64> {
+    /// Stops before the sample to start with; gives when that is shown, in nanoseconds. What the table does not say of
+    /// sync samples is looked for in the file.
+    pub(super) fn seek<R: Read + Seek>(
+        &mut self,
+        reader: &mut R,
+        track: &MovieTrack,
+        target: i64,
+    ) -> Option<i64> {
+        let is_listed = self.plan.kind == Kind::Audio || track.samples.sync_rule == SyncRule::Listed;
         let mut best: Option<(usize, Cursor, i64)> = None;
+        let mut candidates = Backwards::default();
         for (index, segment) in self.plan.segments.iter().enumerate() {
             let mut cursor = segment.from;
             loop {
@@ -105,10 +114,17 @@ impl Head {
                 let pts = MediaTime::new(sample.cts.saturating_add(segment.offset), self.plan.timescale);
                 let may_start = sample.is_sync || self.plan.kind == Kind::Audio;
                 let pts = pts.nanos();
-                if sample.index >= segment.shown && may_start && pts <= target {
-                    best = Some((index, here, pts));
+                if sample.index >= segment.shown && pts <= target {
+                    match is_listed {
+                        true if may_start => best = Some((index, here, pts)),
+                        true => {}
+                        false => candidates.add((index, here, pts), sample),
+                    }
                 }
             }
+        }
+        if !is_listed {
+            best = candidates.find(reader, track).0;
         }
         let (segment, cursor, pts) = best?;
         self.segment = segment;

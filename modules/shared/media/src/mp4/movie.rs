@@ -9,7 +9,7 @@ use super::boxes::{BadBox, BoxBody};
 use super::error::BoxFault;
 use super::fragments::Defaults;
 use super::samples::{SampleTable, UNUSABLE};
-use super::{IgnoredReason, IgnoredTrack, entry, tables};
+use super::{IgnoredReason, IgnoredTrack, Mp4Track, entry, tables};
 use crate::{Kind, Track};
 
 /// Edits of one track that are read at most.
@@ -159,6 +159,16 @@ impl MovieTrack {
     pub(super) fn configuration(&self, index: u32) -> u16 {
         let named = (index as usize).checked_sub(1).and_then(|index| self.entries.get(index));
         named.or(self.entries.first()).copied().unwrap_or(UNUSABLE)
+    }
+
+    pub(super) fn describe(&self) -> Mp4Track {
+        Mp4Track {
+            id: self.id,
+            kind: self.kind,
+            configurations: self.configurations.clone(),
+            timescale: self.samples.timescale(),
+            sample_count: self.samples.count(),
+        }
     }
 
     pub(super) fn ignored(&self, reason: IgnoredReason) -> (usize, IgnoredTrack) {

@@ -139,6 +139,12 @@ impl SampleTable {
         self.next_dts.saturating_sub(self.first_dts)
     }
 
+    /// Ticks by which a sample is shown behind its (moved) decoding time at most.
+    pub(super) fn latest_composition(&self) -> i64 {
+        let largest = self.composition.iter().map(|(_, offset)| offset).max().unwrap_or(0);
+        i64::from(largest).saturating_add(self.lead)
+    }
+
     /// Where the next sample is decoded, unless something else is said.
     pub(super) const fn next_dts(&self) -> i64 {
         self.next_dts
