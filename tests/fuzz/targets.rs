@@ -140,19 +140,18 @@ pub fn server_session(data: &[u8]) {
     let mut session = ServerSession::new(Limits::default());
     let mut hello = vec![3];
     hello.resize(1 + 2 * 1536, 0);
-    session.handle_input(&hello).expect("a plain handshake");
+    session.handle_input(&hello);
     for piece in data.chunks(data.first().map_or(1, |first| usize::from(*first) + 1)) {
-        let read = session.handle_input(piece);
-        while let Some(output) = session.poll() {
-            match output {
-                ServerOutput::Event(ServerEvent::Connect(_)) => session.accept_connect(),
-                ServerOutput::Event(ServerEvent::Publish { id, .. }) => session.accept_publish(id),
-                ServerOutput::Event(ServerEvent::Play { id, .. }) => session.accept_play(id),
-                _ => {}
+        session.handle_input(piece);
+        loop {
+            match session.poll() {
+                Ok(Some(ServerOutput::Event(ServerEvent::Connect(_)))) => session.accept_connect(),
+                Ok(Some(ServerOutput::Event(ServerEvent::Publish { id, .. }))) => session.accept_publish(id),
+                Ok(Some(ServerOutput::Event(ServerEvent::Play { id, .. }))) => session.accept_play(id),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
             }
-        }
-        if read.is_err() {
-            break;
         }
     }
 }

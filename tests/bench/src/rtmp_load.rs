@@ -102,7 +102,7 @@ async fn play(target: &Target, seen: &Seen) -> Result<(), Box<dyn std::error::Er
     });
     let mut buffer = vec![0; 16 * 1024];
     'dialogue: loop {
-        while let Some(output) = session.poll() {
+        while let Some(output) = session.poll()? {
             match output {
                 ClientOutput::Send(bytes) => stream.write_all(&bytes).await?,
                 ClientOutput::Event(ClientEvent::Media(_)) => break 'dialogue,
@@ -113,7 +113,7 @@ async fn play(target: &Target, seen: &Seen) -> Result<(), Box<dyn std::error::Er
             }
         }
         let count = stream.read(&mut buffer).await?;
-        session.handle_input(buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or("closed")?)?;
+        session.handle_input(buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or("closed")?);
     }
     seen.first.fetch_add(start.elapsed().as_millis() as u64, Ordering::Relaxed);
     seen.playing.fetch_add(1, Ordering::Relaxed);

@@ -58,6 +58,8 @@ pub enum RtmpFraming {
     /// For codecs that have no number the FourCC form is used all the same.
     #[default]
     Classic,
+    /// As `Classic`, but H.265 under H.264's number 7, as some cameras send it.
+    ClassicAsH264,
     /// Enhanced RTMP's FourCC form.
     Enhanced,
 }

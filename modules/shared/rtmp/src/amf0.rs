@@ -79,6 +79,12 @@ pub enum AmfError {
         /// The byte found.
         marker: u8,
     },
+    /// AMF3 where AMF0 is needed.
+    #[error("AMF3 at byte {at}, which is not read")]
+    Amf3 {
+        /// Offset in the input.
+        at: usize,
+    },
     /// More nesting than [`MAX_DEPTH`].
     #[error("AMF0 nested deeper than {MAX_DEPTH} levels at byte {at}")]
     Depth {

@@ -51,6 +51,8 @@ pub struct ClientSession {
     stream_id: u32,
     ingest: Ingest,
     events: VecDeque<ClientEvent>,
+    /// What the server did wrong, until it was told.
+    error: Option<RtmpError>,
 }
 
 /// How far the dialogue is (RTMP 1.0 §7.2).
@@ -113,23 +115,19 @@ impl ClientSession {
             stream_id: 0,
             ingest: Ingest::default(),
             events: VecDeque::new(),
+            error: None,
         }
     }
 
     /// Takes bytes as they arrived, split anywhere.
-    ///
-    /// # Errors
-    ///
-    /// What the server did wrong. Nothing that comes later is read.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), RtmpError> {
+    pub fn handle_input(&mut self, bytes: &[u8]) {
         if self.state == State::Over {
-            return Ok(());
+            return;
         }
-        let read = self.read(bytes);
-        if read.is_err() {
+        if let Err(error) = self.read(bytes) {
             self.state = State::Over;
+            self.error = Some(error);
         }
-        read
     }
 
     fn read(&mut self, mut input: &[u8]) -> Result<(), RtmpError> {
@@ -152,9 +150,17 @@ impl ClientSession {
     }
 
     /// The next thing to do. Bytes come before events.
-    pub fn poll(&mut self) -> Option<ClientOutput> {
+    ///
+    /// # Errors
+    ///
+    /// What the server did wrong, once everything before it was given. Nothing that came later is read: close.
+    pub fn poll(&mut self) -> Result<Option<ClientOutput>, RtmpError> {
         let send = self.link.take_out().map(ClientOutput::Send);
-        send.or_else(|| self.events.pop_front().map(ClientOutput::Event))
+        let next = send.or_else(|| self.events.pop_front().map(ClientOutput::Event));
+        match self.error.take_if(|_| next.is_none()) {
+            Some(error) => Err(error),
+            None => Ok(next),
+        }
     }
 
     /// Whether the handshake is over.

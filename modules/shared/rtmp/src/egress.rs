@@ -83,6 +83,11 @@ impl Egress {
         self.write_data(out, timestamp, &[payload]);
     }
 
+    /// A message that only RTMP knows, as it came in [`MediaItem::Extra`](crate::MediaItem::Extra).
+    pub fn extra(&self, out: &mut BytesMut, kind: Kind, body: &Bytes, timestamp: u32) {
+        self.write(out, kind, timestamp, &[body]);
+    }
+
     fn write(&self, out: &mut BytesMut, kind: Kind, timestamp: u32, parts: &[&[u8]]) {
         let (csid, type_id) = match kind {
             Kind::Audio => (4, AUDIO),

@@ -3,10 +3,13 @@
 use crate::amf0::AmfError;
 use crate::flv::FlvError;
 
-/// What the peer did wrong on the wire. None of it can be mended: close the connection.
+/// What the peer did wrong on the wire.
+///
+/// What a session gives as its error can't be mended: close the connection. A malformed message between intact
+/// chunks is left out instead, as [`SkipReason::Malformed`](crate::SkipReason::Malformed).
 ///
 /// Sections without a name are those of RTMP 1.0.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RtmpError {
     /// C0 or S0 must be 3 (§5.2.2). 6 is RTMPE, which nothing here speaks.
@@ -56,7 +59,7 @@ pub enum RtmpError {
         /// The limit.
         limit: usize,
     },
-    /// Messages piled up while a `connect`, `publish` or `play` was being decided.
+    /// More was handed in while a `connect`, `publish` or `play` was being decided than may wait for it.
     #[error("more than {limit} bytes sent without waiting for an answer")]
     NotWaiting {
         /// The limit.
@@ -99,7 +102,8 @@ pub enum RtmpError {
         /// What is missing or of the wrong type.
         argument: &'static str,
     },
-    /// A name beyond [`Limits::max_name_bytes`](crate::Limits::max_name_bytes).
+    /// A name beyond [`Limits::max_name_bytes`](crate::Limits::max_name_bytes), or a query beyond
+    /// [`Limits::max_query_bytes`](crate::Limits::max_query_bytes).
     #[error("{what} of {length} bytes, at most {limit} are allowed")]
     NameTooLong {
         /// Which name.
@@ -126,4 +130,13 @@ pub enum RtmpError {
     /// An audio or video message is malformed.
     #[error("malformed audio or video message")]
     Flv(#[from] FlvError),
+    /// Messages were left out, one after the other, and nothing good came between them.
+    #[error("{count} malformed messages in a row")]
+    NothingGood {
+        /// How many.
+        count: u32,
+        /// What is wrong with the last one.
+        #[source]
+        last: Box<RtmpError>,
+    },
 }

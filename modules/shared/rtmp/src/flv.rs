@@ -3,10 +3,10 @@
 mod enhanced;
 mod write;
 
-use av_media::{AudioFormat, Codec, MediaError, RtmpFraming};
+use av_media::{AudioFormat, Codec, Kind, MediaError, RtmpFraming};
 use bytes::Bytes;
 
-use crate::SkipReason;
+use crate::{SkipReason, Slot};
 pub(crate) use enhanced::{codec_of_four_cc, four_cc};
 pub(crate) use write::{classic_number, frame_header, sequence_header};
 
@@ -39,6 +39,17 @@ pub enum Tag {
     },
     /// End of sequence.
     End(Codec),
+    /// A message that only RTMP knows: see [`Extra`](crate::Extra).
+    Extra {
+        /// Type of the message.
+        kind: Kind,
+        /// What it configures, if anything.
+        slot: Option<Slot>,
+        /// Body of a message that carries this and nothing else.
+        body: Bytes,
+    },
+    /// What the tracks of one multitrack message carry.
+    Several(Vec<Tag>),
     /// Nothing to pass on.
     Skipped(SkipReason),
 }
@@ -65,6 +76,12 @@ pub enum FlvError {
         /// Its value.
         value: u8,
     },
+    /// More tracks in one message than any encoder sends.
+    #[error("more than {limit} tracks in one message")]
+    Tracks {
+        /// The limit.
+        limit: usize,
+    },
     /// A sequence header that cannot be read.
     #[error("{codec:?} sequence header cannot be read")]
     Config {
@@ -82,7 +99,7 @@ pub enum FlvError {
 /// [`FlvError`] where the body is shorter than its own header says, or uses an undefined packet type.
 pub fn parse_video(body: &Bytes) -> Result<Tag, FlvError> {
     let Some(&first) = body.first() else {
-        return Ok(Tag::Skipped(SkipReason::Empty(av_media::Kind::Video)));
+        return Ok(Tag::Skipped(SkipReason::Empty(Kind::Video)));
     };
     if first & 0x80 != 0 {
         return enhanced::parse_video(body);
@@ -116,7 +133,7 @@ pub fn parse_video(body: &Bytes) -> Result<Tag, FlvError> {
 /// [`FlvError`] where the body is shorter than its own header says, or uses an undefined packet type.
 pub fn parse_audio(body: &Bytes) -> Result<Tag, FlvError> {
     let Some(&first) = body.first() else {
-        return Ok(Tag::Skipped(SkipReason::Empty(av_media::Kind::Audio)));
+        return Ok(Tag::Skipped(SkipReason::Empty(Kind::Audio)));
     };
     let framing = RtmpFraming::Classic;
     let codec = match first >> 4 {

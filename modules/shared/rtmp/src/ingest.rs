@@ -1,13 +1,23 @@
 //! Audio, video and data messages to tracks, frames and metadata.
 
+use av_media::h264::{self, AvcConfig};
+use av_media::h265::HevcConfig;
 use av_media::{AudioFormat, Codec, Frame, Kind, RtmpFraming, Timestamp, Track};
 use bytes::Bytes;
 
 use crate::amf0::{AmfError, Reader, Value};
 use crate::chunk::RawMessage;
 use crate::flv::{self, FlvError, Tag};
-use crate::message::{Message, split_aggregate};
-use crate::{MediaItem, Metadata, RtmpError, SkipReason};
+use crate::message::{AUDIO, Message, VIDEO, split_aggregate};
+use crate::{Extra, MediaItem, Metadata, RtmpError, SkipReason, Slot};
+
+/// So many malformed messages, and nothing good between them, are no oddity any more.
+const MAX_MALFORMED: u32 = 100;
+/// Longest `onMetaData` that is kept for who joins: an index of all key frames of a long file is in there.
+const MAX_METADATA: usize = 1 << 20;
+/// What else is kept for who joins: how many messages of one sender, and how long each.
+const MAX_SLOTS: usize = 32;
+const MAX_SLOT_BYTES: usize = 16 << 10;
 
 /// One sender's media, in order.
 #[derive(Debug, Default)]
@@ -16,24 +26,65 @@ pub(crate) struct Ingest {
     /// The codec whose configuration was given last, of each kind.
     video: Option<Codec>,
     audio: Option<Codec>,
-    /// Why the last message was skipped; until something else comes, that is not said again.
-    skipped: Option<SkipReason>,
+    /// Number 7 means H.265 here.
+    seven_is_h265: bool,
+    slots: Vec<Slot>,
+    /// Malformed messages since the last good one.
+    malformed: u32,
 }
 
 impl Ingest {
-    /// Reads a message of type audio, video, data or aggregate; other types are none of its business.
+    /// Reads a message of type audio, video, data or aggregate; other types are none of its business. A malformed
+    /// one is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`RtmpError::NothingGood`]: too many were left out in a row.
     pub(crate) fn message(
         &mut self,
         raw: &RawMessage,
         give: &mut impl FnMut(MediaItem),
     ) -> Result<(), RtmpError> {
+        let kind = match raw.type_id {
+            VIDEO => Some(Kind::Video),
+            AUDIO => Some(Kind::Audio),
+            _ => None,
+        };
+        self.read(raw, give).or_else(|error| self.leave_out(kind, error, give))
+    }
+
+    /// Leaves a malformed message out.
+    ///
+    /// # Errors
+    ///
+    /// [`RtmpError::NothingGood`]: too many were left out in a row.
+    pub(crate) fn leave_out(
+        &mut self,
+        kind: Option<Kind>,
+        error: RtmpError,
+        give: &mut impl FnMut(MediaItem),
+    ) -> Result<(), RtmpError> {
+        if matches!(error, RtmpError::NothingGood { .. }) {
+            return Err(error);
+        }
+        self.malformed += 1;
+        if self.malformed >= MAX_MALFORMED {
+            return Err(RtmpError::NothingGood { count: self.malformed, last: Box::new(error) });
+        }
+        skip(SkipReason::Malformed { kind, error }, give);
+        Ok(())
+    }
+
+    fn read(&mut self, raw: &RawMessage, give: &mut impl FnMut(MediaItem)) -> Result<(), RtmpError> {
         match Message::parse(raw)? {
             Message::Video(body) => self.tag(raw.timestamp, flv::parse_video(&body)?, give)?,
             Message::Audio(body) => self.tag(raw.timestamp, flv::parse_audio(&body)?, give)?,
             Message::Data(payload) => {
                 let amf = |source| RtmpError::Amf { type_id: raw.type_id, source };
-                if let Some(item) = self.data(raw.timestamp, payload).map_err(amf)? {
-                    give(item);
+                match self.data(raw.timestamp, payload).map_err(amf)? {
+                    Some(item @ MediaItem::Skipped { .. }) => give(item),
+                    Some(item) => self.good(item, give),
+                    None => {}
                 }
             }
             Message::Aggregate(_) => split_aggregate(raw, |part| match part.type_id {
@@ -51,18 +102,25 @@ impl Ingest {
             Tag::SequenceHeader { codec, framing, config } => {
                 // Some encoders send an empty header at the end of a stream.
                 if config.is_empty() && needs_configuration(codec) {
-                    self.skip(SkipReason::Empty(codec.kind()), give);
+                    skip(SkipReason::Empty(codec.kind()), give);
                     return Ok(());
                 }
+                let is_h265 = codec == Codec::H264 && is_hvcc(&config);
+                let (codec, framing) = if is_h265 { as_h265(framing) } else { (codec, framing) };
                 let track = track(codec, framing, config)?;
+                if codec.kind() == Kind::Video {
+                    self.seven_is_h265 = is_h265;
+                }
                 *self.slot(codec.kind()) = Some(codec);
                 // Encoders often say 0 here, whatever the time is: the clock starts with a frame.
-                give(MediaItem::Track(track));
+                self.good(MediaItem::Track(track), give);
             }
             Tag::Frame { codec, framing, is_sync, composition_ms, audio, data } => {
+                let is_h265 = codec == Codec::H264 && self.seven_is_h265;
+                let (codec, framing) = if is_h265 { as_h265(framing) } else { (codec, framing) };
                 if *self.slot(codec.kind()) != Some(codec) {
                     if needs_configuration(codec) {
-                        self.skip(SkipReason::NoSequenceHeader(codec), give);
+                        skip(SkipReason::NoSequenceHeader(codec), give);
                         return Ok(());
                     }
                     let mut track = track(codec, framing, Bytes::new())?;
@@ -72,27 +130,57 @@ impl Ingest {
                     *self.slot(codec.kind()) = Some(codec);
                     give(MediaItem::Track(track));
                 }
-                self.skipped = None;
                 let dts = self.clock.unwrap(timestamp);
-                give(MediaItem::Frame(Frame {
+                let frame = Frame {
                     kind: codec.kind(),
                     dts: Timestamp::from_millis(dts),
                     pts: Timestamp::from_millis(dts.saturating_add(i64::from(composition_ms))),
                     is_sync,
                     data,
-                }));
+                };
+                self.good(MediaItem::Frame(frame), give);
             }
             Tag::End(codec) => give(MediaItem::EndOfSequence(codec.kind())),
-            Tag::Skipped(reason) => self.skip(reason, give),
+            Tag::Extra { kind, slot, body } => match slot.map(|slot| self.keep(slot, &body)) {
+                Some(Err(reason)) => skip(reason, give),
+                _ => {
+                    let timestamp_ms = self.clock.peek(timestamp);
+                    self.good(MediaItem::Extra(Extra { kind, timestamp_ms, body, slot }), give);
+                }
+            },
+            Tag::Several(tags) => {
+                for tag in tags {
+                    self.tag(timestamp, tag, give)?;
+                }
+            }
+            Tag::Skipped(reason) => skip(reason, give),
         }
         Ok(())
     }
 
-    fn skip(&mut self, reason: SkipReason, give: &mut impl FnMut(MediaItem)) {
-        if self.skipped != Some(reason) {
-            self.skipped = Some(reason);
-            give(MediaItem::Skipped { reason });
+    fn good(&mut self, item: MediaItem, give: &mut impl FnMut(MediaItem)) {
+        self.malformed = 0;
+        give(item);
+    }
+
+    /// Whether what is kept for who joins stays within its bounds.
+    fn keep(&mut self, slot: Slot, body: &Bytes) -> Result<(), SkipReason> {
+        let (length, limit) = (body.len(), MAX_SLOT_BYTES);
+        if length > limit {
+            return Err(SkipReason::TooLarge { what: "configuration beside the tracks", length, limit });
         }
+        if !self.slots.contains(&slot) {
+            if self.slots.len() >= MAX_SLOTS {
+                let (length, limit) = (self.slots.len() + 1, MAX_SLOTS);
+                return Err(SkipReason::TooMany {
+                    what: "configurations beside the tracks",
+                    count: length,
+                    limit,
+                });
+            }
+            self.slots.push(slot);
+        }
+        Ok(())
     }
 
     const fn slot(&mut self, kind: Kind) -> &mut Option<Codec> {
@@ -115,7 +203,14 @@ impl Ingest {
         }
         Ok(match name {
             Value::String(name) if name == "onMetaData" => {
-                Some(MediaItem::Metadata(Metadata::parse(&payload.slice(reader.position()..))?))
+                let value = payload.slice(reader.position()..);
+                let (length, limit) = (value.len(), MAX_METADATA);
+                Some(if length > limit {
+                    let reason = SkipReason::TooLarge { what: "onMetaData", length, limit };
+                    MediaItem::Skipped { reason, count: 1 }
+                } else {
+                    MediaItem::Metadata(Metadata::parse(&value)?)
+                })
             }
             Value::String(name)
                 if matches!(
@@ -128,6 +223,31 @@ impl Ingest {
             _ => Some(MediaItem::Data { timestamp_ms: self.clock.peek(timestamp), payload }),
         })
     }
+}
+
+fn skip(reason: SkipReason, give: &mut impl FnMut(MediaItem)) {
+    give(MediaItem::Skipped { reason, count: 1 });
+}
+
+/// How H.265 that was called H.264 is carried on.
+const fn as_h265(framing: RtmpFraming) -> (Codec, RtmpFraming) {
+    match framing {
+        RtmpFraming::Enhanced => (Codec::H265, framing),
+        _ => (Codec::H265, RtmpFraming::ClassicAsH264),
+    }
+}
+
+/// Whether a configuration that came as H.264's is an `hvcC` (ISO/IEC 14496-15 §8.3.3.1). Both begin with a version
+/// of 1; an `avcC` holds an SPS of H.264, an `hvcC` has its reserved bits elsewhere.
+fn is_hvcc(config: &Bytes) -> bool {
+    let avc = AvcConfig::parse(config.clone());
+    if avc.is_ok_and(|avc| avc.sps.iter().any(|sps| h264::nal_type(sps) == h264::NAL_SPS)) {
+        return false;
+    }
+    let reserved = [(13, 0xF0), (15, 0xFC), (16, 0xFC), (17, 0xF8), (18, 0xF8)];
+    let has_reserved =
+        reserved.iter().all(|(at, bits)| config.get(*at).is_some_and(|byte| byte & bits == *bits));
+    HevcConfig::parse(config.clone()).is_ok_and(|hevc| has_reserved || hevc.first_sps().is_some())
 }
 
 /// Unwraps wire times: each is taken to be the nearest to the one before, so a clock may pass 2³² (after 49.7

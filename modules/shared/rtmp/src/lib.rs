@@ -29,7 +29,7 @@ pub use auth::{AdobeAuth, AuthStep, Credentials};
 pub use client::{ClientConfig, ClientEvent, ClientOutput, ClientSession, Mode};
 pub use egress::{CHUNK_SIZE, Egress, Role};
 pub use error::RtmpError;
-pub use item::{MediaItem, SkipReason};
+pub use item::{Extra, MediaItem, SkipReason, Slot};
 pub use limits::Limits;
 pub use metadata::{CodecId, Metadata};
 pub use server::{Connect, Intent, Refusal, RequestId, ServerEvent, ServerOutput, ServerSession};

@@ -15,12 +15,15 @@ pub struct Limits {
     pub max_unfinished_after: usize,
     /// Chunk streams with a remembered header. Encoders use three to six.
     pub max_chunk_streams: usize,
-    /// Longest `app`, `tcUrl`, `flashVer` and stream name, each, in bytes.
+    /// Longest application and stream name, each, in bytes and without its query.
     pub max_name_bytes: usize,
+    /// Longest query behind one of them, in bytes. A key of 4,096 bytes fits, percent-encoded too.
+    pub max_query_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 8 MiB a message, 64 KiB unfinished before and 16 MiB after publish, 64 chunk streams, names of 1 KiB.
+    /// 8 MiB a message, 64 KiB unfinished before and 16 MiB after publish, 64 chunk streams, names of 1 KiB
+    /// with queries of 16 KiB.
     fn default() -> Self {
         Self {
             max_message_bytes: 8 << 20,
@@ -28,6 +31,7 @@ impl Default for Limits {
             max_unfinished_after: 16 << 20,
             max_chunk_streams: 64,
             max_name_bytes: 1024,
+            max_query_bytes: 16 << 10,
         }
     }
 }

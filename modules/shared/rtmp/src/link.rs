@@ -107,17 +107,17 @@ impl Link {
             let message = self.chunks.read(input);
             self.received += (before - input.len()) as u64;
             let Some(raw) = message? else { return Ok(None) };
-            match Message::parse(&raw)? {
-                Message::UserControl(UserControl::PingRequest(time)) => {
+            match Message::parse(&raw) {
+                Ok(Message::UserControl(UserControl::PingRequest(time))) => {
                     write_user_control(&mut self.out, UserControl::PingResponse(time));
                 }
                 // Zero would mean an acknowledgement per byte; nobody means that.
-                Message::WindowAckSize(size) => {
+                Ok(Message::WindowAckSize(size)) => {
                     self.acknowledge_every = (size > 0).then(|| u64::from(size).div_ceil(2));
                 }
                 // We do not wait for acknowledgements: TCP already keeps us from sending too much.
-                Message::Acknowledgement(_) => {}
-                _ => return Ok(Some(raw)),
+                Ok(Message::Acknowledgement(_)) => {}
+                Ok(_) | Err(_) => return Ok(Some(raw)),
             }
         }
     }

@@ -88,6 +88,9 @@ impl Metadata {
     pub fn parse(value: &Bytes) -> Result<Self, AmfError> {
         let mut reader = Reader::new(value);
         let Some(parsed) = reader.value()? else { return Ok(Self::default()) };
+        if matches!(parsed, Value::Amf3(_)) {
+            return Err(AmfError::Amf3 { at: 0 });
+        }
         if parsed.properties().is_none() {
             return Ok(Self::default());
         }
@@ -172,10 +175,10 @@ fn described(track: &Track) -> [Option<(&'static str, f64)>; 4] {
 /// The number of a track's codec: classic, or the FourCC's bytes as a number, as the track leaves.
 fn codec_number(track: &Track) -> Option<f64> {
     let four_cc = flv::four_cc(track.codec).map(|four_cc| f64::from(u32::from_be_bytes(four_cc)));
-    let classic = flv::classic_number(track.codec).map(f64::from);
+    let classic = flv::classic_number(track.codec, track.framing).map(f64::from);
     match track.framing {
         RtmpFraming::Enhanced => four_cc.or(classic),
-        RtmpFraming::Classic => classic.or(four_cc),
+        RtmpFraming::Classic | RtmpFraming::ClassicAsH264 => classic.or(four_cc),
     }
 }
 

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::chunk::RawMessage;
 use crate::ingest::Ingest;
 use crate::link::Link;
 use crate::message::UserControl;
@@ -17,7 +16,8 @@ use crate::{Limits, MediaItem, RtmpError};
 /// Feed it with [`handle_input`](Self::handle_input), then [`poll`](Self::poll) until `None`. Events that ask
 /// for a decision ([`Connect`](ServerEvent::Connect), [`Publish`](ServerEvent::Publish),
 /// [`Play`](ServerEvent::Play)) are answered with one of the `accept_*` or `reject*` calls, sooner or later;
-/// poll again afterwards. What the peer sends meanwhile is kept, within `max_unfinished_before_publish`.
+/// poll again afterwards. What the peer sends meanwhile waits unread, so that it is held to the bounds that the answer
+/// brings; read no more from the socket before, for no more than `max_unfinished_before_publish` may wait.
 ///
 /// A refused peer: send what `poll` gives, then close the socket. ffmpeg and GStreamer end by themselves,
 /// librtmp's `rtmpdump` prints the error and waits until the socket closes.
@@ -29,16 +29,15 @@ pub struct ServerSession {
     limits: Limits,
     link: Link,
     state: State,
-    /// `createStream` was answered and the stream not deleted yet. There is one stream, number 1.
-    has_stream: bool,
+    /// It has published on this connection: media behind the end of that is late, not wrong.
+    published: bool,
     ingest: Ingest,
     events: VecDeque<ServerEvent>,
     next_id: u32,
-    /// What came while a request is undecided.
-    waiting: VecDeque<RawMessage>,
-    waiting_bytes: usize,
-    /// What was wrong with a message that had waited; the next input reports it.
-    failed: Option<RtmpError>,
+    /// What came behind a request that is undecided, unread.
+    waiting: Vec<u8>,
+    /// What the peer did wrong, until it was told.
+    error: Option<RtmpError>,
 }
 
 /// What may come next (RTMP 1.0 §7.2).
@@ -103,6 +102,8 @@ pub enum ServerEvent {
     Media(MediaItem),
     /// The publisher ended its stream; the connection may go on, even with another `publish`.
     PublishStopped,
+    /// The player wants nothing for a while (`true`), or wants the stream to go on.
+    Paused(bool),
     /// The player ended its play; the connection may go on, even with another `play`.
     PlayStopped,
 }
@@ -112,11 +113,11 @@ pub enum ServerEvent {
 pub struct Connect {
     /// Application, as sent, without query; slashes are possible.
     pub app: String,
-    /// What followed the application's first `?`, or that of `tcUrl` where the application had none.
+    /// What followed the application's first `?`.
     pub query: Option<String>,
-    /// `tcUrl`, as sent; empty where absent.
-    pub tc_url: String,
-    /// `flashVer`: who the client says it is; empty where absent.
+    /// What followed the first `?` of `tcUrl`.
+    pub tc_query: Option<String>,
+    /// `flashVer`: who the client says it is, cut to [`Limits::max_name_bytes`]; empty where absent.
     pub flash_ver: String,
     /// `fourCcList` of Enhanced RTMP: codecs that the client says it understands.
     pub four_cc: Vec<String>,
@@ -151,31 +152,26 @@ impl ServerSession {
             limits,
             link: Link::server(&limits),
             state: State::New,
-            has_stream: false,
+            published: false,
             ingest: Ingest::default(),
             events: VecDeque::new(),
             next_id: 0,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            failed: None,
+            waiting: Vec::new(),
+            error: None,
         }
     }
 
     /// Takes bytes as they arrived, split anywhere.
-    ///
-    /// # Errors
-    ///
-    /// What the peer did wrong. Nothing that comes later is read; what was queued before can be polled.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> Result<(), RtmpError> {
-        let read = match self.failed.take() {
-            Some(error) => Err(error),
-            None if self.state == State::Over => Ok(()),
-            None => self.read(bytes),
+    pub fn handle_input(&mut self, bytes: &[u8]) {
+        let read = match self.state {
+            State::Over => return,
+            _ if self.is_undecided() => self.wait(bytes),
+            _ => self.read(bytes),
         };
-        if read.is_err() {
+        if let Err(error) = read {
             self.state = State::Over;
+            self.error = Some(error);
         }
-        read
     }
 
     fn read(&mut self, mut input: &[u8]) -> Result<(), RtmpError> {
@@ -183,14 +179,32 @@ impl ServerSession {
             return Ok(());
         }
         while let Some(raw) = self.link.next(&mut input)? {
+            self.message(&raw)?;
             if self.is_undecided() {
-                self.keep(raw)?;
-            } else {
-                self.message(&raw)?;
+                self.wait(input)?;
+                break;
             }
         }
         self.link.acknowledge();
         Ok(())
+    }
+
+    /// Keeps bytes until the decision.
+    fn wait(&mut self, bytes: &[u8]) -> Result<(), RtmpError> {
+        let limit = self.limits.max_unfinished_before_publish;
+        if bytes.len() > limit.saturating_sub(self.waiting.len()) {
+            return Err(RtmpError::NotWaiting { limit });
+        }
+        self.waiting.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Reads what waited for a decision, up to the next one.
+    fn catch_up(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.handle_input(&waiting);
+        }
     }
 
     /// How many bytes of the connection's input are dealt with; after an error, where it was found.
@@ -199,9 +213,17 @@ impl ServerSession {
     }
 
     /// The next thing to do. Bytes come before events.
-    pub fn poll(&mut self) -> Option<ServerOutput> {
+    ///
+    /// # Errors
+    ///
+    /// What the peer did wrong, once everything before it was given. Nothing that came later is read: close.
+    pub fn poll(&mut self) -> Result<Option<ServerOutput>, RtmpError> {
         let send = self.link.take_out().map(ServerOutput::Send);
-        send.or_else(|| self.events.pop_front().map(ServerOutput::Event))
+        let next = send.or_else(|| self.events.pop_front().map(ServerOutput::Event));
+        match self.error.take_if(|_| next.is_none()) {
+            Some(error) => Err(error),
+            None => Ok(next),
+        }
     }
 
     /// Whether the handshake is over.
@@ -230,6 +252,7 @@ impl ServerSession {
     pub fn accept_publish(&mut self, id: RequestId) {
         if self.state == (State::PublishAsked { id }) {
             self.state = State::Publishing;
+            self.published = true;
             self.ingest = Ingest::default();
             self.link.chunks.set_limits(self.limits.max_message_bytes, self.limits.max_unfinished_after);
             self.say_publishing();
@@ -291,7 +314,7 @@ impl ServerSession {
     pub fn shrink(&mut self) {
         self.link.shrink();
         self.events.shrink_to_fit();
-        self.waiting = VecDeque::new();
+        self.waiting = Vec::new();
     }
 
     /// Asks the peer for a sign of life; any input answers it. `now_ms` is echoed.
@@ -305,32 +328,9 @@ impl ServerSession {
         matches!(self.state, State::Connecting { .. } | State::PublishAsked { .. } | State::PlayAsked { .. })
     }
 
-    /// Keeps a message until the decision. The count bounds empty ones.
-    fn keep(&mut self, raw: RawMessage) -> Result<(), RtmpError> {
-        const OVERHEAD: usize = size_of::<RawMessage>();
-        let limit = self.limits.max_unfinished_before_publish;
-        self.waiting_bytes = self.waiting_bytes.saturating_add(raw.payload.len()).saturating_add(OVERHEAD);
-        if self.waiting_bytes > limit {
-            return Err(RtmpError::NotWaiting { limit });
-        }
-        self.waiting.push_back(raw);
-        Ok(())
-    }
-
-    /// Reads what waited for a decision, up to the next one.
-    fn catch_up(&mut self) {
-        while !self.is_undecided() && self.failed.is_none() {
-            let Some(raw) = self.waiting.pop_front() else {
-                self.waiting_bytes = 0;
-                return;
-            };
-            self.failed = self.message(&raw).err();
-        }
-    }
-
     fn end(&mut self) {
         self.state = State::Over;
-        self.waiting = VecDeque::new();
+        self.waiting = Vec::new();
     }
 }
 

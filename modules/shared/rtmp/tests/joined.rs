@@ -45,17 +45,17 @@ impl Connection {
         let (mut at_client, mut at_server) = (Vec::new(), Vec::new());
         loop {
             let mut quiet = true;
-            while let Some(output) = self.client.poll() {
+            while let Some(output) = self.client.poll().unwrap() {
                 quiet = false;
                 match output {
                     ClientOutput::Send(bytes) => self.write(&bytes),
                     ClientOutput::Event(event) => at_client.push(event),
                 }
             }
-            while let Some(output) = self.server.poll() {
+            while let Some(output) = self.server.poll().unwrap() {
                 quiet = false;
                 match output {
-                    ServerOutput::Send(bytes) => self.client.handle_input(&bytes).unwrap(),
+                    ServerOutput::Send(bytes) => self.client.handle_input(&bytes),
                     ServerOutput::Event(event) => at_server.extend(accept(&mut self.server, event)),
                 }
             }
@@ -67,7 +67,7 @@ impl Connection {
 
     fn write(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
-        self.server.handle_input(bytes).unwrap();
+        self.server.handle_input(bytes);
     }
 }
 
@@ -142,7 +142,7 @@ fn what_is_published_is_what_the_player_gets() {
     assert_eq!(frames_of(items), frames);
 
     let mut player = Connection::open(Mode::Play);
-    player.client.handle_input(&serialised(Egress::players(), &tracks, &frames)).unwrap();
+    player.client.handle_input(&serialised(Egress::players(), &tracks, &frames));
     let (events, _) = player.exchange();
     let items: Vec<MediaItem> = events
         .into_iter()
@@ -178,9 +178,9 @@ fn a_player_that_leaves_and_a_stream_that_ends_are_both_noticed() {
 
     let mut publisher = Connection::open(Mode::Publish);
     publisher.client.finish();
-    let Some(ClientOutput::Send(bytes)) = publisher.client.poll() else { panic!("nothing said") };
-    publisher.server.handle_input(&bytes).unwrap();
-    let stopped = std::iter::from_fn(|| publisher.server.poll())
+    let Ok(Some(ClientOutput::Send(bytes))) = publisher.client.poll() else { panic!("nothing said") };
+    publisher.server.handle_input(&bytes);
+    let stopped = std::iter::from_fn(|| publisher.server.poll().unwrap())
         .any(|output| matches!(output, ServerOutput::Event(ServerEvent::PublishStopped)));
     assert!(stopped);
 }
@@ -216,8 +216,8 @@ fn replay(recording: &[u8], mut piece: impl FnMut() -> usize) -> Vec<MediaItem> 
     while !rest.is_empty() {
         let (now, later) = rest.split_at(rest.len().min(piece()));
         rest = later;
-        server.handle_input(now).unwrap();
-        while let Some(output) = server.poll() {
+        server.handle_input(now);
+        while let Some(output) = server.poll().unwrap() {
             if let ServerOutput::Event(event) = output {
                 items.extend(accept(&mut server, event));
             }
@@ -257,10 +257,8 @@ proptest! {
         }
         let mut server = ServerSession::new(Limits::default());
         for piece in recording.chunks(500) {
-            if server.handle_input(piece).is_err() {
-                break;
-            }
-            while let Some(output) = server.poll() {
+            server.handle_input(piece);
+            while let Ok(Some(output)) = server.poll() {
                 if let ServerOutput::Event(event) = output {
                     accept(&mut server, event);
                 }

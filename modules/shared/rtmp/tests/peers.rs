@@ -25,12 +25,12 @@ impl TheirClient {
     fn connected() -> Self {
         let mut server = ServerSession::new(Limits::default());
         let mut handshake = Handshake::new(PeerType::Client);
-        server.handle_input(&handshake.generate_outbound_p0_and_p1().unwrap()).unwrap();
-        while let Some(ServerOutput::Send(bytes)) = server.poll() {
+        server.handle_input(&handshake.generate_outbound_p0_and_p1().unwrap());
+        while let Some(ServerOutput::Send(bytes)) = server.poll().unwrap() {
             match handshake.process_bytes(&bytes).unwrap() {
                 HandshakeProcessResult::InProgress { response_bytes }
                 | HandshakeProcessResult::Completed { response_bytes, .. } => {
-                    server.handle_input(&response_bytes).unwrap();
+                    server.handle_input(&response_bytes);
                 }
             }
         }
@@ -52,7 +52,7 @@ impl TheirClient {
         for result in results {
             match result {
                 rml::ClientSessionResult::OutboundResponse(packet) => {
-                    self.server.handle_input(&packet.bytes).unwrap();
+                    self.server.handle_input(&packet.bytes);
                 }
                 rml::ClientSessionResult::RaisedEvent(event) => self.theirs.push(event),
                 rml::ClientSessionResult::UnhandleableMessageReceived(_) => {}
@@ -62,7 +62,7 @@ impl TheirClient {
     }
 
     fn settle(&mut self) {
-        while let Some(output) = self.server.poll() {
+        while let Some(output) = self.server.poll().unwrap() {
             match output {
                 ServerOutput::Send(bytes) => {
                     let results = self.client.handle_input(&bytes).unwrap();
@@ -190,7 +190,7 @@ impl TheirServer {
     }
 
     fn settle(&mut self) {
-        while let Some(output) = self.client.poll() {
+        while let Some(output) = self.client.poll().unwrap() {
             match output {
                 ClientOutput::Send(bytes) => self.write(&bytes),
                 ClientOutput::Event(event) => self.ours.push(event),
@@ -205,11 +205,11 @@ impl TheirServer {
         };
         match handshake.process_bytes(bytes).unwrap() {
             HandshakeProcessResult::InProgress { response_bytes } => {
-                self.client.handle_input(&response_bytes).unwrap();
+                self.client.handle_input(&response_bytes);
             }
             HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
                 self.handshake = None;
-                self.client.handle_input(&response_bytes).unwrap();
+                self.client.handle_input(&response_bytes);
                 let greeting = std::mem::take(&mut self.greeting);
                 self.take(greeting);
                 self.write(&remaining_bytes);
@@ -222,7 +222,7 @@ impl TheirServer {
         for result in results {
             match result {
                 rml::ServerSessionResult::OutboundResponse(packet) => {
-                    self.client.handle_input(&packet.bytes).unwrap();
+                    self.client.handle_input(&packet.bytes);
                 }
                 rml::ServerSessionResult::RaisedEvent(event) => {
                     let request = match &event {

@@ -9,8 +9,9 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::credentials::credentials as credentials_of;
 use crate::config::{ClientTls, ConnectUrl, Credentials, RtmpTarget, Scheme, SecretText};
-use crate::net::{Counted, DialError, Net, SecretUnavailable, auth};
+use crate::net::{Counted, DialError, Net, SecretUnavailable};
 use crate::trouble::Reason;
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
@@ -136,7 +137,7 @@ async fn configure(
     };
     let user = match credentials {
         Some(Credentials::User { username, password }) => {
-            Some(auth::credentials(net.secrets(), username, password).await?)
+            Some(credentials_of(net.secrets(), username, password).await?)
         }
         _ => None,
     };
@@ -222,7 +223,7 @@ impl Client {
     async fn establish(&mut self) -> Result<Dialogue, ClientError> {
         loop {
             // What is to be sent goes first: the server waits for it.
-            while let Some(output) = self.session.poll() {
+            while let Some(output) = self.poll()? {
                 match output {
                     ClientOutput::Send(bytes) => self.write(&bytes).await?,
                     ClientOutput::Event(ClientEvent::Established) => return Ok(Dialogue::Established),
@@ -251,8 +252,13 @@ impl Client {
         if read == 0 {
             return Err(self.closed());
         }
-        let bytes = self.buffer.get(..read).unwrap_or_default();
-        self.session.handle_input(bytes).map_err(|source| ClientError::Rtmp {
+        self.session.handle_input(self.buffer.get(..read).unwrap_or_default());
+        Ok(())
+    }
+
+    /// The session's next output. What the server did wrong comes once everything before it was given.
+    pub(super) fn poll(&mut self) -> Result<Option<ClientOutput>, ClientError> {
+        self.session.poll().map_err(|source| ClientError::Rtmp {
             host: self.host.to_string(),
             at: self.session.position(),
             source,
@@ -274,7 +280,7 @@ impl Client {
     /// Takes leave within `bound`: what is left of `pending`, then the end of the stream.
     pub(super) async fn finish(mut self, mut pending: BytesMut, bound: Duration) {
         self.session.finish();
-        while let Some(output) = self.session.poll() {
+        while let Ok(Some(output)) = self.session.poll() {
             if let ClientOutput::Send(bytes) = output {
                 pending.extend_from_slice(&bytes);
             }

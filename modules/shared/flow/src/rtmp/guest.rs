@@ -78,7 +78,7 @@ impl Guest {
         let mut frames = Vec::new();
         soon("frames", async {
             while frames.len() < count {
-                match self.client.session.poll() {
+                match self.client.session.poll().unwrap() {
                     Some(ClientOutput::Send(bytes)) => self.client.write(&bytes).await.unwrap(),
                     Some(ClientOutput::Event(ClientEvent::Media(MediaItem::Frame(frame)))) => {
                         frames.push(frame)
@@ -97,7 +97,7 @@ impl Guest {
     pub(crate) async fn farewell(&mut self) -> String {
         soon("a farewell", async {
             loop {
-                match self.client.session.poll() {
+                match self.client.session.poll().unwrap() {
                     Some(ClientOutput::Send(bytes)) => drop(self.client.write(&bytes).await),
                     Some(ClientOutput::Event(ClientEvent::Refused { code, description })) => {
                         return format!("{code}: {description}");

@@ -34,11 +34,19 @@ impl Message {
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     metadata: Option<Arc<Metadata>>,
+    /// What the connection before this one said.
+    before: Option<Arc<Metadata>>,
     /// The track of pictures as the stream knows it.
     video: Option<Track>,
 }
 
 impl Intake {
+    /// Another connection begins.
+    pub(super) fn reconnected(&mut self) {
+        self.before = self.metadata.take().or(self.before.take());
+        self.video = None;
+    }
+
     /// Hands on what an item means.
     pub(super) fn take(&mut self, item: MediaItem, mut give: impl FnMut(Incoming)) {
         match item {
@@ -62,10 +70,10 @@ impl Intake {
     }
 
     fn metadata(&mut self, metadata: Metadata, mut give: impl FnMut(Incoming)) {
-        if self.metadata.as_deref() == Some(&metadata) {
-            return;
-        }
-        let (size, metadata) = (metadata.raw.len(), Arc::new(metadata));
+        let size = metadata.raw.len();
+        // The same message is the same aside, which streams do not pass on again.
+        let known = self.metadata.take().or(self.before.take()).filter(|known| **known == metadata);
+        let metadata = known.unwrap_or_else(|| Arc::new(metadata));
         self.metadata = Some(metadata.clone());
         // Before what follows from it: the wait for another track may end with it.
         give(Incoming::Aside(Aside { time: None, content: metadata.clone(), size, keep_latest: true }));
@@ -150,8 +158,8 @@ mod tests {
         taken(&mut intake, MediaItem::Track(track.clone()));
         let items = taken(&mut intake, MediaItem::Metadata(metadata()));
         assert!(matches!(&*items, [Incoming::Aside(_), Incoming::Expect { .. }]), "{items:?}");
-        // The same once more is no news.
-        assert_eq!(taken(&mut intake, MediaItem::Metadata(metadata())), []);
+        // The same once more is the same.
+        assert_eq!(taken(&mut intake, MediaItem::Metadata(metadata())), items);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Pull {
         };
         self.input.status.status.set(State::Waiting, None);
         self.dedup.reconnected();
-        self.intake = Intake::default();
+        self.intake.reconnected();
         match self.receive(&mut client, flowed).await {
             Ok(never) => match never {},
             Err(error) => {
@@ -114,7 +114,7 @@ impl Pull {
         let mut heard = Instant::now();
         let mut pinged = None;
         loop {
-            while let Some(output) = client.session.poll() {
+            while let Some(output) = client.poll()? {
                 match output {
                     ClientOutput::Send(bytes) => client.write(&bytes).await?,
                     ClientOutput::Event(ClientEvent::Media(item)) => {

@@ -181,7 +181,7 @@ impl Push {
 
     /// Control messages: what the target asked for, and what it has to say.
     fn answer(&self, client: &mut Client, sender: &mut Sender) -> Result<(), ClientError> {
-        while let Some(output) = client.session.poll() {
+        while let Some(output) = client.poll()? {
             match output {
                 ClientOutput::Send(bytes) => sender.control(&bytes),
                 ClientOutput::Event(ClientEvent::Refused { code, description }) => {

@@ -11,7 +11,8 @@ use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
-    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, Skip, State, Tracks,
+    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, Skip,
+    State, Tracks,
 };
 
 /// Readers of a stream whose video is silent start at sound after that long.
@@ -186,8 +187,8 @@ impl Live {
     /// A message in the publisher's own time: passed on only once media flows, unless it is kept.
     pub(super) fn aside(&mut self, id: u64, mut aside: Aside, now: Instant) -> Option<()> {
         let writer = self.writer(id)?;
-        if aside.keep_latest {
-            writer.aside = Some(aside.clone());
+        if aside.keep_latest && writer.aside.replace(aside.clone()).as_ref() == Some(&aside) {
+            return Some(());
         }
         if writer.held.is_some() || writer.tracks.is_empty() {
             return Some(());
@@ -261,7 +262,8 @@ impl Live {
         let placed: Vec<_> =
             frames.into_iter().map(|(frame, arrived)| (self.place(frame, arrived).0, arrived)).collect();
         let first = placed.iter().map(|(frame, _)| frame.dts).min();
-        let opening = first.zip(placed.first()).and_then(|(time, (_, arrived))| Some((self.open(time)?, *arrived)));
+        let opening =
+            first.zip(placed.first()).and_then(|(time, (_, arrived))| Some((self.open(time)?, *arrived)));
         if let Some((Item::Gap(gap), arrived)) = &opening {
             self.push(Item::Gap(*gap), *arrived);
         }

@@ -30,8 +30,15 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
-        let mut reader =
-            Self { shared, content, cursor: None, passed: Lost::default(), behind: false, told: None, first: None };
+        let mut reader = Self {
+            shared,
+            content,
+            cursor: None,
+            passed: Lost::default(),
+            behind: false,
+            told: None,
+            first: None,
+        };
         // Nothing that is written from now on is missed, however late the first `recv` comes.
         let step = reader.shared.live().step(None, Instant::now());
         if let Step::Start { seq, told, before } = step {

@@ -77,3 +77,21 @@ impl Skipped {
         if kind == Kind::Video { video.clone() } else { audio.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_skipped_is_counted_by_reason_and_a_track_is_news_once() {
+        let skipped = Skipped::default();
+        skipped.add(Skip::TooLarge, 2);
+        skipped.add(Skip::Codec, 1);
+        assert_eq!(skipped.counts(), [1, 0, 0, 2]);
+        let track = Some(LeftOut { codec: "vp09".into(), dropped: "codec vp09 is not carried".into() });
+        assert!(skipped.set(Kind::Video, track.clone()));
+        assert!(!skipped.set(Kind::Video, track.clone()));
+        assert_eq!((skipped.get(Kind::Video), skipped.get(Kind::Audio)), (track, None));
+        assert!(skipped.set(Kind::Video, None));
+    }
+}

@@ -316,7 +316,13 @@ async fn configurations_count_as_memory() {
         let config = Bytes::from(vec![b'0' + index % 10; 1 << 20]);
         publisher.track(Track { config, ..track(Codec::Aac, b"") }, now).unwrap();
     }
-    assert!(received(&mut reader).await[0].starts_with("lost "));
+    publisher.frame(idr(40), now).unwrap();
+    let got = received(&mut reader).await;
+    assert!(
+        got[0] == "lost 0+0" && got[1].starts_with("tracks v+9") && got[2] == "I40",
+        "{} items",
+        got.len()
+    );
 }
 
 #[tokio::test]
@@ -331,4 +337,136 @@ async fn close_that_comes_while_the_publisher_is_away_ends_the_stream() {
     stream.configure(Settings { hold: false, ..settings() });
     stream.tick(Instant::now());
     assert_eq!(received(&mut reader).await, ["ended"]);
+}
+
+#[tokio::test]
+async fn pictures_come_back_when_content_is_widened_without_the_publisher_saying_anything() {
+    let stream = stream(Settings { content: Content::AudioOnly, ..settings() });
+    let now = Instant::now();
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut publisher = publish(&stream, now);
+    for frame in [idr(0), sound(5), delta(40)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks a", "a5"]);
+    assert_eq!(stream.dropped().unwrap().codec, Codec::H264);
+    stream.configure(settings());
+    for frame in [delta(80), sound(85), idr(120), delta(160)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "a85", "I120", "p160"]);
+    assert_eq!(stream.dropped(), None);
+    stream.configure(Settings { content: Content::VideoOnly, ..settings() });
+    for frame in [sound(180), delta(200)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks v", "p200"]);
+}
+
+#[tokio::test]
+async fn every_entry_says_whether_a_reader_may_start_there() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut sound_only = stream.reader(Content::AudioOnly);
+    let mut publisher = publish(&stream, now);
+    for frame in [sound(0), sound(20), idr(40), sound(45), delta(80), sound(85), idr(120)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    let starts = async |reader: &mut Reader| {
+        let mut out = Vec::new();
+        reader.recv(&mut out).await;
+        out.iter().filter(|entry| entry.starts).map(|entry| short(&entry.item)).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(&mut reader).await, ["a0", "I40", "I120"]);
+    assert_eq!(starts(&mut sound_only).await, ["a0", "a20", "a45", "a85"]);
+}
+
+fn described(what: &'static str) -> Incoming {
+    Incoming::Aside(Aside { time: None, content: Arc::new(what), size: what.len(), keep_latest: true })
+}
+
+#[tokio::test]
+async fn what_describes_the_stream_is_told_to_later_readers_too_and_changes_no_tracks() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut first = stream.reader(Content::AudioVideo);
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.item(described("one"), now).unwrap();
+    publisher.track(track(Codec::H264, b"v"), now).unwrap();
+    publisher.track(track(Codec::Aac, b"a"), now).unwrap();
+    publisher.frame(idr(0), now).unwrap();
+    assert_eq!(received(&mut first).await, ["tracks v+a", "aside one", "I0"]);
+    publisher.item(described("two"), now).unwrap();
+    publisher.frame(delta(40), now).unwrap();
+    assert_eq!(received(&mut first).await, ["aside two", "p40"]);
+    let mut later = stream.reader(Content::AudioVideo);
+    assert_eq!(received(&mut later).await, ["tracks v+a", "aside one", "I0", "aside two", "p40"]);
+    publisher.frame(idr(80), now).unwrap();
+    let mut latest = stream.reader(Content::AudioVideo);
+    assert_eq!(received(&mut latest).await, ["tracks v+a", "aside two", "I80"]);
+    // The next publisher says nothing of the kind.
+    drop(publisher);
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    assert_eq!(received(&mut stream.reader(Content::AudioVideo)).await, ["tracks v+a", "I120"]);
+}
+
+#[tokio::test]
+async fn losses_are_frames_of_the_readers_own_kinds_up_to_where_it_goes_on() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    publisher.frame(idr(0), now).unwrap();
+    let mut both = stream.reader(Content::AudioVideo);
+    let mut sound_only = stream.reader(Content::AudioOnly);
+    received(&mut both).await;
+    received(&mut sound_only).await;
+    for i in 1..100 {
+        publisher.item(described("often"), now).unwrap();
+        publisher.frame(sound(i * 40 - 5), now).unwrap();
+        publisher.frame(if i == 90 { idr(i * 40) } else { delta(i * 40) }, now).unwrap();
+    }
+    let mut out = Vec::new();
+    assert!(both.skip_to_sync(&mut out));
+    assert!(sound_only.skip_to_sync(&mut out));
+    let lost: Vec<_> = out.iter().filter(|entry| matches!(entry.item, Item::Lost(_))).collect();
+    assert_eq!(lost.iter().map(|entry| short(&entry.item)).collect::<Vec<_>>(), ["lost 89+90", "lost 0+90"]);
+    assert!(!both.skip_to_sync(&mut out), "there is nothing further ahead");
+}
+
+#[tokio::test]
+async fn a_takeover_wakes_readers_and_says_so_with_a_point_in_time() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut first = publish(&stream, now);
+    first.frame(idr(0), now).unwrap();
+    received(&mut reader).await;
+    let mut out = Vec::new();
+    let begun = tokio::spawn(async move {
+        reader.recv(&mut out).await;
+        (reader, shorts(&out))
+    });
+    tokio::task::yield_now().await;
+    let mut second = stream.publisher(Kick::default());
+    // Nothing is written: whoever joins at this moment must not be given the old GOP.
+    let waited = tokio::time::timeout(Duration::from_secs(10), begun).await;
+    let (mut reader, told) = waited.expect("a reader that is not woken").unwrap();
+    assert_eq!(told, ["away"]);
+    second.track(track(Codec::H264, b"v"), now).unwrap();
+    second.track(track(Codec::Aac, b"a"), now).unwrap();
+    second.frame(idr(500), now).unwrap();
+    assert_eq!(received(&mut reader).await, ["gap 40 taken over", "I40"]);
+}
+
+#[tokio::test]
+async fn a_publisher_that_goes_late_does_not_undo_what_the_next_one_did() {
+    let stream = stream(settings());
+    // From the moment when the second one writes, the state is `running` for good.
+    for _ in 0..200 {
+        let first = publish(&stream, Instant::now());
+        let gone = std::thread::spawn(move || drop(first));
+        let mut second = publish(&stream, Instant::now());
+        second.frame(idr(0), Instant::now()).unwrap();
+        gone.join().unwrap();
+        assert_eq!(stream.input().status.get().state, State::Running);
+        drop(second);
+    }
 }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use mp4_atom::FourCC;
 
 use super::boxes::read_at;
+use super::media_time::MediaTime;
 use super::movie::MovieTrack;
 use super::presentation::{Segment, TrackPlan};
 use super::samples::{Cursor, SampleAt, SyncRule};
 use super::sync::Backwards;
 use super::{Mp4Error, Mp4Fault};
-use super::media_time::MediaTime;
 use crate::Kind;
 
 /// Neighbouring samples of a track are read together, up to this many bytes.

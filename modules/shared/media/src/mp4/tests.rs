@@ -3,8 +3,8 @@ use std::io::Cursor;
 use mp4_atom::{Co64, Decode, Encode, Moov};
 
 use super::*;
-use crate::fixture::{clip, path};
 use crate::Codec;
+use crate::fixture::{clip, path};
 use std::time::Duration;
 
 mod hostile;

@@ -20,8 +20,9 @@ pub struct ChunkReader {
     max_streams: usize,
     /// Few: searched linearly.
     streams: Vec<ChunkStream>,
-    /// Bytes held in `streams`.
+    /// Bytes held in `streams`, and the room that is reserved for them.
     unfinished: usize,
+    reserved: usize,
     /// The chunk whose payload is being read: index in `streams`, bytes left.
     chunk: Option<(usize, usize)>,
     /// The beginning of a header that the input was cut in.
@@ -75,6 +76,7 @@ impl ChunkReader {
             max_streams: limits.max_chunk_streams,
             streams: Vec::new(),
             unfinished: 0,
+            reserved: 0,
             chunk: None,
             carry: Carry::default(),
             position: 0,
@@ -95,6 +97,7 @@ impl ChunkReader {
     /// Frees spare capacity.
     pub fn shrink(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.payload.shrink_to_fit());
+        self.reserved = self.streams.iter().map(|stream| stream.payload.capacity()).sum();
         self.streams.shrink_to_fit();
     }
 
@@ -112,7 +115,7 @@ impl ChunkReader {
             };
             match message.type_id {
                 1 => self.set_chunk_size(&message.payload)?,
-                2 => self.abort(&message.payload)?,
+                2 => self.abort(&message.payload),
                 _ => return Ok(Some(message)),
             }
         }
@@ -255,6 +258,7 @@ impl ChunkReader {
             return Ok(None);
         }
         self.unfinished = self.unfinished.saturating_sub(stream.payload.len());
+        self.reserved = self.reserved.saturating_sub(stream.payload.capacity());
         stream.open = false;
         Ok(Some(RawMessage {
             timestamp: stream.timestamp,
@@ -271,11 +275,16 @@ impl ChunkReader {
         }
         let wanted = stream.payload.len() + bytes.len();
         if wanted > stream.payload.capacity() {
-            // Grows with what arrives: a peer that announces much and sends little holds little. The first
-            // step is a share of the bound, so that all chunk streams together stay near it.
+            // The first step is a share of the bound, so that all chunk streams together stay near it.
             let first = self.max_unfinished / 256;
-            let target = wanted.max(first).max(stream.payload.capacity() * 2).min(stream.length);
+            let mut target =
+                if wanted <= first { stream.length.min(first) } else { capacity(stream.length, wanted) };
+            if self.reserved + target > self.max_unfinished {
+                target = stream.length.min(stream.payload.capacity() * 2);
+            }
+            let before = stream.payload.capacity();
             stream.payload.reserve_exact(target.max(wanted) - stream.payload.len());
+            self.reserved += stream.payload.capacity().saturating_sub(before);
         }
         stream.payload.extend_from_slice(bytes);
         self.unfinished += bytes.len();
@@ -292,16 +301,27 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// Abort Message (RTMP 1.0 §5.4.2).
-    fn abort(&mut self, payload: &[u8]) -> Result<(), RtmpError> {
-        let csid = control_word(2, payload)?;
+    /// Abort Message (RTMP 1.0 §5.4.2). One that does not say what it aborts aborts nothing.
+    fn abort(&mut self, payload: &[u8]) {
+        let Ok(csid) = control_word(2, payload) else { return };
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.csid == csid) {
             self.unfinished = self.unfinished.saturating_sub(stream.payload.len());
+            self.reserved = self.reserved.saturating_sub(stream.payload.capacity());
             stream.payload = Vec::new();
             stream.open = false;
         }
-        Ok(())
     }
+}
+
+/// How much to reserve for a message of `length` bytes of which `wanted` are there: all of it once an eighth has
+/// arrived, an eighth once a sixty-fourth has, and so on. A peer that announces much and sends little holds
+/// little, and of a long message at most a seventh is ever copied again.
+fn capacity(length: usize, wanted: usize) -> usize {
+    let mut capacity = length;
+    while capacity / 8 >= wanted {
+        capacity /= 8;
+    }
+    capacity
 }
 
 impl ChunkStream {

@@ -1,12 +1,14 @@
 //! Commands and the server's answers.
 
+use std::collections::VecDeque;
+
 use super::{ClientEvent, ClientSession, Mode, State};
-use crate::RtmpError;
 use crate::amf0::Value;
 use crate::auth::{Answer, answer};
 use crate::chunk::RawMessage;
 use crate::command::Command;
 use crate::message::{AUDIO, Message, UserControl, VIDEO, write_window};
+use crate::{MediaItem, RtmpError};
 
 /// Acknowledge after so many bytes, please.
 const WINDOW: u32 = 5_000_000;
@@ -71,12 +73,18 @@ impl ClientSession {
         if self.state == State::Over {
             return Ok(());
         }
-        match Message::parse(raw)? {
-            Message::Command(_) => {
-                if let Some(command) = Command::parse(raw)? {
-                    self.answered(&command);
-                }
-            }
+        let message = match Message::parse(raw) {
+            Ok(message) => message,
+            Err(error) => return self.leave_out(error),
+        };
+        match message {
+            Message::Command(_) => match Command::parse(raw) {
+                Ok(Some(command)) => self.answered(&command),
+                Ok(None) => {}
+                // Its answers are what this side waits for.
+                Err(error) if self.state != State::Established => return Err(error),
+                Err(error) => return self.leave_out(error),
+            },
             Message::PeerBandwidth(window) => write_window(self.link.out(), window),
             Message::UserControl(UserControl::StreamEof(_)) if self.state == State::Established => {
                 self.ended()
@@ -102,7 +110,15 @@ impl ClientSession {
             self.established();
         }
         let events = &mut self.events;
-        self.ingest.message(raw, &mut |item| events.push_back(ClientEvent::Media(item)))
+        self.ingest.message(raw, &mut |item| give(events, item))
+    }
+
+    fn leave_out(&mut self, error: RtmpError) -> Result<(), RtmpError> {
+        if self.config.mode == Mode::Publish {
+            return Ok(());
+        }
+        let events = &mut self.events;
+        self.ingest.leave_out(None, error, &mut |item| give(events, item))
     }
 
     fn answered(&mut self, command: &Command) {
@@ -215,6 +231,16 @@ impl ClientSession {
         values.extend(rest);
         self.link.command(stream_id, &values);
     }
+}
+
+/// Skipped messages become one event as long as nothing else comes between them.
+fn give(events: &mut VecDeque<ClientEvent>, item: MediaItem) {
+    if let Some(ClientEvent::Media(last)) = events.back_mut()
+        && last.absorb(&item)
+    {
+        return;
+    }
+    events.push_back(ClientEvent::Media(item));
 }
 
 /// Text of a server, safe to log.

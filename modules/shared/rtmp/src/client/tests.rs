@@ -25,17 +25,17 @@ fn talk(client: &mut ClientSession, server: &mut ServerSession, accept_connect: 
     let mut events = Vec::new();
     loop {
         let mut quiet = true;
-        while let Some(output) = client.poll() {
+        while let Some(output) = client.poll().unwrap() {
             quiet = false;
             match output {
-                ClientOutput::Send(bytes) => server.handle_input(&bytes).unwrap(),
+                ClientOutput::Send(bytes) => server.handle_input(&bytes),
                 ClientOutput::Event(event) => events.push(event),
             }
         }
-        while let Some(output) = server.poll() {
+        while let Some(output) = server.poll().unwrap() {
             quiet = false;
             match output {
-                ServerOutput::Send(bytes) => client.handle_input(&bytes).unwrap(),
+                ServerOutput::Send(bytes) => client.handle_input(&bytes),
                 ServerOutput::Event(ServerEvent::Connect(_)) if accept_connect => server.accept_connect(),
                 ServerOutput::Event(_) => {}
             }
@@ -72,7 +72,7 @@ fn status(level: &str, code: &str, description: &str) -> BytesMut {
 }
 
 fn events(client: &mut ClientSession) -> Vec<ClientEvent> {
-    std::iter::from_fn(|| client.poll())
+    std::iter::from_fn(|| client.poll().unwrap())
         .filter_map(|output| match output {
             ClientOutput::Event(event) => Some(event),
             ClientOutput::Send(_) => None,
@@ -91,7 +91,7 @@ fn statuses_of_servers_become_events() {
         ("error", "NetStream.Seek.Failed", ""),
     ] {
         let mut client = asking(Mode::Play);
-        client.handle_input(&status(level, code, "text")).unwrap();
+        client.handle_input(&status(level, code, "text"));
         let events = format!("{:?}", events(&mut client));
         assert!(events.trim_matches(['[', ']']).starts_with(expected), "{code}: {events}");
         assert_eq!(events == "[]", expected.is_empty(), "{code}: {events}");
@@ -102,7 +102,7 @@ fn statuses_of_servers_become_events() {
 fn a_refusal_is_cut_and_cleaned_for_the_log() {
     let mut client = asking(Mode::Publish);
     let text = format!("line\r\n{}", "x".repeat(2000));
-    client.handle_input(&status("error", "NetStream.Publish.BadName", &text)).unwrap();
+    client.handle_input(&status("error", "NetStream.Publish.BadName", &text));
     let events = events(&mut client);
     let [ClientEvent::Refused { code, description }] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(code, "NetStream.Publish.BadName");
@@ -116,7 +116,7 @@ fn media_before_play_start_establishes_the_play() {
     let mut out = BytesMut::new();
     let header = Header { csid: 4, timestamp: 0, type_id: 8, stream_id: 1 };
     write_message(&mut out, CHUNK_SIZE, header, &[b"\x2fmp3"]);
-    client.handle_input(&out).unwrap();
+    client.handle_input(&out);
     let events = events(&mut client);
     assert!(matches!(
         &events[..],
@@ -134,7 +134,33 @@ fn media_to_a_publisher_is_an_error() {
     let mut out = BytesMut::new();
     let header = Header { csid: 4, timestamp: 0, type_id: 8, stream_id: 1 };
     write_message(&mut out, CHUNK_SIZE, header, &[b"\x2fmp3"]);
-    assert!(matches!(client.handle_input(&out), Err(RtmpError::MediaBeforePublish { type_id: 8 })));
+    client.handle_input(&out);
+    assert!(matches!(client.poll(), Err(RtmpError::MediaBeforePublish { type_id: 8 })));
+}
+
+#[test]
+fn what_a_server_sends_malformed_between_intact_chunks_is_left_out() {
+    let mut client = asking(Mode::Play);
+    let say = |type_id, payload: &[u8]| {
+        let mut out = BytesMut::new();
+        let header = Header { csid: 4, timestamp: 0, type_id, stream_id: 1 };
+        write_message(&mut out, CHUNK_SIZE, header, &[payload]);
+        out
+    };
+    client.handle_input(&status("status", "NetStream.Play.Start", ""));
+    client.handle_input(&[say(9, b"\x17"), say(4, &[0]), say(20, b"hello"), say(8, b"\x2fmp3")].concat());
+    let events = events(&mut client);
+    let [
+        ClientEvent::Established,
+        skipped @ ..,
+        ClientEvent::Media(MediaItem::Track(_)),
+        ClientEvent::Media(_),
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    let is_skipped = |event: &ClientEvent| matches!(event, ClientEvent::Media(MediaItem::Skipped { .. }));
+    assert!(skipped.len() == 3 && skipped.iter().all(is_skipped), "{skipped:?}");
 }
 
 #[test]
@@ -147,15 +173,15 @@ fn a_server_that_asks_for_a_password_is_answered_on_the_next_connections() {
         let mut server = ServerSession::new(Limits::default());
         let mut next = Vec::new();
         for _ in 0..20 {
-            while let Some(output) = client.poll() {
+            while let Some(output) = client.poll().unwrap() {
                 match output {
-                    ClientOutput::Send(bytes) => server.handle_input(&bytes).unwrap(),
+                    ClientOutput::Send(bytes) => server.handle_input(&bytes),
                     ClientOutput::Event(event) => next.push(event),
                 }
             }
-            while let Some(output) = server.poll() {
+            while let Some(output) = server.poll().unwrap() {
                 match output {
-                    ServerOutput::Send(bytes) => client.handle_input(&bytes).unwrap(),
+                    ServerOutput::Send(bytes) => client.handle_input(&bytes),
                     ServerOutput::Event(ServerEvent::Connect(connect)) => {
                         assert_eq!(connect.app, "live");
                         match auth.check(connect.query.as_deref(), &wanted) {
@@ -181,14 +207,14 @@ fn a_server_that_asks_for_a_password_is_answered_on_the_next_connections() {
 #[test]
 fn the_end_is_said_politely_and_once() {
     let mut client = asking(Mode::Publish);
-    client.handle_input(&status("status", "NetStream.Publish.Start", "")).unwrap();
+    client.handle_input(&status("status", "NetStream.Publish.Start", ""));
     events(&mut client);
     client.finish();
-    let Some(ClientOutput::Send(bytes)) = client.poll() else { panic!("nothing said") };
+    let Ok(Some(ClientOutput::Send(bytes))) = client.poll() else { panic!("nothing said") };
     let text = String::from_utf8_lossy(&bytes).into_owned();
     assert!(text.contains("FCUnpublish") && text.contains("deleteStream"), "{text}");
     // The key is for publish alone.
     assert!(!text.contains("key="), "{text}");
     client.finish();
-    assert!(client.poll().is_none());
+    assert!(client.poll().unwrap().is_none());
 }

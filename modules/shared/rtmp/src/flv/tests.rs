@@ -40,8 +40,7 @@ fn enhanced_video_is_read() {
     assert_eq!(video(b"\x91av01obu"), Ok(coded(Codec::Av1, enhanced, true, 0, b"obu")));
     assert_eq!(video(b"\x91vp09vvv"), Ok(coded(Codec::Vp9, enhanced, true, 0, b"vvv")));
     assert_eq!(video(b"\x92hvc1"), Ok(Tag::End(Codec::H265)));
-    assert_eq!(video(b"\x94hvc1\x02"), Ok(Tag::Skipped(SkipReason::PacketType(4))));
-    assert_eq!(video(b"\x91vvc1nal"), Ok(Tag::Skipped(SkipReason::FourCc(*b"vvc1"))));
+    assert_eq!(video(b"\x91vvc1nal"), Ok(Tag::Skipped(SkipReason::FourCc(Kind::Video, *b"vvc1"))));
 }
 
 #[test]
@@ -58,17 +57,49 @@ fn modifiers_before_a_packet_are_stepped_over() {
 fn track_0_is_taken_from_a_multitrack_message() {
     let frame = coded(Codec::H264, RtmpFraming::Enhanced, true, 0, b"nal");
     assert_eq!(video(b"\x96\x03avc1\x00nal"), Ok(frame.clone()));
-    assert_eq!(video(b"\x96\x13avc1\x01\x00\x00\x02xx\x00\x00\x00\x03nal"), Ok(frame.clone()));
-    assert_eq!(video(b"\x96\x23vp09\x01\x00\x00\x02xxavc1\x00\x00\x00\x03nal"), Ok(frame));
-    assert_eq!(video(b"\x96\x03avc1\x01nal"), Ok(Tag::Skipped(SkipReason::OtherTracks)));
+    let other = |four_cc: &[u8]| Tag::Extra {
+        kind: Kind::Video,
+        slot: None,
+        body: [b"\x96\x03", four_cc, b"\x01xx"].concat().into(),
+    };
+    assert_eq!(
+        video(b"\x96\x13avc1\x01\x00\x00\x02xx\x00\x00\x00\x03nal"),
+        Ok(Tag::Several(vec![other(b"avc1"), frame.clone()]))
+    );
+    assert_eq!(
+        video(b"\x96\x23vp09\x01\x00\x00\x02xxavc1\x00\x00\x00\x03nal"),
+        Ok(Tag::Several(vec![other(b"vp09"), frame]))
+    );
     assert!(matches!(video(b"\x96\x33avc1\x01nal"), Err(FlvError::Undefined { value: 3, .. })));
     assert!(matches!(video(b"\x96\x13avc1\x01\x00\x00\x09xx"), Err(FlvError::Short { .. })));
     // What is track 0 must not read beyond it.
     assert!(matches!(video(b"\x96\x11avc1\x00\x00\x00\x02xxyy"), Err(FlvError::Short { .. })));
     assert_eq!(
         audio(b"\x95\x11mp4a\x00\x00\x00\x01a"),
-        Ok(coded(Codec::Aac, RtmpFraming::Enhanced, true, 0, b"a"))
+        Ok(Tag::Several(vec![coded(Codec::Aac, RtmpFraming::Enhanced, true, 0, b"a")]))
     );
+    let many = [&b"\x96\x13avc1"[..], &b"\x01\x00\x00\x00".repeat(33)].concat();
+    assert_eq!(video(&many), Err(FlvError::Tracks { limit: 32 }));
+}
+
+#[test]
+fn what_only_rtmp_knows_is_taken_as_it_came_with_the_slot_that_it_fills() {
+    let cases = [
+        // Colour information, a layout of channels, AV1's header in MPEG-2 TS.
+        (Kind::Video, &b"\x94av01\x02\x00\x09colorInfo"[..], Some((4, 0))),
+        (Kind::Audio, b"\x94Opus\x01\x02\x00\x00\x00\x03", Some((4, 0))),
+        (Kind::Video, b"\x95av01ts", Some((5, 0))),
+        // Another track: its header, its frame, its colour information.
+        (Kind::Video, b"\x96\x00av01\x02cfg", Some((0, 2))),
+        (Kind::Video, b"\xa6\x01av01\x02obu", None),
+        (Kind::Video, b"\x96\x04av01\x02xx", Some((4, 2))),
+        (Kind::Audio, b"\x95\x00mp4a\x01\x12\x10", Some((0, 1))),
+    ];
+    for (kind, body, slot) in cases {
+        let read = if kind == Kind::Video { video(body) } else { audio(body) };
+        let slot = slot.map(|(packet_type, track)| Slot { kind, packet_type, track });
+        assert_eq!(read, Ok(Tag::Extra { kind, slot, body: Bytes::copy_from_slice(body) }));
+    }
 }
 
 #[test]
@@ -120,6 +151,8 @@ fn what_breaks_the_format_is_refused() {
     assert!(matches!(audio(b"\xaf\x02"), Err(FlvError::Undefined { value: 2, .. })));
     assert!(matches!(video(b"\x91hvc"), Err(FlvError::Short { needed: 5, length: 4, .. })));
     assert!(matches!(video(b"\x91hvc1\x00"), Err(FlvError::Short { needed: 8, length: 6, .. })));
+    assert!(matches!(video(b"\x99hvc1nal"), Err(FlvError::Undefined { value: 9, .. })));
+    assert!(matches!(audio(b"\x93Opusraw"), Err(FlvError::Undefined { value: 3, .. })));
 }
 
 /// Reads a body and writes it again.

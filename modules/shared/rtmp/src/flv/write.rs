@@ -27,9 +27,10 @@ impl TagHeader {
 }
 
 /// FLV's `CodecID` or `SoundFormat`, where there is one.
-pub(crate) const fn classic_number(codec: Codec) -> Option<u8> {
+pub(crate) const fn classic_number(codec: Codec, framing: RtmpFraming) -> Option<u8> {
     Some(match codec {
         Codec::H264 => 7,
+        Codec::H265 if matches!(framing, RtmpFraming::ClassicAsH264) => 7,
         Codec::H265 => 12,
         Codec::Mp3 => 2,
         Codec::PcmA => 7,
@@ -46,7 +47,7 @@ enum Form {
 }
 
 fn form(track: &Track) -> Option<Form> {
-    let number = classic_number(track.codec);
+    let number = classic_number(track.codec, track.framing);
     match (four_cc(track.codec), track.framing) {
         (Some(four_cc), RtmpFraming::Enhanced) => Some(Form::FourCc(four_cc)),
         (four_cc, _) => number.map(Form::Classic).or(four_cc.map(Form::FourCc)),

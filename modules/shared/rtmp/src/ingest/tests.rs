@@ -21,7 +21,7 @@ fn unwrapped(times: &[u32]) -> Vec<i64> {
     feed(&mut ingest, &raw(8, times[0], b"\xaf\x00\x11\x90"));
     let frames = times.iter().flat_map(|time| feed(&mut ingest, &raw(8, *time, b"\xaf\x01raw")));
     let times = frames.map(|item| match item {
-        MediaItem::Frame(frame) => frame.dts.ticks,
+        MediaItem::Frame(frame) => frame.dts.millis(),
         other => panic!("{other:?}"),
     });
     times.collect()
@@ -61,7 +61,7 @@ fn the_clock_starts_with_a_frame_not_with_a_header_at_zero() {
     feed(&mut ingest, &raw(8, 0, b"\xaf\x00\x11\x90"));
     let items = feed(&mut ingest, &raw(8, u32::MAX, b"\xaf\x01raw"));
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
-    assert_eq!(frame.dts.ticks, i64::from(u32::MAX));
+    assert_eq!(frame.dts.millis(), i64::from(u32::MAX));
 }
 
 #[test]
@@ -84,7 +84,10 @@ fn data_messages_with_time_zero_do_not_move_the_clock() {
     feed(&mut ingest, &raw(18, 0, &text));
     let items = feed(&mut ingest, &raw(9, (1 << 31) + 40, b"\x27\x01\0\0\x28nal"));
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
-    assert_eq!((frame.dts.ticks, frame.pts.ticks, frame.is_sync), ((1 << 31) + 40, (1 << 31) + 80, false));
+    assert_eq!(
+        (frame.dts.millis(), frame.pts.millis(), frame.is_sync),
+        ((1 << 31) + 40, (1 << 31) + 80, false)
+    );
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn a_sequence_header_becomes_a_track_and_a_picture_a_slice_of_its_message() {
 #[test]
 fn frames_before_their_configuration_are_skipped_where_it_is_needed() {
     let mut ingest = Ingest::default();
-    let skipped = |codec| MediaItem::Skipped { reason: SkipReason::NoSequenceHeader(codec) };
+    let skipped = |codec| MediaItem::Skipped { reason: SkipReason::NoSequenceHeader(codec), count: 1 };
     assert_eq!(feed(&mut ingest, &raw(9, 0, b"\x17\x01\0\0\0nal")), [skipped(Codec::H264)]);
     assert_eq!(feed(&mut ingest, &raw(8, 0, b"\xaf\x01raw")), [skipped(Codec::Aac)]);
     let items = feed(&mut ingest, &raw(8, 0, b"\x2fmp3"));
@@ -112,19 +115,138 @@ fn frames_before_their_configuration_are_skipped_where_it_is_needed() {
 }
 
 #[test]
-fn a_flood_of_messages_that_carry_nothing_is_said_once() {
+fn messages_that_are_skipped_for_the_same_reason_become_one_item() {
+    let mut last: Option<MediaItem> = None;
     let mut ingest = Ingest::default();
-    let items: Vec<MediaItem> = (0..1000).flat_map(|_| feed(&mut ingest, &raw(8, 0, b""))).collect();
-    assert_eq!(items, [MediaItem::Skipped { reason: SkipReason::Empty(Kind::Audio) }]);
-    feed(&mut ingest, &raw(8, 0, b"\x2fmp3"));
-    assert_eq!(feed(&mut ingest, &raw(8, 0, b"")).len(), 1);
+    for _ in 0..1000 {
+        for item in feed(&mut ingest, &raw(8, 0, b"")) {
+            match &mut last {
+                Some(last) => assert!(last.absorb(&item)),
+                None => last = Some(item),
+            }
+        }
+    }
+    assert_eq!(last, Some(MediaItem::Skipped { reason: SkipReason::Empty(Kind::Audio), count: 1000 }));
+    let other = feed(&mut ingest, &raw(9, 0, b""));
+    assert!(!last.unwrap().absorb(&other[0]));
+}
+
+/// Why a message was left out, with everything behind it.
+fn left_out(ingest: &mut Ingest, message: &RawMessage) -> String {
+    let items = feed(ingest, message);
+    let [MediaItem::Skipped { reason, count: 1 }] = items.as_slice() else { panic!("{items:?}") };
+    let mut error: &dyn std::error::Error = reason;
+    let mut text = error.to_string();
+    while let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+        error = source;
+    }
+    text
 }
 
 #[test]
-fn a_sequence_header_that_cannot_be_read_is_an_error_that_names_the_codec() {
+fn a_malformed_message_is_left_out_with_the_rule_that_it_broke() {
     let mut ingest = Ingest::default();
-    let error = ingest.message(&raw(9, 0, b"\x17\0\0\0\0\x01\x64"), &mut |_| ()).unwrap_err();
-    assert!(matches!(error, RtmpError::Flv(FlvError::Config { codec: Codec::H264, .. })), "{error:?}");
+    feed(&mut ingest, &raw(9, 0, AVCC));
+    for (message, rule) in [
+        (raw(9, 0, b"\x17\0\0\0\0\x01\x64"), "H264 sequence header cannot be read"),
+        (raw(9, 0, b"\x17\0\0\0\0\x01"), "H264 sequence header cannot be read"),
+        (raw(8, 0, b"\xaf\0\x12"), "Aac sequence header cannot be read"),
+        (raw(9, 0, b"\x17"), "video tag of 1 bytes needs 2"),
+        (raw(9, 0, b"\x17\x09\0\0\0nal"), "AVCPacketType 9 is not defined"),
+        (raw(8, 0, b"\x9c"), "extended audio tag of 1 bytes needs 5"),
+        (raw(18, 0, b"hello"), "unknown AMF0 marker 0x68"),
+        (raw(15, 0, &[&[0][..], &encode_all([&Value::from("onMetaData")]), &[0x11, 0x0A]].concat()), "AMF3"),
+        (raw(22, 0, &[9, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]), "aggregate message of 11 bytes is cut"),
+    ] {
+        let text = left_out(&mut ingest, &message);
+        assert!(text.starts_with("message left out: ") && text.contains(rule), "{text}");
+    }
+    // The track is what it was.
+    assert_eq!(feed(&mut ingest, &raw(9, 40, b"\x17\x01\0\0\0nal")).len(), 1);
+}
+
+#[test]
+fn the_parts_of_an_aggregate_before_the_cut_are_taken() {
+    let mut ingest = Ingest::default();
+    let whole = [&[8, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0][..], b"\x2fmp3", &[0; 4]].concat();
+    let items = feed(&mut ingest, &raw(22, 0, &[&whole[..], &[8, 0, 0, 9]].concat()));
+    assert!(
+        matches!(&items[..], [MediaItem::Track(_), MediaItem::Frame(_), MediaItem::Skipped { .. }]),
+        "{items:?}"
+    );
+}
+
+#[test]
+fn a_hundred_malformed_messages_and_nothing_good_between_them_are_an_error() {
+    let mut ingest = Ingest::default();
+    for _ in 0..3 {
+        (0..99).for_each(|_| drop(left_out(&mut ingest, &raw(9, 0, b"\x17"))));
+        // What is not carried is not good either, but sound is.
+        feed(&mut ingest, &raw(9, 0, b"\x22sorenson"));
+        feed(&mut ingest, &raw(8, 0, b"\x2fmp3"));
+    }
+    (0..99).for_each(|_| drop(left_out(&mut ingest, &raw(9, 0, b"\x17"))));
+    feed(&mut ingest, &raw(9, 0, b"\x22sorenson"));
+    let error = ingest.message(&raw(9, 0, b"\x17"), &mut |_| ()).unwrap_err();
+    assert!(matches!(error, RtmpError::NothingGood { count: 100, .. }), "{error}");
+}
+
+#[test]
+fn metadata_beyond_its_bound_is_left_out_and_said() {
+    let name = Value::from("onMetaData");
+    let info = object([("keyframes", Value::String("k".repeat(1 << 20)))]);
+    let items = feed(&mut Ingest::default(), &raw(18, 0, &encode_all([&name, &info])));
+    assert!(
+        matches!(&items[..], [MediaItem::Skipped { reason: SkipReason::TooLarge { .. }, count: 1 }]),
+        "{items:?}"
+    );
+    let many = object([("list", Value::StrictArray(vec![Value::Null; 70_000]))]);
+    let text = left_out(&mut Ingest::default(), &raw(18, 0, &encode_all([&name, &many])));
+    assert!(text.contains("more than 65536 AMF0 values"), "{text}");
+}
+
+/// The `hvcC` that a camera sends under H.264's number; the second one's parameter sets travel in the stream.
+#[test]
+fn h265_under_number_7_is_known_by_its_configuration_and_leaves_as_it_came() {
+    let set = |kind: u8, unit: &[u8]| [&[0x80 | kind, 0, 1, 0, unit.len() as u8][..], unit].concat();
+    let head = |arrays: u8| {
+        let mut head = b"\x01\x01\x60\0\0\0\x90\0\0\0\0\0\x5d\xf0\0\xfc\xfd\xf8\xf8\0\0\x0f".to_vec();
+        head.push(arrays);
+        head
+    };
+    let sets = [set(32, b"\x40\x01\x0c"), set(33, b"\x42\x01\x01"), set(34, b"\x44\x01\xc1")].concat();
+    for hvcc in [[head(3), sets].concat(), head(0)] {
+        let mut ingest = Ingest::default();
+        let items = feed(&mut ingest, &raw(9, 0, &[b"\x17\0\0\0\0", &hvcc[..]].concat()));
+        let [MediaItem::Track(track)] = items.as_slice() else { panic!("{items:?}") };
+        assert_eq!((track.codec, track.framing), (Codec::H265, RtmpFraming::ClassicAsH264));
+        let items = feed(&mut ingest, &raw(9, 40, b"\x27\x01\0\0\x28\0\0\0\x03\x02\x01a"));
+        let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
+        let mut out = bytes::BytesMut::new();
+        crate::Egress::players().frame(&mut out, track, frame, 40);
+        assert!(out.ends_with(b"\x27\x01\0\0\x28\0\0\0\x03\x02\x01a"), "{out:?}");
+        // H.264 may follow, and is told by its own configuration.
+        let items = feed(&mut ingest, &raw(9, 80, AVCC));
+        assert!(matches!(&items[..], [MediaItem::Track(track)] if track.codec == Codec::H264), "{items:?}");
+        assert_eq!(feed(&mut ingest, &raw(9, 80, b"\x17\x01\0\0\0nal")).len(), 1);
+    }
+}
+
+#[test]
+fn what_is_kept_for_who_joins_is_bounded() {
+    let mut ingest = Ingest::default();
+    let header = |track: u8, length: usize| [&b"\x96\x00av01"[..], &[track], &vec![0; length]].concat();
+    let kept =
+        |items: Vec<MediaItem>| matches!(&items[..], [MediaItem::Extra(extra)] if extra.slot.is_some());
+    for track in 1..=32 {
+        assert!(kept(feed(&mut ingest, &raw(9, 0, &header(track, 40)))));
+    }
+    assert!(kept(feed(&mut ingest, &raw(9, 0, &header(7, 80)))), "one that is known may change");
+    for body in [header(33, 40), header(1, 16 << 10)] {
+        let items = feed(&mut ingest, &raw(9, 0, &body));
+        assert!(matches!(&items[..], [MediaItem::Skipped { .. }]), "{items:?}");
+    }
 }
 
 #[test]
@@ -166,7 +288,7 @@ fn an_aggregate_gives_its_parts_and_does_not_nest() {
     let times: Vec<i64> = feed(&mut ingest, &raw(22, 1000, &payload))
         .into_iter()
         .map(|item| match item {
-            MediaItem::Frame(frame) => frame.dts.ticks,
+            MediaItem::Frame(frame) => frame.dts.millis(),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -1,11 +1,13 @@
 //! Commands and their answers.
 
+use std::collections::VecDeque;
+
 use super::{Connect, Intent, RequestId, ServerEvent, ServerSession, State};
-use crate::RtmpError;
 use crate::amf0::{Value, object};
 use crate::chunk::RawMessage;
 use crate::command::{Command, split_query};
 use crate::message::{AUDIO, COMMAND, UserControl, VIDEO, write_peer_bandwidth, write_window};
+use crate::{MediaItem, RtmpError};
 
 /// Announced both ways: how much may be under way unacknowledged. No sender waits for it in practice.
 const WINDOW: u32 = 5_000_000;
@@ -21,18 +23,31 @@ impl ServerSession {
     pub(super) fn message(&mut self, raw: &RawMessage) -> Result<(), RtmpError> {
         match (raw.type_id, self.state) {
             (_, State::Over) => Ok(()),
-            (17 | COMMAND, _) => match Command::parse(raw)? {
-                Some(command) => self.command(&command),
-                None => Ok(()),
+            (17 | COMMAND, state) => match Command::parse(raw) {
+                Ok(Some(command)) => self.command(&command),
+                Ok(None) => Ok(()),
+                Err(error) if state == State::New => Err(error),
+                Err(error) => self.leave_out(error),
             },
             (_, State::Publishing) => {
                 let events = &mut self.events;
-                self.ingest.message(raw, &mut |item| events.push_back(ServerEvent::Media(item)))
+                self.ingest.message(raw, &mut |item| give(events, item))
             }
+            // Frames that were on their way when the stream ended.
+            (AUDIO | VIDEO | 22, _) if self.published => Ok(()),
             (type_id @ (AUDIO | VIDEO | 22), _) => Err(RtmpError::MediaBeforePublish { type_id }),
             // Data and shared objects from a peer that does not publish mean nothing here.
             _ => Ok(()),
         }
+    }
+
+    /// A publisher's malformed message counts; nobody else's means anything.
+    fn leave_out(&mut self, error: RtmpError) -> Result<(), RtmpError> {
+        if self.state != State::Publishing {
+            return Ok(());
+        }
+        let events = &mut self.events;
+        self.ingest.leave_out(None, error, &mut |item| give(events, item))
     }
 
     fn command(&mut self, command: &Command) -> Result<(), RtmpError> {
@@ -42,24 +57,32 @@ impl ServerSession {
         }
         match command.name.as_str() {
             "connect" => return self.connect(command),
-            "createStream" if self.has_stream => self.say_failed(
+            // There is one stream, however often it is created, and it needs no creation.
+            "createStream" if matches!(self.state, State::Publishing | State::Playing) => self.say_failed(
                 transaction,
                 "NetConnection.Call.Failed",
-                "one stream per connection: delete the first before creating another",
+                "one stream per connection: close the first before creating another",
             ),
             "createStream" => {
-                self.has_stream = true;
                 self.say_result(transaction, Value::Null, Value::Number(f64::from(STREAM)));
+            }
+            // How Flash ends a stream and keeps the connection.
+            "publish" | "play" if command.argument(0) == Some(&Value::Boolean(false)) => {
+                if self.state == State::Playing {
+                    self.say_status("status", "NetStream.Play.Stop", "stopped playing");
+                }
+                self.stop();
             }
             "publish" => return self.publish(command),
             "play" => return self.play(command),
-            "deleteStream" => {
-                self.stop();
-                self.has_stream = false;
-            }
-            "closeStream" => self.stop(),
-            "releaseStream" | "FCPublish" | "_checkbw" => {
+            "deleteStream" | "closeStream" => self.stop(),
+            "releaseStream" | "_checkbw" => {
                 self.say_result(transaction, Value::Null, Value::Undefined);
+            }
+            "FCPublish" => {
+                let name = command.argument(0).cloned().unwrap_or(Value::Null);
+                self.say_result(transaction, Value::Null, Value::Undefined);
+                self.link.command(0, &status("onFCPublish", "status", "NetStream.Publish.Start", name));
             }
             "FCUnpublish" => {
                 let name = command.argument(0).cloned().unwrap_or(Value::Null);
@@ -72,10 +95,13 @@ impl ServerSession {
             }
             // Live streams have no length.
             "getStreamLength" => self.say_result(transaction, Value::Null, Value::Number(0.0)),
-            "pause" => {
+            "pause" | "pauseRaw" => {
                 let pausing = command.argument(0) != Some(&Value::Boolean(false));
                 let code = if pausing { "NetStream.Pause.Notify" } else { "NetStream.Unpause.Notify" };
-                self.say_status("status", code, "a live stream goes on");
+                self.say_status("status", code, "a live stream goes on at what is live then");
+                if self.state == State::Playing {
+                    self.events.push_back(ServerEvent::Paused(pausing));
+                }
             }
             "seek" => self.say_status("error", "NetStream.Seek.Failed", "a live stream cannot seek"),
             "receiveAudio" | "receiveVideo" | "_result" | "_error" | "onStatus" => {}
@@ -89,14 +115,26 @@ impl ServerSession {
 
     /// RTMP 1.0 §7.2.1.1.
     fn connect(&mut self, command: &Command) -> Result<(), RtmpError> {
+        let transaction = command.transaction;
         if self.state != State::New {
-            return Err(RtmpError::CommandOrder { command: "connect", when: "came twice" });
+            self.say_failed(transaction, "NetConnection.Call.Failed", "this connection is connected");
+            return Ok(());
         }
-        let text = |what: &'static str| match command.object().and_then(|object| object.get(what)) {
-            Some(Value::String(text)) => self.bounded(what, text),
-            _ => Ok(String::new()),
+        let text = |what| command.object().and_then(|object| object.get(what)).and_then(Value::as_str);
+        let tc_url = text("tcUrl").unwrap_or_default();
+        // Nobody needs it but those who put all there is into it.
+        let app = text("app").unwrap_or_else(|| path_of(tc_url));
+        let (app, query) = match self.named("app", app) {
+            Ok(named) => named,
+            Err(error) => {
+                self.say_rejected(transaction, &error.to_string());
+                return Err(error);
+            }
         };
-        let (app, tc_url, flash_ver) = (text("app")?, text("tcUrl")?, text("flashVer")?);
+        let tc_query = split_query(tc_url).1.filter(|query| query.len() <= self.limits.max_query_bytes);
+        let flash_ver = text("flashVer").unwrap_or_default();
+        let flash_ver = flash_ver.get(..flash_ver.floor_char_boundary(self.limits.max_name_bytes));
+        let flash_ver = flash_ver.unwrap_or_default().to_owned();
         let list = command.object().and_then(|object| object.get("fourCcList"));
         let four_cc = match list {
             Some(Value::StrictArray(list)) => list.as_slice(),
@@ -112,14 +150,12 @@ impl ServerSession {
         } else {
             None
         };
-        let (app, query) = split_query(&app);
-        let query = query.or_else(|| split_query(&tc_url).1).map(str::to_owned);
-        self.state = State::Connecting { transaction: command.transaction, enhanced: list.is_some() };
-        let app = app.to_owned();
+        self.state = State::Connecting { transaction, enhanced: list.is_some() };
+        let tc_query = tc_query.map(str::to_owned);
         self.events.push_back(ServerEvent::Connect(Connect {
             app,
             query,
-            tc_url,
+            tc_query,
             flash_ver,
             four_cc,
             intent,
@@ -129,11 +165,8 @@ impl ServerSession {
 
     /// RTMP 1.0 §7.2.2.6; the type ("live", "record", "append") may be left out.
     fn publish(&mut self, command: &Command) -> Result<(), RtmpError> {
-        let (name, query) = self.stream_name("publish", command)?;
-        if self.state != State::Connected {
-            self.say_status("error", "NetStream.Publish.BadName", "this connection already has a stream");
-            return Ok(());
-        }
+        const REFUSED: &str = "NetStream.Publish.BadName";
+        let Some((name, query)) = self.stream_name("publish", REFUSED, command)? else { return Ok(()) };
         let id = self.new_id();
         self.state = State::PublishAsked { id };
         self.events.push_back(ServerEvent::Publish { id, name, query });
@@ -142,11 +175,8 @@ impl ServerSession {
 
     /// RTMP 1.0 §7.2.2.1; start and duration mean nothing for a live stream.
     fn play(&mut self, command: &Command) -> Result<(), RtmpError> {
-        let (name, query) = self.stream_name("play", command)?;
-        if self.state != State::Connected {
-            self.say_status("error", "NetStream.Play.Failed", "this connection already has a stream");
-            return Ok(());
-        }
+        const REFUSED: &str = "NetStream.Play.Failed";
+        let Some((name, query)) = self.stream_name("play", REFUSED, command)? else { return Ok(()) };
         let reset = match command.argument(3) {
             Some(Value::Boolean(reset)) => *reset,
             Some(Value::Number(reset)) => *reset != 0.0,
@@ -158,28 +188,40 @@ impl ServerSession {
         Ok(())
     }
 
+    /// What is to be published or played, and its query; `None` where that was refused and the connection goes on.
     fn stream_name(
-        &self,
+        &mut self,
         command: &'static str,
+        refused: &'static str,
         values: &Command,
-    ) -> Result<(String, Option<String>), RtmpError> {
-        if !self.has_stream {
-            return Err(RtmpError::CommandOrder { command, when: "came before createStream" });
+    ) -> Result<Option<(String, Option<String>)>, RtmpError> {
+        if self.state != State::Connected {
+            self.say_status("error", refused, "this connection already has a stream");
+            return Ok(None);
         }
         let Some(Value::String(name)) = values.argument(0) else {
-            return Err(RtmpError::Argument { command, argument: "a stream name" });
+            self.say_status("error", refused, "a stream name is missing");
+            self.leave_out(RtmpError::Argument { command, argument: "a stream name" })?;
+            return Ok(None);
         };
-        let name = self.bounded("stream name", name)?;
-        let (name, query) = split_query(&name);
-        Ok((name.to_owned(), query.map(str::to_owned)))
+        match self.named("stream name", name) {
+            Ok(named) => Ok(Some(named)),
+            Err(error) => {
+                self.say_status("error", refused, &error.to_string());
+                Err(error)
+            }
+        }
     }
 
-    fn bounded(&self, what: &'static str, text: &str) -> Result<String, RtmpError> {
-        let (length, limit) = (text.len(), self.limits.max_name_bytes);
-        if length > limit {
-            return Err(RtmpError::NameTooLong { what, length, limit });
-        }
-        Ok(text.to_owned())
+    /// A name and its query, within their bounds.
+    fn named(&self, what: &'static str, text: &str) -> Result<(String, Option<String>), RtmpError> {
+        let bounded = |what, text: &str, limit| match text.len() {
+            length if length > limit => Err(RtmpError::NameTooLong { what, length, limit }),
+            _ => Ok(text.to_owned()),
+        };
+        let (name, query) = split_query(text);
+        let query = query.map(|query| bounded("query", query, self.limits.max_query_bytes)).transpose()?;
+        Ok((bounded(what, name, self.limits.max_name_bytes)?, query))
     }
 
     const fn new_id(&mut self) -> RequestId {
@@ -190,11 +232,8 @@ impl ServerSession {
     /// `closeStream` or `deleteStream`.
     fn stop(&mut self) {
         match self.state {
+            // What is still on its way is as long as what came before: the bounds stay those of a publisher.
             State::Publishing => {
-                self.link.chunks.set_limits(
-                    self.limits.max_message_bytes.min(self.limits.max_unfinished_before_publish),
-                    self.limits.max_unfinished_before_publish,
-                );
                 self.say_status("status", "NetStream.Unpublish.Success", "stopped publishing");
                 self.events.push_back(ServerEvent::PublishStopped);
                 self.state = State::Connected;
@@ -224,7 +263,7 @@ impl ServerSession {
         ];
         if enhanced {
             info.push(("fourCcList", Value::StrictArray(FOUR_CC.map(Value::from).to_vec())));
-            // None of reconnect, multitrack, ModEx and nanoseconds.
+            // None of reconnect, multitrack, ModEx and nanoseconds: other tracks than the first only pass through.
             info.push(("capsEx", Value::from(0.0)));
         }
         let info = info.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -277,6 +316,22 @@ impl ServerSession {
         let [_, _, object, info] = status("", "error", code, Value::from(description));
         self.link.command(0, &[Value::from("_error"), Value::Number(transaction), object, info]);
     }
+}
+
+/// Skipped messages become one event as long as nothing else comes between them.
+fn give(events: &mut VecDeque<ServerEvent>, item: MediaItem) {
+    if let Some(ServerEvent::Media(last)) = events.back_mut()
+        && last.absorb(&item)
+    {
+        return;
+    }
+    events.push_back(ServerEvent::Media(item));
+}
+
+/// What stands behind the host of a URL.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split_once('/').map_or("", |(_, path)| path)
 }
 
 /// A status command (RTMP 1.0 §7.2.2).

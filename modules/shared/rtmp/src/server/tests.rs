@@ -8,6 +8,8 @@ use crate::chunk::{Header, RawMessage, write_message};
 use crate::message::{Message, UserControl};
 use crate::{Egress, MediaItem};
 
+const AVCC: &[u8] = b"\x01\x64\0\x1e\xff\xe1\0\x1a\x67\x64\0\x1e\xac\xd9\x40\xa0\x2f\xf9\x70\x11\0\0\x03\0\x01\0\0\x03\0\x32\x0f\x16\x2d\x96\x01\0\x04\x68\xef\x8f\xcb\xfd\xf8\xf8\0";
+
 /// A server past the handshake, and what a client would see of it.
 struct Server {
     session: ServerSession,
@@ -34,11 +36,11 @@ impl Server {
     fn new(limits: Limits) -> Self {
         let mut session = ServerSession::new(limits);
         // The simple handshake: C1 without digest, C2 the echo of S1.
-        session.handle_input(&[&[3][..], &[0; 1536]].concat()).unwrap();
-        let Some(ServerOutput::Send(answer)) = session.poll() else { panic!("no S0") };
+        session.handle_input(&[&[3][..], &[0; 1536]].concat());
+        let Ok(Some(ServerOutput::Send(answer))) = session.poll() else { panic!("no S0") };
         assert_eq!((answer.len(), answer[0]), (1 + 2 * 1536, 3));
         assert!(!session.handshake_done());
-        session.handle_input(&answer[1..=1536]).unwrap();
+        session.handle_input(&answer[1..=1536]);
         assert!(session.handshake_done());
         Self { session, replies: crate::chunk::ChunkReader::new(&Limits::default()) }
     }
@@ -69,12 +71,12 @@ impl Server {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.session.handle_input(bytes).unwrap();
+        self.session.handle_input(bytes);
     }
 
     fn outputs(&mut self) -> (Vec<RawMessage>, Vec<ServerEvent>) {
         let (mut messages, mut events) = (Vec::new(), Vec::new());
-        while let Some(output) = self.session.poll() {
+        while let Some(output) = self.session.poll().unwrap() {
             match output {
                 ServerOutput::Event(event) => events.push(event),
                 ServerOutput::Send(bytes) => {
@@ -92,19 +94,50 @@ impl Server {
         self.outputs().1
     }
 
-    /// Command and data replies: name and, where there is one, code.
-    fn said(&mut self) -> Vec<String> {
-        let commands = self.outputs().0.into_iter().filter(|message| matches!(message.type_id, 18 | 20));
-        let said = commands.map(|message| {
-            let values = decode(&message.payload).unwrap();
-            let code = values.iter().find_map(|value| value.get("code")).and_then(Value::as_str);
-            [values[0].as_str(), code].into_iter().flatten().collect::<Vec<_>>().join(" ")
-        });
-        said.collect()
+    /// What is said before the connection ends, and why it does.
+    fn last_words(&mut self) -> (Vec<String>, RtmpError) {
+        let mut messages = Vec::new();
+        loop {
+            match self.session.poll() {
+                Ok(Some(ServerOutput::Send(bytes))) => {
+                    let mut input = &bytes[..];
+                    while let Some(message) = self.replies.read(&mut input).unwrap() {
+                        messages.push(message);
+                    }
+                }
+                Ok(output) => assert!(output.is_some(), "no error"),
+                Err(error) => return (spoken(messages), error),
+            }
+        }
     }
 
+    /// Command and data replies: name and, where there is one, code.
+    fn said(&mut self) -> Vec<String> {
+        let messages = self.outputs().0;
+        spoken(messages)
+    }
+}
+
+fn spoken(messages: Vec<RawMessage>) -> Vec<String> {
+    let commands = messages.into_iter().filter(|message| matches!(message.type_id, 18 | 20));
+    let said = commands.map(|message| {
+        let values = decode(&message.payload).unwrap();
+        let code = values.iter().find_map(|value| value.get("code")).and_then(Value::as_str);
+        [values[0].as_str(), code].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    });
+    said.collect()
+}
+
+impl Server {
+    /// What ends the connection, once everything before it was given.
     fn error(&mut self, bytes: &[u8]) -> RtmpError {
-        self.session.handle_input(bytes).unwrap_err()
+        self.session.handle_input(bytes);
+        loop {
+            match self.session.poll() {
+                Ok(output) => assert!(output.is_some(), "no error"),
+                Err(error) => return error,
+            }
+        }
     }
 }
 
@@ -124,7 +157,7 @@ fn connect_tells_app_query_and_what_the_client_understands() {
     let expected = Connect {
         app: "live/inner".to_owned(),
         query: Some("user=u&x=1".to_owned()),
-        tc_url: "rtmp://h/live/inner?other".to_owned(),
+        tc_query: Some("other".to_owned()),
         flash_ver: "F".to_owned(),
         four_cc: vec!["hvc1".to_owned()],
         intent: None,
@@ -174,13 +207,13 @@ fn the_commands_of_encoders_and_players_are_answered() {
     let name = [Value::Null, Value::from("s")];
     for (sent, answer) in [
         (command("releaseStream", 2.0, &name), &["_result"][..]),
-        (command("FCPublish", 3.0, &name), &["_result"]),
+        (command("FCPublish", 3.0, &name), &["_result", "onFCPublish NetStream.Publish.Start"]),
         (command("FCUnpublish", 3.0, &name), &["_result", "onFCUnpublish NetStream.Unpublish.Success"]),
         (command("FCSubscribe", 0.0, &name), &["onFCSubscribe NetStream.Play.Start"]),
         (command("getStreamLength", 4.0, &name), &["_result"]),
         (command("_checkbw", 4.0, &[Value::Null]), &["_result"]),
         (command("createStream", 5.0, &[Value::Null]), &["_result"]),
-        (command("createStream", 6.0, &[Value::Null]), &["_error NetConnection.Call.Failed"]),
+        (command("createStream", 6.0, &[Value::Null]), &["_result"]),
         (command("deleteStream", 0.0, &[Value::Null, Value::from(1.0)]), &[]),
         (command("createStream", 7.0, &[Value::Null]), &["_result"]),
         (command("whatever", 8.0, &[]), &["_error NetConnection.Call.Failed"]),
@@ -245,17 +278,10 @@ fn a_refused_publish_or_play_is_a_status_of_level_error() {
 }
 
 #[test]
-fn commands_out_of_order_end_the_connection() {
+fn who_does_not_begin_with_connect_or_sends_media_unasked_is_disconnected() {
     let mut server = Server::new(Limits::default());
     let error = server.error(&command("publish", 3.0, &[Value::Null, Value::from("s")]));
     assert!(matches!(error, RtmpError::CommandOrder { .. }), "{error}");
-
-    let mut server = Server::new(Limits::default());
-    server.send(&connect_to("live"));
-    server.session.accept_connect();
-    let error = server.error(&command("play", 3.0, &[Value::Null, Value::from("s")]));
-    assert!(matches!(error, RtmpError::CommandOrder { command: "play", .. }), "{error}");
-    assert!(matches!(Server::connected().error(&connect_to("live")), RtmpError::CommandOrder { .. }));
 
     for mut server in [Server::new(Limits::default()), Server::connected(), Server::playing()] {
         let error = server.error(&message(9, 1, b"\x17\x01\0\0\0nal"));
@@ -264,22 +290,37 @@ fn commands_out_of_order_end_the_connection() {
 }
 
 #[test]
-fn short_commands_are_errors_and_not_panics() {
+fn a_first_command_without_a_name_ends_the_connection() {
     for values in [&[][..], &[Value::Null], &[Value::from(1.0)]] {
-        let error = Server::connected().error(&message(20, 0, &encode_all(values)));
+        let error = Server::new(Limits::default()).error(&message(20, 0, &encode_all(values)));
         assert!(matches!(error, RtmpError::Argument { argument: "a name", .. }), "{error}");
-    }
-    for verb in ["publish", "play"] {
-        for rest in [&[][..], &[Value::Null], &[Value::Null, Value::from(1.0)]] {
-            let error = Server::connected().error(&command(verb, 3.0, rest));
-            assert!(matches!(error, RtmpError::Argument { argument: "a stream name", .. }), "{error}");
-        }
     }
     // A connect without anything is a connect to nothing.
     let mut server = Server::new(Limits::default());
     server.send(&message(20, 0, &encode_all(&[Value::from("connect")])));
     let events = server.events();
     assert!(matches!(&events[..], [ServerEvent::Connect(connect)] if connect.app.is_empty()));
+}
+
+#[test]
+fn an_odd_command_of_somebody_who_is_connected_is_left_out() {
+    for mut server in [Server::connected(), Server::publishing(), Server::playing()] {
+        for odd in [&[][..], &[0x05], b"hello", &[0x02, 0, 7, b'p'], &[0x0A, 0, 0, 0, 1]] {
+            server.send(&message(20, 0, odd));
+        }
+        // A second connect is answered with no.
+        server.send(&connect_to("live"));
+        assert_eq!(server.said().last().unwrap(), "_error NetConnection.Call.Failed");
+    }
+    for (verb, code) in [("publish", "NetStream.Publish.BadName"), ("play", "NetStream.Play.Failed")] {
+        for rest in [&[][..], &[Value::Null], &[Value::Null, Value::from(1.0)]] {
+            let mut server = Server::connected();
+            server.send(&command(verb, 3.0, rest));
+            assert_eq!(server.said(), [format!("onStatus {code}")]);
+            server.send(&command(verb, 4.0, &[Value::Null, Value::from("s")]));
+            assert_eq!(server.events().len(), 1, "the connection goes on");
+        }
+    }
 }
 
 #[test]
@@ -291,12 +332,73 @@ fn nested_arrays_in_a_command_are_refused() {
 }
 
 #[test]
-fn names_are_bounded() {
-    let long = "x".repeat(1025);
-    let error = Server::new(Limits::default()).error(&connect_to(&long));
-    assert!(matches!(error, RtmpError::NameTooLong { what: "app", length: 1025, limit: 1024 }), "{error}");
-    let error = Server::connected().error(&command("play", 3.0, &[Value::Null, Value::from(long.as_str())]));
-    assert!(matches!(error, RtmpError::NameTooLong { what: "stream name", .. }), "{error}");
+fn names_and_their_queries_are_bounded_and_who_says_too_much_is_told_so() {
+    let (name, query) = ("x".repeat(1025), format!("s?key={}", "k".repeat(16 << 10)));
+    for (text, what, limit) in [(&name, "app", 1024), (&query, "query", 16 << 10)] {
+        let mut server = Server::new(Limits::default());
+        server.send(&connect_to(text));
+        let (messages, error) = server.last_words();
+        assert!(
+            matches!(error, RtmpError::NameTooLong { what: found, limit: most, .. } if found == what && most == limit)
+        );
+        assert!(messages.iter().any(|said| said == "_error NetConnection.Connect.Rejected"), "{messages:?}");
+        for (verb, code) in [("publish", "NetStream.Publish.BadName"), ("play", "NetStream.Play.Failed")] {
+            let mut server = Server::connected();
+            server.send(&command(verb, 3.0, &[Value::Null, Value::from(text.as_str())]));
+            let (messages, error) = server.last_words();
+            assert!(matches!(error, RtmpError::NameTooLong { .. }), "{error}");
+            assert_eq!(messages, [format!("onStatus {code}")]);
+        }
+    }
+}
+
+#[test]
+fn a_key_of_four_kilobytes_fits_where_clients_put_it_percent_encoded_too() {
+    let query = format!("key={}", "%6B".repeat(4096));
+    let mut server = Server::new(Limits::default());
+    let info = [
+        ("app", Value::String(format!("live?{query}"))),
+        ("tcUrl", Value::String(format!("rtmp://h/live?{query}"))),
+    ];
+    server.send(&command("connect", 1.0, &[object(info)]));
+    let events = server.events();
+    let [ServerEvent::Connect(connect)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!([&connect.query, &connect.tc_query], [&Some(query.clone()), &Some(query.clone())]);
+    server.session.accept_connect();
+    server.send(&command("publish", 3.0, &[Value::Null, Value::String(format!("s?{query}"))]));
+    let events = server.events();
+    assert!(
+        matches!(&events[..], [ServerEvent::Publish { query: Some(found), .. }] if *found == query),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn what_nobody_needs_of_a_connect_cannot_end_it_however_long_it_is() {
+    let long = |length| Value::String("u".repeat(length));
+    let info = object([
+        ("app", Value::from("live")),
+        ("tcUrl", Value::String(format!("rtmp://h/live?{}", "q".repeat(17 << 10)))),
+        ("flashVer", long(2000)),
+        ("swfUrl", long(9000)),
+        ("pageUrl", long(9000)),
+        ("fourCcList", Value::StrictArray(vec![long(5000); 2])),
+    ]);
+    let mut server = Server::new(Limits::default());
+    server.send(&command("connect", 1.0, &[info]));
+    let events = server.events();
+    let [ServerEvent::Connect(connect)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((connect.app.as_str(), connect.flash_ver.len(), &connect.tc_query), ("live", 1024, &None));
+}
+
+#[test]
+fn the_application_is_taken_from_tc_url_where_there_is_no_other() {
+    for (url, app) in [("rtmp://h:1935/live/inner?x", "live/inner"), ("rtmp://h", ""), ("", "")] {
+        let mut server = Server::new(Limits::default());
+        server.send(&command("connect", 1.0, &[object([("tcUrl", Value::from(url))])]));
+        let events = server.events();
+        assert!(matches!(&events[..], [ServerEvent::Connect(connect)] if connect.app == app), "{events:?}");
+    }
 }
 
 #[test]
@@ -330,44 +432,130 @@ fn the_position_of_an_error_is_that_of_the_chunk() {
 #[test]
 fn what_comes_while_a_request_is_undecided_waits_in_order() {
     let mut server = Server::new(Limits::default());
-    server.send(&connect_to("live"));
-    server.send(&command("createStream", 2.0, &[Value::Null]));
-    server.send(&command("publish", 3.0, &[Value::Null, Value::from("s")]));
-    server.send(&message(8, 1, b"\x2fmp3"));
+    let all = [
+        connect_to("live"),
+        command("createStream", 2.0, &[Value::Null]),
+        command("publish", 3.0, &[Value::Null, Value::from("s")]),
+        message(8, 1, b"\x2fmp3"),
+    ];
+    server.send(&all.concat());
     assert_eq!(server.events().len(), 1);
     server.session.accept_connect();
     let events = server.events();
     let [ServerEvent::Publish { id, .. }] = events.as_slice() else { panic!("{events:?}") };
+    // It may come in between as well.
+    server.send(&message(8, 1, b"\x2fmp3"));
+    assert_eq!(server.events().len(), 0);
     server.session.accept_publish(*id);
     let events = server.events();
     assert!(matches!(
         &events[..],
-        [ServerEvent::Media(MediaItem::Track(_)), ServerEvent::Media(MediaItem::Frame(_))]
+        [
+            ServerEvent::Media(MediaItem::Track(_)),
+            ServerEvent::Media(MediaItem::Frame(_)),
+            ServerEvent::Media(MediaItem::Frame(_))
+        ]
     ));
+}
+
+/// The bound of a stranger is not that of a guest: what waited is read once it is known who sent it.
+#[test]
+fn a_long_picture_in_the_same_bytes_as_publish_is_held_to_the_publishers_bound() {
+    let mut input = command("publish", 3.0, &[Value::Null, Value::from("s")]);
+    let header = Header { csid: 6, timestamp: 0, type_id: 9, stream_id: 1 };
+    write_message(&mut input, 128, header, &[b"\x17\0\0\0\0", AVCC]);
+    write_message(&mut input, 128, header, &[&[0x17, 1, 0, 0, 0], &vec![0; 400_000]]);
+    for read in [512, 4096, 60_000] {
+        let mut server = Server::connected();
+        let mut frames = 0;
+        for piece in input.chunks(read) {
+            server.send(piece);
+            for event in server.events() {
+                match event {
+                    ServerEvent::Publish { id, .. } => server.session.accept_publish(id),
+                    ServerEvent::Media(MediaItem::Frame(frame)) => frames += frame.data.len(),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(frames, 400_000, "reads of {read}");
+    }
 }
 
 #[test]
 fn what_waits_for_a_decision_is_bounded() {
     let mut server = Server::connected();
     server.send(&command("publish", 3.0, &[Value::Null, Value::from("s")]));
-    let mut error = None;
-    for _ in 0..2000 {
-        error = server.session.handle_input(&message(8, 1, b"")).err();
-        if error.is_some() {
-            break;
-        }
-    }
-    assert!(matches!(error, Some(RtmpError::NotWaiting { limit: 65_536 })), "{error:?}");
+    server.events();
+    server.send(&vec![0; 65_536]);
+    assert_eq!(server.events().len(), 0);
+    assert!(matches!(server.error(&[0]), RtmpError::NotWaiting { limit: 65_536 }));
 }
 
 #[test]
-fn an_error_in_what_waited_is_reported_by_the_next_input() {
+fn what_was_good_comes_before_the_error_behind_it() {
     let mut server = Server::new(Limits::default());
-    server.send(&connect_to("live"));
-    server.send(&message(9, 1, b"\x17\x01\0\0\0nal"));
+    let publish = command("publish", 3.0, &[Value::Null, Value::from("s")]);
+    let broken = [0xC0 | 40; 4];
+    server.send(&[&connect_to("live")[..], &publish, &message(8, 1, b"\x2fmp3"), &broken].concat());
+    assert_eq!(server.events().len(), 1);
     server.session.accept_connect();
-    let error = server.error(&[]);
-    assert!(matches!(error, RtmpError::MediaBeforePublish { type_id: 9 }), "{error}");
+    assert_eq!(server.events().len(), 1);
+    server.session.accept_publish(RequestId(1));
+    let mut media = 0;
+    let error = loop {
+        match server.session.poll() {
+            Ok(Some(ServerOutput::Event(ServerEvent::Media(_)))) => media += 1,
+            Ok(output) => assert!(output.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((media, error), (2, RtmpError::NoPreviousHeader { csid: 40, fmt: 3 }));
+    server.send(&message(8, 1, b"\x2fmp3"));
+    assert!(server.events().is_empty(), "nothing behind it is read");
+}
+
+#[test]
+fn a_malformed_message_between_intact_chunks_is_left_out_and_counted() {
+    let mut server = Server::publishing();
+    let good = message(8, 1, b"\x2fmp3");
+    let odd = [
+        message(9, 1, b"\x17"),
+        message(8, 1, b"\xaf\x07\0"),
+        message(18, 1, b"hello"),
+        message(4, 0, &[0, 3, 0, 0]),
+        message(20, 0, b"\x02\0\x09pub"),
+        message(22, 1, &[9, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    server.send(&good);
+    server.events();
+    for odd in odd {
+        server.send(&[&odd[..], &odd, &good].concat());
+        let events = server.events();
+        let [
+            ServerEvent::Media(MediaItem::Skipped { reason, count: 2 }),
+            ServerEvent::Media(MediaItem::Frame(_)),
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert!(matches!(reason, crate::SkipReason::Malformed { .. }), "{reason}");
+    }
+}
+
+#[test]
+fn a_hundred_malformed_messages_in_a_row_end_the_connection() {
+    let mut server = Server::publishing();
+    let odd = message(9, 1, b"\x17");
+    server.send(&odd.repeat(99));
+    server.send(&message(8, 1, b"\x2fmp3"));
+    server.send(&odd.repeat(99));
+    assert_eq!(server.events().len(), 4);
+    let error = server.error(&odd);
+    assert!(
+        matches!(&error, RtmpError::NothingGood { count: 100, last } if matches!(**last, RtmpError::Flv(_))),
+        "{error}"
+    );
 }
 
 #[test]
@@ -384,6 +572,62 @@ fn streams_end_by_delete_or_close_and_another_may_follow() {
         server.outputs();
         server.send(&command(verb, 0.0, &[Value::Null, Value::from(1.0)]));
         assert!(matches!(&server.events()[..], [ServerEvent::PlayStopped]));
+    }
+}
+
+#[test]
+fn publish_and_play_of_false_end_the_stream_and_keep_the_connection() {
+    let mut server = Server::publishing();
+    server.send(&command("publish", 0.0, &[Value::Null, Value::Boolean(false)]));
+    server.send(&command("publish", 4.0, &[Value::Null, Value::from("t")]));
+    assert!(matches!(&server.events()[..], [ServerEvent::PublishStopped, ServerEvent::Publish { .. }]));
+    let mut server = Server::playing();
+    server.send(&command("play", 0.0, &[Value::Null, Value::Boolean(false)]));
+    assert!(matches!(&server.events()[..], [ServerEvent::PlayStopped]));
+    server.send(&command("play", 4.0, &[Value::Null, Value::from("t")]));
+    assert!(matches!(&server.events()[..], [ServerEvent::Play { .. }]));
+}
+
+#[test]
+fn frames_that_were_on_their_way_when_the_stream_ended_are_dropped_however_long_they_are() {
+    for verb in ["deleteStream", "closeStream", "publish"] {
+        let mut server = Server::publishing();
+        let last = if verb == "publish" { Value::Boolean(false) } else { Value::from(1.0) };
+        let mut input = command(verb, 0.0, &[Value::Null, last]);
+        let header = Header { csid: 6, timestamp: 0, type_id: 9, stream_id: 1 };
+        write_message(&mut input, 128, header, &[&[0x17, 1, 0, 0, 0], &vec![0; 200_000]]);
+        input.extend_from_slice(&message(8, 1, b"\x2fmp3"));
+        input.extend_from_slice(&command("createStream", 4.0, &[Value::Null]));
+        input.extend_from_slice(&command("publish", 5.0, &[Value::Null, Value::from("t")]));
+        server.send(&input);
+        assert!(
+            matches!(&server.events()[..], [ServerEvent::PublishStopped, ServerEvent::Publish { .. }]),
+            "{verb}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_need_not_be_created_and_may_be_created_again_once_it_is_closed() {
+    let mut server = Server::new(Limits::default());
+    server.send(&connect_to("live"));
+    server.session.accept_connect();
+    server.send(&command("publish", 3.0, &[Value::Null, Value::from("s")]));
+    server.session.accept_publish(RequestId(1));
+    server.outputs();
+    server.send(&command("createStream", 4.0, &[Value::Null]));
+    assert_eq!(server.said(), ["_error NetConnection.Call.Failed"]);
+    server.send(&command("closeStream", 0.0, &[Value::Null]));
+    server.send(&command("createStream", 5.0, &[Value::Null]));
+    assert_eq!(server.said(), ["onStatus NetStream.Unpublish.Success", "_result"]);
+}
+
+#[test]
+fn a_player_that_pauses_is_answered_and_the_module_told() {
+    let mut server = Server::playing();
+    for (verb, paused) in [("pause", true), ("pauseRaw", false)] {
+        server.send(&command(verb, 0.0, &[Value::Null, Value::Boolean(paused), Value::from(7.0)]));
+        assert!(matches!(&server.events()[..], [ServerEvent::Paused(found)] if *found == paused));
     }
 }
 
@@ -447,8 +691,9 @@ fn input_is_acknowledged_past_four_gigabytes() {
 
 #[test]
 fn encrypted_handshakes_are_refused_by_their_version() {
-    let error = ServerSession::new(Limits::default()).handle_input(&[6]).unwrap_err();
-    assert!(matches!(error, RtmpError::Version(6)));
+    let mut session = ServerSession::new(Limits::default());
+    session.handle_input(&[6]);
+    assert!(matches!(session.poll(), Err(RtmpError::Version(6))));
 }
 
 #[test]

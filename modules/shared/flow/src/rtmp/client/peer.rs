@@ -153,7 +153,7 @@ impl Peer {
 
     /// Sends what the session has to say; keeps what happened.
     pub(crate) async fn flush(&mut self) {
-        while let Some(output) = self.session.poll() {
+        while let Some(output) = self.session.poll().unwrap() {
             match output {
                 ServerOutput::Send(bytes) => self.stream.write_all(&bytes).await.unwrap(),
                 ServerOutput::Event(event) => self.events.push_back(event),
@@ -172,7 +172,7 @@ impl Peer {
                 let mut buffer = [0; 16_384];
                 match self.stream.read(&mut buffer).await {
                     Ok(0) | Err(_) => return None,
-                    Ok(read) => self.session.handle_input(&buffer[..read]).unwrap(),
+                    Ok(read) => self.session.handle_input(&buffer[..read]),
                 }
             }
         })

@@ -101,7 +101,9 @@ async fn a_stream_is_pulled_with_its_tracks_and_exact_times() {
 
     let (frames, others) = pulling.play(&mut peer, &live(0..1400)).await;
     assert_eq!(frames, live(0..1400));
-    let [Item::Tracks(tracks), Item::Aside(_), Item::Anchor(_)] = others.as_slice() else { panic!("{others:?}") };
+    let [Item::Tracks(tracks), Item::Aside(_), Item::Anchor(_)] = others.as_slice() else {
+        panic!("{others:?}")
+    };
     assert_eq!((tracks.video.as_deref(), tracks.audio.as_deref()), (Some(&video()), Some(&audio())));
     pulling.state(State::Running).await;
 }

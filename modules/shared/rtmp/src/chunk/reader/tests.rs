@@ -256,6 +256,57 @@ fn ten_unfinished_messages_of_sixteen_megabytes_hold_next_to_nothing() {
 }
 
 #[test]
+fn a_long_message_is_hardly_ever_copied_again_while_it_grows() {
+    for length in [400_000, 3_000_001, 8 << 20] {
+        let (mut reader, mut copied) = (open(), 0);
+        reader.set_limits(8 << 20, 16 << 20);
+        let payload = vec![7; length];
+        let mut out = BytesMut::new();
+        let header = Header { csid: 6, timestamp: 0, type_id: 9, stream_id: 1 };
+        assert!(write_message(&mut out, 4096, header, &[&payload]));
+        reader.chunk_size = 4096;
+        let (mut held, mut arrived) = (0, 0);
+        for piece in out.chunks(1448) {
+            arrived += piece.len();
+            let before = reader.streams.first().map_or(0, |stream| stream.payload.len());
+            if let Some(message) = read_all(&mut reader, piece).unwrap().pop() {
+                assert_eq!(message.payload, payload);
+                break;
+            }
+            let now = reader.streams[0].payload.capacity();
+            assert!(now <= (arrived * 8).max(65_536), "{now} bytes reserved for {arrived}");
+            assert_eq!(reader.reserved, now);
+            copied += if now == held { 0 } else { before };
+            held = now;
+        }
+        assert!(copied <= length / 6, "{copied} bytes of {length} copied again");
+        assert_eq!(reader.reserved, 0);
+    }
+}
+
+#[test]
+fn what_is_reserved_stays_near_the_bound_however_many_messages_are_begun() {
+    let mut reader = open();
+    reader.set_limits(8 << 20, 16 << 20);
+    // Each announces 8 MiB and sends 240 KiB, up to the bound for all of them together.
+    let sent = vec![0; 240 << 10];
+    reader.chunk_size = sent.len();
+    for csid in 3..64 {
+        read_all(&mut reader, &chunk(0, csid, 0, 8 << 20, &sent)).unwrap();
+        let held: usize = reader.streams.iter().map(|stream| stream.payload.capacity()).sum();
+        assert!(held <= 32 << 20, "{held} bytes");
+    }
+}
+
+#[test]
+fn an_abort_that_is_cut_aborts_nothing() {
+    let cut = chunk(0, 2, 0, 2, &[0, 4]);
+    let cut = [&cut[..7], &[2], &cut[8..]].concat();
+    let input = [chunk(0, 4, 0, 200, &[1; 128]), cut, chunk(3, 4, 0, 0, &[1; 72])].concat();
+    assert_eq!(read_all(&mut open(), &input).unwrap().len(), 1);
+}
+
+#[test]
 fn chunk_streams_are_bounded() {
     let mut reader = open();
     let input: Vec<u8> = (3..200).flat_map(|csid| chunk(0, csid, 0, 1, b"x")).collect();
