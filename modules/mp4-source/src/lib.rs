@@ -4,8 +4,10 @@
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here: reading files (`read`).
 
+mod playing;
 mod read;
 mod reading;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

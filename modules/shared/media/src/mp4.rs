@@ -183,9 +183,9 @@ impl<R: Read + Seek> Mp4<R> {
         &self.presentation
     }
 
-    /// The file itself.
-    pub const fn reader(&self) -> &R {
-        &self.reader
+    /// Whether it was written in fragments, of which the last may not be there yet.
+    pub const fn is_fragmented(&self) -> bool {
+        self.parts.len() > 1
     }
 
     /// Whether a file that has changed has only grown, as far as a sample at byte `near` is concerned: it is written in
@@ -210,8 +210,12 @@ fn plan(
         return Err(IgnoredReason::Empty);
     }
     track.settle(file_end);
-    if track.samples.missing().is_some_and(|missing| missing.count == track.samples.count()) {
+    let (lost, count) = (track.samples.lost(), track.samples.count());
+    if lost.missing.is_some_and(|missing| missing.count == count) {
         return Err(IgnoredReason::NotInFile(file_end));
+    }
+    if lost.too_large == count {
+        return Err(IgnoredReason::TooLarge(lost.largest));
     }
     TrackPlan::of(track, movie_timescale).map_err(|reason| match reason {
         IgnoredReason::EditedAway if track.edits.is_empty() => IgnoredReason::Empty,

@@ -1,6 +1,7 @@
 //! What is missing of a file that plays all the same.
 
 use super::movie::MovieTrack;
+use super::samples::MAX_SAMPLE;
 use crate::Kind;
 
 /// See above; said once a file.
@@ -27,6 +28,18 @@ pub enum Flaw {
         /// Bytes of the file.
         file_end: u64,
     },
+    /// Samples that are larger than what is read.
+    #[error("{count} {} samples are left out: the largest has {largest} bytes, at most {most} are read", .kind.as_str())]
+    TooLarge {
+        /// Of which track.
+        kind: Kind,
+        /// How many.
+        count: u32,
+        /// Of the largest.
+        largest: u32,
+        /// Bytes of a sample at most.
+        most: u32,
+    },
     /// Fragments of which a part can't be read.
     #[error("{count} fragments are damaged, the first is at byte {offset}")]
     Fragments {
@@ -40,16 +53,19 @@ pub enum Flaw {
 impl Flaw {
     /// Those of the tracks that are read.
     pub(super) fn of(tracks: &[MovieTrack], file_end: u64) -> impl Iterator<Item = Self> {
-        tracks.iter().filter_map(move |track| {
-            let missing = track.samples.missing()?;
-            Some(Self::Cut {
-                kind: track.kind,
+        tracks.iter().flat_map(move |track| {
+            let (kind, of, lost) = (track.kind, track.samples.count(), track.samples.lost());
+            let cut = lost.missing.map(|missing| Self::Cut {
+                kind,
                 first: missing.index.saturating_add(1),
                 offset: missing.offset,
                 missing: missing.count,
-                of: track.samples.count(),
+                of,
                 file_end,
-            })
+            });
+            let (count, largest, most) = (lost.too_large, lost.largest, MAX_SAMPLE);
+            let too_large = (count > 0).then_some(Self::TooLarge { kind, count, largest, most });
+            cut.into_iter().chain(too_large)
         })
     }
 }

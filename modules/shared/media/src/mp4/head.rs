@@ -16,8 +16,6 @@ use crate::Kind;
 
 /// Neighbouring samples of a track are read together, up to this many bytes.
 const READ_AHEAD: u64 = 256 << 10;
-/// A sample larger than this is refused.
-const MAX_SAMPLE: u32 = 32 << 20;
 
 /// Where one track is.
 #[derive(Debug)]
@@ -141,10 +139,6 @@ impl Head {
     ) -> Result<Bytes, Mp4Error> {
         let sample = due.sample;
         let error = |source| Mp4Error { name: FourCC::new(b"mdat"), offset: sample.offset, source };
-        if sample.size > MAX_SAMPLE {
-            let (value, most) = (sample.size.into(), MAX_SAMPLE.into());
-            return Err(error(Mp4Fault::TooMany { what: "bytes of a sample", value, most }));
-        }
         if let Some(data) = self.block.get(&sample) {
             return Ok(data);
         }

@@ -60,6 +60,9 @@ pub enum IgnoredReason {
     /// Its samples all lie behind the end of the file.
     #[error("its media is not in the file, which ends at byte {0}")]
     NotInFile(u64),
+    /// Its samples are all larger than what is read; with the size of the largest.
+    #[error("its samples are too large: the largest has {0} bytes")]
+    TooLarge(u32),
     /// The edit list leaves nothing to show.
     #[error("its edit list shows nothing of it")]
     EditedAway,

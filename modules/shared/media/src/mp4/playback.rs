@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::head::Head;
 use super::media_time::MediaTime;
 use super::presentation::Presentation;
-use super::{Mp4, Mp4Error, Mp4Track, sync};
+use super::{Mp4, Mp4Error, Mp4Fault, Mp4Track, sync};
 use crate::{Frame, Kind, Timestamp, Track};
 
 /// One sample of a file.
@@ -32,11 +32,10 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// The sample as a frame in milliseconds, for a loop that begins at `loop_start`.
-    ///
-    /// dts and pts are rounded before `loop_start` is added, so every loop rounds alike.
+    /// The sample as a frame, for a loop that begins at `loop_start`: a whole millisecond, so that every loop is
+    /// rounded alike where only milliseconds are carried.
     pub fn frame(&self, loop_start: Timestamp) -> Frame {
-        let at = |time: MediaTime| Timestamp::from_millis(time.millis().saturating_add(loop_start.millis()));
+        let at = |time: MediaTime| loop_start.moved(time.nanos());
         Frame {
             kind: self.kind,
             dts: at(self.dts),
@@ -95,6 +94,11 @@ impl<R: Read + Seek> Playback<R> {
         &self.mp4.presentation
     }
 
+    /// A configuration of the track of a kind.
+    pub fn track(&self, kind: Kind, configuration: usize) -> Option<&Track> {
+        self.mp4.tracks.iter().find(|track| track.kind == kind)?.configurations.get(configuration)
+    }
+
     /// The tracks as the first samples are coded.
     pub fn first_tracks(&self) -> impl Iterator<Item = (&Track, usize)> {
         self.heads.iter().filter_map(|head| {
@@ -117,7 +121,7 @@ impl<R: Read + Seek> Playback<R> {
     ///
     /// # Errors
     ///
-    /// The file can't be read, or ends before the sample does. The sample is passed over.
+    /// The file can't be read, and the sample is still due; or it ends before the sample does, which is passed over.
     pub fn next_sample(&mut self, again: bool) -> Result<Option<Sample>, Mp4Error> {
         self.fill(again);
         let earliest = self.heads.iter().enumerate().filter_map(|(index, head)| {
@@ -129,7 +133,11 @@ impl<R: Read + Seek> Playback<R> {
         let Some(head) = self.heads.get_mut(index) else { return Ok(None) };
         let Some(due) = head.due.take() else { return Ok(None) };
         let Some(track) = self.mp4.index.get(head.plan.track) else { return Ok(None) };
-        let data = head.read(&mut self.mp4.reader, track, &due)?;
+        let data = head.read(&mut self.mp4.reader, track, &due).inspect_err(|error| {
+            if matches!(error.source, Mp4Fault::Io(_)) {
+                head.due = Some(due);
+            }
+        })?;
         let configuration = usize::from(due.sample.description);
         let coded = track.configurations.get(configuration);
         let rule = track.samples.sync_rule;

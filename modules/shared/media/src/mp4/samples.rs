@@ -11,6 +11,8 @@ use super::runs::{Place, Runs};
 const REORDER: i64 = 2 * 16;
 /// A step back by more than this many seconds is no correction of the step before it.
 const MAX_STEP_BACK: i64 = 10;
+/// A sample larger than this is left out.
+pub(super) const MAX_SAMPLE: u32 = 32 << 20;
 /// The samples of an entry that cannot be used.
 pub(super) const UNUSABLE: u16 = u16::MAX;
 
@@ -76,7 +78,7 @@ pub(super) struct SampleAt {
     pub(super) index: u32,
     /// In the file.
     pub(super) offset: u64,
-    /// 0 where it is not in the file, or of an entry that cannot be used: nothing new is shown.
+    /// 0 where it is not in the file, too large, or of an entry that cannot be used: nothing new is shown.
     pub(super) size: u32,
     /// Decoding time. Where composition offsets are negative, all of the track's decoding times are moved
     /// forward by the largest of them (`compositionToDTSShift`, §8.6.1.4), and the pictures stay.
@@ -103,6 +105,15 @@ pub(super) struct Missing {
     pub(super) offset: u64,
     /// How many there are.
     pub(super) count: u32,
+}
+
+/// Samples that can't be given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) missing: Option<Missing>,
+    pub(super) too_large: u32,
+    /// Bytes of the largest of those.
+    pub(super) largest: u32,
 }
 
 impl SampleTable {
@@ -259,17 +270,20 @@ impl SampleTable {
         }
     }
 
-    /// Samples that are not in the file, if any.
-    pub(super) fn missing(&self) -> Option<Missing> {
-        let mut missing: Option<Missing> = None;
+    /// Samples that can't be given.
+    pub(super) fn lost(&self) -> Lost {
+        let mut lost = Lost::default();
         let mut cursor = self.cursor();
-        while let Some((sample, in_file)) = cursor.step(self) {
-            if !in_file {
-                let (index, offset) = (sample.index, sample.offset);
-                missing.get_or_insert(Missing { index, offset, count: 0 }).count += 1;
+        while let Some((sample, size)) = cursor.step(self) {
+            let (index, offset) = (sample.index, sample.offset);
+            if offset.saturating_add(size.into()) > self.file_end {
+                lost.missing.get_or_insert(Missing { index, offset, count: 0 }).count += 1;
+            } else if size > MAX_SAMPLE {
+                lost.too_large += 1;
+                lost.largest = lost.largest.max(size);
             }
         }
-        missing
+        lost
     }
 
     /// Memory that the table takes.
@@ -310,8 +324,8 @@ impl Cursor {
         self.step(table).map(|(sample, _)| sample)
     }
 
-    /// The same, and whether the file holds all of it.
-    fn step(&mut self, table: &SampleTable) -> Option<(SampleAt, bool)> {
+    /// The same, and its size by the table.
+    fn step(&mut self, table: &SampleTable) -> Option<(SampleAt, u32)> {
         let size = self.sizes.next(&table.sizes)?;
         let duration = self.durations.next(&table.durations)?;
         let composition = self.composition.next(&table.composition)?;
@@ -324,11 +338,11 @@ impl Cursor {
             self.chunks += 1;
         }
         let end = self.offset.saturating_add(size.into());
-        let in_file = end <= table.file_end;
+        let is_given = end <= table.file_end && size <= MAX_SAMPLE && description != UNUSABLE;
         let sample = SampleAt {
             index: self.index,
             offset: self.offset,
-            size: if in_file && description != UNUSABLE { size } else { 0 },
+            size: if is_given { size } else { 0 },
             dts: self.dts.saturating_sub(table.lead),
             cts: self.dts.saturating_add(composition.into()),
             duration,
@@ -338,6 +352,6 @@ impl Cursor {
         self.index += 1;
         self.offset = end;
         self.dts = self.dts.saturating_add_unsigned(duration);
-        Some((sample, in_file))
+        Some((sample, size))
     }
 }
