@@ -47,7 +47,8 @@ impl BoxBody {
     /// The boxes inside, behind `skip` bytes of fields.
     pub(super) fn children(&self, skip: usize) -> Children {
         let skip = skip.min(self.body.len());
-        Children { rest: self.body.slice(skip..), offset: self.body_offset + skip as u64 }
+        let siblings = siblings(&self.kind.into());
+        Children { rest: self.body.slice(skip..), offset: self.body_offset + skip as u64, siblings }
     }
 
     /// The first box of this kind inside.
@@ -140,6 +141,8 @@ pub(super) fn pair(entry: &[u8; 8]) -> (u32, u32) {
 pub(super) struct Children {
     rest: Bytes,
     offset: u64,
+    /// Boxes by which the walk finds its way again.
+    siblings: &'static [&'static [u8; 4]],
 }
 
 impl Iterator for Children {
@@ -150,12 +153,12 @@ impl Iterator for Children {
             let header = Header::parse(&self.rest)?;
             let offset = self.offset;
             let have = self.rest.len() as u64;
-            let size = if header.size == 0 { have } else { header.size };
-            let is_box = size >= header.length;
-            let taken = if is_box && size <= have {
-                size as usize
-            } else {
-                next_known(&self.rest).unwrap_or(self.rest.len())
+            let size = header.size;
+            // Only the last box of a file may say 0, and reach to its end (§4.2.2).
+            let is_box = size >= header.length || size == 0;
+            let taken = match size {
+                size if size >= header.length && size <= have => size as usize,
+                _ => next_of(self.siblings, &self.rest).unwrap_or(self.rest.len()),
             };
             let mut body = self.rest.split_to(taken);
             self.offset += taken as u64;
@@ -170,17 +173,25 @@ impl Iterator for Children {
     }
 }
 
-/// Boxes by which the walk finds its way again.
-const KNOWN: [&[u8; 4]; 24] = [
-    b"mvhd", b"trak", b"mvex", b"udta", b"tkhd", b"edts", b"mdia", b"mdhd", b"hdlr", b"minf", b"dinf", b"stbl", b"stsd",
-    b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stco", b"co64", b"traf", b"tfhd", b"tfdt", b"trun",
-];
+/// Boxes that are looked for inside one of this kind.
+const fn siblings(parent: &[u8; 4]) -> &'static [&'static [u8; 4]] {
+    match parent {
+        b"moov" => &[b"mvhd", b"trak", b"mvex", b"udta"],
+        b"trak" => &[b"tkhd", b"edts", b"mdia"],
+        b"mdia" => &[b"mdhd", b"hdlr", b"minf"],
+        b"minf" => &[b"dinf", b"stbl"],
+        b"stbl" => &[b"stsd", b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stz2", b"stco", b"co64"],
+        b"mvex" => &[b"trex"],
+        b"moof" => &[b"mfhd", b"traf"],
+        b"traf" => &[b"tfhd", b"tfdt", b"trun"],
+        _ => &[],
+    }
+}
 
-/// Where behind this header one of [`KNOWN`] begins that fits.
-fn next_known(rest: &Bytes) -> Option<usize> {
-    let kinds = rest.windows(4).enumerate().skip(12);
-    let mut known = kinds.filter(|(_, kind)| KNOWN.iter().any(|known| known[..] == **kind));
-    known.find_map(|(at, _)| {
+/// Where behind this header a box of one of these kinds begins that fits.
+fn next_of(kinds: &[&[u8; 4]], rest: &Bytes) -> Option<usize> {
+    let mut found = rest.windows(4).enumerate().skip(12).filter(|(_, kind)| kinds.iter().any(|k| k[..] == **kind));
+    found.find_map(|(at, _)| {
         let start = at.checked_sub(4)?;
         let header = Header::parse(rest.get(start..)?)?;
         let fits = header.size >= header.length && header.size <= (rest.len() - start) as u64;

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(Esds::parse(Bytes::from_static(&[3])), None);
         let mut cut = descriptor(5, &[0x12, 0x10, 0x56]);
         cut.truncate(7);
-        let found = Esds::parse([&[4, 16, 0x40][..], &[0; 12], &cut].concat().into()).unwrap();
+        let found = Esds::parse([&[4, 60, 0x40][..], &[0; 12], &cut].concat().into()).unwrap();
         assert_eq!(found.specific, Bytes::from_static(&[0x12, 0x10]));
     }
 }

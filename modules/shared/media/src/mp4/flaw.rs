@@ -41,7 +41,7 @@ pub enum Flaw {
         most: u32,
     },
     /// Fragments of which a part can't be read.
-    #[error("{count} fragments are damaged, the first is at byte {offset}")]
+    #[error("damaged fragments: {count}, the first at byte {offset}")]
     Fragments {
         /// How many.
         count: u32,

@@ -35,25 +35,28 @@ impl Defaults {
 
 /// Appends the samples of a `moof` to the tracks that may be read. Gives whether all of it could be read.
 pub(super) fn append(movie: &mut Movie, moof: &BoxBody, file_end: u64) -> bool {
-    // Where the data of the traf before ended: the base of one that names none (§8.8.7.1).
-    let mut data_end = moof.offset;
+    // Where the data of the traf before ended: the base of one that names none (§8.8.7.1). Not known behind one that
+    // can't be read.
+    let mut data_end = Some(moof.offset);
     let mut whole = moof.promised.is_none();
     for traf in moof.children(0).filter(|child| child.is(b"traf")) {
         let Some(header) = traf.find(b"tfhd").and_then(|tfhd| Header::of(&tfhd)) else {
-            whole = false;
+            (whole, data_end) = (false, None);
             continue;
         };
         let left = movie.samples_left();
         let defaults = *movie.defaults.get(&header.track_id).unwrap_or(&Defaults::NONE);
         let track = movie.tracks.iter_mut().find(|track| track.id == header.track_id);
-        let base = header.base_data_offset.unwrap_or(match header.base_is_moof {
-            true => moof.offset,
-            false => data_end,
-        });
+        let own = header.base_data_offset.or(header.base_is_moof.then_some(moof.offset));
+        let Some(base) = own.or(data_end) else {
+            whole = false;
+            continue;
+        };
         let defaults = header.over(defaults);
         let mut fragment = Fragment { track, defaults, base, at: base, left, file_end, shift: movie.shift };
-        whole &= fragment.read(&traf);
-        data_end = fragment.at;
+        let is_whole = fragment.read(&traf);
+        whole &= is_whole;
+        data_end = is_whole.then_some(fragment.at);
         movie.shift = fragment.shift;
     }
     whole
@@ -138,19 +141,20 @@ impl Fragment<'_> {
         traf.children(0).filter(|child| child.is(b"trun")).fold(true, |whole, trun| self.run(&trun) && whole)
     }
 
-    /// Where the clock of a recording goes back by more than a second, what follows is put behind what came before: in
-    /// all tracks by the same time, so that they stay together.
+    /// Where the clock of a track goes back, what follows is put behind what came before: in all tracks whose clock does
+    /// by the same time, so that they stay together. A little is no more than a last sample that was taken to be too
+    /// long.
     fn continue_at(&mut self, time: i64) {
         let Some(track) = &mut self.track else { return };
         let timescale = track.samples.timescale();
-        let shifted = time.saturating_add(MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
         let (next, second) = (track.samples.next_dts(), i64::from(timescale.get()));
-        if track.samples.count() > 0 && shifted < next.saturating_sub(second) {
-            self.shift = MediaTime::new(next.saturating_sub(time), timescale).nanos();
-            track.samples.continue_at(next);
-        } else {
-            track.samples.continue_at(shifted);
+        let goes_back = |last: i64| time.saturating_add(track.shift) < last.saturating_sub(second / 10);
+        if track.samples.last_dts().is_some_and(goes_back) {
+            let (own, others) = (next.saturating_sub(time), MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
+            track.shift = if own.abs_diff(others) < second.unsigned_abs() { others } else { own };
+            self.shift = MediaTime::new(track.shift, timescale).nanos();
         }
+        track.samples.continue_at(time.saturating_add(track.shift));
     }
 
     /// A `trun` (§8.8.8). One that announces more samples than it describes gives those.

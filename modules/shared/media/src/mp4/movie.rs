@@ -30,7 +30,7 @@ pub(super) struct Movie {
     pub(super) ignored: Vec<(usize, IgnoredTrack)>,
     /// `trex` by `track_ID`.
     pub(super) defaults: BTreeMap<u32, Defaults>,
-    /// Nanoseconds that fragments are later than they say: their clock went back.
+    /// Nanoseconds that the fragments of the last track are later than they say whose clock went back.
     pub(super) shift: i64,
     max_samples: u32,
 }
@@ -52,6 +52,8 @@ pub(super) struct MovieTrack {
     /// Ticks, by the track's header; 0 where it doesn't say.
     pub(super) media_duration: u64,
     pub(super) samples: SampleTable,
+    /// Ticks that its fragments are later than they say: their clock went back.
+    pub(super) shift: i64,
 }
 
 /// One entry of an edit list (§8.6.6).
@@ -138,6 +140,7 @@ impl Movie {
             edits: edits(trak)?,
             media_duration: media_duration(&mdhd),
             samples: SampleTable::new(timescale),
+            shift: 0,
         };
         track.samples = tables::read(&stbl, timescale, |index| track.configuration(index), self.samples_left())?;
         Ok(track)

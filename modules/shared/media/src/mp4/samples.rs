@@ -156,6 +156,11 @@ impl SampleTable {
         i64::from(largest).saturating_add(self.lead)
     }
 
+    /// Where the last sample is decoded, if there is one.
+    pub(super) fn last_dts(&self) -> Option<i64> {
+        self.durations.last().map(|duration| self.next_dts.saturating_sub_unsigned(duration))
+    }
+
     /// Where the next sample is decoded, unless something else is said.
     pub(super) const fn next_dts(&self) -> i64 {
         self.next_dts
