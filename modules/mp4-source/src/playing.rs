@@ -138,7 +138,11 @@ impl Playing {
     }
 
     /// Sends each frame when it is due.
-    pub(crate) async fn send(&mut self, parts: Vec<Part>, watched: Option<&Watched>) -> Result<Sent, Displaced> {
+    pub(crate) async fn send(
+        &mut self,
+        parts: Vec<Part>,
+        watched: Option<&Watched>,
+    ) -> Result<Sent, Displaced> {
         for part in parts {
             let frame = match part {
                 Part::Frame(frame) => frame,
@@ -211,7 +215,9 @@ impl Playing {
                 if let (true, Some(video)) = (is_wanted, video) {
                     let codec = video.codec_string.clone();
                     tracing::warn!(flow = %self.input.flow, file = %self.shown, %codec, "read: pictures: {NO_SYNC}");
-                    self.input.status.leave_out(Kind::Video, Some(LeftOut { codec, dropped: NO_SYNC.into() }));
+                    self.input
+                        .status
+                        .leave_out(Kind::Video, Some(LeftOut { codec, dropped: NO_SYNC.into() }));
                     if audio.is_none() {
                         let text = format!("{}.read: {}: pictures: {NO_SYNC}", self.input.path, self.shown);
                         self.input.status.status.set(State::Failed, Some(Trouble::new(Reason::File, text)));
@@ -227,10 +233,11 @@ impl Playing {
     async fn wait(&mut self, due: Instant, watched: Option<&Watched>) -> Result<Sent, Displaced> {
         loop {
             let wake = due.min(Instant::now() + LOOK);
-            if !self.pass(async { sleep_until(wake).await }, |now| {
-                format!("nothing is due for another {} s", due.saturating_duration_since(now).as_secs())
-            })
-            .await?
+            if !self
+                .pass(async { sleep_until(wake).await }, |now| {
+                    format!("nothing is due for another {} s", due.saturating_duration_since(now).as_secs())
+                })
+                .await?
             {
                 continue;
             }
@@ -271,7 +278,11 @@ impl Playing {
     }
 
     /// Awaits what may take long, as a disk that does not answer.
-    pub(crate) async fn during<T>(&mut self, what: impl Future<Output = T>, why: &str) -> Result<T, Displaced> {
+    pub(crate) async fn during<T>(
+        &mut self,
+        what: impl Future<Output = T>,
+        why: &str,
+    ) -> Result<T, Displaced> {
         let mut what = std::pin::pin!(what);
         let mut result = None;
         loop {
@@ -288,7 +299,12 @@ impl Playing {
         let text = format!("{}.read: {}: no frame for {seconds} s: {why}", self.input.path, self.shown);
         tracing::warn!(flow = %self.input.flow, "{text}");
         self.publisher = None;
-        self.input.module.emit(EventKind::InputLost, &self.input.flow, None, format!("no frame for {seconds} s: {why}"));
+        self.input.module.emit(
+            EventKind::InputLost,
+            &self.input.flow,
+            None,
+            format!("no frame for {seconds} s: {why}"),
+        );
         self.input.status.status.set(State::Waiting, Some(Trouble::new(Reason::Silent, text)));
     }
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use av_edge::EventKind;
-use av_flow::config::ReadConfig;
 use av_flow::stream::{Displaced, Skip, State};
 use av_flow::{InputContext, Reason, Trouble};
 use av_media::{Kind, Timestamp};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::file::ReadConfig;
 use crate::playing::{Playing, Sent};
 use crate::reading::{Piece, ReadError, Reading, Then};
 use crate::watch::{STILL, Stamp};
@@ -114,7 +114,8 @@ impl FileInput {
                     let flow = &self.input.flow;
                     tracing::info!(%flow, file = %self.config.path.display(), "read: the file is written over");
                     let base = playing.now();
-                    let opened = playing.during(self.open(Duration::ZERO, base), "the file is being written").await?;
+                    let opened =
+                        playing.during(self.open(Duration::ZERO, base), "the file is being written").await?;
                     // It took a while: time went on.
                     let mut reading = opened.map_err(Over::Failed)?;
                     reading.begin_at(playing.now().max(base));

@@ -103,7 +103,10 @@ impl Announcement {
             let _ = write!(text, "{}{track}", if text.is_empty() { "" } else { "; " });
         }
         let usual = |track: &IgnoredTrack| {
-            matches!(track.reason, IgnoredReason::Handler(_) | IgnoredReason::Disabled | IgnoredReason::Second(_))
+            matches!(
+                track.reason,
+                IgnoredReason::Handler(_) | IgnoredReason::Disabled | IgnoredReason::Second(_)
+            )
         };
         let is_loss = !mp4.ignored().iter().all(usual);
         Self {
@@ -160,7 +163,9 @@ pub(crate) enum Then {
     /// More of the same, or of the file that took its place.
     More(Box<Reading>),
     /// The file is over at that time and is not played again.
-    End { at: Timestamp },
+    End {
+        at: Timestamp,
+    },
     /// The file is being written over: it is opened anew once it is whole.
     Changed,
     Failed(ReadError),
@@ -223,6 +228,14 @@ impl Reading {
     /// The file as it was opened.
     pub(crate) const fn opened(&self) -> Stamp {
         self.watched.opened()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn video_timescale(&self) -> u32 {
+        self.playback
+            .tracks()
+            .find(|track| track.kind == Kind::Video)
+            .map_or(0, |track| track.timescale.get())
     }
 
     /// The next frames. At the end of a loop a file that is another one by now takes this one's place.

@@ -158,7 +158,8 @@ mod tests {
         let mut watched = Watched::open(&path).unwrap();
         assert_eq!(read_all(&mut watched).unwrap(), b"index and media");
 
-        let append = |path: &Path| File::options().append(true).open(path).unwrap().write_all(b" and more").unwrap();
+        let append =
+            |path: &Path| File::options().append(true).open(path).unwrap().write_all(b" and more").unwrap();
         write_later(&path, append);
         assert!(Changed::is(&read_all(&mut watched).unwrap_err()));
         assert!(!watched.is_another());
@@ -168,7 +169,9 @@ mod tests {
 
         // The same length, other bytes.
         let length = std::fs::metadata(&path).unwrap().len() as usize;
-        write_later(&path, |path| File::options().write(true).open(path).unwrap().write_all(&vec![b'x'; length]).unwrap());
+        write_later(&path, |path| {
+            File::options().write(true).open(path).unwrap().write_all(&vec![b'x'; length]).unwrap()
+        });
         assert!(Changed::is(&read_all(&mut watched).unwrap_err()));
         assert!(watched.is_another());
 

@@ -193,7 +193,9 @@ impl<R: Read + Seek> Mp4<R> {
     pub fn has_only_grown(&mut self, near: u64) -> bool {
         let Some((moov, fragments)) = self.parts.split_first() else { return false };
         let of_sample = fragments.partition_point(|part| part.offset <= near);
-        let Some(fragment) = of_sample.checked_sub(1).and_then(|index| fragments.get(index)) else { return false };
+        let Some(fragment) = of_sample.checked_sub(1).and_then(|index| fragments.get(index)) else {
+            return false;
+        };
         [*moov, *fragment].into_iter().all(|part| {
             read_at(&mut self.reader, part.offset, part.size).is_ok_and(|bytes| hash(&bytes) == part.hash)
         })
@@ -269,7 +271,8 @@ impl Found {
             if let Some(moof) = orphan {
                 return Err(moof.error(Mp4Fault::Missing(FourCC::new(b"moov"))));
             }
-            let error = |name: &[u8; 4], offset, source| Err(Mp4Error { name: FourCC::new(name), offset, source });
+            let error =
+                |name: &[u8; 4], offset, source| Err(Mp4Error { name: FourCC::new(name), offset, source });
             return match image {
                 Some(brand) => error(b"ftyp", 0, Mp4Fault::Image(brand)),
                 None if is_known || file_end == 0 => error(b"moov", at, Mp4Fault::NoIndex),

@@ -9,7 +9,9 @@ mod fanout;
 pub(crate) mod guest;
 mod incoming;
 mod listen;
+pub(crate) mod options;
 mod packer;
+mod path;
 mod port;
 mod pull;
 mod push;
@@ -18,6 +20,19 @@ mod serve;
 #[cfg(test)]
 pub(crate) use client::peer;
 pub use listen::listen;
+pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
+pub use path::{RtmpPath, RtmpTarget};
 pub use pull::pull;
 pub use push::push;
 pub use serve::serve;
+
+use crate::registry::{InputSpec, OutputSpec};
+
+/// Others push to us.
+pub const LISTEN: InputSpec = InputSpec::of::<ListenConfig>();
+/// We connect and take.
+pub const PULL: InputSpec = InputSpec::of::<PullConfig>();
+/// Others take from us.
+pub const SERVE: OutputSpec = OutputSpec::of::<ServeConfig>();
+/// We connect and send.
+pub const PUSH: OutputSpec = OutputSpec::of::<PushConfig>();

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use super::counters::KINDS;
 use super::flow::{Body, Flow, FlowState};
 use super::line::{Line, Output};
-use crate::config::{OutputEndpoint, Scheme};
 use crate::stream::{Current, InputStatus, Latency, LeftOut, State};
 
 /// How much is told.
@@ -159,17 +158,11 @@ impl Reporter {
     fn output(&self, output: &Output) -> Value {
         let status = &output.status;
         let current = status.status.get();
-        let (word, url, served) = match &output.config.endpoint {
-            OutputEndpoint::Serve(serve) => ("serving", serve.url.shown(self.public_host.as_deref()), true),
-            OutputEndpoint::Push(push) => {
-                // The last segment is the stream name, and with most services that is the key.
-                let secret = matches!(push.url.scheme, Scheme::Rtmp | Scheme::Rtmps);
-                ("pushing", push.url.shown(secret), false)
-            }
-        };
+        let (endpoint, role) = (&output.config.endpoint, output.config.endpoint.role());
+        let url = endpoint.url(self.public_host.as_deref());
         let mut out = Map::new();
         let word = match current.state {
-            State::Running => word,
+            State::Running => role.at_work(),
             other => input_word(other),
         };
         out.insert("state".into(), word.into());
@@ -178,7 +171,7 @@ impl Reporter {
         }
         out.insert("url".into(), url.into());
         let clients = status.clients.load(Ordering::Relaxed);
-        if served {
+        if role.has_clients() {
             out.insert("clients".into(), clients.into());
         }
         if self.detail == Detail::Counters {

@@ -190,7 +190,8 @@ const fn siblings(parent: &[u8; 4]) -> &'static [&'static [u8; 4]] {
 
 /// Where behind this header a box of one of these kinds begins that fits.
 fn next_of(kinds: &[&[u8; 4]], rest: &Bytes) -> Option<usize> {
-    let mut found = rest.windows(4).enumerate().skip(12).filter(|(_, kind)| kinds.iter().any(|k| k[..] == **kind));
+    let mut found =
+        rest.windows(4).enumerate().skip(12).filter(|(_, kind)| kinds.iter().any(|k| k[..] == **kind));
     found.find_map(|(at, _)| {
         let start = at.checked_sub(4)?;
         let header = Header::parse(rest.get(start..)?)?;
@@ -237,7 +238,8 @@ pub(super) struct FileBox {
 impl FileBox {
     /// Bytes of its body, and how many of them the file has, where those are fewer.
     pub(super) fn cut(&self, file_end: u64) -> Option<(u64, u64)> {
-        let (need, have) = (self.end.saturating_sub(self.body_offset), file_end.saturating_sub(self.body_offset));
+        let (need, have) =
+            (self.end.saturating_sub(self.body_offset), file_end.saturating_sub(self.body_offset));
         (need > have).then_some((need, have))
     }
 

@@ -57,7 +57,8 @@ fn audio(entry: &BoxBody, kind_of_entry: &[u8; 4], stsd_version: u8) -> Result<T
         b"Opus" => made(need(b"dOps")?, |dops| Track::opus(Some(OpusHead::from_dops(dops)?.build()))),
         b".mp3" | b"ms\0U" => Ok(plain(Codec::Mp3, format_of(entry))),
         b"ac-3" | b"ec-3" => {
-            let (name, codec) = if kind_of_entry == b"ac-3" { (b"dac3", Codec::Ac3) } else { (b"dec3", Codec::Eac3) };
+            let (name, codec) =
+                if kind_of_entry == b"ac-3" { (b"dac3", Codec::Ac3) } else { (b"dec3", Codec::Eac3) };
             match (find(name), find(b"esds")) {
                 (Some(config), _) => dolby(&config, codec).map_err(IgnoredReason::from),
                 (None, Some(esds)) => described(entry, &esds),
@@ -114,10 +115,17 @@ fn format_of(entry: &BoxBody) -> AudioFormat {
 fn dolby(config: &BoxBody, codec: Codec) -> Result<Track, BadBox> {
     // Fields begin after the rate and number of streams in `dec3`, which has a reserved bit and `asvc` besides.
     let (need, word) = match codec {
-        Codec::Ac3 => (3, config.body.first_chunk::<3>().map(|[a, b, c]| u32::from_be_bytes([*a, *b, *c, 0]))),
-        _ => (5, config.body.get(2..).and_then(|rest| rest.first_chunk::<3>()).map(|[a, b, c]| {
-            u32::from_be_bytes([*a, *b, *c, 0])
-        })),
+        Codec::Ac3 => {
+            (3, config.body.first_chunk::<3>().map(|[a, b, c]| u32::from_be_bytes([*a, *b, *c, 0])))
+        }
+        _ => (
+            5,
+            config
+                .body
+                .get(2..)
+                .and_then(|rest| rest.first_chunk::<3>())
+                .map(|[a, b, c]| u32::from_be_bytes([*a, *b, *c, 0])),
+        ),
     };
     let have = config.body.len() as u64;
     let word = word.ok_or_else(|| config.bad(BoxFault::Truncated { need, have }))?;

@@ -29,7 +29,10 @@ impl Defaults {
     /// With its `track_ID`.
     pub(super) fn of(trex: &BoxBody) -> Option<(u32, Self)> {
         let (description, duration) = (trex.u32_at(8)?, trex.u32_at(12)?);
-        Some((trex.u32_at(4)?, Self { description, duration, size: trex.u32_at(16)?, flags: trex.u32_at(20)? }))
+        Some((
+            trex.u32_at(4)?,
+            Self { description, duration, size: trex.u32_at(16)?, flags: trex.u32_at(20)? },
+        ))
     }
 }
 
@@ -150,7 +153,8 @@ impl Fragment<'_> {
         let (next, second) = (track.samples.next_dts(), i64::from(timescale.get()));
         let goes_back = |last: i64| time.saturating_add(track.shift) < last.saturating_sub(second / 10);
         if track.samples.last_dts().is_some_and(goes_back) {
-            let (own, others) = (next.saturating_sub(time), MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
+            let (own, others) =
+                (next.saturating_sub(time), MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
             track.shift = if own.abs_diff(others) < second.unsigned_abs() { others } else { own };
             self.shift = MediaTime::new(track.shift, timescale).nanos();
         }
@@ -196,7 +200,8 @@ impl Fragment<'_> {
             };
             let [has_duration, has_size, has_flags, has_composition] = columns;
             let (duration, size) = (column(has_duration), column(has_size));
-            let flags = column(has_flags).or(first_flags.filter(|_| index == 0)).unwrap_or(self.defaults.flags);
+            let flags =
+                column(has_flags).or(first_flags.filter(|_| index == 0)).unwrap_or(self.defaults.flags);
             let composition = column(has_composition).unwrap_or(0) as i32;
             let size = size.unwrap_or(self.defaults.size);
             self.at = self.at.saturating_add(size.into());

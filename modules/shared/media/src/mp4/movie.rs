@@ -142,7 +142,8 @@ impl Movie {
             samples: SampleTable::new(timescale),
             shift: 0,
         };
-        track.samples = tables::read(&stbl, timescale, |index| track.configuration(index), self.samples_left())?;
+        track.samples =
+            tables::read(&stbl, timescale, |index| track.configuration(index), self.samples_left())?;
         Ok(track)
     }
 
@@ -265,7 +266,11 @@ fn edits(trak: &BoxBody) -> Result<Vec<Edit>, BadBox> {
             let (duration, rest) = entry.split_first_chunk::<4>()?;
             let (media_time, rate) = rest.split_first_chunk::<4>()?;
             let media_time = i32::from_be_bytes(*media_time).into();
-            Some(edit(u32::from_be_bytes(*duration).into(), media_time, u32::from_be_bytes(*rate.first_chunk()?)))
+            Some(edit(
+                u32::from_be_bytes(*duration).into(),
+                media_time,
+                u32::from_be_bytes(*rate.first_chunk()?),
+            ))
         };
         elst.table::<12>().iter().take(MAX_EDITS + 1).filter_map(entry).collect()
     };

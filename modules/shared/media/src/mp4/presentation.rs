@@ -154,11 +154,7 @@ fn windows(edits: &[Edit], movie: Option<NonZeroU32>, track: NonZeroU32) -> Vec<
 
 /// Finds the samples of each window in one walk over the table, which asks each sample of the windows that it may be
 /// in, and no others.
-fn cut(
-    table: &SampleTable,
-    kind: Kind,
-    windows: &[Window],
-) -> Result<(Vec<Segment>, Extent), IgnoredReason> {
+fn cut(table: &SampleTable, kind: Kind, windows: &[Window]) -> Result<(Vec<Segment>, Extent), IgnoredReason> {
     let mut found: Vec<Option<Found>> = vec![None; windows.len()];
     let mut by_start: Vec<usize> = (0..windows.len()).collect();
     by_start.sort_by_key(|index| windows.get(*index).map(|window| window.from));
@@ -181,7 +177,9 @@ fn cut(
         // No sample from here on is shown before its dts, and this one not after that.
         let reach = end.max(sample.dts.saturating_add(latest).saturating_add(1));
         let window = |index: usize| windows.get(index).copied();
-        while let Some(index) = later.next_if(|index| window(*index).is_some_and(|window| window.from < reach)) {
+        while let Some(index) =
+            later.next_if(|index| window(*index).is_some_and(|window| window.from < reach))
+        {
             active.push(index);
         }
         active.retain(|index| window(*index).is_some_and(|window| window.to > sample.dts));

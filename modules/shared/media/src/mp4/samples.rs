@@ -262,9 +262,8 @@ impl SampleTable {
         // Around a pause offsets are as long as the pause.
         let minute = u64::from(self.timescale.get()) * 60;
         let pause = self.durations.iter().map(|(_, duration)| duration).filter(|d| *d <= minute).max();
-        let most = interval
-            .saturating_mul(REORDER as u64)
-            .saturating_add(pause.unwrap_or(0).saturating_mul(4));
+        let most =
+            interval.saturating_mul(REORDER as u64).saturating_add(pause.unwrap_or(0).saturating_mul(4));
         let is_wild = |offset: i32| u64::from(offset.abs_diff(usual)) > most;
         if self.composition.iter().any(|(_, offset)| is_wild(offset)) {
             let mut mended = Runs::default();

@@ -46,10 +46,12 @@ pub(super) fn read(
     let chunks = Chunks::read(stbl)?;
     let mut placed = Placement::new(stbl, &chunks, count)?;
 
-    let mut durations = stts.iter().map(pair).flat_map(|(count, delta)| iter::repeat_n(delta, count as usize));
+    let mut durations =
+        stts.iter().map(pair).flat_map(|(count, delta)| iter::repeat_n(delta, count as usize));
     // Version 0 is unsigned by the standard, and signed in the files of QuickTime and others.
     let composition = ctts.iter().flat_map(Entries::iter).map(pair);
-    let mut composition = composition.flat_map(|(count, offset)| iter::repeat_n(offset as i32, count as usize));
+    let mut composition =
+        composition.flat_map(|(count, offset)| iter::repeat_n(offset as i32, count as usize));
     let mut sync = sync_numbers.iter_mut().flat_map(|numbers| numbers.iter().flat_map(words)).peekable();
 
     for index in 0..count {
@@ -75,10 +77,17 @@ pub(super) fn read(
 
 /// `stsz` or `stz2` (§8.7.3).
 enum Sizes {
-    Same { size: u32, count: u32 },
+    Same {
+        size: u32,
+        count: u32,
+    },
     Table(Entries<4>),
     /// Each of `bits` bits, in `packed`.
-    Compact { bits: u8, count: u32, packed: Entries<1> },
+    Compact {
+        bits: u8,
+        count: u32,
+        packed: Entries<1>,
+    },
 }
 
 impl Sizes {

@@ -7,8 +7,8 @@ use crate::Codec;
 use crate::fixture::{clip, path};
 use std::time::Duration;
 
-mod hostile;
 mod files;
+mod hostile;
 mod loops;
 mod tables;
 mod tolerance;
@@ -84,8 +84,7 @@ fn assert_same_as_ffprobe(name: &str) {
 /// That a clip's samples are those that ffprobe found, moved by one shift for all, hidden audio left out.
 fn assert_same_packets(name: &str, packets: Vec<Packet>) {
     let playback = play(&format!("{name}.mp4"));
-    let timescale =
-        |kind| playback.tracks().find(|track| track.kind == kind).map(|track| track.timescale);
+    let timescale = |kind| playback.tracks().find(|track| track.kind == kind).map(|track| track.timescale);
     let timescales = [timescale(Kind::Video), timescale(Kind::Audio)];
     let samples = once(playback);
     let packets: Vec<Packet> =
@@ -168,7 +167,9 @@ fn the_tracks_tell_codec_size_rate_and_channels() {
     let mp4 = open("bframes.mp4");
     let [video, audio] = mp4.tracks() else { panic!("two tracks") };
     assert_eq!((video.timescale.get(), video.sample_count), (12_800, 25));
-    let ([video], [audio]) = (&video.configurations[..], &audio.configurations[..]) else { panic!("one each") };
+    let ([video], [audio]) = (&video.configurations[..], &audio.configurations[..]) else {
+        panic!("one each")
+    };
     assert_eq!(video.codec_string, "avc1.64000b");
     assert_eq!((video.video.width, video.video.height), (160, 90));
     assert_eq!(audio.codec_string, "mp4a.40.2");

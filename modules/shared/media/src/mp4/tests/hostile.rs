@@ -56,7 +56,10 @@ fn an_index_that_the_end_cuts_gives_the_tracks_that_are_in_it_or_is_named() {
     let error = read_all(file).unwrap_err();
     assert_eq!((error.name, error.offset), (FourCC::new(b"moov"), moov as u64));
     let text = error.source.to_string();
-    assert!(text.starts_with(&format!("the file ends inside its index: it takes {need} bytes, {have} are left")), "{text}");
+    assert!(
+        text.starts_with(&format!("the file ends inside its index: it takes {need} bytes, {have} are left")),
+        "{text}"
+    );
     assert!(text.contains("track 1 (avc1): it has no "), "{text}");
 }
 
@@ -70,7 +73,10 @@ fn cut_media_plays_as_far_as_it_goes_and_says_where_it_is_cut() {
     assert!(!mp4.flaws().is_empty());
     for flaw in mp4.flaws() {
         let Flaw::Cut { offset, missing, of, file_end, .. } = flaw else { panic!("{flaw}") };
-        assert!((1..10).contains(missing) && missing < of && *file_end == end && *offset < end + 1000, "{flaw}");
+        assert!(
+            (1..10).contains(missing) && missing < of && *file_end == end && *offset < end + 1000,
+            "{flaw}"
+        );
     }
     let mut playback = Playback::new(mp4, Duration::ZERO);
     let (mut bytes, mut loops) = (0, 0);
@@ -114,7 +120,8 @@ fn a_sample_of_a_gigabyte_is_left_out_unread() {
     file[first_size..first_size + 4].copy_from_slice(&(40_u32 << 20).to_be_bytes());
     file.resize(60 << 20, 0);
     let mp4 = Mp4::open(Cursor::new(file)).unwrap();
-    let too_large = |flaw: &Flaw| matches!(flaw, Flaw::TooLarge { count: 1, largest, .. } if *largest == 40 << 20);
+    let too_large =
+        |flaw: &Flaw| matches!(flaw, Flaw::TooLarge { count: 1, largest, .. } if *largest == 40 << 20);
     assert!(mp4.flaws().iter().any(too_large), "{:?}", mp4.flaws());
 }
 

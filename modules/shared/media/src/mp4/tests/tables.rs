@@ -102,7 +102,8 @@ fn with(at: usize, table: Vec<u8>) -> Vec<Vec<u8>> {
 
 #[test]
 fn tables_that_are_one_off_are_followed_as_far_as_they_agree() {
-    let times = |children: &[Vec<u8>]| read(children).unwrap().iter().map(|sample| sample.dts).collect::<Vec<_>>();
+    let times =
+        |children: &[Vec<u8>]| read(children).unwrap().iter().map(|sample| sample.dts).collect::<Vec<_>>();
     // `stts` one short, one long, and with a count far above what it holds.
     assert_eq!(times(&with(0, full(b"stts", &numbers(&[1, 5, 10])))), [0, 10, 20, 30, 40, 50]);
     assert_eq!(times(&with(0, full(b"stts", &numbers(&[1, 7, 10])))), [0, 10, 20, 30, 40, 50]);
@@ -172,7 +173,8 @@ fn a_last_delta_of_0_is_the_frame_interval() {
     let last = |table, media| {
         let description = |_| 0;
         let children = with(0, table);
-        let mut table = tables::read(&stbl(&children), NonZeroU32::new(100).unwrap(), description, 1000).unwrap();
+        let mut table =
+            tables::read(&stbl(&children), NonZeroU32::new(100).unwrap(), description, 1000).unwrap();
         table.settle(1 << 20, media);
         table.duration()
     };

@@ -175,14 +175,27 @@ fn a_track_that_cannot_be_used_is_left_aside_with_its_codec_and_the_reason() {
         (|file| file.trak(1).remove(b"mdia"), "track 2: it has no mdia box (box trak"),
         (|file| file.trak(1).get(&[b"mdia"]).remove(b"hdlr"), "track 2 (mp4a): it has no hdlr box (box mdia"),
         (|file| file.trak(1).stbl().remove(b"stco"), "track 2 (mp4a): it has no stco box (box stbl"),
-        (|file| file.trak(1).get(&[b"mdia"]).put(Node::full(b"mdhd", 0, &[0, 0, 0, 0, 0])),
-            "track 2 (mp4a): timescale is 0 (box mdhd"),
-        (|file| file.set_entries(1, 0, &[sized(b"mp4a", &[0; 28])]), "track 2 (mp4a): it has no esds box (box mp4a"),
-        (|file| file.set_entries(1, 0, &[sized(b"sowt", &[0; 28])]), "track 2 (sowt): codec sowt is not carried"),
-        (|file| file.set_entries(1, 0, &[sized(b"enca", &[0; 28])]), "track 2 (enca): its media is encrypted"),
+        (
+            |file| file.trak(1).get(&[b"mdia"]).put(Node::full(b"mdhd", 0, &[0, 0, 0, 0, 0])),
+            "track 2 (mp4a): timescale is 0 (box mdhd",
+        ),
+        (
+            |file| file.set_entries(1, 0, &[sized(b"mp4a", &[0; 28])]),
+            "track 2 (mp4a): it has no esds box (box mp4a",
+        ),
+        (
+            |file| file.set_entries(1, 0, &[sized(b"sowt", &[0; 28])]),
+            "track 2 (sowt): codec sowt is not carried",
+        ),
+        (
+            |file| file.set_entries(1, 0, &[sized(b"enca", &[0; 28])]),
+            "track 2 (enca): its media is encrypted",
+        ),
         (|file| file.set_entries(1, 0, &[]), "track 2: entry_count is 0 (box stsd"),
-        (|file| file.trak(1).get(&[b"edts"]).put(Node::full(b"elst", 0, &[1, 1000, 9_999_999, 0x1_0000])),
-            "track 2 (mp4a): its edit list shows nothing of it"),
+        (
+            |file| file.trak(1).get(&[b"edts"]).put(Node::full(b"elst", 0, &[1, 1000, 9_999_999, 0x1_0000])),
+            "track 2 (mp4a): its edit list shows nothing of it",
+        ),
     ];
     for (damage, text) in broken {
         let mut file = bframes();
@@ -354,7 +367,8 @@ fn entries_that_say_the_same_are_one_and_a_change_amid_a_track_is_told() {
         // All pictures in one chunk.
         let whole = clip("bframes.mp4");
         let samples = once(Playback::new(opened(&whole), Duration::ZERO));
-        let pictures: Vec<Vec<u8>> = of(Kind::Video, &samples).iter().map(|sample| sample.data.to_vec()).collect();
+        let pictures: Vec<Vec<u8>> =
+            of(Kind::Video, &samples).iter().map(|sample| sample.data.to_vec()).collect();
         let mut file = bframes();
         let start = file.bytes().len() as u32 + 8;
         file.trak(0).stbl().put(Node::full(b"stco", 0, &[1, start]));
@@ -400,7 +414,8 @@ fn entries_that_say_the_same_are_one_and_a_change_amid_a_track_is_told() {
     assert_plays_like(&other.bytes(), &clip("bframes.mp4"), &[Kind::Video]);
     assert_eq!(configurations(&other.bytes()), [[0; 10].as_slice(), &[1; 15]].concat());
     let mp4 = opened(&other.bytes());
-    let names: Vec<_> = mp4.tracks()[0].configurations.iter().map(|track| track.codec_string.as_str()).collect();
+    let names: Vec<_> =
+        mp4.tracks()[0].configurations.iter().map(|track| track.codec_string.as_str()).collect();
     assert_eq!(names, ["avc1.64000b", "avc1.64000c"]);
 }
 
@@ -410,7 +425,8 @@ fn entries_that_say_the_same_are_one_and_a_change_amid_a_track_is_told() {
 fn thousands_of_edits_are_played_and_a_media_time_below_minus_1_is_a_pause() {
     let mut file = files::File::of(&clip("aac44100.mp4"));
     let edits = |edits: &[[u32; 3]]| {
-        let fields: Vec<u32> = [edits.len() as u32].into_iter().chain(edits.iter().flatten().copied()).collect();
+        let fields: Vec<u32> =
+            [edits.len() as u32].into_iter().chain(edits.iter().flatten().copied()).collect();
         Node::full(b"elst", 0, &fields)
     };
     let many: Vec<[u32; 3]> = (0..3000).map(|i| [20, 2048 + 1024 * (i % 30), 0x1_0000]).collect();
@@ -541,7 +557,10 @@ fn sync_frames_are_found_in_the_pictures_where_they_are_not_listed() {
         let start = Duration::from_millis(700);
         let mut late = Playback::new(opened(&file), start);
         let mut usual = Playback::new(open("bframes.mp4"), start);
-        assert_eq!(late.next_sample(false).unwrap().unwrap().data, usual.next_sample(false).unwrap().unwrap().data);
+        assert_eq!(
+            late.next_sample(false).unwrap().unwrap().data,
+            usual.next_sample(false).unwrap().unwrap().data
+        );
     }
 }
 
