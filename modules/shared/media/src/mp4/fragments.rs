@@ -141,7 +141,11 @@ impl Fragment<'_> {
                 self.continue_at(time);
             }
         }
-        traf.children(0).filter(|child| child.is(b"trun")).fold(true, |whole, trun| self.run(&trun) && whole)
+        let mut whole = true;
+        for trun in traf.children(0).filter(|child| child.is(b"trun")) {
+            whole &= self.run(&trun);
+        }
+        whole
     }
 
     /// Where the clock of a track goes back, what follows is put behind what came before: in all tracks whose clock does
