@@ -17,12 +17,8 @@ fn played(file: &[u8], kind: Kind) -> Vec<(u32, i64, i64)> {
         .collect()
 }
 
-fn opened(file: &[u8]) -> Mp4<std::io::Cursor<Vec<u8>>> {
+fn opened(file: &[u8]) -> Mp4<File> {
     Mp4::open(Cursor::new(file.to_vec())).unwrap()
-}
-
-fn kinds(file: &[u8]) -> Vec<Kind> {
-    opened(file).tracks().iter().map(|track| track.kind).collect()
 }
 
 /// Why the only track that is left aside is.
