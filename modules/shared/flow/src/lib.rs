@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod config;
 mod endpoint;
+mod extension;
 pub mod ingest;
 pub mod net;
 mod registry;
@@ -16,6 +17,7 @@ mod supervisor;
 mod trouble;
 
 pub use endpoint::{InputContext, Module, OutputContext, Throttle};
+pub use extension::Extension;
 pub use registry::{AnyInput, AnyOutput, EndpointSpec, Input, InputSpec, Output, OutputSpec};
 pub use supervisor::Flows;
 pub use trouble::{Reason, Trouble};
