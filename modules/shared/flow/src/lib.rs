@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod config;
 mod endpoint;
 mod extension;
+pub mod fanout;
 pub mod ingest;
 pub mod net;
 mod registry;

@@ -15,9 +15,9 @@ use tokio::net::TcpStream;
 
 use super::RtmpPath;
 use super::admission::Admission;
-use super::fanout::Sink;
 use super::port::Rtmp;
 use crate::endpoint::Module;
+use crate::fanout::Sink;
 use crate::ingest::Seat;
 use crate::net::TlsError;
 use crate::net::listeners::{Accepted, Port};
@@ -46,6 +46,8 @@ enum End {
     Stuck,
     #[error("broke RTMP at byte {at}: {error}")]
     Broken { at: u64, error: RtmpError },
+    #[error("asks for more answers than it takes")]
+    Greedy,
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]

@@ -1,0 +1,95 @@
+//! RTMP for many players at once.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use av_media::{Frame, Timestamp, Track};
+use av_rtmp::chunk::Out;
+use av_rtmp::{Egress, Metadata};
+use bytes::Bytes;
+
+use super::incoming::Message;
+use crate::fanout::{PieceWriter, Wire};
+use crate::stream::{Aside, Tracks};
+
+/// What all players of a stream are sent.
+pub(super) struct Players {
+    egress: Egress,
+    /// What the publisher said of the stream, and what players were told of that.
+    metadata: Option<Arc<Metadata>>,
+    told: Option<Arc<Metadata>>,
+}
+
+impl Players {
+    pub(super) const fn new() -> Self {
+        Self { egress: Egress::players(), metadata: None, told: None }
+    }
+}
+
+impl Wire for Players {
+    const EPOCH: Duration = Duration::from_secs(10 * 60);
+
+    fn note(&mut self, aside: &Aside) -> bool {
+        match Message::of(aside) {
+            Some(Message::Metadata(metadata)) => {
+                self.metadata = Some(metadata);
+                false
+            }
+            Some(Message::Data(..)) => true,
+            None => false,
+        }
+    }
+
+    fn forget(&mut self) {
+        // The next publisher has metadata of its own, or none.
+        self.metadata = None;
+    }
+
+    fn take_news(&mut self) -> bool {
+        let news = self.told != self.metadata;
+        self.told.clone_from(&self.metadata);
+        news
+    }
+
+    fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp) {
+        let timestamp = wire(at, zero);
+        let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
+        self.egress.metadata(out, self.metadata.as_deref(), &list, timestamp);
+        for track in list {
+            self.egress.sequence_header(out, track, timestamp);
+        }
+    }
+
+    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp) {
+        self.egress.frame(out, track, frame, wire(frame.dts, zero));
+    }
+
+    fn aside(&self, out: &mut PieceWriter, _: &Tracks, aside: &Aside, zero: Timestamp) {
+        if let Some(Message::Data(payload, time)) = Message::of(aside) {
+            self.egress.data(out, &payload, wire(time, zero));
+        }
+    }
+}
+
+impl Out for PieceWriter {
+    /// The payload, which is most of it, takes no room.
+    fn reserve(&mut self, _: usize) {}
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.copy(bytes);
+    }
+
+    fn share(&mut self, payload: &Bytes, range: Range<usize>) {
+        self.share(payload, range);
+    }
+}
+
+/// A player's time: 32 bits of milliseconds since its zero, wrapping. Distances are those of the milliseconds that
+/// came in, however the zero is rounded.
+fn wire(time: Timestamp, zero: Timestamp) -> u32 {
+    (time.millis() - zero.millis()).max(0) as u32
+}
+
+#[cfg(test)]
+mod tests;
