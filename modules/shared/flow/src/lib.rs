@@ -20,5 +20,5 @@ mod trouble;
 pub use endpoint::{InputContext, Module, OutputContext, Throttle};
 pub use extension::Extension;
 pub use registry::{AnyInput, AnyOutput, EndpointSpec, Input, InputSpec, Output, OutputSpec};
-pub use supervisor::Flows;
+pub use supervisor::{Flows, StartExtension};
 pub use trouble::{Reason, Trouble};

@@ -30,11 +30,14 @@ const MOST_STOP: Duration = Duration::from_secs(6);
 /// At the end of the process, until peers have been told too.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// Makes what a service has beside its endpoints. Whoever changes what is reported ticks the changes.
+pub type StartExtension = fn(&Context, Changes) -> Arc<dyn Extension>;
+
 /// A service before it starts: its name, the table of endpoints it supports, and what else it brings.
 #[derive(Clone)]
 pub struct Flows {
     supports: Supports,
-    extension: Option<fn(&Context, Changes) -> Arc<dyn Extension>>,
+    extension: Option<StartExtension>,
     stop: Duration,
 }
 
@@ -68,8 +71,8 @@ impl Flows {
         self
     }
 
-    /// Adds what the service has beside its endpoints. It ticks the changes when its summary has changed.
-    pub fn extension(mut self, extension: fn(&Context, Changes) -> Arc<dyn Extension>) -> Self {
+    /// Adds what the service has beside its endpoints.
+    pub fn extension(mut self, extension: StartExtension) -> Self {
         self.extension = Some(extension);
         self
     }

@@ -11,4 +11,4 @@ mod report;
 mod status;
 mod task;
 
-pub use flows::Flows;
+pub use flows::{Flows, StartExtension};
