@@ -13,6 +13,7 @@ mod ports;
 mod pull;
 mod push;
 mod serve;
+mod skipped;
 mod takeover;
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use av_media::{Frame, Kind};
-use av_rtmp::{Egress, Metadata};
+use av_rtmp::Egress;
 use bytes::{Bytes, BytesMut};
 
-use super::incoming::Message;
+use super::incoming::{Body, Description, Message, write_headers};
 use crate::stream::{Entry, Item, Tracks};
 
 /// Sound waits at most that long for a picture to ride with (40 ms, less what timers are late).
@@ -32,8 +32,8 @@ pub(super) struct Packer {
     batch: Duration,
     tracks: Option<Arc<Tracks>>,
     /// What the publisher said of the stream, and what players were told of that.
-    metadata: Option<Arc<Metadata>>,
-    told: Option<Arc<Metadata>>,
+    description: Option<Arc<Description>>,
+    told: Option<Arc<Description>>,
     /// Players of every epoch have to be told of the tracks with the next flush.
     announce: bool,
     pending: Vec<Unit>,
@@ -53,14 +53,14 @@ pub(super) struct Packer {
 enum Unit {
     /// A frame, when it arrived, and whether a decoder may start there.
     Frame(Frame, Instant, bool),
-    Data(Bytes, i64),
+    Passing(Arc<Body>, i64),
 }
 
 impl Unit {
     fn millis(&self) -> i64 {
         match self {
             Self::Frame(frame, ..) => frame.dts.millis(),
-            Self::Data(_, millis) => *millis,
+            Self::Passing(_, millis) => *millis,
         }
     }
 
@@ -68,7 +68,7 @@ impl Unit {
         OVERHEAD
             + match self {
                 Self::Frame(frame, ..) => frame.data.len(),
-                Self::Data(payload, _) => payload.len(),
+                Self::Passing(body, _) => body.len(),
             }
     }
 }
@@ -136,7 +136,7 @@ impl Packer {
             egress,
             batch,
             tracks: None,
-            metadata: None,
+            description: None,
             told: None,
             announce: false,
             pending: Vec::new(),
@@ -160,11 +160,11 @@ impl Packer {
                 Unit::Frame(frame, entry.arrived.into_std(), entry.starts)
             }
             Item::Aside(aside) => match Message::of(&aside) {
-                Some(Message::Metadata(metadata)) => {
-                    self.metadata = Some(metadata);
+                Some(Message::Description(description)) => {
+                    self.description = Some(description);
                     return;
                 }
-                Some(Message::Data(payload, time)) => Unit::Data(payload, time.millis()),
+                Some(Message::Passing(body, time)) => Unit::Passing(body, time.millis()),
                 None => return,
             },
             Item::Tracks(tracks) => {
@@ -178,12 +178,12 @@ impl Packer {
             Item::Lost(_) => return self.forget_gop(),
             Item::Ended => {
                 self.tracks = None;
-                self.metadata = None;
+                self.description = None;
                 return self.forget_gop();
             }
             Item::Away => {
-                // The next publisher has metadata of its own, or none.
-                self.metadata = None;
+                // The next publisher has one of its own, or none.
+                self.description = None;
                 return self.forget_gop();
             }
             Item::Gap(_) | Item::Anchor(_) => return,
@@ -239,9 +239,9 @@ impl Packer {
         }
         let first = units.iter().map(Unit::millis).min().unwrap_or(0);
         let size = units.iter().map(Unit::size).sum();
-        let metadata = self.metadata.clone();
-        let announce = std::mem::take(&mut self.announce) || self.told != metadata;
-        self.told.clone_from(&metadata);
+        let description = self.description.clone();
+        let announce = std::mem::take(&mut self.announce) || self.told != description;
+        self.told.clone_from(&description);
         let newest = self.epochs.last().map(|epoch| epoch.id);
         self.epochs.retain(|epoch| Some(epoch.id) == newest || epoch.players.load(Ordering::Relaxed) > 0);
         for epoch in &mut self.epochs {
@@ -256,7 +256,7 @@ impl Packer {
             let mut out = BytesMut::with_capacity(size);
             let mut headers = Bytes::new();
             if announce || flush.sync {
-                write_headers(&self.egress, &mut out, &tracks, metadata.as_deref(), wire(first, base));
+                write_headers(&self.egress, &mut out, &tracks, description.as_deref(), wire(first, base));
                 headers = out.split().freeze();
             }
             if announce {
@@ -314,7 +314,7 @@ impl Packer {
                 burst_units: 0,
             });
         }
-        let (egress, gop, metadata) = (&self.egress, &self.gop, self.metadata.as_deref());
+        let (egress, gop, description) = (&self.egress, &self.gop, self.description.as_deref());
         let mut joining = Joining { seat: Seat { epoch: 0, players: Arc::default() }, burst: Vec::new() };
         let Some(epoch) = self.epochs.last_mut() else { return joining };
         epoch.players.fetch_add(1, Ordering::Relaxed);
@@ -322,7 +322,7 @@ impl Packer {
         if let (true, Some(start), Some(tracks)) = (instant, start, &self.tracks) {
             let base = *epoch.base.get_or_insert(start);
             let mut out = BytesMut::new();
-            write_headers(egress, &mut out, tracks, metadata, wire(start, base));
+            write_headers(egress, &mut out, tracks, description, wire(start, base));
             joining.burst.push(out.split().freeze());
             let missing = gop.get(epoch.burst_units..).unwrap_or_default();
             if !missing.is_empty() {
@@ -341,20 +341,6 @@ fn wire(millis: i64, base: i64) -> u32 {
     (millis - base).max(0) as u32
 }
 
-fn write_headers(
-    egress: &Egress,
-    out: &mut BytesMut,
-    tracks: &Tracks,
-    metadata: Option<&Metadata>,
-    timestamp: u32,
-) {
-    let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-    egress.metadata(out, metadata, &list, timestamp);
-    for track in list {
-        egress.sequence_header(out, track, timestamp);
-    }
-}
-
 fn write_units(egress: &Egress, out: &mut BytesMut, tracks: &Tracks, units: &[Unit], base: i64) {
     for unit in units {
         let timestamp = wire(unit.millis(), base);
@@ -364,7 +350,7 @@ fn write_units(egress: &Egress, out: &mut BytesMut, tracks: &Tracks, units: &[Un
                     egress.frame(out, track, frame, timestamp);
                 }
             }
-            Unit::Data(payload, _) => egress.data(out, payload, timestamp),
+            Unit::Passing(body, _) => body.write(egress, out, tracks, timestamp),
         }
     }
 }

@@ -9,6 +9,7 @@ mod live;
 mod publisher;
 mod reader;
 mod ring;
+mod skips;
 mod status;
 mod timeline;
 mod tracks;
@@ -29,6 +30,7 @@ pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Los
 pub use latency::Latency;
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
 pub use reader::Reader;
+pub use skips::{LeftOut, Skipped, Skips};
 pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
 pub use tracks::Tracks;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use av_media::{Frame, Track};
+use av_media::{Frame, Kind, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,7 @@ pub struct Publisher {
 impl Publisher {
     pub(super) fn begin(shared: Arc<Shared>, kick: Kick) -> Self {
         let id = shared.live().begin(kick, Instant::now());
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.skipped.carried(kind));
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
         }
@@ -70,6 +71,7 @@ impl Publisher {
         let mut live = self.shared.live();
         let done = match item {
             Incoming::Track(track) => {
+                self.shared.input.skipped.carried(track.kind());
                 let done = live.track(self.id, track, now);
                 self.shared.input.status.touch();
                 done

@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use super::skips::Skips;
 use crate::trouble::Trouble;
 
 /// Longest `error` text in bytes, as docs/twin.md promises.
@@ -158,6 +159,8 @@ pub struct InputStatus {
     pub frames: PerKind,
     /// Frames that came and were of no use: before the first sync frame, of a kind that is filtered out.
     pub dropped: PerKind,
+    /// What came and was not passed on, by reason.
+    pub skipped: Skips,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -174,6 +177,7 @@ impl InputStatus {
             bytes: PerKind::default(),
             frames: PerKind::default(),
             dropped: PerKind::default(),
+            skipped: Skips::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use av_media::Kind;
 
 use super::line::Line;
+use crate::stream::Skipped;
 
 /// Both kinds, in the order of metrics.
 pub(super) const KINDS: [Kind; 2] = [Kind::Video, Kind::Audio];
@@ -16,6 +17,8 @@ pub(super) struct Counters {
     /// Video, audio.
     pub(super) input_bytes: [u64; 2],
     pub(super) input_frames: [u64; 2],
+    /// In the order of [`Skipped::ALL`].
+    pub(super) skipped: [u64; 4],
     pub(super) reconnects: u64,
     pub(super) outputs: BTreeMap<String, OutputCounters>,
 }
@@ -42,6 +45,7 @@ impl Counters {
         Self {
             input_bytes: KINDS.map(|kind| input.bytes.get(kind)),
             input_frames: KINDS.map(|kind| input.frames.get(kind)),
+            skipped: Skipped::ALL.map(|reason| input.skipped.get(reason)),
             reconnects: input.reconnects.load(Ordering::Relaxed),
             outputs: outputs.collect(),
         }
@@ -59,6 +63,7 @@ impl Counters {
     pub(super) fn add(&mut self, other: &Self) {
         add(&mut self.input_bytes, other.input_bytes);
         add(&mut self.input_frames, other.input_frames);
+        add(&mut self.skipped, other.skipped);
         self.reconnects += other.reconnects;
         for (name, output) in &other.outputs {
             let own = self.outputs.entry(name.clone()).or_default();
@@ -69,7 +74,7 @@ impl Counters {
     }
 }
 
-fn add(to: &mut [u64; 2], from: [u64; 2]) {
+fn add<const N: usize>(to: &mut [u64; N], from: [u64; N]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += from;
     }

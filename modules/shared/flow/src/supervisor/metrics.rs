@@ -6,6 +6,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use super::counters::KINDS;
 use super::flow::Flow;
+use crate::stream::Skipped;
 
 /// Families of all flows.
 pub(super) fn families<'a>(
@@ -26,6 +27,12 @@ pub(super) fn families<'a>(
     )?;
     let input_bytes = counter("av_input_bytes_total", "Media bytes received", &["flow", "kind"])?;
     let input_frames = counter("av_input_frames_total", "Frames received", &["flow", "kind"])?;
+    let skipped = counter(
+        "av_frames_skipped_total",
+        "Messages of an input that were received and not passed on: codec (not carried), malformed, beforeSync, \
+         tooLarge",
+        &["flow", "reason"],
+    )?;
     let reconnects =
         counter("av_input_reconnects_total", "Publishers or sessions after the first", &["flow"])?;
     let output_bytes =
@@ -44,6 +51,9 @@ pub(super) fn families<'a>(
         }
         let counters = flow.counters();
         reconnects.with_label_values(&[&name]).inc_by(counters.reconnects);
+        for (reason, count) in Skipped::ALL.into_iter().zip(counters.skipped) {
+            skipped.with_label_values(&[name.as_str(), reason.as_str()]).inc_by(count);
+        }
         for ((kind, bytes), frames) in KINDS.into_iter().zip(counters.input_bytes).zip(counters.input_frames)
         {
             input_bytes.with_label_values(&[name.as_str(), kind.as_str()]).inc_by(bytes);
@@ -60,6 +70,6 @@ pub(super) fn families<'a>(
         }
     }
     let gauges = [state, trouble, clients].into_iter().flat_map(|family| family.collect());
-    let counters = [input_bytes, input_frames, reconnects, output_bytes, dropped];
+    let counters = [input_bytes, input_frames, skipped, reconnects, output_bytes, dropped];
     Ok(gauges.chain(counters.into_iter().flat_map(|family| family.collect())).collect())
 }

@@ -10,7 +10,7 @@ use super::counters::KINDS;
 use super::flow::{Body, Flow, FlowState};
 use super::line::{Line, Output};
 use crate::config::{OutputEndpoint, Scheme};
-use crate::stream::{Current, InputStatus, Latency, State};
+use crate::stream::{Current, InputStatus, Latency, LeftOut, Skipped, State};
 
 /// How much is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,10 +141,18 @@ impl Reporter {
             let about = json!({ "codec": track.codec_string, "dropped": why });
             out.insert(track.kind().as_str().into(), about);
         }
+        for kind in KINDS {
+            if let Some(LeftOut { codec, why }) = status.skipped.left_out(kind) {
+                out.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": why }));
+            }
+        }
         if self.detail == Detail::Counters {
+            // What waits for a sync frame is among those dropped.
+            let skipped = [Skipped::Codec, Skipped::Malformed, Skipped::TooLarge];
+            let skipped: u64 = skipped.map(|reason| status.skipped.get(reason)).iter().sum();
             out.insert("bytes".into(), status.bytes.sum().into());
             out.insert("frames".into(), status.frames.sum().into());
-            out.insert("framesDropped".into(), status.dropped.sum().into());
+            out.insert("framesDropped".into(), (status.dropped.sum() + skipped).into());
             out.insert("bitrateBps".into(), status.bitrate.load(Ordering::Relaxed).into());
             out.insert("reconnects".into(), status.reconnects.load(Ordering::Relaxed).into());
         }
