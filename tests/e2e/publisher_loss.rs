@@ -116,7 +116,8 @@ fn a_second_publisher_takes_over_and_the_first_one_does_not_take_back() {
     player.wait_frames(Kind::Video, 10);
 
     let second = Publisher::to(&url).run_endlessly(tags.clone());
-    // The first one is cut off; it tries again at once, as encoders do.
+    // The first one is cut off; it tries again at once, as encoders do. Both have one address and call themselves the
+    // same: what tells them apart is that the first was sending when it was cut off.
     let refused = av_tests::wait::until("the displaced publisher is refused", av_tests::wait::LONG, || {
         Publisher::start(&url).ok()?.err()
     });
@@ -130,6 +131,24 @@ fn a_second_publisher_takes_over_and_the_first_one_does_not_take_back() {
     player.wait_last_of(&sent);
     for pair in player.recording().of(Kind::Video).windows(2) {
         assert!(pair[0].dts <= pair[1].dts, "time went back: {pair:?}");
+    }
+}
+
+#[test]
+fn an_encoder_whose_network_comes_and_goes_is_let_in_each_time() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let splitter = splitter(&url, &json!({ "idleTimeoutSeconds": 30 }));
+    let tags = Clip::Plain.tags();
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        // Refused, it panics.
+        let mut publisher = Publisher::to(&url);
+        publisher.play_out(&tags[..150]).unwrap();
+        splitter.wait_status("/flows/cam/input/bitrateBps", |rate| *rate != 0);
+        // Its network is gone: nothing more comes, and nobody closes the connection.
+        silent.push(publisher);
+        splitter.wait_value("/flows/cam/input/bitrateBps", 0);
     }
 }
 

@@ -12,8 +12,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Content, ReadConfig};
-use crate::net::Net;
-use crate::rtmp::Ports;
+use crate::net::{Listeners, Net};
 use crate::stream::{InputStatus, OutputStatus, Stream};
 
 /// Plays a file into a stream until it is cancelled: what the service does that has `read`.
@@ -25,8 +24,8 @@ pub struct Module {
     pub context: av_edge::Context,
     /// Sockets, TLS, secrets.
     pub net: Net,
-    /// RTMP listeners, shared by all flows that name the same address.
-    pub ports: Ports,
+    /// Listening addresses, shared by all flows that name the same one.
+    pub listeners: Listeners,
     /// For lines about single players: at most one a second for the whole module.
     pub player_log: Throttle,
     /// For lines about peers that are refused or break the protocol.
@@ -47,7 +46,7 @@ impl Module {
     pub(crate) fn reading(context: av_edge::Context, read: Option<Read>) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
-            ports: Ports::new(net.dialled().clone()),
+            listeners: Listeners::new(net.dialled().clone()),
             net,
             context,
             player_log: Throttle::new(1),

@@ -5,7 +5,8 @@
 
 pub mod config;
 mod endpoint;
-mod net;
+pub mod ingest;
+pub mod net;
 pub mod rtmp;
 pub mod stream;
 mod supervisor;

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use av_rtmp::Credentials;
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
@@ -19,6 +18,9 @@ pub enum Denied {
     /// None of the configured keys.
     #[error("the key is wrong")]
     WrongKey,
+    /// Neither proved to be the user nor asked how.
+    #[error("user and password are needed")]
+    NoUser,
     /// Nobody can be let in for now.
     #[error("the key can't be checked: {0}")]
     Unavailable(#[from] SecretUnavailable),
@@ -68,17 +70,6 @@ async fn any_matches(secrets: &Secrets, keys: &[Secret], offered: &str) -> Resul
         Some(error) => Err(error),
         None => Ok(false),
     }
-}
-
-/// User and password as they are now, for [`av_rtmp::AdobeAuth::check`]. After it has denied somebody, say
-/// so with [`Secrets::refused`].
-pub async fn credentials(
-    secrets: &Secrets,
-    username: &str,
-    password: &Secret,
-) -> Result<Credentials, SecretUnavailable> {
-    let password = secrets.get(password).await?;
-    Ok(Credentials { username: username.to_owned(), password: password.expose().to_owned() })
 }
 
 /// The value of `key=` in a query, percent-decoded; the first one where there are several.

@@ -2,9 +2,12 @@
 
 pub mod auth;
 pub mod backoff;
+mod capacity;
 pub mod count;
 pub mod dial;
 pub mod listen;
+pub mod listeners;
+mod routes;
 pub mod secrets;
 pub mod tls;
 
@@ -18,6 +21,8 @@ pub use backoff::Backoff;
 pub use count::{Count, Counted};
 pub use dial::{Connection, DialError};
 pub use listen::{ListenError, Listener};
+pub use listeners::Listeners;
+pub use routes::{Found, Place, RouteGuard, Routes};
 pub use secrets::{SecretUnavailable, Secrets};
 pub use tls::{ServerTlsAcceptor, TlsError};
 

@@ -2,9 +2,12 @@
 
 use av_rtmp::{AuthStep, Connect};
 
-use super::ports::{Port, lock};
+use super::credentials::credentials;
+use super::port::{Rtmp, auths_below};
 use crate::config::Auth;
-use crate::net::{Net, Secrets, auth};
+use crate::net::auth::{self, Denied};
+use crate::net::listeners::Port;
+use crate::net::{Net, Secrets};
 
 /// What is known of a peer after `connect`.
 #[derive(Default)]
@@ -30,12 +33,12 @@ impl Admission {
     pub(super) async fn connect(
         &mut self,
         net: &Net,
-        port: &Port,
+        port: &Port<Rtmp>,
         application: &str,
         connect: &Connect,
     ) -> Result<(), ConnectRefused> {
         let query = connect.query.as_deref().or(connect.tc_query.as_deref());
-        let auths = port.auths_below(application, connect.intent);
+        let auths = auths_below(port, application, connect.intent);
         let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
         let all = auths.iter().all(|auth| auth.as_ref().is_some_and(|auth| users(&auth)));
@@ -51,17 +54,16 @@ impl Admission {
             wanted.retain(is_named);
         }
         let Some(Auth::User { username, password }) = wanted.first() else { return Ok(()) };
-        let known =
-            auth::credentials(net.secrets(), username, password).await.map_err(|error| ConnectRefused {
-                description: "[ AccessManager.Reject ] : the server can't check passwords now".into(),
-                log: Some(error.to_string()),
-            })?;
-        let step = lock(&port.adobe).check(query, &known);
+        let known = credentials(net.secrets(), username, password).await.map_err(|error| ConnectRefused {
+            description: "[ AccessManager.Reject ] : the server can't check passwords now".into(),
+            log: Some(error.to_string()),
+        })?;
+        let step = port.state.lock().check(query, &known);
         match step {
             AuthStep::Accepted => {
                 for auth in wanted {
                     if let Auth::User { username, password } = &auth
-                        && auth::credentials(net.secrets(), username, password)
+                        && credentials(net.secrets(), username, password)
                             .await
                             .is_ok_and(|other| other == known)
                     {
@@ -84,14 +86,12 @@ impl Admission {
         secrets: &Secrets,
         wanted: Option<&Auth>,
         query: Option<&str>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Denied> {
         match wanted {
             None => Ok(()),
-            Some(Auth::Key(keys)) => {
-                auth::check_key(secrets, keys, query).await.map_err(|denied| denied.to_string())
-            }
+            Some(Auth::Key(keys)) => auth::check_key(secrets, keys, query).await,
             Some(user) if self.proved.contains(user) => Ok(()),
-            Some(Auth::User { .. }) => Err("user and password are needed".into()),
+            Some(Auth::User { .. }) => Err(Denied::NoUser),
         }
     }
 }

@@ -9,9 +9,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::credentials::credentials as credentials_of;
 use super::skipped::chain;
 use crate::config::{ClientTls, ConnectUrl, Credentials, RtmpTarget, Scheme, SecretText};
-use crate::net::{Counted, DialError, Net, SecretUnavailable, auth};
+use crate::net::{Counted, DialError, Net, SecretUnavailable};
 use crate::trouble::Reason;
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
@@ -145,7 +146,7 @@ async fn configure(
     };
     let user = match credentials {
         Some(Credentials::User { username, password }) => {
-            Some(auth::credentials(net.secrets(), username, password).await?)
+            Some(credentials_of(net.secrets(), username, password).await?)
         }
         _ => None,
     };

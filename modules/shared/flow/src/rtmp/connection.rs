@@ -15,10 +15,12 @@ use tokio::net::TcpStream;
 
 use super::admission::Admission;
 use super::fanout::Sink;
-use super::ports::Port;
+use super::port::Rtmp;
 use crate::config::RtmpPath;
 use crate::endpoint::Module;
-use crate::net::{Counted, TlsError};
+use crate::ingest::Seat;
+use crate::net::TlsError;
+use crate::net::listeners::{Accepted, Port};
 
 /// TLS and RTMP handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -54,14 +56,8 @@ enum End {
 }
 
 /// Runs a connection to its end. Nothing that a peer does here touches anything but its own stream.
-pub(super) async fn run(
-    stream: TcpStream,
-    peer: SocketAddr,
-    port: Arc<Port>,
-    module: Arc<Module>,
-    counted: Counted,
-) {
-    let _counted = counted;
+pub(super) async fn run(accepted: Accepted<Rtmp>) {
+    let Accepted { stream, peer, port, module, counted: _counted } = accepted;
     let end = match Connection::open(stream, peer, port.clone(), module.clone()).await {
         Ok(mut connection) => match connection.talk().await {
             Ok(()) | Err(End::Done) => End::Done,
@@ -89,7 +85,7 @@ pub(super) async fn run(
 
 struct Connection {
     peer: SocketAddr,
-    port: Arc<Port>,
+    port: Arc<Port<Rtmp>>,
     module: Arc<Module>,
     session: ServerSession,
     reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
@@ -98,13 +94,15 @@ struct Connection {
     buffer: Vec<u8>,
     connect: Connect,
     admission: Admission,
+    /// Where it publishes, or last did.
+    seat: Option<Seat>,
 }
 
 impl Connection {
     async fn open(
         stream: TcpStream,
         peer: SocketAddr,
-        port: Arc<Port>,
+        port: Arc<Port<Rtmp>>,
         module: Arc<Module>,
     ) -> Result<Self, End> {
         let (reader, sink): (Box<dyn AsyncRead + Send + Sync + Unpin>, Sink) = match &port.tls {
@@ -129,6 +127,7 @@ impl Connection {
             buffer: vec![0; small],
             connect: Connect::default(),
             admission: Admission::default(),
+            seat: None,
         })
     }
 
@@ -186,7 +185,7 @@ impl Connection {
     }
 
     async fn read(&mut self) -> Result<(), End> {
-        let count = self.reader.read(&mut self.buffer).await?;
+        let count = self.hear().await?;
         let bytes = self.buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or(End::Closed)?;
         self.session.handle_input(bytes);
         Ok(())
@@ -194,6 +193,18 @@ impl Connection {
 
     fn broken(&self, error: RtmpError) -> End {
         End::Broken { at: self.session.position(), error }
+    }
+
+    /// Reads into the buffer; what is heard of a publisher, its end too, tells that it is there.
+    async fn hear(&mut self) -> io::Result<usize> {
+        let read = self.reader.read(&mut self.buffer).await;
+        let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        if let Some(seat) = &self.seat
+            && read.as_ref().err().is_none_or(reset)
+        {
+            seat.heard();
+        }
+        read
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -212,7 +223,7 @@ impl Connection {
             sink.shutdown().await?;
         }
         // Closing with unread input would reset the connection, and with it what was just sent.
-        while self.reader.read(&mut self.buffer).await? > 0 {}
+        while self.hear().await? > 0 {}
         Ok(())
     }
 

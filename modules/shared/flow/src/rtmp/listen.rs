@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::ports::{Instances, PublishRoute, Target};
+use super::port::{PublishRoute, Rtmp, listener};
 use crate::config::ListenConfig;
 use crate::endpoint::InputContext;
+use crate::ingest::{Instances, Target};
+use crate::net::Place;
 use crate::stream::{KickReason, State};
 
 /// Takes publishers until cancelled. With `instances`, one stream for each published name.
 pub async fn listen(input: InputContext, config: ListenConfig, instances: Option<Arc<dyn Instances>>) {
-    let (path, ports) = (format!("{}.listen", input.path), &input.module.ports);
-    let opening = ports.open_at_last(&input.module, (&config.url, &config.tls), &path, &input.status.status);
+    let (path, listeners) = (format!("{}.listen", input.path), &input.module.listeners);
+    let address = listener(&config.url, &config.tls);
+    let opening = listeners.open_at_last::<Rtmp>(&input.module, address, &path, &input.status.status);
     let lease = tokio::select! {
         () = input.cancel.cancelled() => return,
         lease = opening => lease,
@@ -21,7 +24,7 @@ pub async fn listen(input: InputContext, config: ListenConfig, instances: Option
     };
     let route = PublishRoute::new(&input, &config, target);
     input.status.status.set(State::Waiting, None);
-    let guard = lease.publish(&config.url.path, route);
+    let guard = lease.port().publish.add(Place::of(&config.url.path), route);
     input.cancel.cancelled().await;
     drop(guard);
     input.stream.kick(KickReason::Reconfigured);

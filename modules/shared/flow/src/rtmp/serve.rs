@@ -14,9 +14,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::fanout::{Arrival, Fanout, Farewell, Player, Slow};
 use super::packer::{Flush, Packer};
-use super::ports::PlayRoute;
+use super::port::{PlayRoute, Rtmp, listener};
 use crate::config::{Content, Scheme, ServeConfig};
 use crate::endpoint::OutputContext;
+use crate::net::Place;
 use crate::stream::{Entry, Item, Reader, State};
 use crate::trouble::{Reason, Trouble};
 
@@ -41,15 +42,15 @@ pub(super) enum Command {
 pub async fn serve(output: OutputContext, config: ServeConfig) {
     let scheme = config.url.scheme;
     let (commands, arrivals) = mpsc::channel(COMMANDS);
-    let (path, ports) = (format!("{}.serve", output.path), &output.module.ports);
-    let opening =
-        ports.open_at_last(&output.module, (&config.url, &config.tls), &path, &output.status.status);
+    let (path, listeners) = (format!("{}.serve", output.path), &output.module.listeners);
+    let address = listener(&config.url, &config.tls);
+    let opening = listeners.open_at_last::<Rtmp>(&output.module, address, &path, &output.status.status);
     let lease = tokio::select! {
         () = output.cancel.cancelled() => return,
         lease = opening => lease,
     };
     let route = PlayRoute::new(&output, &config, commands);
-    let _route = lease.play(&config.url.path, route);
+    let _route = lease.port().play.add(Place::of(&config.url.path), route);
     output.status.status.set(State::Waiting, None);
     let kind = if scheme == Scheme::Rtmps { "rtmps" } else { "rtmp" };
     Serving::new(&output, &config, kind).run(&output, arrivals).await;

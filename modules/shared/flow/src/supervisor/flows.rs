@@ -215,7 +215,7 @@ impl Supervisor {
             present.public_host.clone_from(&parsed.public_host);
             present.max_connections = Some(parsed.max_connections);
         }
-        self.module.ports.set_max_connections(parsed.max_connections);
+        self.module.listeners.set_max_connections(parsed.max_connections);
         let wanted = self.settle(parsed.flows, &mut errors);
         self.run(wanted, &errors).await;
         let (running, content) = {
@@ -247,7 +247,7 @@ impl Supervisor {
         }
         let usable = !desired.flows.is_empty();
         self.present().public_host.clone_from(&desired.public_host);
-        self.module.ports.set_max_connections(desired.max_connections);
+        self.module.listeners.set_max_connections(desired.max_connections);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
         if usable {
@@ -329,7 +329,7 @@ impl Running for Supervisor {
             let began = Instant::now();
             join(stopping).await;
             // Endpoints have ended; their peers are still being told.
-            self.module.ports.drained(FAREWELL.saturating_sub(began.elapsed())).await;
+            self.module.listeners.drained(FAREWELL.saturating_sub(began.elapsed())).await;
         })
     }
 }

@@ -11,7 +11,8 @@ use super::counters::Counters;
 use super::line::{Line, Task, settings};
 use crate::config::{FlowConfig, InputEndpoint, ListenConfig, valid_instance_name};
 use crate::endpoint::{InputContext, Module};
-use crate::rtmp::{self, Instances};
+use crate::ingest::{Instances, NoInstance};
+use crate::rtmp;
 use crate::stream::{Changes, InputStatus, KickReason, State};
 
 /// An instance without publisher and without players goes after that long.
@@ -189,7 +190,7 @@ impl Shared {
         }
     }
 
-    fn refuse(&self, names: &mut Names, why: String) -> String {
+    fn refuse(&self, names: &mut Names, why: NoInstance) -> NoInstance {
         names.refused += 1;
         self.changes.tick();
         why
@@ -197,23 +198,21 @@ impl Shared {
 }
 
 impl Instances for Shared {
-    fn open(&self, name: &str) -> Result<InputContext, String> {
+    fn open(&self, name: &str) -> Result<InputContext, NoInstance> {
         let mut names = self.lock();
         if names.stopped {
-            return Err("the flow was changed or stopped at this moment; try again".into());
+            return Err(NoInstance::Over);
         }
         let config = names.config.clone();
         let InputEndpoint::Listen(listen) = &config.input.endpoint else {
-            return Err("not a pattern any more".into());
+            return Err(NoInstance::Over);
         };
         if !valid_instance_name(name) {
-            let why = "a stream name here is 1 to 64 of A-Z a-z 0-9 - _ .".into();
-            return Err(self.refuse(&mut names, why));
+            return Err(self.refuse(&mut names, NoInstance::BadName));
         }
         if !names.lines.contains_key(name) {
             if names.lines.len() >= listen.max_instances {
-                let why = format!("maxInstances ({}) is reached", listen.max_instances);
-                return Err(self.refuse(&mut names, why));
+                return Err(self.refuse(&mut names, NoInstance::Full(listen.max_instances)));
             }
             let own = config.instance(name);
             let mut line = Line::new(self.module.clone(), &own, self.changes.clone());
@@ -223,7 +222,7 @@ impl Instances for Shared {
             names.lines.insert(name.to_owned(), instance);
             self.changes.tick();
         }
-        let instance = names.lines.get_mut(name).ok_or("not running")?;
+        let instance = names.lines.get_mut(name).ok_or(NoInstance::Over)?;
         instance.idle = None;
         Ok(instance.line.input_context(&config.input, instance.gone.clone()))
     }

@@ -9,9 +9,9 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::oneshot;
 
 use super::{BUFFERS, Connection, End, GOODBYE};
-use crate::net::auth;
+use crate::net::{Found, auth};
 use crate::rtmp::fanout::{Arrival, Client, Farewell};
-use crate::rtmp::ports::PlayRoute;
+use crate::rtmp::port::PlayRoute;
 use crate::rtmp::serve::Command;
 
 impl Connection {
@@ -111,7 +111,7 @@ impl Connection {
         path: &str,
         query: Option<&str>,
     ) -> Result<(Arc<PlayRoute>, Client), (&'static str, String, Option<Arc<PlayRoute>>)> {
-        let Some(route) = self.port.play_route(path) else {
+        let Some(Found { route, .. }) = self.port.play.find(path) else {
             return Err(("NetStream.Play.StreamNotFound", format!("nothing here serves {path}"), None));
         };
         let failed =
@@ -120,7 +120,8 @@ impl Connection {
             return Err(failed("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
-        self.admission.check(secrets, route.config.auth.as_ref(), query).await.map_err(failed)?;
+        let checked = self.admission.check(secrets, route.config.auth.as_ref(), query).await;
+        checked.map_err(|why| failed(why.to_string()))?;
         let client = Client::admit(&route.output, route.config.max_clients)
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
         Ok((route, client))

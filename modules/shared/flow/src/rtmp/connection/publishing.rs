@@ -1,5 +1,6 @@
 //! The part of a connection that publishes.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,10 +9,10 @@ use av_rtmp::{RequestId, ServerEvent, ServerOutput};
 
 use super::{BUFFERS, Connection, End, GOODBYE};
 use crate::endpoint::InputContext;
-use crate::net::auth;
+use crate::ingest::{Identity, Seat};
+use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
-use crate::rtmp::ports::{PublishRoute, Target};
-use crate::rtmp::takeover::Identity;
+use crate::rtmp::port::PublishRoute;
 use crate::stream::{Kick, KickReason, Publisher};
 
 impl Connection {
@@ -23,25 +24,27 @@ impl Connection {
     ) -> Result<(), End> {
         let (path, query) = self.target(name, query);
         let peer = self.peer;
-        let (route, publisher, kick, input) = match self.admit_publisher(&path, query.as_deref()).await {
-            Ok(admitted) => admitted,
-            Err(Denied { code, why, route }) => {
-                let flow = route.as_ref().map_or("-", |route| &*route.flow);
-                if let Some(suppressed) = self.module.peer_log.admit() {
-                    tracing::warn!(%peer, %path, flow, suppressed, "publisher refused: {why}");
+        let Admitted { route, publisher, seat, kick, input } =
+            match self.admit_publisher(&path, query.as_deref()).await {
+                Ok(admitted) => admitted,
+                Err(Denied { code, why, route }) => {
+                    let flow = route.as_ref().map_or("-", |route| &*route.entrance.flow);
+                    if let Some(suppressed) = self.module.peer_log.admit() {
+                        tracing::warn!(%peer, %path, flow, suppressed, "publisher refused: {why}");
+                    }
+                    if let Some(route) = route {
+                        self.module.emit(
+                            EventKind::ClientRejected,
+                            &route.entrance.flow,
+                            None,
+                            format!("publisher {peer}: {why}"),
+                        );
+                    }
+                    return Err(self.refuse(id, code, why).await);
                 }
-                if let Some(route) = route {
-                    self.module.emit(
-                        EventKind::ClientRejected,
-                        &route.flow,
-                        None,
-                        format!("publisher {peer}: {why}"),
-                    );
-                }
-                return Err(self.refuse(id, code, why).await);
-            }
-        };
+            };
         self.session.set_max_message_bytes(route.config.max_message_bytes);
+        self.seat = Some(seat);
         self.session.accept_publish(id);
         let program = self.program();
         tracing::info!(flow = %input.flow, %peer, %path, %program, "publisher connected");
@@ -100,38 +103,38 @@ impl Connection {
 
     async fn admit_publisher(&self, path: &str, query: Option<&str>) -> Result<Admitted, Denied> {
         let bad_name = |why: String, route| Denied { code: "NetStream.Publish.BadName", why, route };
-        let Some((route, matched)) = self.port.publish_route(path) else {
+        let Some(Found { route, rest }) = self.port.publish.find(path) else {
             return Err(bad_name(format!("nothing here takes {path}"), None));
         };
         let denied = |why: String| Denied {
             code: "NetStream.Publish.Denied",
-            why: format!("{}: {why}", route.path),
+            why: format!("{}: {why}", route.entrance.path),
             route: Some(route.clone()),
         };
         if !auth::allowed(&route.config.allow, self.peer.ip()) {
             return Err(denied("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
-        self.admission.check(secrets, route.config.auth.as_ref(), query).await.map_err(denied)?;
-        let input = match (&route.target, matched) {
-            (Target::Stream(input), _) => input.clone(),
-            (Target::Pattern(instances), Some(name)) => instances
-                .open(&name)
-                .map_err(|why| bad_name(format!("{}: {why}", route.path), Some(route.clone())))?,
-            (Target::Pattern(_), None) => {
-                return Err(bad_name("a name is missing".into(), Some(route.clone())));
-            }
-        };
+        let checked = self.admission.check(secrets, route.config.auth.as_ref(), query).await;
+        checked.map_err(|why| denied(why.to_string()))?;
+        let refused =
+            |why: &dyn Display| bad_name(format!("{}: {why}", route.entrance.path), Some(route.clone()));
+        let input = route.entrance.input(rest.as_deref()).map_err(|why| refused(&why))?;
         let who = Identity { address: self.peer.ip().to_canonical(), program: self.program() };
         let kick = Kick::default();
-        let publisher = route
-            .seat(path, who, &input, kick.clone())
-            .map_err(|taken| bad_name(format!("{}: {taken}", route.path), Some(route.clone())))?;
-        Ok((route, publisher, kick, input))
+        let seating = route.entrance.seat(path, who, &input, kick.clone());
+        let (publisher, seat) = seating.map_err(|taken| refused(&taken))?;
+        Ok(Admitted { route, publisher, seat, kick, input })
     }
 }
 
-type Admitted = (Arc<PublishRoute>, Publisher, Kick, InputContext);
+struct Admitted {
+    route: Arc<PublishRoute>,
+    publisher: Publisher,
+    seat: Seat,
+    kick: Kick,
+    input: InputContext,
+}
 
 struct Denied {
     code: &'static str,

@@ -123,7 +123,7 @@ async fn at_the_end_both_are_told_and_nobody_is_left() {
     assert_eq!(played, "Ended");
     drop((publisher, player));
     soon("all have left", async {
-        while flow.input.module.ports.connections() > 0
+        while flow.input.module.listeners.connections() > 0
             || flow.output.status.clients.load(std::sync::atomic::Ordering::Relaxed) > 0
         {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -188,9 +188,13 @@ fn pictures_are_held_back_when_the_output_says_so() {
 fn who_joins_after_new_metadata_still_gets_the_gop() {
     let mut packer = packer();
     packer.feed([tracks(), idr(1000), delta(1040)]);
+    let mut intake = Intake::default();
     let metadata = Metadata { width: Some(320.0), ..Metadata::default() };
-    let aside = Aside { time: None, content: Arc::new(metadata), size: 0, keep_latest: true };
-    packer.feed([Item::Aside(aside)]);
+    intake.take(MediaItem::Metadata(metadata), |item| {
+        if let Incoming::Aside(aside) = item {
+            packer.feed([Item::Aside(aside)]);
+        }
+    });
     packer.feed([delta(1080)]);
     let burst = packer.join(true).burst;
     assert_eq!(times(&burst[1]), [(9, 0), (9, 40), (9, 80)]);

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config::Scheme;
+use crate::ingest::Instances;
 use crate::net::tests::context;
-use crate::rtmp::Instances;
 use crate::rtmp::guest::Guest;
 use crate::rtmp::peer::{live, soon};
 use crate::supervisor::flow::Body;
@@ -156,7 +156,7 @@ async fn peers_are_told_before_a_stop_is_over() {
         told
     });
     rig.running.shutdown().await;
-    assert_eq!(rig.running.module.ports.connections(), 0);
+    assert_eq!(rig.running.module.listeners.connections(), 0);
     let (publisher, player) = leaving.await.unwrap();
     assert!(publisher.contains("the flow was changed or stopped"), "{publisher}");
     assert_eq!(player, "Ended");

@@ -2,15 +2,29 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::{Count, Counted};
 use crate::config::CONNECTIONS;
-use crate::net::{Count, Counted};
 
 /// Of the limit of open files, at most so many are kept for what must go on at the limit too: the hub, health,
 /// metrics, listeners, files.
 const FILES_OF_OWN: usize = 200;
 
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Full {
+    /// The operator's bound.
+    #[error("maxConnections ({0}) is reached")]
+    Connections(usize),
+    /// The process's bound.
+    #[error(
+        "the limit of open files has room for {0} connections; raise it (docker run --ulimit nofile=, HostConfig.Ulimits)"
+    )]
+    Files(usize),
+}
+
 /// What connections of a module's listeners have to fit into.
-pub(super) struct Room {
+#[derive(Debug)]
+pub(super) struct Capacity {
     /// Of all listeners together.
     incoming: Count,
     /// Pushes and pulls are open files as well: they are never refused, and leave the less for others.
@@ -21,7 +35,7 @@ pub(super) struct Room {
     files: usize,
 }
 
-impl Room {
+impl Capacity {
     /// Beside what is dialled, by the limit of open files of this process.
     pub(super) fn new(dialled: Count) -> Self {
         Self::of(files(av_edge::open_files()), dialled)
@@ -36,24 +50,17 @@ impl Room {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// How many have come in.
-    pub(super) fn taken(&self) -> usize {
-        self.incoming.now()
+    /// Those that have come in.
+    pub(super) fn incoming(&self) -> &Count {
+        &self.incoming
     }
 
-    /// Counts a connection while the answer lives; a sentence when there are too many.
-    pub(super) fn admit(&self) -> Result<Counted, String> {
+    /// Counts a connection while the answer lives.
+    pub(super) fn admit(&self) -> Result<Counted, Full> {
         let (max, files) = (self.max.load(Ordering::Relaxed), self.files);
         let left = files.saturating_sub(self.dialled.now());
-        self.incoming.add_below(max.min(left)).ok_or_else(|| {
-            if max <= left {
-                return format!("maxConnections ({max}) is reached");
-            }
-            format!(
-                "the limit of open files has room for {files} connections; raise it (docker run --ulimit nofile=, \
-                 HostConfig.Ulimits)"
-            )
-        })
+        let full = || if max <= left { Full::Connections(max) } else { Full::Files(files) };
+        self.incoming.add_below(max.min(left)).ok_or_else(full)
     }
 }
 
@@ -77,31 +84,27 @@ mod tests {
     #[test]
     fn what_is_dialled_leaves_the_less_room_for_what_comes_in() {
         let dialled = Count::default();
-        let room = Room::of(3, dialled.clone());
+        let capacity = Capacity::of(3, dialled.clone());
         let push = dialled.add();
-        let _players = [room.admit().unwrap(), room.admit().unwrap()];
-        let refused = room.admit().unwrap_err();
-        assert!(
-            refused.starts_with("the limit of open files has room for 3 connections; raise it"),
-            "{refused}"
-        );
+        let _players = [capacity.admit().unwrap(), capacity.admit().unwrap()];
+        assert_eq!(capacity.admit().unwrap_err(), Full::Files(3));
         drop(push);
-        let _third = room.admit().unwrap();
+        let _third = capacity.admit().unwrap();
         // Nobody refuses a push, and nobody who is in has to go for it.
         let _pushes = [dialled.add(), dialled.add()];
-        assert!(room.admit().is_err());
-        assert_eq!(room.taken(), 3);
+        assert!(capacity.admit().is_err());
+        assert_eq!(capacity.incoming().now(), 3);
     }
 
     #[test]
     fn max_connections_is_about_those_that_come_in() {
         let dialled = Count::default();
-        let room = Room::of(100, dialled.clone());
-        room.set_max(1);
+        let capacity = Capacity::of(100, dialled.clone());
+        capacity.set_max(1);
         let _pushes = [dialled.add(), dialled.add()];
-        let player = room.admit().unwrap();
-        assert_eq!(room.admit().unwrap_err(), "maxConnections (1) is reached");
+        let player = capacity.admit().unwrap();
+        assert_eq!(capacity.admit().unwrap_err().to_string(), "maxConnections (1) is reached");
         drop(player);
-        assert!(room.admit().is_ok());
+        assert!(capacity.admit().is_ok());
     }
 }

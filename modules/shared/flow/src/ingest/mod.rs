@@ -1,0 +1,8 @@
+//! The way in for publishers: which stream a published path leads to, and who may write to it. The same for every
+//! protocol that has publishers.
+
+mod entrance;
+mod seats;
+
+pub use entrance::{Entrance, Instances, NoInstance, Target};
+pub use seats::{Identity, Seat, Taken};

@@ -1,0 +1,164 @@
+//! Where the paths of one listener lead.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+/// Which paths a route stands for. Paths have no leading or trailing `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Exactly this path.
+    Exact(String),
+    /// Any one name below this path: what a `*` stands for.
+    Pattern(String),
+    /// This path and everything below it.
+    Prefix(String),
+}
+
+impl Place {
+    /// The place of a configured path: its last segment may be `*`.
+    pub fn of(path: &str) -> Self {
+        match path.strip_suffix('*') {
+            Some("") => Self::Pattern(String::new()),
+            Some(above) if above.ends_with('/') => Self::Pattern(above.trim_end_matches('/').to_owned()),
+            _ => Self::Exact(path.to_owned()),
+        }
+    }
+
+    /// The path as it was given, without the `*`.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Exact(path) | Self::Pattern(path) | Self::Prefix(path) => path,
+        }
+    }
+}
+
+/// A route that was found, and the part of the path that it left open.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// What stands there.
+    pub route: Arc<T>,
+    /// The name that a pattern matched, or what follows a prefix; `None` for an exact path.
+    pub rest: Option<String>,
+}
+
+/// The routes of one kind of one listener. Exact paths win over patterns, and patterns over prefixes, of which the
+/// longest wins.
+#[derive(Debug)]
+pub struct Routes<T>(Arc<RwLock<HashMap<Place, Arc<T>>>>);
+
+impl<T> Default for Routes<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Routes<T> {
+    /// Opens a route while the answer lives. A newer route to the same place displaces an older one.
+    pub fn add(&self, place: Place, route: Arc<T>) -> RouteGuard<T> {
+        let mut routes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        routes.insert(place.clone(), route.clone());
+        RouteGuard { routes: self.0.clone(), place, route }
+    }
+
+    /// Where a path leads.
+    pub fn find(&self, path: &str) -> Option<Found<T>> {
+        let routes = self.read();
+        if let Some(route) = routes.get(&Place::Exact(path.to_owned())) {
+            return Some(Found { route: route.clone(), rest: None });
+        }
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if let Some(route) = routes.get(&Place::Pattern(above.to_owned())) {
+            return Some(Found { route: route.clone(), rest: Some(name.to_owned()) });
+        }
+        let mut borders =
+            std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(border, _)| border));
+        borders.find_map(|border| {
+            let (prefix, rest) = path.split_at_checked(border)?;
+            let route = routes.get(&Place::Prefix(prefix.to_owned()))?.clone();
+            Some(Found { route, rest: Some(rest.trim_start_matches('/').to_owned()) })
+        })
+    }
+
+    /// All routes whose [`Place::path`] passes.
+    pub fn all(&self, passes: impl Fn(&str) -> bool) -> Vec<Arc<T>> {
+        let routes = self.read();
+        routes.iter().filter(|(place, _)| passes(place.path())).map(|(_, route)| route.clone()).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Place, Arc<T>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a route off its listener again when it is dropped.
+#[derive(Debug)]
+pub struct RouteGuard<T> {
+    routes: Arc<RwLock<HashMap<Place, Arc<T>>>>,
+    place: Place,
+    route: Arc<T>,
+}
+
+impl<T> Drop for RouteGuard<T> {
+    fn drop(&mut self) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        // A newer route may already stand there.
+        if routes.get(&self.place).is_some_and(|present| Arc::ptr_eq(present, &self.route)) {
+            routes.remove(&self.place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(routes: &Routes<&'static str>, path: &str) -> Option<(&'static str, Option<String>)> {
+        routes.find(path).map(|found| (*found.route, found.rest))
+    }
+
+    #[test]
+    fn exact_paths_win_over_patterns_and_patterns_over_the_longest_prefix() {
+        let routes = Routes::default();
+        let place = |place, name| routes.add(place, Arc::new(name));
+        let _guards = [
+            place(Place::of("live/cam"), "exact"),
+            place(Place::of("live/*"), "pattern"),
+            place(Place::Prefix("live".into()), "short"),
+            place(Place::Prefix("live/hls".into()), "long"),
+        ];
+        assert_eq!(found(&routes, "live/cam"), Some(("exact", None)));
+        assert_eq!(found(&routes, "live/other"), Some(("pattern", Some("other".into()))));
+        assert_eq!(found(&routes, "live/hls/index.m3u8"), Some(("long", Some("index.m3u8".into()))));
+        assert_eq!(found(&routes, "live/x/y/z"), Some(("short", Some("x/y/z".into()))));
+        assert_eq!(found(&routes, "live"), Some(("short", Some(String::new()))));
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment_and_a_pattern_is_one_segment() {
+        let routes = Routes::default();
+        let _prefix = routes.add(Place::Prefix("live/a".into()), Arc::new("prefix"));
+        let _pattern = routes.add(Place::of("cams/*"), Arc::new("pattern"));
+        assert_eq!(found(&routes, "live/ab"), None);
+        assert_eq!(found(&routes, "cams/a/b"), None);
+        assert_eq!(found(&routes, "cams"), None);
+    }
+
+    #[test]
+    fn a_star_alone_matches_any_single_name() {
+        let routes = Routes::default();
+        let _pattern = routes.add(Place::of("*"), Arc::new("pattern"));
+        assert_eq!(found(&routes, "cam"), Some(("pattern", Some("cam".into()))));
+        assert_eq!(found(&routes, "a/b"), None);
+    }
+
+    #[test]
+    fn an_older_guard_leaves_the_newer_route_alone() {
+        let routes = Routes::default();
+        let old = routes.add(Place::of("live/a"), Arc::new("old"));
+        let new = routes.add(Place::of("live/a"), Arc::new("new"));
+        drop(old);
+        assert_eq!(found(&routes, "live/a"), Some(("new", None)));
+        drop(new);
+        assert_eq!(found(&routes, "live/a"), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! RTMP on listeners: what an address and its paths have for RTMP's connections.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use av_rtmp::{AdobeAuth, Intent};
+use tokio::sync::mpsc;
+
+use super::connection;
+use super::serve::Command;
+use crate::config::{Auth, ListenConfig, ListenUrl, Scheme, ServeConfig, ServerTls};
+use crate::endpoint::{InputContext, OutputContext};
+use crate::ingest::{Entrance, Target};
+use crate::net::listeners::{Accepted, Port, Protocol};
+use crate::stream::OutputStatus;
+
+/// RTMP and RTMPS.
+pub(super) struct Rtmp;
+
+impl Protocol for Rtmp {
+    const NAME: &'static str = "RTMP";
+    type State = Challenges;
+    type Publish = PublishRoute;
+    type Play = PlayRoute;
+
+    async fn run(accepted: Accepted<Self>) {
+        connection::run(accepted).await;
+    }
+}
+
+/// Dialogues for user and password that have begun: each step comes on a connection of its own.
+pub(super) struct Challenges(Mutex<AdobeAuth>);
+
+impl Default for Challenges {
+    fn default() -> Self {
+        Self(Mutex::new(AdobeAuth::new()))
+    }
+}
+
+impl Challenges {
+    pub(super) fn lock(&self) -> MutexGuard<'_, AdobeAuth> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a published path leads.
+pub(super) struct PublishRoute {
+    pub(super) entrance: Entrance,
+    pub(super) config: ListenConfig,
+}
+
+impl PublishRoute {
+    pub(super) fn new(input: &InputContext, config: &ListenConfig, target: Target) -> Arc<Self> {
+        let entrance = Entrance::new(input, config.takeover, target);
+        Arc::new(Self { entrance, config: config.clone() })
+    }
+}
+
+/// Where a played path leads.
+pub(super) struct PlayRoute {
+    pub(super) flow: Arc<str>,
+    pub(super) output_name: Arc<str>,
+    /// `flows.NAME.outputs.NAME.serve`.
+    pub(super) path: String,
+    pub(super) config: ServeConfig,
+    pub(super) output: Arc<OutputStatus>,
+    pub(super) commands: mpsc::Sender<Command>,
+    next_player: AtomicU64,
+}
+
+impl PlayRoute {
+    pub(super) fn new(
+        output: &OutputContext,
+        config: &ServeConfig,
+        commands: mpsc::Sender<Command>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            flow: output.flow.clone(),
+            output_name: output.output.clone(),
+            path: format!("{}.serve", output.path),
+            config: config.clone(),
+            output: output.status.clone(),
+            commands,
+            next_player: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn next_player(&self) -> u64 {
+        self.next_player.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Address and TLS settings of a URL's listener.
+pub(super) fn listener<'a>(url: &ListenUrl, tls: &'a ServerTls) -> (SocketAddr, Option<&'a ServerTls>) {
+    (url.address, (url.scheme == Scheme::Rtmps).then_some(tls))
+}
+
+/// `auth` of every route below an application that a client with this intent may have come for: what a `connect` is
+/// judged by.
+pub(super) fn auths_below(port: &Port<Rtmp>, application: &str, intent: Option<Intent>) -> Vec<Option<Auth>> {
+    let prefix = format!("{application}/");
+    let below = |path: &str| path.starts_with(&prefix) || path == application;
+    let publish = port.publish.all(|path| intent != Some(Intent::Play) && below(path));
+    let publish = publish.into_iter().map(|route| route.config.auth.clone());
+    let play = port.play.all(|path| intent != Some(Intent::Publish) && below(path));
+    publish.chain(play.into_iter().map(|route| route.config.auth.clone())).collect()
+}
