@@ -124,6 +124,25 @@ impl Fanout {
         }
     }
 
+    /// Stops sending to a player, or goes on at the next sync frame.
+    pub(super) fn pause(&mut self, id: u64, paused: bool) {
+        if let Some(player) = self.players.iter_mut().find(|player| player.id == id) {
+            self.stuck -= usize::from(player.is_stuck());
+            player.pause(paused);
+            self.stuck += usize::from(player.is_stuck());
+        }
+    }
+
+    /// Gives a player's connection its sink back, so that it can serve another request.
+    pub(super) fn give_back(&mut self, id: u64) {
+        if let Some(index) = self.players.iter().position(|player| player.id == id) {
+            let mut player = self.players.swap_remove(index);
+            self.stuck -= usize::from(player.is_stuck());
+            player.pause(true);
+            player.say_farewell();
+        }
+    }
+
     /// Sends what a session answers, between whole messages.
     pub(super) fn control(&mut self, id: u64, bytes: Bytes, now: Instant) {
         if let Some(player) = self.players.iter_mut().find(|player| player.id == id) {
@@ -140,9 +159,7 @@ impl Fanout {
     /// Gives every connection its sink back, so that it can say goodbye.
     pub(super) fn end(&mut self) {
         for player in self.players.drain(..) {
-            // Only what was begun has to be finished: the rest is media that nobody waits for any more.
-            let unsent = player.queue.into_iter().map(|queued| queued.bytes).collect();
-            let _ = player.farewell.send(Farewell { sink: player.sink, unsent });
+            player.say_farewell();
         }
         self.stuck = 0;
     }

@@ -9,6 +9,7 @@ mod fanout;
 pub(crate) mod guest;
 mod incoming;
 mod listen;
+mod names;
 mod packer;
 mod port;
 mod pull;

@@ -177,8 +177,8 @@ impl Pull {
             self.omissions.skipped(&self.input.status, reason, *count, now);
             return;
         }
+        self.omissions.passed(&item, now);
         if matches!(item, MediaItem::Frame(_)) {
-            self.omissions.frame();
             flowed.last = Some(now);
             if flowed.first.replace(flowed.first.unwrap_or(now)).is_none() {
                 self.connected();

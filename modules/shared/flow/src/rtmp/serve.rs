@@ -34,6 +34,10 @@ pub(super) enum Command {
     Join(Arrival),
     /// Bytes that a player's session wants sent.
     Control(u64, Bytes),
+    /// A player wants nothing for a while, or (`false`) wants the stream to go on.
+    Pause(u64, bool),
+    /// A player has stopped: its connection wants the way to it back.
+    Return(u64),
     /// The connection ended.
     Leave(u64),
 }
@@ -166,6 +170,8 @@ impl Serving {
                 self.shards.join(player, output, self.protocol);
             }
             Command::Control(id, bytes) => self.shards.control(id, bytes),
+            Command::Pause(id, paused) => self.shards.pause(id, paused),
+            Command::Return(id) => self.shards.give_back(id),
             Command::Leave(id) => self.shards.leave(id),
         }
     }
@@ -219,6 +225,8 @@ enum Message {
     },
     Join(Box<Player>),
     Control(u64, Bytes),
+    Pause(u64, bool),
+    Return(u64),
     Leave(u64),
     End,
 }
@@ -282,6 +290,20 @@ impl Shards {
         }
     }
 
+    fn pause(&mut self, id: u64, paused: bool) {
+        self.local.pause(id, paused);
+        for remote in &self.remote {
+            let _ = remote.messages.try_send(Message::Pause(id, paused));
+        }
+    }
+
+    fn give_back(&mut self, id: u64) {
+        self.local.give_back(id);
+        for remote in &self.remote {
+            let _ = remote.messages.try_send(Message::Return(id));
+        }
+    }
+
     fn leave(&mut self, id: u64) {
         self.local.leave(id);
         for remote in &self.remote {
@@ -320,6 +342,8 @@ impl Remote {
                         }
                         Some(Message::Join(player)) => fanout.join(*player),
                         Some(Message::Control(id, bytes)) => fanout.control(id, bytes, Instant::now()),
+                        Some(Message::Pause(id, paused)) => fanout.pause(id, paused),
+                        Some(Message::Return(id)) => fanout.give_back(id),
                         Some(Message::Leave(id)) => fanout.leave(id),
                         Some(Message::End) => fanout.end(),
                         None => break,

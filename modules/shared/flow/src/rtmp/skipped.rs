@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use av_rtmp::SkipReason;
+use av_rtmp::{MediaItem, SkipReason};
 
 use crate::stream::{InputStatus, LeftOut, Skipped};
 
@@ -37,15 +37,14 @@ impl Omissions {
         self.last = Some((now, text));
     }
 
-    /// Something that is no frame, and passed on.
-    pub(super) fn passed(&mut self, now: Instant) {
-        self.last = Some((now, "neither picture nor sound".to_owned()));
-    }
-
-    /// A frame came.
-    pub(super) fn frame(&mut self) {
-        if self.last.is_some() {
-            self.last = None;
+    /// Notes what is passed on.
+    pub(super) fn passed(&mut self, item: &MediaItem, now: Instant) {
+        match item {
+            MediaItem::Frame(_) => self.last = None,
+            MediaItem::Data { .. } | MediaItem::Metadata(_) | MediaItem::Extra(_) if self.last.is_none() => {
+                self.last = Some((now, "only messages beside pictures and sound came".to_owned()));
+            }
+            _ => {}
         }
     }
 
@@ -92,6 +91,7 @@ mod tests {
     use av_rtmp::RtmpError;
 
     use super::*;
+    use crate::rtmp::peer::picture;
     use crate::stream::Changes;
 
     #[test]
@@ -124,7 +124,10 @@ mod tests {
         omissions.skipped(&input, &SkipReason::AudioCodec(11), 1, now);
         assert_eq!(omissions.within(idle, now), Some("audio codec 11 (Speex) is not carried"));
         assert_eq!(omissions.within(idle, now + idle), None, "that was long ago");
-        omissions.frame();
+        let data = MediaItem::Data { timestamp_ms: 0, payload: Default::default() };
+        omissions.passed(&data, now);
+        assert_eq!(omissions.within(idle, now), Some("audio codec 11 (Speex) is not carried"));
+        omissions.passed(&MediaItem::Frame(picture(0, true)), now);
         assert_eq!(omissions.within(idle, now), None);
     }
 }

@@ -33,6 +33,8 @@ pub(in crate::rtmp) struct Player {
     unflushed: bool,
     /// Of `queued`, what was given at the join.
     burst: usize,
+    /// It wants nothing for now.
+    paused: bool,
     /// The next flush that it gets is one that a decoder can start at.
     pub(super) waits_for_sync: bool,
     /// It once got frames, so frames that it does not get are a loss.
@@ -65,6 +67,7 @@ impl Player {
             peer: arrival.peer,
             seat,
             sink: arrival.sink,
+            paused: false,
             waits_for_sync: queue.is_empty(),
             started: !queue.is_empty(),
             queue,
@@ -89,7 +92,7 @@ impl Player {
         walked: &mut Walked,
         slow: &mut Vec<Slow>,
     ) -> bool {
-        let Some(part) = flush.part(self.seat.epoch) else { return true };
+        let Some(part) = flush.part(self.seat.epoch).filter(|_| !self.paused) else { return true };
         if self.waits_for_sync {
             if !flush.sync {
                 if self.started {
@@ -153,6 +156,21 @@ impl Player {
         let age = if self.burst > 0 { MAX_BURST_AGE } else { MAX_QUEUE_AGE };
         let oldest = self.queue.front().map_or(now, |queued| queued.since);
         self.queued > MAX_QUEUE_BYTES + self.burst || now.saturating_duration_since(oldest) > age
+    }
+
+    /// What a player that has paused does not get is no loss. It goes on at the next sync frame.
+    pub(super) fn pause(&mut self, paused: bool) {
+        let skipped = self.skipped;
+        self.skip(&mut Walked::default());
+        self.skipped = skipped;
+        self.paused = paused;
+        self.started = false;
+    }
+
+    /// Gives the connection its sink back, and what has to be sent before anything else.
+    pub(super) fn say_farewell(self) {
+        let unsent = self.queue.into_iter().map(|queued| queued.bytes).collect();
+        let _ = self.farewell.send(Farewell { sink: self.sink, unsent });
     }
 
     /// Gives up what was not begun; the next thing it gets is a sync frame.

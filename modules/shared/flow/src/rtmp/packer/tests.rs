@@ -1,7 +1,9 @@
 use av_media::{Timestamp, Track};
+use av_rtmp::{MediaItem, Metadata};
 
 use super::*;
-use crate::stream::Aside;
+use crate::rtmp::incoming::Intake;
+use crate::stream::Incoming;
 
 /// A real avcC: 640x360, high profile.
 const AVCC: &[u8] = &[1, 100, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 100, 0, 30, 1, 0, 1, 0x68];
