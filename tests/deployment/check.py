@@ -152,7 +152,7 @@ class Schema(unittest.TestCase):
         schema = json.loads((ROOT / "edge-config/twin.schema.json").read_text())
         Draft202012Validator.check_schema(schema)
         cls.validator = Draft202012Validator(schema)
-        documents = ROOT / "modules/shared/flow/src/config/tests/documents.json"
+        documents = ROOT / "tests/repository/documents.json"
         cls.documents = json.loads(documents.read_text())
 
     def assert_valid(self, place, document):

@@ -135,6 +135,7 @@ class Referee(unittest.IsolatedAsyncioTestCase):
             ([subscribed, mqtt.publish("$iothub/twin/GET/?$rid=3", b"") * 2], "$rid used again"),
             ([subscribed, mqtt.publish("$iothub/twin/get/?$rid=4", b"")], "connection closed: topic"),
             ([mqtt.publish("my/topic", b"")], "dropped: topic"),
+            ([subscribed, mqtt.publish(EVENTS + GOOD, b"{}", 1, 1)], "telemetry before the twin"),
             ([mqtt.publish(EVENTS + GOOD, b"{}", 2, 1)], "connection closed: QoS 2"),
             ([mqtt.publish(EVENTS + GOOD, b"{}", 1, 1, 1)], "retain"),
             ([mqtt.publish(EVENTS + GOOD, b"{", 1, 1)], "message is not JSON"),

@@ -49,6 +49,14 @@ class Hub:
         self.report_answer, self.hold_acks = None, False
         #: Stop reading and answering, and leave the socket open.
         self.hang = False
+        #: Seconds for each twin request, one after the other, as while edgeHub waits for its cloud.
+        self.serial = 0
+        #: The disk is full: a message closes the connection.
+        self.store_full = False
+        #: Whether subscriptions are confirmed.
+        self.suback = True
+        #: A CONNECT that comes within these seconds of the handshake is lost, as by edgeHub 1.6.0.
+        self.deaf = 0
         #: Cut the connection when this says so of a publish.
         self.cut_when = None
         self._server = None

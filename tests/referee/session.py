@@ -22,7 +22,7 @@ class Session:
     def __init__(self, hub, reader, writer):
         self.hub, self.record = hub, hub.record
         self.reader, self.writer = reader, writer
-        self.connect, self.ended = None, None
+        self.connect, self.ended, self.left = None, None, None
         self.subscribed = {}
         self.accepted = self.got_twin = self.disconnected = self.present = False
         self.began = self.heard = time.monotonic()
@@ -30,6 +30,8 @@ class Session:
         self._tasks, self._held = set(), []
         #: When a report came that is not answered yet, and when the last one was answered.
         self._reporting, self._answered = None, -1e9
+        #: The twin was asked for and the answer is sent; twin requests take turns.
+        self.knows_twin, self._turn = False, asyncio.Lock()
 
     # --- life ---
 
@@ -40,6 +42,9 @@ class Session:
                 while self.hub.hang:
                     await asyncio.sleep(0.1)
                 if self.ended:
+                    break
+                if not self.connect and time.monotonic() - self.began < self.hub.deaf:
+                    await asyncio.sleep(2)
                     break
                 self.heard = time.monotonic()
                 if self.disconnected:
@@ -57,7 +62,7 @@ class Session:
     def close(self, why):
         if self.ended:
             return
-        self.ended = why
+        self.ended, self.left = why, time.monotonic()
         self.hub.leave(self)
         for task in self._tasks:
             task.cancel()
@@ -160,6 +165,8 @@ class Session:
             self.record.check(name in allowed, "subscription", name)
             self.record.check(qos <= 1, "subscription QoS", f"{name} {qos}")
             self.subscribed[name] = qos
+        if not self.hub.suback:
+            return True
         granted = bytes(min(qos, 1) for _, qos in packet.filters)
         self._send(mqtt.encode(mqtt.SUBACK, struct.pack(">H", packet.id) + granted))
         return True
@@ -185,11 +192,17 @@ class Session:
         topic, _, query = packet.topic.partition("?")
         method = _METHOD.fullmatch(packet.topic)
         if packet.topic.startswith(events):
+            # What a full disk closes the connection over comes last.
+            waited = time.monotonic() - self.began
+            record.check(self.knows_twin or waited > 115, "telemetry before the twin", f"after {waited:.1f} s")
+            if hub.store_full:
+                self.close("store full")
+                return False
             hub.telemetry.take(packet.topic.removeprefix(events), packet)
         elif topic == _GET and self._request(query, required=True):
-            self._task(self._get(dict(parse_qsl(query))["$rid"]))
+            await self._turn_of(self._get, dict(parse_qsl(query))["$rid"])
         elif topic == _REPORT and self._request(query):
-            self._report(dict(parse_qsl(query))["$rid"], packet.payload)
+            await self._turn_of(self._report, dict(parse_qsl(query))["$rid"], packet.payload)
         elif method:
             hub.answered(self, dict(parse_qsl(method[2])).get("$rid"), method[1], packet.payload)
         elif packet.topic.startswith("$iothub/"):
@@ -226,7 +239,20 @@ class Session:
         self.record.check(self.takes("$iothub/twin/res/"), "twin request before its subscription", number)
         return True
 
-    async def _get(self, number):
+    async def _turn_of(self, request, *arguments):
+        """Handles a twin request: at once, or after those before it and as slowly as the hub is asked to be."""
+        if not self.hub.serial:
+            request(*arguments)
+            return
+
+        async def slowly():
+            async with self._turn:
+                await asyncio.sleep(self.hub.serial)
+                request(*arguments)
+
+        self._task(slowly())
+
+    def _get(self, number):
         hub = self.hub
         if not self.got_twin:
             missing = _FILTERS - set(self.subscribed)
@@ -238,14 +264,25 @@ class Session:
             if answer is None:
                 return
             status, document = answer
-        await asyncio.sleep(hub.get_delay)
-        hub.reports.changed = time.monotonic()
+        if not hub.get_delay:
+            self._answer(number, status, document)
+            return
+
+        async def late():
+            await asyncio.sleep(hub.get_delay)
+            self._answer(number, status, document)
+
+        self._task(late())
+
+    def _answer(self, number, status, document):
+        self.knows_twin |= status == 200
+        self.hub.reports.changed = time.monotonic()
         body = b"" if status != 200 else compact(document).encode()
         self.publish(f"$iothub/twin/res/{status}/?$rid={number}", body)
 
     def _report(self, number, payload):
         hub, reports = self.hub, self.hub.reports
-        in_flight = self._reporting and time.monotonic() - self._reporting < 25
+        in_flight = self._reporting and time.monotonic() - self._reporting < 110
         self.record.check(not in_flight, "two reports in flight", number)
         self._reporting = time.monotonic()
         status, merged = reports.take(payload)

@@ -2,29 +2,25 @@
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
-//! here: reading files (`read`).
+//! here: reading files (`file`: its options; `read`: playing; `reading`: the blocking half).
 
+mod file;
 mod read;
 mod reading;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use av_flow::Flows;
-use av_flow::config::{Scheme, Supports};
+use av_flow::{Flows, rtmp};
 
-const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
+pub use file::{READ, ReadConfig};
+
+/// The service: each line adds one kind of endpoint that a flow may have.
+pub fn service() -> Flows {
+    Flows::new("mp4-source").input(READ).output(rtmp::SERVE).output(rtmp::PUSH)
+}
 
 /// Runs the service with these arguments, the program's name left out.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    av_edge::run_from("mp4-source", env!("CARGO_PKG_VERSION"), arguments, || {
-        Flows::new(Supports {
-            module: "mp4-source",
-            read: &[Scheme::File],
-            serve: RTMP,
-            push: RTMP,
-            ..Supports::default()
-        })
-        .reading(|input, config| Box::pin(read::read(input, config)))
-    })
+    av_edge::run_from("mp4-source", env!("CARGO_PKG_VERSION"), arguments, service)
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::file::ReadConfig;
 use av_edge::EventKind;
-use av_flow::config::ReadConfig;
 use av_flow::stream::{Displaced, Kick, Publisher, State};
 use av_flow::{InputContext, Reason, Trouble};
 use av_media::{Frame, Kind, Track};

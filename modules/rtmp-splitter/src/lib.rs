@@ -6,21 +6,14 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use av_flow::Flows;
-use av_flow::config::{Scheme, Supports};
+use av_flow::{Flows, rtmp};
 
-const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
+/// The service: each line adds one kind of endpoint that a flow may have.
+pub fn service() -> Flows {
+    Flows::new("rtmp-splitter").input(rtmp::LISTEN).input(rtmp::PULL).output(rtmp::SERVE).output(rtmp::PUSH)
+}
 
 /// Runs the service with these arguments, the program's name left out.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    av_edge::run_from("rtmp-splitter", env!("CARGO_PKG_VERSION"), arguments, || {
-        Flows::new(Supports {
-            module: "rtmp-splitter",
-            listen: RTMP,
-            pull: RTMP,
-            serve: RTMP,
-            push: RTMP,
-            ..Supports::default()
-        })
-    })
+    av_edge::run_from("rtmp-splitter", env!("CARGO_PKG_VERSION"), arguments, service)
 }

@@ -8,6 +8,7 @@ from certificates import Authority
 from hub import Identity
 
 from . import scenario
+from .clock import fast, forget_paces
 
 
 async def _attempts(bench, seconds, most, least=1):
@@ -90,6 +91,47 @@ async def a_hub_that_looks_up_the_identity_for_long_is_waited_for(bench):
     if len(bench.hub.attempts) != 1:
         raise Failed(f"{len(bench.hub.attempts)} attempts while CONNACK was awaited")
     await bench.settled()
+
+
+@scenario()
+async def a_hub_that_reads_all_its_identities_anew_for_a_hundred_seconds_is_waited_for(bench):
+    bench.hub.connack_delay = 10
+    await bench.start(**fast(10))
+    await bench.until("let in", lambda: bench.hub.sessions and bench.hub.sessions[0].accepted, 60)
+    if len(bench.hub.attempts) != 1:
+        raise Failed(f"{len(bench.hub.attempts)} attempts while CONNACK was awaited")
+    await bench.settled()
+    forget_paces(bench)
+
+
+@scenario(seconds=40)
+async def connections_whose_subscriptions_are_never_confirmed_come_ever_more_rarely(bench):
+    bench.hub.suback = False
+    await bench.start(**fast(10))
+    # The module leaves each after a minute of its time.
+    await bench.until("four were left", lambda: sum(bool(session.ended) for session in bench.hub.sessions) >= 4, 90)
+    left = bench.hub.sessions[3].left
+    await bench.until("a fifth is tried", lambda: len(bench.hub.attempts) >= 5, 30)
+    waited = (bench.hub.attempts[4] - left) * 10
+    if waited < 3.9:
+        raise Failed(f"after four of them the module waited {waited:.1f} s of its time")
+    bench.hub.suback = True
+    await bench.settled(timeout=60)
+    forget_paces(bench)
+
+
+@scenario()
+async def a_hub_that_loses_a_connect_right_behind_the_handshake_is_reached_by_the_second_try(bench):
+    bench.hub.deaf = 0.1
+    await bench.start()
+    await bench.until("let in", lambda: any(session.accepted for session in bench.hub.sessions), 60)
+    await bench.settled()
+
+
+@scenario()
+async def a_hub_without_mqtt_is_told_from_one_that_refuses(bench):
+    await bench.start(hub=False)
+    await bench.until("said", lambda: any("mqttSettings__enabled" in line for line in bench.module.lines))
 
 
 @scenario()

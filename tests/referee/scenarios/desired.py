@@ -8,6 +8,7 @@ from module import send_signal
 from twin import Twin
 
 from . import scenario
+from .clock import fast, forget_paces
 
 #: Seconds in which a change must be told. A report that waits until five have passed since the one before is later.
 _AT_ONCE = 4
@@ -146,13 +147,69 @@ async def a_module_without_desired_properties_is_fine(bench):
     await bench.settled()
 
 
-@scenario(seconds=40)
-async def a_get_that_is_never_answered_or_refused_is_made_again(bench):
+@scenario()
+async def a_get_that_is_refused_is_made_again(bench):
     bench.desire({"cam": bench.flow("v1")})
-    answers = iter([None, (429, None), (500, None), (503, None)])
+    answers = iter([(429, None), (500, None), (503, None)])
     bench.hub.get_answer = lambda document: next(answers, (200, document))
     await bench.start()
-    await bench.settled(timeout=140)
+    await bench.settled(timeout=60)
+
+
+@scenario()
+async def a_get_that_is_never_answered_is_made_again_on_the_same_connection(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    answers = iter([None, None])
+    bench.hub.get_answer = lambda document: next(answers, (200, document))
+    await bench.start(**fast(20))
+    await bench.settled(timeout=60)
+    if len(bench.hub.sessions) != 1:
+        raise Failed(f"{len(bench.hub.sessions)} connections")
+    # It has waited two minutes by its own clock.
+    bench.record.forget("telemetry before the twin")
+    forget_paces(bench)
+
+
+@scenario(seconds=30)
+async def a_hub_that_takes_fifty_seconds_for_each_answer_is_waited_for(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    bench.hub.serial = 5
+    await bench.start(**fast(10))
+    await bench.settled(timeout=60)
+    await bench.until("ready", lambda: bench.answers("/readyz"))
+    bench.hub.change(_cam(bench, "v2"))
+    await bench.settled(timeout=60)
+    await _runs(bench, "v2")
+    if len(bench.hub.sessions) != 1:
+        raise Failed(f"{len(bench.hub.sessions)} connections")
+    forget_paces(bench)
+
+
+@scenario(seconds=40)
+async def a_change_that_was_never_pushed_is_found_within_fifteen_minutes(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start(**fast(30))
+    await bench.settled()
+    bench.hub.change(_cam(bench, "v2"), deliver=False)
+    # Half an hour of the module's time; a token lasts longer.
+    await bench.until("found", lambda: bench.says(), 60)
+    if len(bench.hub.sessions) != 1:
+        raise Failed(f"{len(bench.hub.sessions)} connections")
+    forget_paces(bench)
+
+
+@scenario(seconds=40)
+async def subscriptions_that_the_hub_lost_are_made_anew(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    await bench.start(**fast(30))
+    await bench.settled()
+    bench.hub.session.subscribed.clear()
+    bench.hub.change(_cam(bench, "v2"))
+    await bench.until("found", lambda: bench.says(), 60)
+    status, _ = await bench.hub.call("ping") or (0, None)
+    if status != 200 or len(bench.hub.sessions) != 1:
+        raise Failed(f"ping: {status}, {len(bench.hub.sessions)} connections")
+    forget_paces(bench)
 
 
 @scenario()

@@ -9,6 +9,7 @@ from module import send_signal
 from twin import compact
 
 from . import scenario
+from .clock import fast, forget_paces
 
 
 @scenario(seconds=40)
@@ -35,18 +36,21 @@ async def _loses(bench, answer):
     bench.desire({"cam": bench.flow("v1")})
     answers = iter([answer])
     bench.hub.report_answer = lambda payload: next(answers, None)
-    await bench.start()
-    await bench.settled(timeout=150)
+    # Two minutes of the module's time.
+    await bench.start(**fast(20))
+    await bench.settled(timeout=60)
     bench.hub.change({"flows": {"two": bench.flow("two")}})
     await bench.settled(timeout=60)
+    bench.record.forget("two reports in flight")
+    forget_paces(bench)
 
 
-@scenario(seconds=35)
+@scenario()
 async def a_report_that_is_lost_is_waited_for_and_made_good(bench):
     await _loses(bench, "lost")
 
 
-@scenario(seconds=35)
+@scenario()
 async def a_report_of_which_the_answer_is_lost_is_waited_for_and_made_good(bench):
     await _loses(bench, "lost after storing")
 

@@ -7,6 +7,7 @@ from bench import Failed
 from module import send_signal
 
 from . import scenario
+from .clock import fast, forget_paces
 
 
 @scenario()
@@ -117,3 +118,44 @@ async def a_long_time_without_a_hub_costs_counters_before_events(bench):
     if size > 16 * 1024 * 1024:
         raise Failed(f"{size} bytes were kept")
     await bench.until("applied", lambda: bench.says(), 60)
+
+
+def _said(bench, words):
+    return any(words in line for line in bench.module.lines)
+
+
+@scenario()
+async def a_hub_whose_disk_is_full_costs_telemetry_and_nothing_else(bench):
+    bench.desire({"cam": bench.flow("v1")}, telemetryIntervalSeconds=1)
+    bench.hub.store_full = True
+    await bench.start()
+    await bench.settled()
+    await bench.until("said", lambda: _said(bench, "is its disk full?"))
+    await bench.until("connected again", lambda: bench.hub.ready)
+    connections = len(bench.hub.sessions)
+    for path in ["v2", "v3"]:
+        bench.hub.change({"flows": {"cam": bench.flow(path)}})
+        await bench.settled()
+    status, _ = await bench.hub.call("ping") or (0, None)
+    if status != 200:
+        raise Failed(f"ping: {status}")
+    await asyncio.sleep(5)
+    if len(bench.hub.sessions) != connections or connections > 4:
+        raise Failed(f"{connections} connections, then {len(bench.hub.sessions)}")
+    if _said(bench, "another process"):
+        raise Failed("the log blames another process")
+
+
+@scenario(seconds=35)
+async def telemetry_that_was_held_back_is_sent_once_the_disk_has_room(bench):
+    bench.desire({"cam": bench.flow("v1")})
+    bench.hub.store_full = True
+    await bench.start(**fast(30))
+    await bench.until("said", lambda: _said(bench, "is its disk full?"))
+    bench.hub.store_full = False
+    bench.hub.change({"flows": {"two": bench.flow("two")}})
+    # Ten minutes of the module's time, and some.
+    for name in ["moduleStarted", "flowStarted"]:
+        await bench.until(name, lambda: bench.hub.telemetry.events(name), 60)
+    await bench.settled()
+    forget_paces(bench)

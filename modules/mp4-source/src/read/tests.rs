@@ -54,6 +54,7 @@ impl Reads {
             path: "flows.card.input".into(),
             status: stream.input().clone(),
             idle_timeout: Duration::from_secs(10),
+            instances: None,
             stream: stream.clone(),
             cancel: CancellationToken::new(),
         };
@@ -167,6 +168,7 @@ async fn an_hour_of_media_takes_an_hour() {
         for entry in entries.drain(..) {
             let frame = match entry.item {
                 Item::Frame(frame) => frame,
+                Item::Anchor(_) => continue,
                 Item::Tracks(_) if frames == 0 => continue,
                 other => panic!("{other:?}"),
             };

@@ -1,6 +1,7 @@
 //! The IoT Edge hub, for as long as the process lives: connect, be a good citizen, come back.
 
 mod gets;
+mod hold;
 mod methods;
 mod mqtt;
 mod session;
@@ -20,12 +21,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::log::LevelControl;
 use crate::module::Module;
+use crate::renewal::{Renewal, wall_seconds};
 use crate::service::Event;
 use crate::source::EdgeIdentity;
 use crate::telemetry::{self, Outbox};
 use crate::twin::desired::Desired;
 use crate::twin::reported::Reported;
-use crate::workload::wall_seconds;
+use hold::Hold;
 pub(crate) use mqtt::HubAddress;
 use mqtt::{Credentials, Mqtt, MqttError};
 use session::{End, Session};
@@ -35,7 +37,9 @@ const TOKEN_SECONDS: u64 = 3600;
 const RENEW_SECONDS: u64 = 900;
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-/// A connection that held this long was a good one.
+/// edgeHub 1.6.0 and 1.6.1 lose a CONNECT that comes right behind the TLS handshake: later tries leave it this time.
+const BEFORE_CONNECT: Duration = Duration::from_millis(250);
+/// A connection that held this long, from its subscriptions on, was a good one.
 const HELD: Duration = Duration::from_secs(60);
 /// Connections closed sooner than this, this often in a row, look like a second process with our name.
 const SHORT: Duration = Duration::from_secs(20);
@@ -76,6 +80,9 @@ struct Hub {
     is_bundle_old: bool,
     last_request: u64,
     token_seconds: u64,
+    hold: Hold,
+    /// When the hub confirmed the subscriptions of the connection at hand.
+    subscribed: Option<Instant>,
 }
 
 /// Lives with the hub until `goodbye`; trouble of any kind only means trying again.
@@ -126,6 +133,8 @@ impl Hub {
             is_bundle_old: false,
             last_request: 0,
             token_seconds: TOKEN_SECONDS,
+            hold: Hold::default(),
+            subscribed: None,
         }
     }
 
@@ -133,7 +142,8 @@ impl Hub {
         let mut trouble = Trouble::default();
         loop {
             let started = Instant::now();
-            let life = AssertUnwindSafe(self.live(&mut goodbye)).catch_unwind().await;
+            self.subscribed = None;
+            let life = AssertUnwindSafe(self.live(&mut goodbye, trouble.pause())).catch_unwind().await;
             self.reported.disconnected();
             let error = match life.unwrap_or(Err(ConnectError::Panic)) {
                 Ok(End::Goodbye) => return,
@@ -143,7 +153,8 @@ impl Hub {
                 Err(error) => error,
             };
             self.module.hub_connected.store(false, Ordering::Relaxed);
-            let wait = trouble.after(&error, started.elapsed());
+            let held = self.subscribed.map_or(Duration::ZERO, |since| since.elapsed());
+            let wait = trouble.after(&error, started.elapsed(), held);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = &mut goodbye => return,
@@ -152,16 +163,20 @@ impl Hub {
     }
 
     /// One connection from its token to its end.
-    async fn live(&mut self, goodbye: &mut oneshot::Receiver<()>) -> Result<End, ConnectError> {
-        let (mqtt, renew_at) = tokio::select! {
-            connected = self.connect() => connected?,
+    async fn live(
+        &mut self,
+        goodbye: &mut oneshot::Receiver<()>,
+        pause: Duration,
+    ) -> Result<End, ConnectError> {
+        let (mqtt, renewal) = tokio::select! {
+            connected = self.connect(pause) => connected?,
             _ = &mut *goodbye => return Ok(End::Goodbye),
         };
-        Ok(Session::new(self, mqtt, renew_at).run(goodbye).await)
+        Ok(Session::new(self, mqtt, renewal).run(goodbye).await)
     }
 
     /// A new token and the trust bundle of this moment for every connection: the old ones may have expired.
-    async fn connect(&mut self) -> Result<(Mqtt, u64), ConnectError> {
+    async fn connect(&mut self, pause: Duration) -> Result<(Mqtt, Renewal), ConnectError> {
         let edge = &self.edge;
         match edge.certificates.trust_bundle().await {
             Ok(bundle) => {
@@ -178,6 +193,7 @@ impl Hub {
             }
         }
         let connector = tls::connector(self.bundle.as_deref().unwrap_or_default())?;
+        let renewal = Renewal::after(Duration::from_secs(self.token_seconds.saturating_sub(RENEW_SECONDS)));
         let expiry = wall_seconds().saturating_add(self.token_seconds);
         let token =
             token::module_token(edge.signer.as_ref(), &edge.iothub, &edge.device, &edge.module, expiry);
@@ -186,8 +202,8 @@ impl Hub {
             user_name: user_name(edge, self.module.identity.service, self.module.identity.version),
             password: token.await.map_err(ConnectError::Token)?,
         };
-        let mqtt = Mqtt::connect(&self.address, &edge.gateway, connector, credentials).await?;
-        Ok((mqtt, expiry.saturating_sub(RENEW_SECONDS)))
+        let mqtt = Mqtt::connect(&self.address, &edge.gateway, connector, credentials, pause).await?;
+        Ok((mqtt, renewal))
     }
 
     /// Unique over the life of the process: a late answer never fits a new request.
@@ -216,9 +232,15 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn after(&mut self, error: &ConnectError, lived: Duration) -> Duration {
+    /// What the next try leaves before its CONNECT.
+    fn pause(&self) -> Duration {
+        if self.tries == 0 { Duration::ZERO } else { BEFORE_CONNECT }
+    }
+
+    /// After a connection that `lived` so long from its beginning, and `held` so long from its subscriptions on.
+    fn after(&mut self, error: &ConnectError, lived: Duration, held: Duration) -> Duration {
         let was_connected = matches!(error, ConnectError::Mqtt(MqttError::Closed | MqttError::Broken(_)));
-        if lived >= HELD {
+        if held >= HELD {
             *self = Self::default();
         }
         self.short = if was_connected && lived < SHORT { self.short + 1 } else { 0 };

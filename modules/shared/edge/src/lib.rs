@@ -16,6 +16,7 @@ mod log;
 mod module;
 mod open_files;
 mod options;
+mod renewal;
 mod run;
 mod service;
 mod source;
@@ -29,6 +30,7 @@ mod twin;
 mod workload;
 
 pub use open_files::{open_files, raise_open_files};
+pub use renewal::Renewal;
 pub use run::{run, run_from};
 pub use service::{
     Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply, Outcome, Paths, Running,

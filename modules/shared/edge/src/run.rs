@@ -246,6 +246,11 @@ async fn end(module: &Module, running: &Arc<dyn Running>, hub: Option<Hub>) -> u
     0
 }
 
+/// Numbers of signals.
+const INTERRUPT: i32 = 2;
+#[cfg(unix)]
+const TERMINATE: i32 = 15;
+
 /// SIGTERM and SIGINT. As the first process of a container a module must handle them itself.
 struct Stop {
     asked: oneshot::Receiver<()>,
@@ -258,13 +263,17 @@ impl Stop {
         let (ask, asked) = oneshot::channel();
         tokio::spawn(async move {
             let mut ask = Some(ask);
+            let mut interrupted = false;
             loop {
-                let number = signals.next().await;
+                let is_interrupt = signals.next().await == INTERRUPT;
                 match ask.take() {
                     Some(ask) => drop(ask.send(())),
-                    // Whoever asks twice does not want to wait; the code is the shell's for this signal.
-                    None => std::process::exit(128 + number),
+                    // Who presses Ctrl-C twice does not want to wait; the code is the shell's for this signal.
+                    None if is_interrupt && interrupted => std::process::exit(128 + INTERRUPT),
+                    // Container engines and init programs send SIGTERM more than once and mean the same.
+                    None => tracing::info!("stopping already; a second Ctrl-C would not wait for it"),
                 }
+                interrupted |= is_interrupt;
             }
         });
         Ok(Self { asked, is_asked: false })
@@ -294,8 +303,8 @@ impl Signals {
     /// The number of the next one.
     async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.terminate.recv() => 15,
-            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => TERMINATE,
+            _ = self.interrupt.recv() => INTERRUPT,
         }
     }
 }
@@ -312,7 +321,7 @@ impl Signals {
 
     async fn next(&mut self) -> i32 {
         match tokio::signal::ctrl_c().await {
-            Ok(()) => 2,
+            Ok(()) => INTERRUPT,
             Err(_) => std::future::pending().await,
         }
     }

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
+use crate::renewal::Renewal;
+
 /// What a module does for a living, before it runs. `av_flow::Flows` implements it once for all services.
 pub trait Service: Send + 'static {
     /// Starts with no configuration. Called once, inside the tokio runtime.
@@ -200,8 +202,8 @@ pub struct ServerCertificate {
     pub chain_pem: String,
     /// PKCS#8 or SEC1 or PKCS#1.
     pub key_pem: String,
-    /// Seconds since 1970 at which it should be replaced.
-    pub renew_at: u64,
+    /// When it should be replaced.
+    pub renewal: Renewal,
 }
 
 /// Certificates by way of the edge runtime; standalone there are none.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::hub::token::{ENCODED, Signer};
+use crate::renewal::Renewal;
 use crate::service::{CertificateSource, ServerCertificate};
 
 /// Each call, connecting included. edgelet may have to ask its key service first.
@@ -190,13 +191,12 @@ impl Workload {
         let key = answer.get("privateKey").and_then(|key| text(key, "bytes"));
         let expiration = text(&answer, "expiration").and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let expiration = expiration.ok_or(missing("expiration"))?.as_second();
-        let now = now.as_second();
-        // With a third of its life left there is time for a runtime that is being updated.
-        let renew_at = now.saturating_add(expiration.saturating_sub(now).saturating_mul(2) / 3);
+        let life = u64::try_from(expiration.saturating_sub(now.as_second())).unwrap_or(0);
         Ok(ServerCertificate {
             chain_pem: text(&answer, "certificate").ok_or(missing("certificate"))?,
             key_pem: key.ok_or(missing("privateKey.bytes"))?,
-            renew_at: u64::try_from(renew_at).unwrap_or(0),
+            // With a third of its life left there is time for a runtime that is being updated.
+            renewal: Renewal::after(Duration::from_secs(life / 3 * 2)),
         })
     }
 
@@ -228,11 +228,6 @@ impl CertificateSource for Workload {
     fn trust_bundle(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async move { self.fetch_trust_bundle().await.map_err(|error| error.to_string()) })
     }
-}
-
-/// Seconds since 1970 by the wall clock.
-pub(crate) fn wall_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|time| time.as_secs()).unwrap_or(0)
 }
 
 #[cfg(test)]

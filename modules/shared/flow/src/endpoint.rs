@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 
 use av_edge::{Event, EventKind};
 use av_media::Kind;
-use futures_util::future::BoxFuture;
 use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Content, ReadConfig};
+use crate::config::Content;
+use crate::ingest::Instances;
 use crate::net::{Listeners, Net};
 use crate::stream::{InputStatus, OutputStatus, Stream};
-
-/// Plays a file into a stream until it is cancelled: what the service does that has `read`.
-pub type Read = fn(InputContext, ReadConfig) -> BoxFuture<'static, ()>;
 
 /// What all endpoints of the module share.
 pub struct Module {
@@ -32,18 +29,11 @@ pub struct Module {
     pub peer_log: Throttle,
     /// `av_output_latency_seconds`, by protocol and kind.
     pub latency: HistogramVec,
-    /// How files are read, where the service does that.
-    pub(crate) read: Option<Read>,
 }
 
 impl Module {
     /// State that all endpoints of a module share.
     pub fn new(context: av_edge::Context) -> Arc<Self> {
-        Self::reading(context, None)
-    }
-
-    /// The same in a service that reads files.
-    pub(crate) fn reading(context: av_edge::Context, read: Option<Read>) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
             listeners: Listeners::new(net.dialled().clone()),
@@ -52,7 +42,6 @@ impl Module {
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),
-            read,
         })
     }
 
@@ -87,6 +76,8 @@ pub struct InputContext {
     pub status: Arc<InputStatus>,
     /// The input's idle time-out.
     pub idle_timeout: Duration,
+    /// Where this is an input that listens on a pattern: what makes its instances. It has no stream of its own.
+    pub instances: Option<Arc<dyn Instances>>,
     /// Fires when the endpoint has to end.
     pub cancel: CancellationToken,
 }

@@ -11,8 +11,8 @@ use crate::log::{LevelControl, parse_level};
 use crate::module::Module;
 use crate::service::MethodReply;
 
-/// A caller waits 30 s unless it says otherwise.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// The longest that a caller can wait; how long this one does the module is not told.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// A caller takes 128 KB.
 const MAX_ANSWER: usize = 120 * 1000;
 const MAX_LEVEL_SECONDS: u64 = 86_400;
@@ -116,5 +116,22 @@ async fn set_log_level(level: &LevelControl, payload: &Value) -> MethodReply {
     MethodReply {
         status: 200,
         body: json!({ "level": wished.as_str().to_ascii_lowercase(), "seconds": seconds }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::rig;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_method_may_take_as_long_as_a_caller_can_wait_and_no_longer() {
+        let rig = rig();
+        let (level, _wishes) = LevelControl::to_test();
+        for (seconds, status) in [(290, 200), (310, 500)] {
+            let payload = json!({ "seconds": seconds }).to_string();
+            let (found, body) = answer(rig.module.clone(), level.clone(), "slow", payload.as_bytes()).await;
+            assert_eq!(found, status, "{seconds} s: {body}");
+        }
     }
 }

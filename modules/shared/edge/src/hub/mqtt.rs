@@ -22,8 +22,10 @@ use tokio_util::codec::Framed;
 
 /// What edgeHub takes and sends at most.
 const MAX_PACKET: usize = 256 * 1024;
-/// TCP, TLS and the hub's answer together; it may have to ask the cloud who we are.
+/// TCP and TLS together.
 const CONNECT_TIME: Duration = Duration::from_secs(60);
+/// The hub may have to ask the cloud who we are, and to read all its identities anew.
+const CONNACK_TIME: Duration = Duration::from_secs(120);
 /// A write that takes longer means that nobody reads.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -49,18 +51,22 @@ pub(super) struct Credentials {
 /// Why there is no connection, or no longer one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MqttError {
-    #[error("the name {host} can't be resolved: {source}")]
+    #[error(
+        "the name {host} can't be resolved: {source}; it must be edgeHub's name on this network, and edgeHub must run"
+    )]
     Resolve { host: String, source: std::io::Error },
     #[error("the name {0} resolves to nothing")]
     NoAddress(String),
     #[error("{0} can't stand in a certificate; IOTEDGE_GATEWAYHOSTNAME must be a host name or an IP address")]
     Name(String),
-    #[error("{address} can't be reached: {source}")]
+    #[error("{address} can't be reached: {source}{}", advice(.source.kind()))]
     Tcp { address: SocketAddr, source: std::io::Error },
     #[error("TLS with {host}: {source}")]
     Tls { host: String, source: std::io::Error },
-    #[error("no connection within {} s", CONNECT_TIME.as_secs())]
+    #[error("no connection within {} s: does a firewall or proxy stand between this module and its hub?", CONNECT_TIME.as_secs())]
     Slow,
+    #[error("no answer to CONNECT within {} s", CONNACK_TIME.as_secs())]
+    SlowConnAck,
     #[error(
         "refused, not authorised (5): the identity is not known yet or was deleted, its key changed, or a clock is wrong"
     )]
@@ -73,6 +79,8 @@ pub(super) enum MqttError {
     NoConnAck,
     #[error("closed by the hub")]
     Closed,
+    #[error("closed by the hub while it was given telemetry")]
+    ClosedOverTelemetry,
     #[error("the connection broke off: {0}")]
     Broken(std::io::ErrorKind),
     #[error("not MQTT: {0}")]
@@ -85,6 +93,21 @@ pub(super) enum MqttError {
     Stuck,
 }
 
+/// What to look at when there is no TCP connection.
+fn advice(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    match kind {
+        ConnectionRefused => {
+            "; nothing listens there: edgeHub does not run yet, or its MQTT is switched off (mqttSettings__enabled in \
+             its environment)"
+        }
+        HostUnreachable | NetworkUnreachable | TimedOut => {
+            "; is this module on the network of edgeHub, and no firewall between them?"
+        }
+        _ => "",
+    }
+}
+
 type Frames = Framed<TlsStream<TcpStream>, Codec>;
 
 /// A connection that the hub has accepted.
@@ -95,12 +118,14 @@ pub(super) struct Mqtt {
 }
 
 impl Mqtt {
-    /// Connects to `host`, whose certificate must carry that name whatever the address is.
+    /// Connects to `host`, whose certificate must carry that name whatever the address is. `pause` goes before
+    /// CONNECT.
     pub async fn connect(
         address: &HubAddress,
         host: &str,
         tls: TlsConnector,
         credentials: Credentials,
+        pause: Duration,
     ) -> Result<Self, MqttError> {
         let connect = async {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| MqttError::Name(host.to_owned()))?;
@@ -108,7 +133,11 @@ impl Mqtt {
             let stream = tls.connect(name, tcp).await;
             let stream = stream.map_err(|source| MqttError::Tls { host: host.to_owned(), source })?;
             let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
-            let mut frames = Framed::new(stream, codec);
+            Ok(Framed::new(stream, codec))
+        };
+        let mut frames = tokio::time::timeout(CONNECT_TIME, connect).await.unwrap_or(Err(MqttError::Slow))?;
+        tokio::time::sleep(pause).await;
+        let log_in = async {
             let mut connect = Connect::new(credentials.client_id);
             connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
             // Subscriptions are made again and unacknowledged telemetry is sent again by us on every connection:
@@ -118,7 +147,7 @@ impl Mqtt {
             frames.send(Packet::Connect(connect)).await?;
             match frames.next().await {
                 Some(Ok(Packet::ConnAck(answer))) => match answer.code {
-                    ConnectReturnCode::Success => Ok(frames),
+                    ConnectReturnCode::Success => Ok(()),
                     ConnectReturnCode::NotAuthorized => Err(MqttError::NotAuthorised),
                     ConnectReturnCode::ServiceUnavailable => Err(MqttError::Unavailable),
                     other => Err(MqttError::Refused(other)),
@@ -128,7 +157,7 @@ impl Mqtt {
                 None => Err(MqttError::Closed),
             }
         };
-        let frames = tokio::time::timeout(CONNECT_TIME, connect).await.unwrap_or(Err(MqttError::Slow))?;
+        tokio::time::timeout(CONNACK_TIME, log_in).await.unwrap_or(Err(MqttError::SlowConnAck))?;
         let (sink, incoming) = frames.split();
         let (outgoing, queue) = mpsc::channel(WRITE_QUEUE);
         let writer = tokio::spawn(async move {

@@ -11,11 +11,11 @@ use rumqttc::mqttbytes::v4::{Packet, Publish, Subscribe};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::gets::Gets;
+use super::gets::{ANSWER_TIME, Due, Gets};
 use super::mqtt::{KEEP_ALIVE, Mqtt, MqttError};
-use super::{Hub, topics};
+use super::{Hub, methods, topics};
+use crate::renewal::Renewal;
 use crate::telemetry::Message;
-use crate::workload::wall_seconds;
 
 const SUBSCRIBE_TIME: Duration = Duration::from_secs(60);
 const PING_EVERY: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() / 2);
@@ -57,13 +57,15 @@ struct Leaving {
 pub(super) struct Session<'a> {
     hub: &'a mut Hub,
     mqtt: Mqtt,
-    /// Seconds since 1970.
-    renew_at: u64,
+    renewal: Renewal,
+    /// Since when the connection is to be renewed, and methods that run are waited for.
+    renewing: Option<Instant>,
     inputs: String,
     request_prefix: String,
     last_packet: u16,
-    /// Packet ids of subscriptions that are not acknowledged.
+    /// Packet ids of subscriptions that are not acknowledged: the first ones, and those that are made anew.
     subscribing: Vec<u16>,
+    subscribing_anew: Vec<u16>,
     started: Instant,
     gets: Gets,
     compared: bool,
@@ -80,7 +82,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(hub: &'a mut Hub, mqtt: Mqtt, renew_at: u64) -> Self {
+    pub fn new(hub: &'a mut Hub, mqtt: Mqtt, renewal: Renewal) -> Self {
         let (done_sender, done) = mpsc::channel(MAX_CALLS * 2);
         let filter = topics::inputs_filter(&hub.edge.device, &hub.edge.module);
         let instance = &hub.module.identity.instance;
@@ -89,11 +91,13 @@ impl<'a> Session<'a> {
         Self {
             hub,
             mqtt,
-            renew_at,
+            renewal,
+            renewing: None,
             inputs: filter.trim_end_matches('#').to_owned(),
             request_prefix,
             last_packet: 0,
             subscribing: Vec::new(),
+            subscribing_anew: Vec::new(),
             started: now,
             gets: Gets::default(),
             compared: false,
@@ -111,7 +115,11 @@ impl<'a> Session<'a> {
 
     /// Until the connection is lost, its token old, or the process at its end.
     pub async fn run(mut self, goodbye: &mut oneshot::Receiver<()>) -> End {
-        let end = self.serve(goodbye).await.unwrap_or_else(End::Lost);
+        let mut end = self.serve(goodbye).await.unwrap_or_else(End::Lost);
+        if matches!(end, End::Lost(MqttError::Closed | MqttError::Broken(_))) && !self.in_flight.is_empty() {
+            self.hub.hold.closed(Instant::now());
+            end = End::Lost(MqttError::ClosedOverTelemetry);
+        }
         self.hub.outbox.put_back(std::mem::take(&mut self.in_flight).into_values().collect());
         if !matches!(end, End::Lost(_)) {
             self.mqtt.disconnect().await;
@@ -124,13 +132,13 @@ impl<'a> Session<'a> {
         let outbox = self.hub.outbox.clone();
         let mut config = module.config_changes();
         let mut service = module.running().map(|running| running.changes());
-        self.subscribe().await?;
+        self.subscribing = self.subscribe().await?;
         loop {
             if let Some(end) = self.work().await? {
                 return Ok(end);
             }
             let deadline = tokio::time::Instant::from_std(self.deadline());
-            let has_room = self.has_room();
+            let has_room = self.may_tell(Instant::now());
             let is_staying = !matches!(self.leaving, Some(Leaving { end: End::Goodbye, .. }));
             tokio::select! {
                 packet = self.mqtt.receive() => self.on_packet(packet?).await?,
@@ -152,33 +160,53 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn subscribe(&mut self) -> Result<(), MqttError> {
+    /// Makes all subscriptions; says under which packet ids they are acknowledged.
+    async fn subscribe(&mut self) -> Result<Vec<u16>, MqttError> {
+        let mut ids = Vec::new();
         let wants_inputs = self.hub.module.running().is_some_and(|running| running.wants_inputs());
         let inputs = wants_inputs.then(|| format!("{}#", self.inputs));
         let filters = [topics::TWIN_ANSWERS, topics::DESIRED_PATCHES, topics::METHODS].map(str::to_owned);
         for filter in filters.into_iter().chain(inputs) {
             let mut packet = Subscribe::new(filter, QoS::AtLeastOnce);
             packet.pkid = self.packet_id();
-            self.subscribing.push(packet.pkid);
+            ids.push(packet.pkid);
             self.mqtt.send(Packet::Subscribe(packet)).await?;
         }
-        Ok(())
+        Ok(ids)
     }
 
     fn is_subscribed(&self) -> bool {
         self.subscribing.is_empty()
     }
 
-    fn has_room(&self) -> bool {
-        let renewing = matches!(self.leaving, Some(Leaving { end: End::Renewal, .. }));
-        self.is_subscribed() && !renewing && self.in_flight.len() < MAX_IN_FLIGHT
+    /// Whether telemetry may be sent. On each connection twin and report go first: telemetry is what a hub with a full
+    /// disk closes it over.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let is_renewing = matches!(self.leaving, Some(Leaving { end: End::Renewal, .. }));
+        let waited = self.hub.subscribed.is_some_and(|since| now.duration_since(since) >= ANSWER_TIME);
+        let is_told = self.compared && self.hub.reported.is_told();
+        let has_room = self.in_flight.len() < MAX_IN_FLIGHT;
+        self.is_subscribed() && !is_renewing && has_room && (is_told || waited) && !self.hub.hold.holds(now)
+    }
+
+    /// Whether the connection is to be renewed now. There is a quarter of an hour left for it: methods that run are
+    /// waited for, since their answers would be void on the next connection.
+    fn is_renewal_due(&mut self, now: Instant) -> bool {
+        if !self.renewal.is_due() {
+            return false;
+        }
+        let since = *self.renewing.get_or_insert(now);
+        self.calls == 0 || now.duration_since(since) >= methods::PATIENCE
     }
 
     fn packet_id(&mut self) -> u16 {
         loop {
             self.last_packet = self.last_packet.wrapping_add(1);
             let id = self.last_packet;
-            if id != 0 && !self.in_flight.contains_key(&id) && !self.subscribing.contains(&id) {
+            let is_free = !self.in_flight.contains_key(&id)
+                && !self.subscribing.contains(&id)
+                && !self.subscribing_anew.contains(&id);
+            if id != 0 && is_free {
                 return id;
             }
         }
@@ -224,7 +252,7 @@ impl<'a> Session<'a> {
             }
             return Ok(self.leaving.take().map(|leaving| leaving.end));
         }
-        while self.has_room() {
+        while self.may_tell(now) {
             let Some(message) = self.hub.outbox.take() else { break };
             self.tell(message).await?;
         }
@@ -239,18 +267,19 @@ impl<'a> Session<'a> {
             }
             return Ok(None);
         }
-        if wall_seconds() >= self.renew_at {
+        if self.is_renewal_due(now) {
             tracing::debug!("hub: the token nears its end, connecting anew");
             self.leaving = Some(Leaving { until: now + RENEWAL_PATIENCE, end: End::Renewal });
             return Ok(None);
         }
-        if self.gets.wants_reconnect() || self.hub.reported.wants_reconnect() {
-            return Err(MqttError::Silent("no answers to twin requests"));
-        }
         let hub = &mut *self.hub;
-        if let Some(id) = self.gets.poll(now, || hub.request_id()) {
-            let topic = topics::get(&format!("{}{id}", self.request_prefix));
-            self.publish(topic, Bytes::new()).await?;
+        match self.gets.poll(now, || hub.request_id()) {
+            Some(Due::Get(id)) => {
+                let topic = topics::get(&format!("{}{id}", self.request_prefix));
+                self.publish(topic, Bytes::new()).await?;
+            }
+            Some(Due::Subscribe) => self.subscribing_anew = self.subscribe().await?,
+            None => {}
         }
         self.report(now).await?;
         Ok(None)

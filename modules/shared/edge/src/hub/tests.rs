@@ -253,7 +253,7 @@ async fn connect(hub: &MiniHub) -> Result<Mqtt, MqttError> {
     let hosts = BTreeMap::from([(GATEWAY.to_owned(), hub.address.ip())]);
     let address = HubAddress { port: hub.address.port(), hosts };
     let credentials = Credentials { client_id: "d/m".into(), user_name: "u".into(), password: "p".into() };
-    Mqtt::connect(&address, GATEWAY, ca, credentials).await
+    Mqtt::connect(&address, GATEWAY, ca, credentials, Duration::ZERO).await
 }
 
 #[tokio::test]
@@ -287,11 +287,11 @@ fn of_a_bundle_every_certificate_is_trusted_and_nothing_else() {
 fn the_same_trouble_with_another_figure_is_no_news() {
     let mut trouble = Trouble::default();
     let late = |seconds: u32| ConnectError::Token(format!("not valid yet, {seconds} s in future"));
-    trouble.after(&late(10), Duration::ZERO);
+    trouble.after(&late(10), Duration::ZERO, Duration::ZERO);
     let (_, said) = trouble.said.clone().unwrap();
-    trouble.after(&late(9), Duration::ZERO);
+    trouble.after(&late(9), Duration::ZERO, Duration::ZERO);
     assert_eq!(trouble.said.as_ref().unwrap().1, said);
-    trouble.after(&ConnectError::Panic, Duration::ZERO);
+    trouble.after(&ConnectError::Panic, Duration::ZERO, Duration::ZERO);
     assert_ne!(trouble.said.as_ref().unwrap().1, said);
 }
 
@@ -299,8 +299,11 @@ fn the_same_trouble_with_another_figure_is_no_news() {
 fn waiting_grows_and_starts_over_after_a_connection_that_held() {
     let mut trouble = Trouble::default();
     let error = ConnectError::Mqtt(MqttError::Slow);
-    let waits: Vec<Duration> = (0..10).map(|_| trouble.after(&error, Duration::ZERO)).collect();
+    assert_eq!(trouble.pause(), Duration::ZERO);
+    // However long a connection lives that is never subscribed to.
+    let waits: Vec<Duration> = (0..10).map(|_| trouble.after(&error, HELD * 3, Duration::ZERO)).collect();
     assert!(waits[0] <= FIRST_BACK_OFF && waits[0] >= FIRST_BACK_OFF / 2);
     assert!(waits[9] >= MAX_BACK_OFF / 2 && waits.iter().all(|wait| *wait <= MAX_BACK_OFF));
-    assert!(trouble.after(&error, HELD) <= FIRST_BACK_OFF);
+    assert_eq!(trouble.pause(), BEFORE_CONNECT);
+    assert!(trouble.after(&error, HELD * 3, HELD) <= FIRST_BACK_OFF);
 }

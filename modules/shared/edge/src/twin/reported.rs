@@ -10,9 +10,9 @@ use super::pace::Pace;
 
 /// Between two patches, unless a desired change asks for one: five seconds also for a hub that gets the first late.
 const PACE: Duration = Duration::from_millis(5500);
-/// An answer that takes longer is lost.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
-const MAX_MISSES: u32 = 3;
+/// An answer that takes longer is lost: the hub takes one request of a connection after the other, and each can take
+/// the minute and more that it waits for its cloud.
+const ANSWER_TIME: Duration = Duration::from_secs(120);
 const FIRST_BACK_OFF: Duration = PACE;
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// After a refusal that the same patch would meet again.
@@ -38,7 +38,8 @@ pub(crate) struct Reported {
     back_off: Duration,
     /// The patch that was refused last, and until when it is not sent again.
     refused: Option<(Map<String, Value>, Instant)>,
-    misses: u32,
+    /// On this connection the hub has answered a report, or none was needed.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Default for Reported {
             held_back: None,
             back_off: FIRST_BACK_OFF,
             refused: None,
-            misses: 0,
+            told: false,
         }
     }
 }
@@ -93,12 +94,12 @@ impl Reported {
             self.refused = None;
         }
         self.connected = true;
-        self.misses = 0;
     }
 
     /// What was under way may have arrived or not.
     pub fn disconnected(&mut self) {
         self.connected = false;
+        self.told = false;
         self.doubt();
     }
 
@@ -107,9 +108,9 @@ impl Reported {
         self.hurry = true;
     }
 
-    /// Whether so many answers were lost that the connection must be bad.
-    pub fn wants_reconnect(&self) -> bool {
-        self.misses >= MAX_MISSES
+    /// Whether on this connection the hub has answered a report, or none was needed.
+    pub fn is_told(&self) -> bool {
+        self.told
     }
 
     /// When [`poll`](Self::poll) has something to do without a change of the document.
@@ -148,7 +149,6 @@ impl Reported {
             return None;
         }
         if self.under_way.is_some() {
-            self.misses += 1;
             self.doubt();
         }
         self.not_before = None;
@@ -163,6 +163,7 @@ impl Reported {
         let is_refused =
             self.refused.as_ref().is_some_and(|(refused, until)| *refused == patch && now < *until);
         if patch.is_empty() || is_refused {
+            self.told = true;
             self.hurry = false;
             self.refused = self.refused.take().filter(|_| is_refused);
             return None;
@@ -183,7 +184,7 @@ impl Reported {
         let Some(under_way) = self.under_way.take_if(|under_way| under_way.id == id) else {
             return Verdict::Stranger;
         };
-        self.misses = 0;
+        self.told = true;
         match status {
             200..=299 => {
                 merge(&mut self.held, &under_way.patch);

@@ -122,6 +122,11 @@ impl Running for Numbers {
         Box::pin(async move {
             match name {
                 "echo" => Some(MethodReply { status: 200, body: payload }),
+                "slow" => {
+                    let seconds = payload.get("seconds").and_then(Value::as_u64).unwrap_or(0);
+                    tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
+                    Some(MethodReply { status: 200, body: payload })
+                }
                 "boom" => panic!("asked to"),
                 "huge" => Some(MethodReply { status: 200, body: "x".repeat(200_000).into() }),
                 _ => None,

@@ -8,16 +8,15 @@ use serde_json::{Map, Value};
 
 use super::error::{ConfigError, Fault, closest, join};
 use super::secret::{self, Secret};
-use super::supports::Endpoint;
-use super::types::{Auth, Credentials, Scheme};
+use super::types::{Auth, Credentials};
+use crate::catalogue;
 
 const SECRET: &str = "a secret (a text, {\"env\": NAME} or {\"file\": PATH})";
 pub(super) const MAX_KEYS: usize = 4;
 pub(super) const MAX_NETWORKS: usize = 256;
 
-/// Properties of `credentials` that only a store looks at.
-pub(super) const STORE_FORMS: [&str; 5] =
-    ["connectionString", "accountKey", "sas", "managedIdentity", "clientId"];
+/// The property of `auth` and `credentials` that is a key.
+pub(super) const CREDENTIAL_KEY: &str = "key";
 
 /// A SECRET.
 pub(super) fn secret(path: &str, value: &Value) -> Result<Secret, ConfigError> {
@@ -63,8 +62,8 @@ pub(super) fn absolute_path(path: &str, value: &Value) -> Result<PathBuf, Config
 pub(super) fn auth(path: &str, value: &Value) -> Result<Auth, ConfigError> {
     const EXPECTED: &str = "{key} or {username, password}";
     let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, EXPECTED, value))?;
-    known(path, map, &["key", "username", "password"])?;
-    let Some(key) = map.get("key") else {
+    known(path, map, &[CREDENTIAL_KEY, "username", "password"])?;
+    let Some(key) = map.get(CREDENTIAL_KEY) else {
         return user(path, map, EXPECTED).map(|(username, password)| Auth::User { username, password });
     };
     if map.len() > 1 {
@@ -78,45 +77,44 @@ pub(super) fn auth(path: &str, value: &Value) -> Result<Auth, ConfigError> {
     keys.iter().map(|key| secret(&path, key)).collect::<Result<_, _>>().map(Auth::Key)
 }
 
-/// `credentials` of an endpoint that connects.
+/// `credentials` of an endpoint that connects; `keys`: those that it takes instead of a user.
 pub(super) fn credentials(
     path: &str,
     value: &Value,
-    endpoint: Endpoint,
-    scheme: Scheme,
+    keys: &[&'static str],
 ) -> Result<Credentials, ConfigError> {
-    let stream_key = endpoint == Endpoint::Push && scheme.is_rtmp();
-    let expected = if stream_key {
-        "{username, password}, {key} or {streamKey}"
-    } else {
-        "{username, password} or {key}"
+    let forms = keys.iter().map(|key| format!("{{{key}}}")).collect::<Vec<_>>();
+    let expected = match forms.split_last() {
+        None => "{username, password}".to_owned(),
+        Some((last, [])) => format!("{{username, password}} or {last}"),
+        Some((last, others)) => format!("{{username, password}}, {} or {last}", others.join(", ")),
     };
-    let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, expected, value))?;
-    if map.contains_key("streamKey") && !stream_key {
-        let fault = Fault::Misplaced { option: "streamKey", belongs: "RTMP `push` outputs" };
-        return Err(ConfigError::new(path, fault));
+    let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, &expected, value))?;
+    let elsewhere = catalogue::CREDENTIAL_KEYS.iter().filter(|(key, _)| !keys.contains(key));
+    for (option, belongs) in elsewhere {
+        if map.contains_key(*option) {
+            return Err(ConfigError::new(path, Fault::Misplaced { option, belongs }));
+        }
     }
-    if let Some(option) = STORE_FORMS.into_iter().find(|form| map.contains_key(*form)) {
-        return Err(ConfigError::new(path, Fault::Misplaced { option, belongs: "`store` outputs" }));
-    }
-    known(path, map, &["username", "password", "key", "streamKey"])?;
-    let single = ["key", "streamKey"].into_iter().find_map(|key| Some((key, map.get(key)?)));
+    known(path, map, &[&["username", "password"], keys].concat())?;
+    let single = keys.iter().find_map(|key| Some((*key, map.get(*key)?)));
     match single {
-        Some(_) if map.len() > 1 => Err(ConfigError::new(path, both_forms(expected))),
+        Some(_) if map.len() > 1 => Err(ConfigError::new(path, both_forms(&expected))),
         Some((key, value)) => {
             let secret = secret(&join(path, key), value)?;
-            Ok(if key == "key" { Credentials::Key(secret) } else { Credentials::StreamKey(secret) })
+            let is_key = key == CREDENTIAL_KEY;
+            Ok(if is_key { Credentials::Key(secret) } else { Credentials::StreamKey(secret) })
         }
         None => {
-            user(path, map, expected).map(|(username, password)| Credentials::User { username, password })
+            user(path, map, &expected).map(|(username, password)| Credentials::User { username, password })
         }
     }
 }
 
-/// `credentials` of a store: which keys there are, no more.
-pub(super) fn store_credentials(path: &str, value: &Value) -> Result<(), ConfigError> {
+/// An object with no other keys than `names`.
+pub(super) fn keys(path: &str, value: &Value, names: &[&'static str]) -> Result<(), ConfigError> {
     let map = value.as_object().ok_or_else(|| ConfigError::expected_hidden(path, "an object", value))?;
-    known(path, map, &STORE_FORMS)
+    known(path, map, names)
 }
 
 /// `allow`. An address without a prefix length is itself alone.

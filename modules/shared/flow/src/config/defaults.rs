@@ -1,17 +1,18 @@
 //! `defaults`: what every flow gets that does not say otherwise.
 //!
 //! A default reaches an endpoint only where the option has a meaning for it and the value is right there: `join`
-//! skips a push, `tls.caFile` skips a listener, `credentials.streamKey` skips whatever is not an RTMP push.
+//! skips a push, `tls.caFile` skips a listener, `credentials.streamKey` skips what takes none.
 //! `tls` and `retry` are merged key by key, and so are user name and password; any other value of the flow's own
 //! replaces the default whole. A URL's user info replaces default `credentials`.
 
 use serde_json::{Map, Value};
 
 use super::error::{ConfigError, Fault, closest, join};
-use super::options::{AUTH, CREDENTIALS, OptionSpec, Shape, TABLE};
+use super::options::{AUTH, CREDENTIALS, OptionSpec, Shape};
+use super::read::is_pattern;
+use super::role::Role;
 use super::shape::object;
-use super::supports::Endpoint;
-use super::types::Scheme;
+use super::supports::Supports;
 
 /// Checked `defaults`.
 #[derive(Clone, Debug, Default)]
@@ -22,14 +23,14 @@ pub(super) struct Defaults {
 
 impl Defaults {
     /// Reads `defaults`, from which nulls have been removed.
-    pub(super) fn of(value: &Value) -> Result<Self, ConfigError> {
+    pub(super) fn of(value: &Value, supports: &Supports) -> Result<Self, ConfigError> {
         const KEYS: [&str; 2] = ["input", "output"];
         let mut defaults = Self::default();
         for (key, value) in object("defaults", value)? {
             let path = join("defaults", key);
             match key.as_str() {
-                "input" => defaults.input = side(&path, value, &Endpoint::INPUTS)?,
-                "output" => defaults.output = side(&path, value, &Endpoint::OUTPUTS)?,
+                "input" => defaults.input = side(&path, value, &Role::INPUTS, supports)?,
+                "output" => defaults.output = side(&path, value, &Role::OUTPUTS, supports)?,
                 _ => {
                     let closest = closest(key, KEYS.into_iter());
                     return Err(ConfigError::new(path, Fault::Unknown { closest }));
@@ -40,43 +41,47 @@ impl Defaults {
     }
 
     /// Fills in what a flow does not say. Leaves alone what is not a flow: that is said when it is read.
-    pub(super) fn fill(&self, flow: &mut Map<String, Value>) {
+    pub(super) fn fill(&self, flow: &mut Map<String, Value>, supports: &Supports) {
         if let Some(Value::Object(input)) = flow.get_mut("input") {
-            fill(&self.input, input, &Endpoint::INPUTS);
+            fill(&self.input, input, &Role::INPUTS, supports);
         }
         if let Some(Value::Object(outputs)) = flow.get_mut("outputs") {
             for output in outputs.values_mut().filter_map(Value::as_object_mut) {
-                fill(&self.output, output, &Endpoint::OUTPUTS);
+                fill(&self.output, output, &Role::OUTPUTS, supports);
             }
         }
     }
 }
 
-/// Every default must be right for at least one kind of endpoint.
-fn side(path: &str, value: &Value, kinds: &[Endpoint]) -> Result<Map<String, Value>, ConfigError> {
+/// Every default must be right for at least one kind of endpoint, of whatever module.
+fn side(
+    path: &str,
+    value: &Value,
+    roles: &[Role],
+    supports: &Supports,
+) -> Result<Map<String, Value>, ConfigError> {
     let map = object(path, value)?;
     for (key, value) in map {
         let path = join(path, key);
-        let specs = OptionSpec::named(key).collect::<Vec<_>>();
-        let Some(first) = specs.first() else {
-            let closest = closest(key, TABLE.iter().map(|spec| spec.name));
+        let Some(any) = supports.option(key) else {
+            let all = supports.known().flat_map(|spec| spec.all_options());
+            let closest = closest(key, all.map(|option| option.name));
             return Err(ConfigError::new(path, Fault::Unknown { closest }));
+        };
+        let here = || {
+            let specs = supports.known().filter(|spec| roles.contains(&spec.role));
+            specs.flat_map(|spec| spec.all_options()).filter(|option| option.name == key)
         };
         let mut fault = None;
         let mut fits = false;
-        for spec in specs.iter() {
-            for (kind, schemes) in spec.places.iter().filter(|(kind, _)| kinds.contains(kind)) {
-                // Only `credentials` look at the scheme, and only whether it is RTMP, which comes first.
-                if let Some(scheme) = schemes.first() {
-                    match usable(spec, &path, value, *kind, *scheme) {
-                        Ok(()) => fits = true,
-                        Err(error) => fault = fault.or(Some(error)),
-                    }
-                }
+        for option in here() {
+            match usable(option, supports, &path, value) {
+                Ok(()) => fits = true,
+                Err(error) => fault = fault.or(Some(error)),
             }
         }
         if !fits {
-            let misplaced = Fault::Misplaced { option: first.name, belongs: first.belongs };
+            let misplaced = Fault::Misplaced { option: any.name, belongs: any.belongs };
             return Err(fault.unwrap_or_else(|| ConfigError::new(path, misplaced)));
         }
     }
@@ -84,24 +89,19 @@ fn side(path: &str, value: &Value, kinds: &[Endpoint]) -> Result<Map<String, Val
 }
 
 /// As [`OptionSpec::check`], but the properties of an object may belong to several kinds of endpoint.
-fn usable(
-    spec: &OptionSpec,
-    path: &str,
-    value: &Value,
-    endpoint: Endpoint,
-    scheme: Scheme,
-) -> Result<(), ConfigError> {
-    let Shape::Object { .. } = spec.shape else { return spec.check(path, value, endpoint, scheme) };
+fn usable(option: &OptionSpec, supports: &Supports, path: &str, value: &Value) -> Result<(), ConfigError> {
+    let Shape::Object { .. } = option.shape else { return option.check(path, value) };
     for (key, value) in object(path, value)? {
         let path = join(path, key);
         let properties = || {
-            OptionSpec::named(spec.name).flat_map(|spec| match spec.shape {
+            let all = supports.known().flat_map(|spec| spec.all_options());
+            all.filter(|other| other.name == option.name).flat_map(|other| match other.shape {
                 Shape::Object { properties } => properties,
                 _ => &[],
             })
         };
         match properties().find(|property| property.name == key) {
-            Some(property) => property.check(&path, value, endpoint, scheme)?,
+            Some(property) => property.check(&path, value)?,
             None => {
                 let closest = closest(key, properties().map(|property| property.name));
                 return Err(ConfigError::new(path, Fault::Unknown { closest }));
@@ -111,29 +111,28 @@ fn usable(
     Ok(())
 }
 
-fn fill(defaults: &Map<String, Value>, own: &mut Map<String, Value>, kinds: &[Endpoint]) {
-    let mut present = kinds.iter().filter_map(|kind| Some((*kind, own.get(kind.key())?)));
-    let (Some((endpoint, url)), None) = (present.next(), present.next()) else { return };
+fn fill(defaults: &Map<String, Value>, own: &mut Map<String, Value>, roles: &[Role], supports: &Supports) {
+    let mut present = roles.iter().filter_map(|role| Some((*role, own.get(role.key())?)));
+    let (Some((role, url)), None) = (present.next(), present.next()) else { return };
     let url = url.as_str().unwrap_or_default();
-    let Ok(scheme) = Scheme::of(url) else { return };
-    let pattern = url.trim_end_matches('/').ends_with("/*");
+    let Ok(scheme) = supports.scheme_of(url) else { return };
+    let Some(spec) = supports.endpoint(role, scheme) else { return };
+    let pattern = is_pattern(role, url);
     let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
     let logs_in = authority.is_some_and(|authority| authority.contains('@'));
     for (key, value) in defaults {
-        let Some(spec) = OptionSpec::named(key).find(|spec| spec.fits(endpoint, scheme)) else { continue };
-        if spec.name == super::options::MAX_INSTANCES.name && !pattern {
-            continue;
-        }
-        if let (Shape::Object { properties }, Value::Object(value)) = (spec.shape, value) {
-            let fitting = value.iter().filter(|(key, _)| properties.iter().any(|spec| spec.name == *key));
+        let fits = |option: &&OptionSpec| option.name == key && option.fits(scheme, pattern);
+        let Some(option) = spec.all_options().find(fits) else { continue };
+        if let (Shape::Object { properties }, Value::Object(value)) = (option.shape, value) {
+            let fitting = value.iter().filter(|(key, _)| properties.iter().any(|one| one.name == *key));
             let fitting = fitting.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>();
             if !fitting.is_empty() {
                 merge(own, key, fitting);
             }
-        } else if spec.check(key, value, endpoint, scheme).is_ok() {
-            let login = spec.name == AUTH.name || spec.name == CREDENTIALS.name;
+        } else if option.check(key, value).is_ok() {
+            let login = option.name == AUTH.name || option.name == CREDENTIALS.name;
             match (own.get(key), value) {
-                (None, _) if spec.name == CREDENTIALS.name && logs_in => {}
+                (None, _) if option.name == CREDENTIALS.name && logs_in => {}
                 (None, _) => {
                     own.insert(key.clone(), value.clone());
                 }

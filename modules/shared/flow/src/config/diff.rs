@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use super::types::FlowConfig;
 
-/// The way from one set of flows to another, by flow name.
+/// The way from one set of flows to another, by flow name. What is only in the new set is new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// Flows that are new.
-    pub added: BTreeSet<String>,
     /// Flows that are gone.
     pub removed: BTreeSet<String>,
     /// Flows that are in both and not equal.
@@ -46,13 +44,7 @@ impl Diff {
                 }
             }
         }
-        diff.added.extend(new.keys().filter(|name| !old.contains_key(*name)).cloned());
         diff
-    }
-
-    /// Whether the two sets were equal.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 }
 

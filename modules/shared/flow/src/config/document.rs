@@ -11,6 +11,7 @@ use super::flow::{flow, is_name};
 use super::shape::{host_name, whole, word};
 use super::supports::Supports;
 use super::types::{Desired, FlowConfig};
+use crate::catalogue;
 
 /// The most flows of one document.
 pub const MAX_FLOWS: usize = 10_000;
@@ -24,13 +25,13 @@ pub(super) const MAX_TELEMETRY_INTERVAL: u64 = 86_400;
 pub(crate) const CONNECTIONS: usize = 10_000;
 pub(super) const MOST_CONNECTIONS: u64 = 1_000_000;
 
-pub(super) const KEYS: [&str; 8] = [
+/// Those of every module.
+pub(super) const KEYS: [&str; 7] = [
     "schemaVersion",
     "logLevel",
     "telemetryIntervalSeconds",
     "publicHost",
     "maxConnections",
-    "spool",
     "defaults",
     "flows",
 ];
@@ -63,7 +64,7 @@ struct Top<'a> {
 impl<'a> Top<'a> {
     fn read(mut self, supports: &Supports, desired: &mut Desired) -> Result<(), ConfigError> {
         self.check_version()?;
-        self.settings(desired);
+        self.settings(supports, desired);
         let flows = self.get("flows").map(|flows| match flows {
             Value::Object(flows) => Ok(flows),
             other => Err(ConfigError::expected_hidden("flows", "an object with flows by name", other)),
@@ -77,7 +78,7 @@ impl<'a> Top<'a> {
         }
         let defaults = self
             .get("defaults")
-            .map_or_else(|| Ok(Defaults::default()), |value| Defaults::of(&cleaned(value)));
+            .map_or_else(|| Ok(Defaults::default()), |value| Defaults::of(&cleaned(value), supports));
         if let (Err(error), true) = (&defaults, wanted.is_empty()) {
             self.errors.push(error.sentence());
         }
@@ -97,7 +98,7 @@ impl<'a> Top<'a> {
         }
         for (name, error) in conflicts(&desired.flows) {
             desired.flows.remove(&name);
-            desired.errors.insert(name, error);
+            desired.errors.insert(name, error.sentence());
         }
         if !self.errors.is_empty() {
             let errors = shortened(self.errors.join("; "), MAX_ERROR_BYTES);
@@ -128,16 +129,32 @@ impl<'a> Top<'a> {
         }
     }
 
-    fn settings(&mut self, desired: &mut Desired) {
-        let unknown =
-            self.document.iter().filter(|(key, value)| is_there(key, value) && !KEYS.contains(&key.as_str()));
+    fn settings(&mut self, supports: &Supports, desired: &mut Desired) {
+        let foreign = || catalogue::PROPERTIES.iter().filter(|(name, _)| supports.property(name).is_none());
+        let known = || {
+            let own = supports.properties.iter().map(|property| property.name);
+            KEYS.into_iter().chain(own).chain(foreign().map(|(name, _)| *name))
+        };
+        let unknown = self
+            .document
+            .iter()
+            .filter(|(key, value)| is_there(key, value) && !known().any(|name| name == *key));
         let unknown = unknown.map(|(key, _)| {
-            let closest = closest(key, KEYS.into_iter());
+            let closest = closest(key, known());
             ConfigError::new(join("", key), Fault::Unknown { closest }).sentence()
         });
         self.errors = unknown.take(MAX_ERROR_BYTES).collect();
-        if self.get("spool").is_some() {
-            self.errors.push(ConfigError::new("spool", Fault::Spool).to_string());
+        for (option, belongs) in
+            foreign().filter(|(name, _)| self.document.get(*name).is_some_and(|value| !value.is_null()))
+        {
+            self.errors.push(ConfigError::new(*option, Fault::Misplaced { option, belongs }).to_string());
+        }
+        for property in &supports.properties {
+            let Some(value) = self.get(property.name).map(cleaned) else { continue };
+            match property.check(property.name, &value) {
+                Ok(()) => drop(desired.properties.insert(property.name.to_owned(), value)),
+                Err(error) => self.errors.push(error.sentence()),
+            }
         }
         let level = self.optional("logLevel", |path, value| word(path, value, &LEVELS));
         desired.settings.log_level = match level.map(|level| level.unwrap_or("info")) {
@@ -186,7 +203,7 @@ fn one(
     let Value::Object(mut source) = cleaned(value) else {
         return Err(ConfigError::expected_hidden(&join("flows", name), "an object", value));
     };
-    defaults.fill(&mut source);
+    defaults.fill(&mut source, supports);
     flow(name, source, supports)
 }
 

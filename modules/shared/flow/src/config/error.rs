@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
+use super::role::Role;
+use super::scheme::Scheme;
 use super::secret::SecretFault;
-use super::supports::{Endpoint, Supports};
-use super::types::Scheme;
+use super::supports::Supports;
 use super::url::UrlError;
+use crate::catalogue;
 
 /// The most bytes that one error takes in the reported properties.
 pub const MAX_ERROR_BYTES: usize = 512;
@@ -55,16 +57,16 @@ pub enum Fault {
         got: String,
     },
     /// An endpoint that this module lacks.
-    #[error("{module} has no `{}` with {scheme}{}{}", endpoint.key(), also(.schemes), elsewhere(.other))]
+    #[error("{module} has no `{}` with {scheme}{}{}", role.key(), also(.schemes), elsewhere(.other))]
     Unsupported {
         /// This module.
         module: &'static str,
         /// The kind of endpoint.
-        endpoint: Endpoint,
+        role: Role,
         /// The scheme asked for.
         scheme: Scheme,
         /// The schemes that this module has there.
-        schemes: &'static [Scheme],
+        schemes: Vec<Scheme>,
         /// A module that has it.
         other: Option<&'static str>,
     },
@@ -114,16 +116,16 @@ pub enum Fault {
         /// The input's.
         input: &'static str,
     },
-    /// Options of the recorder's disk.
-    #[error("`spool` belongs to mp4-recorder")]
-    Spool,
+    /// What a service has to say against a flow, or against values that don't go together.
+    #[error("{0}")]
+    Rule(String),
 }
 
 fn also(schemes: &[Scheme]) -> String {
     if schemes.is_empty() {
         return String::new();
     }
-    let names = schemes.iter().map(|scheme| scheme.as_str()).collect::<Vec<_>>();
+    let names = schemes.iter().map(|scheme| scheme.name).collect::<Vec<_>>();
     format!(", only with {}", names.join(", "))
 }
 
@@ -152,10 +154,15 @@ impl ConfigError {
     }
 
     /// An endpoint that `supports` lacks.
-    pub(super) fn unsupported(path: &str, supports: &Supports, endpoint: Endpoint, scheme: Scheme) -> Self {
-        let other = Supports::elsewhere(endpoint, scheme).filter(|module| *module != supports.module);
-        let (module, schemes) = (supports.module, supports.schemes(endpoint));
-        Self::new(path, Fault::Unsupported { module, endpoint, scheme, schemes, other })
+    pub(super) fn unsupported(path: &str, supports: &Supports, role: Role, scheme: Scheme) -> Self {
+        let other = catalogue::module_with(role, scheme).filter(|module| *module != supports.module);
+        let (module, schemes) = (supports.module, supports.schemes(role));
+        Self::new(path, Fault::Unsupported { module, role, scheme, schemes, other })
+    }
+
+    /// What a service has to say against the property at `path`.
+    pub fn rule(path: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self::new(path, Fault::Rule(sentence.into()))
     }
 
     /// The sentence for people, at most [`MAX_ERROR_BYTES`].

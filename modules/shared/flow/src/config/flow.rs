@@ -5,19 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::endpoint::{self, Identity, identify};
 use super::error::{ConfigError, Fault, closest, join};
-use super::options::{
-    BATCH, HOLD, IDLE_TIMEOUT, JOIN, LOOP, MAX_CLIENTS, MAX_INSTANCES, MAX_MESSAGE, ON_PUBLISHER_LOSS,
-    ON_SECOND_PUBLISHER, START, TRACK_WAIT,
-};
-use super::shape::{Options, flag, object, text};
-use super::supports::{Endpoint, Supports};
-use super::types::{
-    Content, FlowConfig, InputConfig, InputEndpoint, ListenConfig, ListenUrl, OutputConfig, OutputEndpoint,
-    PullConfig, PushConfig, ReadConfig, ServeConfig,
-};
-use super::url::{Stars, parse_file};
+use super::options::{CONTENT, HOLD, IDLE_TIMEOUT, MAX_INSTANCES, ON_PUBLISHER_LOSS, TRACK_WAIT};
+use super::read::{Options, asked};
+use super::role::Role;
+use super::shape::{flag, object, text};
+use super::supports::Supports;
+use super::types::{FlowConfig, InputConfig, OutputConfig};
+use super::url::Stars;
+use crate::registry::{InputSpec, OutputSpec};
 
 /// The most outputs of one flow.
 pub const MAX_OUTPUTS: usize = 256;
@@ -40,10 +36,6 @@ pub(super) fn flow(
     let input_path = join(&at, "input");
     let input = source.get("input").ok_or_else(|| ConfigError::missing(&input_path, "an object"))?;
     let input = input_of(&input_path, object(&input_path, input)?, name, supports)?;
-    let stars = match &input.endpoint {
-        InputEndpoint::Listen(listen) if listen.url.is_pattern() => Stars::Needed,
-        _ => Stars::Refused,
-    };
     let mut outputs = BTreeMap::new();
     if let Some(value) = source.get("outputs") {
         let path = join(&at, "outputs");
@@ -57,11 +49,13 @@ pub(super) fn flow(
             if !is_name(key) {
                 return Err(ConfigError::new(path, Fault::Name));
             }
-            let output = output_of(&path, object(&path, value)?, name, input.content, stars, supports)?;
+            let output = output_of(&path, object(&path, value)?, name, &input, supports)?;
             outputs.insert(key.clone(), output);
         }
     }
-    Ok(FlowConfig { name: name.to_owned(), description, enabled, input, outputs, source })
+    let flow = FlowConfig { name: name.to_owned(), description, enabled, input, outputs, source };
+    supports.rules.iter().try_for_each(|rule| rule(&flow))?;
+    Ok(flow)
 }
 
 /// Names of flows and outputs: 1 to 64 of `A-Z a-z 0-9 - _`, not starting with `_`.
@@ -82,31 +76,18 @@ fn input_of(
     flow: &str,
     supports: &Supports,
 ) -> Result<InputConfig, ConfigError> {
-    let identity = identify(path, map, &Endpoint::INPUTS, flow)?;
-    identity.check_support(supports)?;
-    let at_url = |error| ConfigError::new(&identity.path, error);
-    let options = |pattern| Options::of(path, map, identity.endpoint, identity.scheme, pattern);
-    let (endpoint, options) = match identity.endpoint {
-        Endpoint::Listen => {
-            let url = ListenUrl::parse(&identity.url, Stars::Pattern).map_err(at_url)?;
-            let options = options(url.is_pattern())?;
-            (InputEndpoint::Listen(listen(url, &options)?), options)
-        }
-        Endpoint::Pull => {
-            let options = options(false)?;
-            (InputEndpoint::Pull(pull(&identity, &options)?), options)
-        }
-        _ => {
-            let options = options(false)?;
-            let path = parse_file(&identity.url).map_err(at_url)?;
-            let (repeat, start) = (options.flag(&LOOP)?, options.seconds(&START)?);
-            (InputEndpoint::Read(ReadConfig { path, repeat, start }), options)
-        }
-    };
+    let asked = asked(path, map, &Role::INPUTS, flow, supports)?;
+    let fits =
+        |input: &&InputSpec| input.spec.role == asked.role && input.spec.schemes.contains(&asked.scheme);
+    let found = supports.inputs.iter().find(fits).ok_or_else(|| asked.unsupported(supports))?;
+    let stars = if asked.role == Role::Listen { Stars::Pattern } else { Stars::Plain };
+    let options = Options::of(path, map, &asked, &found.spec, stars, supports)?;
     let hold_for = options.whole(&HOLD)?;
     Ok(InputConfig {
-        endpoint,
-        content: endpoint::content(&options)?.unwrap_or_default(),
+        endpoint: (found.read)(&options)?,
+        pattern: asked.is_pattern(),
+        max_instances: options.size(&MAX_INSTANCES)?,
+        content: options.content()?.unwrap_or_default(),
         idle_timeout: Duration::from_secs(options.whole(&IDLE_TIMEOUT)?),
         track_wait: Duration::from_millis(options.whole(&TRACK_WAIT)?),
         hold: options.is_first_word(&ON_PUBLISHER_LOSS)?,
@@ -114,78 +95,26 @@ fn input_of(
     })
 }
 
-fn listen(url: ListenUrl, options: &Options<'_>) -> Result<ListenConfig, ConfigError> {
-    Ok(ListenConfig {
-        url,
-        takeover: options.is_first_word(&ON_SECOND_PUBLISHER)?,
-        auth: endpoint::auth(options)?,
-        allow: endpoint::allow(options)?,
-        max_instances: options.size(&MAX_INSTANCES)?,
-        max_message_bytes: options.size(&MAX_MESSAGE)?.saturating_mul(1024),
-        tls: endpoint::server_tls(options)?,
-    })
-}
-
-fn pull(identity: &Identity, options: &Options<'_>) -> Result<PullConfig, ConfigError> {
-    let (url, user_info) = identity.connect(Stars::Plain)?;
-    Ok(PullConfig {
-        url,
-        credentials: endpoint::credentials(options, user_info)?,
-        retry: endpoint::retry(options)?,
-        max_message_bytes: options.size(&MAX_MESSAGE)?.saturating_mul(1024),
-        tls: endpoint::client_tls(options)?,
-    })
-}
-
 fn output_of(
     path: &str,
     map: &Map<String, Value>,
     flow: &str,
-    input: Content,
-    stars: Stars,
+    input: &InputConfig,
     supports: &Supports,
 ) -> Result<OutputConfig, ConfigError> {
-    let identity = identify(path, map, &Endpoint::OUTPUTS, flow)?;
-    identity.check_support(supports)?;
-    let options = Options::of(path, map, identity.endpoint, identity.scheme, false)?;
-    let endpoint = match identity.endpoint {
-        Endpoint::Serve => {
-            let url = ListenUrl::parse(&identity.url, stars)
-                .map_err(|error| ConfigError::new(&identity.path, error))?;
-            OutputEndpoint::Serve(serve(url, &options)?)
-        }
-        Endpoint::Push => OutputEndpoint::Push(push(&identity, &options, stars)?),
-        // The types have no place for the others before a module has them.
-        other => return Err(ConfigError::unsupported(&identity.path, supports, other, identity.scheme)),
-    };
-    let content = match endpoint::content(&options)? {
-        None => input,
-        Some(own) => input.and(own).ok_or_else(|| {
-            let fault = Fault::ContentContradiction { output: own.as_str(), input: input.as_str() };
-            ConfigError::new(join(path, "content"), fault)
+    let asked = asked(path, map, &Role::OUTPUTS, flow, supports)?;
+    let fits =
+        |output: &&OutputSpec| output.spec.role == asked.role && output.spec.schemes.contains(&asked.scheme);
+    let found = supports.outputs.iter().find(fits).ok_or_else(|| asked.unsupported(supports))?;
+    let stars = if input.pattern { Stars::Needed } else { Stars::Refused };
+    let options = Options::of(path, map, &asked, &found.spec, stars, supports)?;
+    let endpoint = (found.read)(&options)?;
+    let content = match options.content()? {
+        None => input.content,
+        Some(own) => input.content.and(own).ok_or_else(|| {
+            let fault = Fault::ContentContradiction { output: own.as_str(), input: input.content.as_str() };
+            ConfigError::new(join(path, CONTENT.name), fault)
         })?,
     };
     Ok(OutputConfig { content, endpoint })
-}
-
-fn serve(url: ListenUrl, options: &Options<'_>) -> Result<ServeConfig, ConfigError> {
-    Ok(ServeConfig {
-        url,
-        auth: endpoint::auth(options)?,
-        allow: endpoint::allow(options)?,
-        max_clients: options.size(&MAX_CLIENTS)?,
-        join_instant: options.is_first_word(&JOIN)?,
-        batch: Duration::from_millis(options.whole(&BATCH)?),
-        tls: endpoint::server_tls(options)?,
-    })
-}
-
-fn push(identity: &Identity, options: &Options<'_>, stars: Stars) -> Result<PushConfig, ConfigError> {
-    let (url, user_info) = identity.connect(stars)?;
-    Ok(PushConfig {
-        url,
-        credentials: endpoint::credentials(options, user_info)?,
-        retry: endpoint::retry(options)?,
-        tls: endpoint::client_tls(options)?,
-    })
 }

@@ -2,20 +2,22 @@
 //!
 //! [`parse`] reads a document for a module's [`Supports`]; [`Diff`] says what has to be started and stopped to
 //! get from one set of flows to another; [`conflicts`] says which of a set of flows can't run side by side,
-//! [`Claims`] whether one more can.
+//! [`Claims`] whether one more can. What an endpoint's own options mean is known to its owner alone, who reads them
+//! from [`Options`].
 
 mod access;
 mod conflicts;
 mod defaults;
 mod diff;
 mod document;
-mod endpoint;
 mod error;
 mod flow;
 mod options;
 mod pattern;
-mod rtmp_path;
+mod read;
+mod role;
 mod schema;
+mod scheme;
 mod secret;
 mod shape;
 mod supports;
@@ -25,17 +27,23 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use conflicts::{Claims, conflicts};
+pub use conflicts::{Claim, ClaimedPath, Claims, Conflict, conflicts};
 pub use diff::{Diff, FlowDiff};
 pub(crate) use document::CONNECTIONS;
 pub use document::{MAX_FLOWS, MODULE, parse};
 pub use error::{ConfigError, Fault, MAX_ERROR_BYTES};
 pub use flow::MAX_OUTPUTS;
-pub use options::{OptionSpec, Place, Shape, TABLE};
+pub use options::{
+    ALLOW, AUTH, CLIENT_TLS, CONTENT, CREDENTIALS, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, RETRY,
+    SERVER_TLS, Shape, When, credentials, shared, whole, word,
+};
 pub use pattern::valid_instance_name;
-pub use rtmp_path::{RtmpPath, RtmpTarget};
+pub use read::Options;
+pub use role::Role;
 pub use schema::schema;
+pub use scheme::Scheme;
 pub use secret::{MAX_SECRET_BYTES, Secret, SecretError, SecretFault, SecretText};
-pub use supports::{Endpoint, Supports};
+pub use supports::{Rule, Supports};
 pub use types::*;
-pub use url::{MAX_URL_BYTES, UrlError};
+pub use url::{MAX_URL_BYTES, UrlError, UserInfo};
+pub(crate) use url::{bracketed, encoded_value};

@@ -1,27 +1,42 @@
-//! The table of options: every property of an endpoint with its place, type, range and default. Validation,
-//! defaults and reading all go by it.
+//! Options: every property of an endpoint with its type, range and default. Validation, defaults, reading, the schema
+//! and the tables of docs/twin.md all go by the same rows.
+//!
+//! An endpoint's own options are a table beside its code. Here are those that all inputs or outputs have, which this
+//! crate reads itself, and those that many endpoints have, which their owners put into their tables.
 
-use super::supports::Endpoint::{self, Listen, Pull, Push, Read, Render, Serve, Store};
-use super::types::Scheme;
+use super::access::CREDENTIAL_KEY;
+use super::role::Role;
+use super::scheme::Scheme;
+use crate::catalogue;
 
 /// One option.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptionSpec {
     /// The key.
     pub name: &'static str,
-    /// Where it has a meaning.
-    pub places: &'static [Place],
-    /// The same for people.
+    /// Which endpoints have it, for people.
     pub belongs: &'static str,
     /// What it takes.
     pub shape: Shape,
+    /// Which endpoints of its owner have it.
+    pub when: When,
+    /// What it does, for people: a line of Markdown.
+    pub meaning: &'static str,
 }
 
-/// A kind of endpoint with some schemes.
-pub type Place = (Endpoint, &'static [Scheme]);
+/// Which endpoints of those that have an option in their table really have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// All.
+    Always,
+    /// Those whose scheme is TLS.
+    Tls,
+    /// Those that listen on a pattern.
+    Pattern,
+}
 
 /// Type, range and default.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
     /// true or false.
     Flag {
@@ -59,12 +74,20 @@ pub enum Shape {
     Networks,
     /// `{key}` or `{username, password}` of those who come to us.
     Auth,
-    /// What we log in with; the form depends on the place.
-    Credentials,
+    /// What we log in with: `{username, password}`, or one of these keys with a secret.
+    Credentials {
+        /// Which.
+        keys: &'static [&'static str],
+    },
     /// Properties of its own.
     Object {
         /// Which.
         properties: &'static [OptionSpec],
+    },
+    /// An object with no other properties than these, at which a module to come looks.
+    Keys {
+        /// Which.
+        names: &'static [&'static str],
     },
     /// An object that a module to come looks at.
     AnyObject,
@@ -72,126 +95,130 @@ pub enum Shape {
     AnyList,
 }
 
-const ANY: &[Scheme] = &Scheme::ALL;
-const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
-const RTSP: &[Scheme] = &[Scheme::Rtsp, Scheme::Rtsps];
-const RTMP_RTSP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps, Scheme::Rtsp, Scheme::Rtsps];
-const HTTP: &[Scheme] = &[Scheme::Http, Scheme::Https];
-const TLS: &[Scheme] = &[Scheme::Rtmps, Scheme::Rtsps, Scheme::Https];
+impl OptionSpec {
+    /// An option.
+    pub const fn new(name: &'static str, belongs: &'static str, shape: Shape) -> Self {
+        Self { name, belongs, shape, when: When::Always, meaning: "" }
+    }
 
-const INPUTS: &[Place] = &[(Listen, ANY), (Pull, ANY), (Read, ANY)];
-const SERVERS: &[Place] = &[(Listen, ANY), (Serve, ANY)];
-const CLIENTS: &[Place] = &[(Pull, ANY), (Push, ANY)];
+    /// A property of an option that is an object.
+    pub const fn property(name: &'static str, shape: Shape) -> Self {
+        Self::new(name, "", shape)
+    }
 
-const fn option(
-    name: &'static str,
-    places: &'static [Place],
-    belongs: &'static str,
-    shape: Shape,
-) -> OptionSpec {
-    OptionSpec { name, places, belongs, shape }
+    /// The same, which only some endpoints of its owner have.
+    pub const fn only(self, when: When) -> Self {
+        Self { when, ..self }
+    }
+
+    /// The same with its line in docs/twin.md.
+    pub const fn means(self, meaning: &'static str) -> Self {
+        Self { meaning, ..self }
+    }
+
+    /// Whether an endpoint with this scheme has it. `pattern`: it listens on one.
+    pub fn fits(&self, scheme: Scheme, pattern: bool) -> bool {
+        match self.when {
+            When::Always => true,
+            When::Tls => scheme.tls,
+            When::Pattern => pattern,
+        }
+    }
 }
 
-const fn property(name: &'static str, shape: Shape) -> OptionSpec {
-    OptionSpec { name, places: &[], belongs: "", shape }
-}
-
-const fn whole(min: u64, max: u64, default: u64) -> Shape {
+/// A whole number from `min` to `max`.
+pub const fn whole(min: u64, max: u64, default: u64) -> Shape {
     Shape::Whole { min, max, default }
 }
 
-const fn word(words: &'static [&'static str]) -> Shape {
+/// One of some words, the first by default.
+pub const fn word(words: &'static [&'static str]) -> Shape {
     Shape::Word { words }
 }
 
-macro_rules! table {
-    ($($constant:ident = $spec:expr;)*) => {
-        $(pub(super) const $constant: OptionSpec = $spec;)*
-        /// Every option. A name may occur twice, with other places.
-        pub const TABLE: &[OptionSpec] = &[$($constant),*];
-    };
-}
+/// `content`.
+pub const CONTENT: OptionSpec =
+    OptionSpec::new("content", "inputs and outputs", word(&["audioVideo", "videoOnly", "audioOnly"]))
+        .means("What passes; see [content](#content).");
+pub(super) const IDLE_TIMEOUT: OptionSpec =
+    OptionSpec::new("idleTimeoutSeconds", "inputs", whole(1, 3600, 10))
+        .means("A track that is silent that long is stalled; the input counts as lost when all tracks are.");
+pub(super) const TRACK_WAIT: OptionSpec = OptionSpec::new(
+    "trackWaitMilliseconds",
+    "inputs",
+    whole(0, 10_000, 1000),
+)
+.means(
+    "How long outputs wait for the second track after the first frame. A track that comes later counts as a \
+         change of codec.",
+);
+pub(super) const ON_PUBLISHER_LOSS: OptionSpec =
+    OptionSpec::new("onPublisherLoss", "inputs", word(&["hold", "close"]))
+        .means("`hold`: readers stay connected and go on when media is back. `close`: they are closed.");
+pub(super) const HOLD: OptionSpec = OptionSpec::new("holdSeconds", "inputs", whole(0, 86_400, 0))
+    .means("How long to hold before closing; 0: for ever.");
+pub(super) const MAX_INSTANCES: OptionSpec =
+    OptionSpec::new("maxInstances", "`listen` inputs whose path ends in `/*`", whole(1, 10_000, 100))
+        .only(When::Pattern)
+        .means("Instances that may run at once; further publishers are refused.");
 
-table! {
-    CONTENT = option("content", &[(Listen, ANY), (Pull, ANY), (Read, ANY), (Serve, ANY), (Push, ANY), (Store, ANY), (Render, ANY)],
-        "inputs and outputs", word(&["audioVideo", "videoOnly", "audioOnly"]));
-    IDLE_TIMEOUT = option("idleTimeoutSeconds", INPUTS, "inputs", whole(1, 3600, 10));
-    TRACK_WAIT = option("trackWaitMilliseconds", INPUTS, "inputs", whole(0, 10_000, 1000));
-    ON_PUBLISHER_LOSS = option("onPublisherLoss", INPUTS, "inputs", word(&["hold", "close"]));
-    HOLD = option("holdSeconds", INPUTS, "inputs", whole(0, 86_400, 0));
-    ON_SECOND_PUBLISHER =
-        option("onSecondPublisher", &[(Listen, ANY)], "`listen` inputs", word(&["takeover", "reject"]));
-    AUTH = option("auth", SERVERS, "`listen` inputs and `serve` outputs", Shape::Auth);
-    ALLOW = option("allow", SERVERS, "`listen` inputs and `serve` outputs", Shape::Networks);
-    MAX_INSTANCES =
-        option("maxInstances", &[(Listen, ANY)], "`listen` inputs whose path ends in `/*`", whole(1, 10_000, 100));
-    MAX_MESSAGE = option("maxMessageKilobytes", &[(Listen, RTMP), (Pull, RTMP)], "RTMP `listen` and `pull` inputs",
-        whole(64, 65_536, 8192));
-    CREDENTIALS = option("credentials", &[(Pull, ANY), (Push, ANY), (Store, ANY)],
-        "`pull` inputs and `push` and `store` outputs", Shape::Credentials);
-    RETRY = option("retry", CLIENTS, "`pull` inputs and `push` outputs",
-        Shape::Object { properties: &[RETRY_INITIAL, RETRY_MAX] });
-    SERVER_TLS = option("tls", &[(Listen, TLS), (Serve, TLS)], "endpoints with TLS (rtmps, rtsps, https)",
-        Shape::Object { properties: &[
-            property("certificateFile", Shape::Path),
-            property("keyFile", Shape::Path),
-            property("hostName", Shape::HostName),
-        ] });
-    CLIENT_TLS = option("tls", &[(Pull, TLS), (Push, TLS)], "endpoints with TLS (rtmps, rtsps, https)",
-        Shape::Object { properties: &[
-            property("caFile", Shape::Path),
-            property("hostName", Shape::HostName),
-            property("pinSha256", Shape::Sha256),
-        ] });
-    TRANSPORT = option("transport", &[(Pull, RTSP), (Push, RTSP)], "RTSP `pull` inputs and `push` outputs",
-        word(&["tcp", "udp"]));
-    TRANSPORTS = option("transports", &[(Listen, RTSP), (Serve, RTSP)], "RTSP `listen` inputs and `serve` outputs",
-        Shape::AnyList);
-    UDP_PORTS = option("udpPorts", &[(Listen, RTSP), (Serve, RTSP)], "RTSP `listen` inputs and `serve` outputs",
-        Shape::Text);
-    MULTICAST = option("multicast", &[(Serve, RTSP)], "RTSP `serve` outputs", Shape::AnyObject);
-    MTU = option("mtu", &[(Serve, RTSP), (Push, RTSP)], "RTSP `serve` and `push` outputs", whole(576, 9000, 1400));
-    MAX_CLIENTS = option("maxClients", &[(Serve, ANY)], "`serve` outputs", whole(0, 100_000, 0));
-    JOIN = option("join", &[(Serve, RTMP_RTSP)], "RTMP and RTSP `serve` outputs", word(&["instant", "live"]));
-    BATCH = option("batchMilliseconds", &[(Serve, RTMP_RTSP)], "RTMP and RTSP `serve` outputs", whole(0, 350, 0));
-    VARIANT = option("variant", &[(Serve, HTTP)], "HLS `serve` outputs", word(&["lowLatency", "fmp4", "mpegts"]));
-    HLS_SEGMENT = option("segmentSeconds", &[(Serve, HTTP)], "HLS `serve` and `store` outputs", whole(1, 10, 2));
-    STORE_SEGMENT = option("segmentSeconds", &[(Store, ANY)], "HLS `serve` and `store` outputs", whole(2, 3600, 60));
-    PART = option("partMilliseconds", &[(Serve, HTTP)], "HLS `serve` outputs", whole(100, 1000, 200));
-    WINDOW = option("windowSeconds", &[(Serve, HTTP)], "HLS `serve` outputs", whole(6, 86_400, 30));
-    CORS = option("cors", &[(Serve, HTTP)], "HLS `serve` outputs", Shape::Text);
-    LINKS = option("links", &[(Serve, HTTP)], "HLS `serve` outputs", Shape::AnyList);
-    LOOP = option("loop", &[(Read, ANY)], "`read` inputs", Shape::Flag { default: true });
-    START = option("startSeconds", &[(Read, ANY)], "`read` inputs", Shape::Seconds { max: 86_400 });
-    NAME = option("name", &[(Store, ANY)], "`store` outputs", Shape::Text);
-    RECORD = option("record", &[(Store, ANY)], "`store` outputs", word(&["continuous", "events"]));
-    RETENTION = option("retentionDays", &[(Store, ANY)], "`store` outputs", whole(0, 36_500, 0));
-    TAGS = option("tags", &[(Store, ANY)], "`store` outputs", Shape::AnyObject);
-    UPLOAD_RATE =
-        option("uploadKilobitsPerSecond", &[(Store, ANY)], "`store` outputs", whole(0, 100_000_000, 0));
-    UPLOAD_ORDER =
-        option("uploadOrder", &[(Store, ANY)], "`store` outputs", word(&["oldestFirst", "newestFirst"]));
-    API_VERSION = option("apiVersion", &[(Store, ANY)], "`store` outputs", Shape::Text);
-    WHEN_FULL = option("whenFull", &[(Store, ANY)], "`store` outputs", word(&["deleteOldest", "denyNew"]));
-    FULLSCREEN = option("fullscreen", &[(Render, ANY)], "`render` outputs", Shape::Flag { default: true });
-    AUDIO = option("audio", &[(Render, ANY)], "`render` outputs", Shape::Flag { default: true });
-    VOLUME = option("volume", &[(Render, ANY)], "`render` outputs", whole(0, 100, 100));
-    ROTATE = option("rotate", &[(Render, ANY)], "`render` outputs", whole(0, 270, 0));
-    LATENCY = option("latencyMilliseconds", &[(Render, ANY)], "`render` outputs", whole(0, 5000, 200));
-    LAYOUT = option("layout", &[(Render, ANY)], "`render` outputs", Shape::AnyObject);
-}
-
-pub(super) const RETRY_INITIAL: OptionSpec = property("initialMilliseconds", whole(10, 60_000, 500));
-pub(super) const RETRY_MAX: OptionSpec = property("maxSeconds", whole(1, 3600, 30));
-
-impl OptionSpec {
-    /// Whether it has a meaning for such an endpoint.
-    pub fn fits(&self, endpoint: Endpoint, scheme: Scheme) -> bool {
-        self.places.iter().any(|(kind, schemes)| *kind == endpoint && schemes.contains(&scheme))
-    }
-
-    /// All that bear a name.
-    pub fn named(name: &str) -> impl Iterator<Item = &'static Self> + use<'_> {
-        TABLE.iter().filter(move |spec| spec.name == name)
+/// What this crate reads for every endpoint with that role, whoever owns it.
+pub const fn shared(role: Role) -> &'static [OptionSpec] {
+    match role {
+        Role::Listen => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD, MAX_INSTANCES],
+        Role::Pull | Role::Read => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD],
+        Role::Serve | Role::Push | Role::Store | Role::Render => &[CONTENT],
     }
 }
+
+/// `onSecondPublisher`.
+pub const ON_SECOND_PUBLISHER: OptionSpec =
+    OptionSpec::new("onSecondPublisher", "`listen` inputs", word(&["takeover", "reject"]))
+        .means("Who stays when a second publisher comes; see [publishers](#publishers-that-come-and-go).");
+/// `auth`, read by [`Options::auth`](super::Options::auth).
+pub const AUTH: OptionSpec = OptionSpec::new("auth", "`listen` inputs and `serve` outputs", Shape::Auth)
+    .means("What a publisher or player has to show.");
+/// `allow`, read by [`Options::allow`](super::Options::allow).
+pub const ALLOW: OptionSpec =
+    OptionSpec::new("allow", "`listen` inputs and `serve` outputs", Shape::Networks)
+        .means("Networks such as `10.0.0.0/8`, or single addresses, that may connect.");
+/// `maxClients`.
+pub const MAX_CLIENTS: OptionSpec = OptionSpec::new("maxClients", "`serve` outputs", whole(0, 100_000, 0))
+    .means("Players at once; 0: no bound but `maxConnections`.");
+/// `credentials` with a user or a key, read by [`Options::credentials`](super::Options::credentials).
+pub const CREDENTIALS: OptionSpec = credentials(Shape::Credentials { keys: &[CREDENTIAL_KEY] });
+/// `retry`, read by [`Options::retry`](super::Options::retry).
+pub const RETRY: OptionSpec = OptionSpec::new(
+    "retry",
+    "`pull` inputs and `push` outputs",
+    Shape::Object { properties: &[RETRY_INITIAL, RETRY_MAX] },
+)
+.means("The pauses between attempts to connect.");
+/// `tls` of a server, read by [`Options::server_tls`](super::Options::server_tls).
+pub const SERVER_TLS: OptionSpec = tls(&[
+    OptionSpec::property("certificateFile", Shape::Path),
+    OptionSpec::property("keyFile", Shape::Path),
+    OptionSpec::property("hostName", Shape::HostName),
+]);
+/// `tls` of a client, read by [`Options::client_tls`](super::Options::client_tls).
+pub const CLIENT_TLS: OptionSpec = tls(&[
+    OptionSpec::property("caFile", Shape::Path),
+    OptionSpec::property("hostName", Shape::HostName),
+    OptionSpec::property("pinSha256", Shape::Sha256),
+]);
+
+/// `credentials` of another shape.
+pub const fn credentials(shape: Shape) -> OptionSpec {
+    OptionSpec::new("credentials", "`pull` inputs and `push` and `store` outputs", shape)
+        .means("What the module shows.")
+}
+
+const fn tls(properties: &'static [OptionSpec]) -> OptionSpec {
+    OptionSpec::new("tls", catalogue::TLS_ENDPOINTS, Shape::Object { properties })
+        .only(When::Tls)
+        .means("Certificates.")
+}
+
+pub(super) const RETRY_INITIAL: OptionSpec =
+    OptionSpec::property("initialMilliseconds", whole(10, 60_000, 500));
+pub(super) const RETRY_MAX: OptionSpec = OptionSpec::property("maxSeconds", whole(1, 3600, 30));

@@ -7,14 +7,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::access::{MAX_KEYS, MAX_NETWORKS, STORE_FORMS};
+use super::access::{CREDENTIAL_KEY, MAX_KEYS, MAX_NETWORKS};
 use super::document::{CONNECTIONS, LEVELS, MAX_FLOWS, MAX_TELEMETRY_INTERVAL, MOST_CONNECTIONS};
 use super::flow::MAX_OUTPUTS;
-use super::options::{CONTENT, MAX_INSTANCES, OptionSpec, Shape, TABLE};
+use super::options::{CONTENT, MAX_INSTANCES, OptionSpec, Shape};
+use super::role::Role;
+use super::scheme::Scheme;
 use super::secret::MAX_SECRET_BYTES;
-use super::supports::{Endpoint, Supports};
-use super::types::Scheme;
+use super::supports::Supports;
 use super::url::MAX_URL_BYTES;
+use crate::catalogue;
+use crate::registry::EndpointSpec;
 
 /// Keys that are ignored.
 const IGNORED: &str = "^\\$";
@@ -25,8 +28,8 @@ const NO_CONTROLS: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 /// The schema of a document for any of `modules`.
 pub fn schema(modules: &[Supports]) -> Value {
     let names = modules.iter().map(|module| module.module).collect::<Vec<_>>().join(", ");
-    let input = endpoint_of(modules, &Endpoint::INPUTS);
-    let output = endpoint_of(modules, &Endpoint::OUTPUTS);
+    let input = endpoint_of(modules, &Role::INPUTS);
+    let output = endpoint_of(modules, &Role::OUTPUTS);
     let description = json!({ "type": "string", "maxLength": 1024, "pattern": NO_CONTROLS });
     let enabled = json!({ "type": "boolean", "default": true });
     let outputs = named(nullable(output), MAX_OUTPUTS);
@@ -40,25 +43,34 @@ pub fn schema(modules: &[Supports]) -> Value {
     );
     let flows = named(reference("flow"), MAX_FLOWS);
     let version = json!({ "type": "string", "pattern": "^1(\\.[0-9]{1,9})?$", "default": "1.0" });
-    let mut schema = object(
-        &[],
-        [
-            ("schemaVersion", version),
-            ("logLevel", json!({ "enum": LEVELS, "default": "info" })),
-            ("telemetryIntervalSeconds", whole(0, MAX_TELEMETRY_INTERVAL, 0)),
-            ("publicHost", host_name()),
-            ("maxConnections", whole(1, MOST_CONNECTIONS, CONNECTIONS as u64)),
-            ("defaults", described(defaults(), "Options for every flow that does not say otherwise.")),
-            ("flows", described(flows, "The flows by name.")),
-        ],
-    );
-    let definitions = json!({
+    let own = modules.iter().flat_map(|module| module.properties.iter().map(move |own| (module.module, own)));
+    let own =
+        own.map(|(module, own)| (own.name, described(value(own, Role::Listen), &about(own, &[module]))));
+    let top = [
+        ("schemaVersion", version),
+        ("logLevel", json!({ "enum": LEVELS, "default": "info" })),
+        ("telemetryIntervalSeconds", whole(0, MAX_TELEMETRY_INTERVAL, 0)),
+        ("publicHost", host_name()),
+        ("maxConnections", whole(1, MOST_CONNECTIONS, CONNECTIONS as u64)),
+        ("defaults", described(defaults(modules), "Options for every flow that does not say otherwise.")),
+        ("flows", described(flows, "The flows by name.")),
+    ];
+    let mut schema = object(&[], top.into_iter().chain(own));
+    let mut definitions = json!({
         "flow": nullable(flow),
         "secret": secret(),
         "auth": login(&[("key", keys())]),
-        "pullCredentials": login(&[("key", reference("secret"))]),
-        "pushCredentials": login(&[("key", reference("secret")), ("streamKey", reference("secret"))]),
     });
+    let all = everything(modules).flat_map(|spec| spec.all_options());
+    for keys in all.filter_map(|option| match option.shape {
+        Shape::Credentials { keys } => Some(keys),
+        _ => None,
+    }) {
+        let forms = keys.iter().map(|key| (*key, reference("secret"))).collect::<Vec<_>>();
+        if let Some(definitions) = definitions.as_object_mut() {
+            definitions.insert(credentials(keys), login(&forms));
+        }
+    }
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         schema.insert("title".into(), format!("Desired properties of {names}").into());
@@ -67,13 +79,19 @@ pub fn schema(modules: &[Supports]) -> Value {
     schema
 }
 
+/// Every endpoint of these modules, and then of the project.
+fn everything(modules: &[Supports]) -> impl Iterator<Item = EndpointSpec> + '_ {
+    let own = modules.iter().flat_map(Supports::endpoints);
+    own.chain(catalogue::ENDPOINTS.iter().map(|entry| entry.spec))
+}
+
 /// An input or an output: exactly one of the endpoints that a module has, then what goes with that one.
-fn endpoint_of(modules: &[Supports], kinds: &[Endpoint]) -> Value {
-    let has = |kind: &Endpoint| modules.iter().any(|module| !module.schemes(*kind).is_empty());
-    let there = kinds.iter().copied().filter(has).collect::<Vec<_>>();
-    let is = |kind: &Endpoint| json!({ "required": [kind.key()], "properties": { (kind.key()): { "type": "string" } } });
+fn endpoint_of(modules: &[Supports], roles: &[Role]) -> Value {
+    let has = |role: &Role| modules.iter().any(|module| !module.schemes(*role).is_empty());
+    let there = roles.iter().copied().filter(has).collect::<Vec<_>>();
+    let is = |role: &Role| json!({ "required": [role.key()], "properties": { (role.key()): { "type": "string" } } });
     let branches =
-        there.iter().map(|kind| json!({ "if": is(kind), "then": endpoint(*kind, modules, &there) }));
+        there.iter().map(|role| json!({ "if": is(role), "then": endpoint(*role, modules, &there) }));
     json!({
         "description": "Exactly one endpoint, with its options.",
         "type": "object",
@@ -82,11 +100,62 @@ fn endpoint_of(modules: &[Supports], kinds: &[Endpoint]) -> Value {
     })
 }
 
-/// One kind of endpoint. `kinds`: the others that can't stand beside it.
-fn endpoint(kind: Endpoint, modules: &[Supports], kinds: &[Endpoint]) -> Value {
-    let having = modules.iter().filter(|module| !module.schemes(kind).is_empty()).map(|module| module.module);
-    let has = |scheme: &Scheme| modules.iter().any(|module| module.schemes(kind).contains(scheme));
-    let schemes = Scheme::ALL.into_iter().filter(has).collect::<Vec<_>>();
+/// One option of endpoints with one role, over all modules.
+struct Row {
+    option: &'static OptionSpec,
+    /// Shapes that it has with one or the other scheme.
+    forms: Vec<Value>,
+    schemes: Vec<Scheme>,
+    modules: Vec<&'static str>,
+}
+
+fn rows(role: Role, modules: &[Supports]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for module in modules {
+        for spec in module.endpoints().filter(|spec| spec.role == role) {
+            for option in spec.all_options() {
+                let schemes = spec.schemes.iter().filter(|scheme| option.fits(**scheme, true));
+                let schemes = schemes.copied().collect::<Vec<_>>();
+                if schemes.is_empty() {
+                    continue;
+                }
+                let form = value(option, role);
+                match rows.iter_mut().find(|row| row.option.name == option.name) {
+                    Some(row) => {
+                        add(&mut row.forms, form);
+                        schemes.into_iter().for_each(|scheme| add(&mut row.schemes, scheme));
+                        add(&mut row.modules, module.module);
+                    }
+                    None => {
+                        rows.push(Row { option, forms: vec![form], schemes, modules: vec![module.module] })
+                    }
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn add<T: PartialEq>(list: &mut Vec<T>, entry: T) {
+    if !list.contains(&entry) {
+        list.push(entry);
+    }
+}
+
+fn any_of(forms: Vec<Value>) -> Value {
+    match <[Value; 1]>::try_from(forms) {
+        Ok([form]) => form,
+        Err(forms) => json!({ "anyOf": forms }),
+    }
+}
+
+/// One kind of endpoint. `roles`: the others that can't stand beside it.
+fn endpoint(role: Role, modules: &[Supports], roles: &[Role]) -> Value {
+    let having = modules.iter().filter(|module| !module.schemes(role).is_empty()).map(|module| module.module);
+    let mut schemes = Vec::new();
+    for scheme in modules.iter().flat_map(|module| module.schemes(role)) {
+        add(&mut schemes, scheme);
+    }
     let url = json!({
         "description": format!("Modules that have it: {}.", having.collect::<Vec<_>>().join(", ")),
         "type": "string",
@@ -94,82 +163,89 @@ fn endpoint(kind: Endpoint, modules: &[Supports], kinds: &[Endpoint]) -> Value {
         "pattern": url_with(&schemes, "[^\\s#]+$"),
     });
     let others =
-        kinds.iter().filter(|other| **other != kind).map(|other| (other.key(), json!({ "type": "null" })));
+        roles.iter().filter(|other| **other != role).map(|other| (other.key(), json!({ "type": "null" })));
     let mut options = others.collect::<Vec<_>>();
     let mut narrower = Map::new();
-    for spec in TABLE {
-        let fitting = schemes.iter().copied().filter(|scheme| spec.fits(kind, *scheme)).collect::<Vec<_>>();
-        if fitting.is_empty() {
-            continue;
-        }
-        options.push((spec.name, described(value(spec, kind), &format!("For {}.", spec.belongs))));
-        let pattern_only = spec.name == MAX_INSTANCES.name;
+    for Row { option, forms, schemes: fitting, modules } in rows(role, modules) {
+        options.push((option.name, described(any_of(forms), &about(option, &modules))));
+        let pattern_only = option.name == MAX_INSTANCES.name;
         if pattern_only || fitting.len() < schemes.len() {
             let end = if pattern_only { ".*/\\*/?$" } else { "" };
-            let url = json!({ "properties": { (kind.key()): { "pattern": url_with(&fitting, end) } } });
-            let absent = json!({ "properties": { (spec.name): { "type": "null" } } });
-            narrower.insert(spec.name.into(), json!({ "if": absent, "else": url }));
+            let url = json!({ "properties": { (role.key()): { "pattern": url_with(&fitting, end) } } });
+            let absent = json!({ "properties": { (option.name): { "type": "null" } } });
+            narrower.insert(option.name.into(), json!({ "if": absent, "else": url }));
         }
     }
-    let mut endpoint = object(&[(kind.key(), url)], options);
+    let mut endpoint = object(&[(role.key(), url)], options);
     if let (Some(endpoint), false) = (endpoint.as_object_mut(), narrower.is_empty()) {
         endpoint.insert("dependentSchemas".into(), narrower.into());
     }
     endpoint
 }
 
+/// What an option is for, and which modules have it.
+fn about(option: &OptionSpec, modules: &[&str]) -> String {
+    let belongs = if option.belongs.is_empty() { String::new() } else { format!("For {}. ", option.belongs) };
+    format!("{belongs}Modules that have it: {}.", modules.join(", "))
+}
+
 fn url_with(schemes: &[Scheme], rest: &str) -> String {
-    let schemes = schemes.iter().map(|scheme| scheme.as_str().replace('+', "\\+")).collect::<Vec<_>>();
+    let schemes = schemes.iter().map(|scheme| scheme.name.replace('+', "\\+")).collect::<Vec<_>>();
     format!("^({})://{rest}", schemes.join("|"))
 }
 
 /// `defaults`: every option that any kind of endpoint on that side has, of today's modules or not.
-fn defaults() -> Value {
-    object(&[], [("input", side(&Endpoint::INPUTS)), ("output", side(&Endpoint::OUTPUTS))])
+fn defaults(modules: &[Supports]) -> Value {
+    object(&[], [("input", side(&Role::INPUTS, modules)), ("output", side(&Role::OUTPUTS, modules))])
 }
 
-fn side(kinds: &[Endpoint]) -> Value {
-    let mut options = Map::new();
-    for spec in TABLE {
-        for (kind, _) in spec.places.iter().filter(|(kind, _)| kinds.contains(kind)) {
-            let value = match spec.shape {
-                // The properties may belong to several kinds of endpoint.
-                Shape::Object { .. } => object(&[], OptionSpec::named(spec.name).flat_map(properties)),
-                _ => value(spec, *kind),
-            };
-            let forms = options.entry(spec.name).or_insert_with(|| json!([]));
-            if let Some(forms) = forms.as_array_mut().filter(|forms| !forms.contains(&value)) {
-                forms.push(value);
+fn side(roles: &[Role], modules: &[Supports]) -> Value {
+    let all = || everything(modules).filter(|spec| roles.contains(&spec.role));
+    let mut options: Vec<(&OptionSpec, Vec<Value>)> = Vec::new();
+    for (role, option) in all().flat_map(|spec| spec.all_options().map(move |option| (spec.role, option))) {
+        let form = match option.shape {
+            // The properties may belong to several kinds of endpoint.
+            Shape::Object { .. } => {
+                let same = everything(modules).flat_map(|spec| spec.all_options());
+                object(&[], same.filter(|other| other.name == option.name).flat_map(properties))
             }
+            _ => value(option, role),
+        };
+        match options.iter_mut().find(|(other, _)| other.name == option.name) {
+            Some((_, forms)) => add(forms, form),
+            None => options.push((option, vec![form])),
         }
     }
-    let options = options.iter().map(|(name, forms)| {
-        let form = match forms.as_array().map(Vec::as_slice) {
-            Some([form]) => form.clone(),
-            _ => json!({ "anyOf": forms }),
-        };
-        let belongs = OptionSpec::named(name).next().map_or("", |spec| spec.belongs);
-        (name.as_str(), described(form, &format!("For {belongs}.")))
-    });
+    let options = options
+        .into_iter()
+        .map(|(option, forms)| (option.name, described(any_of(forms), &format!("For {}.", option.belongs))));
     object(&[], options)
 }
 
-fn properties(spec: &OptionSpec) -> impl Iterator<Item = (&'static str, Value)> + use<> {
-    let properties = match spec.shape {
+fn properties(option: &OptionSpec) -> impl Iterator<Item = (&'static str, Value)> + use<> {
+    let properties = match option.shape {
         Shape::Object { properties } => properties,
         _ => &[],
     };
-    properties.iter().map(|property| (property.name, value(property, Endpoint::Listen)))
+    properties.iter().map(|property| (property.name, value(property, Role::Listen)))
+}
+
+/// The name of the definition of `credentials` with these keys.
+fn credentials(keys: &[&str]) -> String {
+    match keys {
+        [CREDENTIAL_KEY] => "credentials".into(),
+        _ => format!("credentials-{}", keys.join("-")),
+    }
 }
 
 /// What an option takes at a kind of endpoint.
-fn value(spec: &OptionSpec, kind: Endpoint) -> Value {
+fn value(spec: &OptionSpec, role: Role) -> Value {
     match spec.shape {
         Shape::Flag { default } => json!({ "type": "boolean", "default": default }),
         Shape::Whole { min, max, default } => whole(min, max, default),
         Shape::Seconds { max } => json!({ "type": "number", "minimum": 0, "maximum": max, "default": 0 }),
         // An output that has none takes the input's.
-        Shape::Word { words } if spec.name == CONTENT.name && Endpoint::OUTPUTS.contains(&kind) => {
+        Shape::Word { words } if spec.name == CONTENT.name && !role.is_input() => {
             json!({ "enum": words })
         }
         Shape::Word { words } => json!({ "enum": words, "default": words.first() }),
@@ -184,11 +260,8 @@ fn value(spec: &OptionSpec, kind: Endpoint) -> Value {
             "items": { "type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$" },
         }),
         Shape::Auth => reference("auth"),
-        Shape::Credentials => match kind {
-            Endpoint::Store => object(&[], STORE_FORMS.map(|form| (form, json!({})))),
-            Endpoint::Push => reference("pushCredentials"),
-            _ => reference("pullCredentials"),
-        },
+        Shape::Credentials { keys } => reference(&credentials(keys)),
+        Shape::Keys { names } => object(&[], names.iter().map(|name| (*name, json!({})))),
         Shape::Object { .. } => object(&[], properties(spec)),
         Shape::AnyObject => json!({ "type": "object" }),
         Shape::AnyList => json!({ "type": "array" }),

@@ -1,108 +1,85 @@
-//! Which endpoints a module has, and which module has the ones it lacks.
+//! What a module can be asked for: the endpoints, top-level properties and rules that its service named.
 
-use super::types::Scheme;
+use super::error::ConfigError;
+use super::options::OptionSpec;
+use super::role::Role;
+use super::scheme::Scheme;
+use super::types::FlowConfig;
+use super::url::UrlError;
+use crate::catalogue;
+use crate::registry::{EndpointSpec, InputSpec, OutputSpec};
 
-/// The row of endpoints of one module: its `main.rs` in data.
-#[derive(Clone, Copy, Debug, Default)]
+/// Refuses a whole flow whose parts are good: see [`ConfigError::rule`].
+pub type Rule = fn(&FlowConfig) -> Result<(), ConfigError>;
+
+/// The row of one module: which documents it understands.
+#[derive(Clone, Default)]
 pub struct Supports {
     /// The module's service name, for error texts.
     pub module: &'static str,
-    /// Schemes of `listen`.
-    pub listen: &'static [Scheme],
-    /// Schemes of `pull`.
-    pub pull: &'static [Scheme],
-    /// Schemes of `read`.
-    pub read: &'static [Scheme],
-    /// Schemes of `serve`.
-    pub serve: &'static [Scheme],
-    /// Schemes of `push`.
-    pub push: &'static [Scheme],
-    /// Schemes of `store`.
-    pub store: &'static [Scheme],
-    /// Schemes of `render`.
-    pub render: &'static [Scheme],
+    /// Inputs. Of two that answer to one URL the first counts.
+    pub inputs: Vec<InputSpec>,
+    /// Outputs. Of two that answer to one URL the first counts.
+    pub outputs: Vec<OutputSpec>,
+    /// Top-level properties that only this service has.
+    pub properties: Vec<OptionSpec>,
+    /// What whole flows must be.
+    pub rules: Vec<Rule>,
 }
-
-/// The seven kinds of endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Input: others push to this address.
-    Listen,
-    /// Input: the module connects and takes.
-    Pull,
-    /// Input: a file.
-    Read,
-    /// Output: others pull from this address.
-    Serve,
-    /// Output: the module connects and sends.
-    Push,
-    /// Output: files.
-    Store,
-    /// Output: screen and speaker.
-    Render,
-}
-
-impl Endpoint {
-    /// The kinds an input has.
-    pub const INPUTS: [Self; 3] = [Self::Listen, Self::Pull, Self::Read];
-    /// The kinds an output has.
-    pub const OUTPUTS: [Self; 4] = [Self::Serve, Self::Push, Self::Store, Self::Render];
-
-    /// The property that names it.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Listen => "listen",
-            Self::Pull => "pull",
-            Self::Read => "read",
-            Self::Serve => "serve",
-            Self::Push => "push",
-            Self::Store => "store",
-            Self::Render => "render",
-        }
-    }
-}
-
-const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
-const RTSP: &[Scheme] = &[Scheme::Rtsp, Scheme::Rtsps];
-const HTTP: &[Scheme] = &[Scheme::Http, Scheme::Https];
-const STORE: &[Scheme] = &[Scheme::Azblob, Scheme::AzblobHttp, Scheme::AzblobHttps, Scheme::File];
-
-/// For a kind of endpoint that this module lacks: the module to use instead, of all that the project is to have. First
-/// match wins.
-const ELSEWHERE: &[(Endpoint, &[Scheme], &str)] = &[
-    (Endpoint::Listen, RTMP, "rtmp-splitter"),
-    (Endpoint::Listen, RTSP, "rtsp-gateway"),
-    (Endpoint::Pull, RTMP, "rtmp-splitter"),
-    (Endpoint::Pull, &[Scheme::Rtsp], "rtsp-gateway"),
-    (Endpoint::Read, &[Scheme::File], "mp4-source"),
-    (Endpoint::Serve, RTMP, "rtmp-splitter"),
-    (Endpoint::Serve, RTSP, "rtsp-gateway"),
-    (Endpoint::Serve, HTTP, "hls-gateway"),
-    (Endpoint::Push, RTMP, "rtmp-splitter"),
-    (Endpoint::Push, RTSP, "rtsp-gateway"),
-    (Endpoint::Store, STORE, "mp4-recorder"),
-    (Endpoint::Render, &[Scheme::Display], "renderer"),
-];
 
 impl Supports {
-    /// The schemes of one kind of endpoint; none where the module lacks it.
-    pub const fn schemes(&self, endpoint: Endpoint) -> &'static [Scheme] {
-        match endpoint {
-            Endpoint::Listen => self.listen,
-            Endpoint::Pull => self.pull,
-            Endpoint::Read => self.read,
-            Endpoint::Serve => self.serve,
-            Endpoint::Push => self.push,
-            Endpoint::Store => self.store,
-            Endpoint::Render => self.render,
-        }
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointSpec> + '_ {
+        let outputs = self.outputs.iter().map(|output| output.spec);
+        self.inputs.iter().map(|input| input.spec).chain(outputs)
     }
 
-    /// The module that has `endpoint` with `scheme`, if any has.
-    pub fn elsewhere(endpoint: Endpoint, scheme: Scheme) -> Option<&'static str> {
-        ELSEWHERE
-            .iter()
-            .find(|(kind, schemes, _)| *kind == endpoint && schemes.contains(&scheme))
-            .map(|(_, _, module)| *module)
+    /// The schemes of one role; none where the module lacks it.
+    pub fn schemes(&self, role: Role) -> Vec<Scheme> {
+        let mut schemes = Vec::new();
+        for scheme in self.endpoints().filter(|spec| spec.role == role).flat_map(|spec| spec.schemes) {
+            if !schemes.contains(scheme) {
+                schemes.push(*scheme);
+            }
+        }
+        schemes
+    }
+
+    /// The endpoint that answers to a URL.
+    pub fn endpoint(&self, role: Role, scheme: Scheme) -> Option<EndpointSpec> {
+        self.endpoints().find(|spec| spec.role == role && spec.schemes.contains(&scheme))
+    }
+
+    /// Every endpoint that there is: this module's, and then the project's.
+    pub(super) fn known(&self) -> impl Iterator<Item = EndpointSpec> + '_ {
+        self.endpoints().chain(catalogue::ENDPOINTS.iter().map(|entry| entry.spec))
+    }
+
+    /// The top-level property of that name which only this service has.
+    pub(super) fn property(&self, name: &str) -> Option<&OptionSpec> {
+        self.properties.iter().find(|property| property.name == name)
+    }
+
+    /// The first option of that name, of whatever module.
+    pub(super) fn option(&self, name: &str) -> Option<&'static OptionSpec> {
+        self.known().flat_map(|spec| spec.all_options()).find(|option| option.name == name)
+    }
+
+    /// The scheme of a URL, in any case.
+    ///
+    /// # Errors
+    /// [`UrlError::NoScheme`] or [`UrlError::UnknownScheme`].
+    pub fn scheme_of(&self, url: &str) -> Result<Scheme, UrlError> {
+        let (name, _) = url.split_once("://").ok_or(UrlError::NoScheme)?;
+        let own = self.endpoints().flat_map(|spec| spec.schemes);
+        let mut all = own.chain(catalogue::SCHEMES);
+        all.find(|scheme| scheme.name.eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
+            let mut names = catalogue::SCHEMES.iter().map(|scheme| scheme.name).collect::<Vec<_>>();
+            let foreign = |scheme: &&Scheme| !catalogue::SCHEMES.contains(scheme);
+            let own = self.endpoints().flat_map(|spec| spec.schemes).filter(foreign);
+            names.extend(own.map(|scheme| scheme.name));
+            let last = names.pop().unwrap_or_default();
+            UrlError::UnknownScheme { known: format!("{} and {last}", names.join(", ")) }
+        })
     }
 }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::scheme::Scheme;
 use super::secret::Secret;
+use crate::registry::{AnyInput, AnyOutput};
 
 /// A whole desired document. Flows that are faulty are in `errors` instead of `flows`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Desired {
     pub public_host: Option<String>,
     /// `maxConnections`: all listeners together.
     pub max_connections: usize,
+    /// Top-level properties that the service brought, checked.
+    pub properties: Map<String, Value>,
     /// Usable flows by name.
     pub flows: BTreeMap<String, Arc<FlowConfig>>,
     /// One sentence of at most 512 bytes, starting with the path, by flow name. What is wrong outside of flows,
@@ -50,7 +53,7 @@ pub struct FlowConfig {
 impl FlowConfig {
     /// Whether this flow runs one instance for each published name.
     pub fn is_pattern(&self) -> bool {
-        matches!(&self.input.endpoint, InputEndpoint::Listen(listen) if listen.url.is_pattern())
+        self.input.pattern
     }
 }
 
@@ -92,8 +95,12 @@ impl Content {
 /// `input`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputConfig {
-    /// What kind of endpoint, and its own options.
-    pub endpoint: InputEndpoint,
+    /// What its owner read.
+    pub endpoint: AnyInput,
+    /// Whether it listens on a pattern.
+    pub pattern: bool,
+    /// `maxInstances` of a pattern.
+    pub max_instances: usize,
     /// `content`.
     pub content: Content,
     /// `idleTimeoutSeconds`.
@@ -106,26 +113,15 @@ pub struct InputConfig {
     pub hold_for: Option<Duration>,
 }
 
-/// The three ways in.
-#[derive(Clone, Debug, PartialEq)]
-pub enum InputEndpoint {
-    /// Others push to this address.
-    Listen(ListenConfig),
-    /// The module connects and takes.
-    Pull(PullConfig),
-    /// A file.
-    Read(ReadConfig),
-}
-
 /// An address to listen on, with the path that tells flows apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenUrl {
-    /// Scheme: `rtmp`, `rtmps`, ...
+    /// Scheme.
     pub scheme: Scheme,
     /// As configured (before `--bind`).
     pub address: SocketAddr,
-    /// Decoded, without leading or trailing `/`; for RTMP application + `/` + name. The last segment of a pattern's
-    /// `listen` is `*`; in a pattern's `serve`, `{match}` has become `*`.
+    /// Decoded, without leading or trailing `/`; the last segment of a pattern's `listen` is `*`; in a
+    /// pattern's `serve`, `{match}` has become `*`.
     pub path: String,
 }
 
@@ -144,116 +140,13 @@ pub struct ConnectUrl {
     pub query: Option<String>,
 }
 
-/// URL schemes, as docs/twin.md has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // each is its own name
-pub enum Scheme {
-    Rtmp,
-    Rtmps,
-    Rtsp,
-    Rtsps,
-    Http,
-    Https,
-    File,
-    Azblob,
-    AzblobHttp,
-    AzblobHttps,
-    Display,
-}
-
-/// `listen`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListenConfig {
-    /// Address and path.
-    pub url: ListenUrl,
-    /// `onSecondPublisher`: true for `takeover`.
-    pub takeover: bool,
-    /// `auth`.
-    pub auth: Option<Auth>,
-    /// `allow`; empty = all.
-    pub allow: Vec<IpNet>,
-    /// `maxInstances` of a pattern.
-    pub max_instances: usize,
-    /// `maxMessageKilobytes` in bytes.
-    pub max_message_bytes: usize,
-    /// `tls`, for TLS schemes.
-    pub tls: ServerTls,
-}
-
-/// `pull`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PullConfig {
-    /// Where to.
-    pub url: ConnectUrl,
-    /// `credentials` or user info.
-    pub credentials: Option<Credentials>,
-    /// `retry`.
-    pub retry: Retry,
-    /// `maxMessageKilobytes` in bytes.
-    pub max_message_bytes: usize,
-    /// `tls`.
-    pub tls: ClientTls,
-}
-
-/// `read`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReadConfig {
-    /// As configured (before `--paths`).
-    pub path: PathBuf,
-    /// `loop`.
-    pub repeat: bool,
-    /// `startSeconds`.
-    pub start: Duration,
-}
-
 /// One output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutputConfig {
     /// `content`, the input's where the output has none of its own.
     pub content: Content,
-    /// What kind of endpoint, and its own options.
-    pub endpoint: OutputEndpoint,
-}
-
-/// The ways out that exist so far.
-#[derive(Clone, Debug, PartialEq)]
-pub enum OutputEndpoint {
-    /// Others pull from this address.
-    Serve(ServeConfig),
-    /// The module connects and sends.
-    Push(PushConfig),
-}
-
-/// `serve`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServeConfig {
-    /// Address and path; holds `*` in a pattern flow (see [`FlowConfig::instance`]).
-    pub url: ListenUrl,
-    /// `auth`.
-    pub auth: Option<Auth>,
-    /// `allow`; empty = all.
-    pub allow: Vec<IpNet>,
-    /// `maxClients`; 0 = no bound.
-    pub max_clients: usize,
-    /// `join`: true for `instant`.
-    pub join_instant: bool,
-    /// `batchMilliseconds`.
-    pub batch: Duration,
-    /// `tls`, for TLS schemes.
-    pub tls: ServerTls,
-}
-
-/// `push`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PushConfig {
-    /// Where to; the last path segment is the stream name unless `credentials.streamKey` is set.
-    pub url: ConnectUrl,
-    /// `credentials` or user info.
-    pub credentials: Option<Credentials>,
-    /// `retry`.
-    pub retry: Retry,
-    /// `tls`.
-    pub tls: ClientTls,
+    /// What its owner read.
+    pub endpoint: AnyOutput,
 }
 
 /// `retry`: exponential with jitter, for ever.
@@ -279,7 +172,7 @@ pub enum Auth {
     },
 }
 
-/// `credentials` of `pull` and `push`.
+/// `credentials` of those who connect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Credentials {
     /// `{username, password}`.
@@ -289,9 +182,9 @@ pub enum Credentials {
         /// Secret.
         password: Secret,
     },
-    /// `{key}`: sent as `?key=` on the stream name.
+    /// `{key}`.
     Key(Secret),
-    /// `{streamKey}`, RTMP push only: the stream name itself.
+    /// `{streamKey}`: the stream name itself.
     StreamKey(Secret),
 }
 

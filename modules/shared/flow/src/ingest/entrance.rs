@@ -125,6 +125,7 @@ mod tests {
             status: stream.input().clone(),
             stream,
             idle_timeout: Duration::from_secs(10),
+            instances: None,
             cancel: CancellationToken::new(),
         }
     }

@@ -9,9 +9,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::RtmpTarget;
 use super::credentials::credentials as credentials_of;
 use super::skipped::chain;
-use crate::config::{ClientTls, ConnectUrl, Credentials, RtmpTarget, Scheme, SecretText};
+use crate::config::{ClientTls, ConnectUrl, Credentials, SecretText};
 use crate::net::{Counted, DialError, Net, SecretUnavailable};
 use crate::trouble::Reason;
 
@@ -94,7 +95,7 @@ pub(super) async fn open(
         mode,
         hidden,
     });
-    let tls = (url.scheme == Scheme::Rtmps).then_some(tls);
+    let tls = url.scheme.tls.then_some(tls);
     for _ in 0..MAX_CONNECTIONS {
         let deadline = Instant::now() + ESTABLISH;
         let connection = match timeout_at(deadline, net.dial(&url.host, url.port, tls)).await {

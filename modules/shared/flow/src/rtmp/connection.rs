@@ -13,11 +13,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::RtmpPath;
 use super::admission::Admission;
 use super::fanout::Sink;
 use super::port::Rtmp;
 use super::skipped::chain;
-use crate::config::RtmpPath;
 use crate::endpoint::Module;
 use crate::ingest::Seat;
 use crate::net::TlsError;

@@ -1,16 +1,14 @@
 //! `listen`: publishers push to us.
 
-use std::sync::Arc;
-
+use super::ListenConfig;
 use super::port::{PublishRoute, Rtmp, listener};
-use crate::config::ListenConfig;
 use crate::endpoint::InputContext;
-use crate::ingest::{Instances, Target};
+use crate::ingest::Target;
 use crate::net::Place;
 use crate::stream::{KickReason, State};
 
-/// Takes publishers until cancelled. With `instances`, one stream for each published name.
-pub async fn listen(input: InputContext, config: ListenConfig, instances: Option<Arc<dyn Instances>>) {
+/// Takes publishers until cancelled; on a pattern into one stream for each published name.
+pub async fn listen(input: InputContext, config: ListenConfig) {
     let (path, listeners) = (format!("{}.listen", input.path), &input.module.listeners);
     let address = listener(&config.url, &config.tls);
     let opening = listeners.open_at_last::<Rtmp>(&input.module, address, &path, &input.status.status);
@@ -18,8 +16,8 @@ pub async fn listen(input: InputContext, config: ListenConfig, instances: Option
         () = input.cancel.cancelled() => return,
         lease = opening => lease,
     };
-    let target = match instances {
-        Some(instances) => Target::Pattern(instances),
+    let target = match &input.instances {
+        Some(instances) => Target::Pattern(instances.clone()),
         None => Target::Stream(input.clone()),
     };
     let route = PublishRoute::new(&input, &config, target);

@@ -10,7 +10,9 @@ pub(crate) mod guest;
 mod incoming;
 mod listen;
 mod names;
+pub(crate) mod options;
 mod packer;
+mod path;
 mod port;
 mod pull;
 mod push;
@@ -20,6 +22,19 @@ mod skipped;
 #[cfg(test)]
 pub(crate) use client::peer;
 pub use listen::listen;
+pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
+pub use path::{RtmpPath, RtmpTarget};
 pub use pull::pull;
 pub use push::push;
 pub use serve::serve;
+
+use crate::registry::{InputSpec, OutputSpec};
+
+/// Others push to us.
+pub const LISTEN: InputSpec = InputSpec::of::<ListenConfig>();
+/// We connect and take.
+pub const PULL: InputSpec = InputSpec::of::<PullConfig>();
+/// Others take from us.
+pub const SERVE: OutputSpec = OutputSpec::of::<ServeConfig>();
+/// We connect and send.
+pub const PUSH: OutputSpec = OutputSpec::of::<PushConfig>();

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::connection;
 use super::serve::Command;
-use crate::config::{Auth, ListenConfig, ListenUrl, Scheme, ServeConfig, ServerTls};
+use super::{ListenConfig, ServeConfig};
+use crate::config::{Auth, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
 use crate::ingest::{Entrance, Target};
 use crate::net::listeners::{Accepted, Port, Protocol};
@@ -93,7 +94,7 @@ impl PlayRoute {
 
 /// Address and TLS settings of a URL's listener.
 pub(super) fn listener<'a>(url: &ListenUrl, tls: &'a ServerTls) -> (SocketAddr, Option<&'a ServerTls>) {
-    (url.address, (url.scheme == Scheme::Rtmps).then_some(tls))
+    (url.address, url.scheme.tls.then_some(tls))
 }
 
 /// `auth` of every route below an application that a client with this intent may have come for: what a `connect` is

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 
+use super::PullConfig;
 use super::client::{self, Client, ClientError};
 use super::incoming::Intake;
 use super::skipped::{self, Omissions};
-use crate::config::PullConfig;
 use crate::endpoint::InputContext;
 use crate::net::Backoff;
 use crate::stream::{Dedup, InputStatus, Kick, KickReason, Passed, Publisher, Seam, State};

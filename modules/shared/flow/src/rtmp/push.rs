@@ -10,8 +10,9 @@ use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, Mode};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::PushConfig;
 use super::client::{self, Client, ClientError};
-use crate::config::{Content, PushConfig};
+use crate::config::Content;
 use crate::endpoint::OutputContext;
 use crate::net::Backoff;
 use crate::stream::{Entry, Item, Reader, State};
@@ -120,7 +121,7 @@ impl Push {
         self.connected();
         let began = Instant::now();
         let mut reader = self.output.stream.reader(self.output.content);
-        let mut sender = Sender::new(client.session.egress(), &self.output);
+        let mut sender = Sender::new(client.session.egress(), &self.output, self.config.url.scheme.name);
         let ended = self.send(&mut client, &mut reader, &mut sender).await;
         if sender.sent_media() {
             *flowed = began.elapsed();

@@ -12,10 +12,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::ServeConfig;
 use super::fanout::{Arrival, Fanout, Farewell, Player, Slow};
 use super::packer::{Flush, Packer};
 use super::port::{PlayRoute, Rtmp, listener};
-use crate::config::{Content, Scheme, ServeConfig};
+use crate::config::Content;
 use crate::endpoint::OutputContext;
 use crate::net::Place;
 use crate::stream::{Entry, Item, Reader, State};
@@ -44,7 +45,6 @@ pub(super) enum Command {
 
 /// Serves until cancelled.
 pub async fn serve(output: OutputContext, config: ServeConfig) {
-    let scheme = config.url.scheme;
     let (commands, arrivals) = mpsc::channel(COMMANDS);
     let (path, listeners) = (format!("{}.serve", output.path), &output.module.listeners);
     let address = listener(&config.url, &config.tls);
@@ -56,8 +56,7 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let route = PlayRoute::new(&output, &config, commands);
     let _route = lease.port().play.add(Place::of(&config.url.path), route);
     output.status.status.set(State::Waiting, None);
-    let kind = if scheme == Scheme::Rtmps { "rtmps" } else { "rtmp" };
-    Serving::new(&output, &config, kind).run(&output, arrivals).await;
+    Serving::new(&output, &config).run(&output, arrivals).await;
 }
 
 struct Serving {
@@ -69,7 +68,8 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(output: &OutputContext, config: &ServeConfig, protocol: &'static str) -> Self {
+    fn new(output: &OutputContext, config: &ServeConfig) -> Self {
+        let protocol = config.url.scheme.name;
         Self {
             packer: Packer::new(Egress::players(), config.batch),
             reader: output.stream.reader(output.content),

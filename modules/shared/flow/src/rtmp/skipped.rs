@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use av_rtmp::{MediaItem, SkipReason};
 
-use crate::stream::{InputStatus, LeftOut, Skipped};
+use crate::stream::{InputStatus, LeftOut, Skip};
 
 /// What was left out of one connection since its last frame.
 #[derive(Debug, Default)]
@@ -25,13 +25,11 @@ impl Omissions {
             (_, Some(kind)) => reason.codec().map(|codec| (kind, codec)),
             _ => None,
         };
-        if let Some((kind, codec)) = shown
-            && input.skipped.leave_out(kind, LeftOut { codec, why: text.clone() })
-        {
-            input.status.touch();
+        if let Some((kind, codec)) = shown {
+            input.leave_out(kind, Some(LeftOut { codec, dropped: text.clone() }));
         }
-        input.skipped.say(&match class {
-            Skipped::Malformed => format!("broke RTMP: {text}"),
+        input.said.note(&match class {
+            Skip::Malformed => format!("broke RTMP: {text}"),
             _ => format!("sends what is left out: {text}"),
         });
         self.last = Some((now, text));
@@ -57,18 +55,18 @@ impl Omissions {
 
 /// Says what was not said yet of this input's peer.
 pub(super) fn say(input: &InputStatus, flow: &str, peer: &dyn Display) {
-    for text in input.skipped.take_news() {
+    for text in input.said.take_news() {
         tracing::warn!(flow, %peer, "peer {text}");
     }
 }
 
 /// `None`: nothing is missing for it.
-const fn class(reason: &SkipReason) -> Option<Skipped> {
+const fn class(reason: &SkipReason) -> Option<Skip> {
     Some(match reason {
-        SkipReason::VideoCodec(_) | SkipReason::AudioCodec(_) | SkipReason::FourCc(..) => Skipped::Codec,
-        SkipReason::NoSequenceHeader(_) => Skipped::BeforeSync,
-        SkipReason::Malformed { .. } => Skipped::Malformed,
-        SkipReason::TooLarge { .. } | SkipReason::TooMany { .. } => Skipped::TooLarge,
+        SkipReason::VideoCodec(_) | SkipReason::AudioCodec(_) | SkipReason::FourCc(..) => Skip::Codec,
+        SkipReason::NoSequenceHeader(_) => Skip::BeforeSync,
+        SkipReason::Malformed { .. } => Skip::Malformed,
+        SkipReason::TooLarge { .. } | SkipReason::TooMany { .. } => Skip::TooLarge,
         _ => return None,
     })
 }
@@ -108,10 +106,10 @@ mod tests {
         ] {
             omissions.skipped(&input, &reason, count, now);
         }
-        assert_eq!(Skipped::ALL.map(|reason| input.skipped.get(reason)), [8, 2, 0, 1]);
-        assert_eq!(input.skipped.left_out(Kind::Video).unwrap().codec, "VP6");
-        assert_eq!(input.skipped.left_out(Kind::Audio).unwrap().why, "audio codec spx1 is not carried");
-        let news = input.skipped.take_news();
+        assert_eq!(input.skipped.counts(), [8, 2, 0, 1]);
+        assert_eq!(input.skipped.get(Kind::Video).unwrap().codec, "VP6");
+        assert_eq!(input.skipped.get(Kind::Audio).unwrap().dropped, "audio codec spx1 is not carried");
+        let news = input.said.take_news();
         assert_eq!(news.len(), 4, "{news:?}");
         assert!(news[2].contains("broke RTMP") && news[2].contains("type 4 has 3 bytes"), "{news:?}");
     }

@@ -12,7 +12,7 @@ use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
     Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, LeftOut, Lost,
-    Settings, Skipped, State, Tracks,
+    Settings, Skip, State, Tracks,
 };
 
 /// Readers of a stream whose video is silent start at sound after that long.
@@ -324,7 +324,7 @@ impl Live {
         if !content.admits(kind) || writer.tracks.get(kind).is_none() || waits_for_sync {
             input.dropped.add(kind, 1);
             if waits_for_sync && content.admits(kind) {
-                input.skipped.add(Skipped::BeforeSync, 1);
+                input.skipped.add(Skip::BeforeSync, 1);
                 writer.waits_for_sync.get_or_insert(now);
             }
             if let (false, Some(held)) = (content.admits(kind), &mut writer.held) {
@@ -339,7 +339,7 @@ impl Live {
         if kind == Kind::Video {
             writer.needs_sync = false;
             if writer.waits_for_sync.take().is_some() {
-                input.skipped.carried(kind);
+                input.leave_out(kind, None);
             }
         }
         if let Some(held) = &mut writer.held {
@@ -458,11 +458,9 @@ impl Live {
                 && now.saturating_duration_since(since) >= SYNC_PATIENCE
             {
                 let why = "no picture came yet at which a decoder can start";
-                let track = LeftOut { codec: track.codec_string.clone(), why: why.to_owned() };
-                if input.skipped.leave_out(Kind::Video, track) {
-                    input.skipped.say(&format!("sends what is left out: {why}"));
-                    input.status.touch();
-                }
+                let track = LeftOut { codec: track.codec_string.clone(), dropped: why.to_owned() };
+                input.leave_out(Kind::Video, Some(track));
+                input.said.note(&format!("sends what is left out: {why}"));
             }
             if all {
                 writer.kick.fire(KickReason::Idle);

@@ -9,7 +9,8 @@ mod live;
 mod publisher;
 mod reader;
 mod ring;
-mod skips;
+mod said;
+mod skipped;
 mod status;
 mod timeline;
 mod tracks;
@@ -30,7 +31,8 @@ pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Los
 pub use latency::Latency;
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
 pub use reader::Reader;
-pub use skips::{LeftOut, Skipped, Skips};
+pub use said::Said;
+pub use skipped::{LeftOut, Skip, Skipped};
 pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
 pub use tracks::Tracks;
 

@@ -56,7 +56,7 @@ pub struct Publisher {
 impl Publisher {
     pub(super) fn begin(shared: Arc<Shared>, kick: Kick) -> Self {
         let id = shared.live().begin(kick, Instant::now());
-        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.skipped.carried(kind));
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.leave_out(kind, None));
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
         }
@@ -71,7 +71,7 @@ impl Publisher {
         let mut live = self.shared.live();
         let done = match item {
             Incoming::Track(track) => {
-                self.shared.input.skipped.carried(track.kind());
+                self.shared.input.leave_out(track.kind(), None);
                 let done = live.track(self.id, track, now);
                 self.shared.input.status.touch();
                 done

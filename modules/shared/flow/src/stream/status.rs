@@ -8,7 +8,8 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
-use super::skips::Skips;
+use super::said::Said;
+use super::skipped::{LeftOut, Skipped};
 use crate::trouble::Trouble;
 
 /// Longest `error` text in bytes, as docs/twin.md promises.
@@ -159,8 +160,10 @@ pub struct InputStatus {
     pub frames: PerKind,
     /// Frames that came and were of no use: before the first sync frame, of a kind that is filtered out.
     pub dropped: PerKind,
-    /// What came and was not passed on, by reason.
-    pub skipped: Skips,
+    /// What came and is not passed on, by reason, and tracks that are left out.
+    pub skipped: Skipped,
+    /// What of it was said in the log.
+    pub said: Said,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -177,11 +180,19 @@ impl InputStatus {
             bytes: PerKind::default(),
             frames: PerKind::default(),
             dropped: PerKind::default(),
-            skipped: Skips::default(),
+            skipped: Skipped::default(),
+            said: Said::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),
         })
+    }
+
+    /// Reports that the track of a kind is left out, or that none is.
+    pub fn leave_out(&self, kind: Kind, track: Option<LeftOut>) {
+        if self.skipped.set(kind, track) {
+            self.status.touch();
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use av_media::Kind;
 
 use super::line::Line;
-use crate::stream::Skipped;
 
 /// Both kinds, in the order of metrics.
 pub(super) const KINDS: [Kind; 2] = [Kind::Video, Kind::Audio];
@@ -17,9 +16,9 @@ pub(super) struct Counters {
     /// Video, audio.
     pub(super) input_bytes: [u64; 2],
     pub(super) input_frames: [u64; 2],
-    /// In the order of [`Skipped::ALL`].
-    pub(super) skipped: [u64; 4],
     pub(super) reconnects: u64,
+    /// In the order of [`Skip::ALL`](crate::stream::Skip::ALL).
+    pub(super) skipped: [u64; 4],
     pub(super) outputs: BTreeMap<String, OutputCounters>,
 }
 
@@ -45,8 +44,8 @@ impl Counters {
         Self {
             input_bytes: KINDS.map(|kind| input.bytes.get(kind)),
             input_frames: KINDS.map(|kind| input.frames.get(kind)),
-            skipped: Skipped::ALL.map(|reason| input.skipped.get(reason)),
             reconnects: input.reconnects.load(Ordering::Relaxed),
+            skipped: input.skipped.counts(),
             outputs: outputs.collect(),
         }
     }
@@ -63,8 +62,8 @@ impl Counters {
     pub(super) fn add(&mut self, other: &Self) {
         add(&mut self.input_bytes, other.input_bytes);
         add(&mut self.input_frames, other.input_frames);
-        add(&mut self.skipped, other.skipped);
         self.reconnects += other.reconnects;
+        add(&mut self.skipped, other.skipped);
         for (name, output) in &other.outputs {
             let own = self.outputs.entry(name.clone()).or_default();
             own.bytes += output.bytes;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::counters::Counters;
 use super::line::Line;
 use super::pattern::Pattern;
-use crate::config::{FlowConfig, FlowDiff, InputConfig, InputEndpoint};
+use crate::config::{FlowConfig, FlowDiff, InputConfig, Role};
 use crate::endpoint::Module;
 use crate::stream::{Changes, State};
 use crate::trouble::Reason;
@@ -108,7 +108,7 @@ impl Flow {
         match &mut self.body {
             Body::Disabled => Vec::new(),
             Body::Line(line) => {
-                let mut handles = line.stop_changed_outputs(config);
+                let mut handles = line.stop_changed_outputs(&config.outputs);
                 if diff.input && !is_only_settings(&self.config.input, &config.input) {
                     handles.extend(line.stop_input());
                 }
@@ -116,8 +116,8 @@ impl Flow {
             }
             Body::Pattern(pattern) => {
                 let mut handles = pattern.shared.stop_changed_outputs(config);
-                if diff.input {
-                    handles.extend(pattern.stop_listening(config));
+                if diff.input && self.config.input.endpoint != config.input.endpoint {
+                    handles.extend(pattern.stop_listening());
                 }
                 handles
             }
@@ -140,7 +140,7 @@ impl Flow {
         match &mut self.body {
             Body::Disabled => {}
             Body::Line(line) => {
-                line.start_outputs(&config);
+                line.start_outputs(&config.outputs);
                 line.start_input(&config.input);
             }
             Body::Pattern(pattern) => {
@@ -249,9 +249,7 @@ impl Flow {
 
 /// Whether a listener's publisher can stay: only what the stream does with its frames differs.
 fn is_only_settings(old: &InputConfig, new: &InputConfig) -> bool {
-    matches!(new.endpoint, InputEndpoint::Listen(_))
-        && old.endpoint == new.endpoint
-        && old.content == new.content
+    new.endpoint.role() == Role::Listen && old.endpoint == new.endpoint && old.content == new.content
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::flow::Flow;
 use super::{metrics, remembered, status};
-use crate::config::{self, Claims, Diff, FlowConfig, Supports, parse};
-use crate::endpoint::{Module, Read};
+use crate::config::{self, Claims, Diff, FlowConfig, OptionSpec, Rule, Supports, parse};
+use crate::endpoint::Module;
+use crate::registry::{InputSpec, OutputSpec};
 use crate::stream::Changes;
 
 /// An endpoint that is asked to end has so long.
@@ -23,29 +24,52 @@ const STOP: Duration = Duration::from_secs(5);
 /// At the end of the process, until peers have been told too.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// A service before it starts: the table of endpoints it supports.
-#[derive(Clone, Copy, Debug)]
+/// A service before it starts: its name, the table of endpoints it supports, and what else it brings.
+#[derive(Clone)]
 pub struct Flows {
     supports: Supports,
-    read: Option<Read>,
 }
 
 impl Flows {
-    /// A service with these endpoints.
-    pub const fn new(supports: Supports) -> Self {
-        Self { supports, read: None }
+    /// A service without endpoints.
+    pub fn new(module: &'static str) -> Self {
+        Self { supports: Supports { module, ..Supports::default() } }
     }
 
-    /// How files are read, for a service that has `read`.
-    pub const fn reading(self, read: Read) -> Self {
-        Self { read: Some(read), ..self }
+    /// Adds an input that flows may have.
+    pub fn input(mut self, input: InputSpec) -> Self {
+        self.supports.inputs.push(input);
+        self
+    }
+
+    /// Adds an output that flows may have.
+    pub fn output(mut self, output: OutputSpec) -> Self {
+        self.supports.outputs.push(output);
+        self
+    }
+
+    /// Adds a top-level property that no other service has.
+    pub fn property(mut self, property: OptionSpec) -> Self {
+        self.supports.properties.push(property);
+        self
+    }
+
+    /// Adds something that whole flows must be.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.supports.rules.push(rule);
+        self
+    }
+
+    /// What documents of this service may hold.
+    pub fn supports(&self) -> &Supports {
+        &self.supports
     }
 }
 
 impl Flows {
     fn supervisor(self, context: Context) -> Arc<Supervisor> {
         let supervisor = Arc::new(Supervisor {
-            module: Module::reading(context, self.read),
+            module: Module::new(context),
             supports: self.supports,
             changes: Changes::default(),
             present: Mutex::default(),
@@ -86,7 +110,6 @@ pub(super) struct Supervisor {
 pub(super) struct Present {
     pub(super) flows: BTreeMap<String, Flow>,
     pub(super) public_host: Option<String>,
-    max_connections: Option<usize>,
     /// The version of the last document.
     version: Option<i64>,
     ticked: Option<Instant>,
@@ -134,7 +157,7 @@ impl Supervisor {
         for (name, config) in first.into_iter().chain(others) {
             let mut fitting = Some(config);
             if let Err(why) = claims.add(config) {
-                let error = format!("flows.{name}: another flow runs there and stays ({why})");
+                let error = format!("flows.{name}: another flow runs there and stays ({})", why.sentence());
                 errors.entry(name.clone()).or_insert(error);
                 // Where that does not fit any more either, nothing is left to run.
                 fitting = running.get(name).filter(|last_good| claims.add(last_good).is_ok());
@@ -213,7 +236,6 @@ impl Supervisor {
             let mut present = self.present();
             present.version = version;
             present.public_host.clone_from(&parsed.public_host);
-            present.max_connections = Some(parsed.max_connections);
         }
         self.module.listeners.set_max_connections(parsed.max_connections);
         let wanted = self.settle(parsed.flows, &mut errors);
@@ -239,7 +261,7 @@ impl Supervisor {
 
     async fn recall(&self) -> bool {
         let _one = self.applying.lock().await;
-        let (state, supports) = (self.module.context.state.clone(), self.supports);
+        let (state, supports) = (self.module.context.state.clone(), self.supports.clone());
         let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
         let Some((desired, versions)) = recalled.ok().flatten() else { return false };
         for why in desired.errors.values() {

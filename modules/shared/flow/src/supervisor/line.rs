@@ -11,9 +11,8 @@ use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{FlowConfig, InputConfig, InputEndpoint, OutputConfig, OutputEndpoint};
+use crate::config::{FlowConfig, InputConfig, OutputConfig};
 use crate::endpoint::{InputContext, Module, OutputContext};
-use crate::rtmp;
 use crate::stream::{Changes, InputStatus, OutputStatus, Settings, State, Status, Stream};
 use crate::trouble::{Reason, Trouble};
 
@@ -107,6 +106,7 @@ impl Line {
             stream: self.stream.clone(),
             status: self.stream.input().clone(),
             idle_timeout: input.idle_timeout,
+            instances: None,
             cancel,
         }
     }
@@ -121,21 +121,12 @@ impl Line {
         let context = self.input_context(config, cancel.clone());
         let (path, status) = (context.path.clone(), context.status.clone());
         let fail = move |why| fail(&status.status, why);
-        self.input = Some(match config.endpoint.clone() {
-            InputEndpoint::Listen(listen) => {
-                Task::spawn(cancel, rtmp::listen(context, listen, None), path, fail)
-            }
-            InputEndpoint::Pull(pull) => Task::spawn(cancel, rtmp::pull(context, pull), path, fail),
-            InputEndpoint::Read(read) => {
-                let Some(run) = self.module.read else { return };
-                Task::spawn(cancel, run(context, read), path, fail)
-            }
-        });
+        self.input = Some(Task::spawn(cancel, config.endpoint.run(context), path, fail));
     }
 
-    /// Starts every output of `config` that does not run.
-    pub(super) fn start_outputs(&mut self, config: &FlowConfig) {
-        for (name, output) in &config.outputs {
+    /// Starts every output of `outputs` that does not run.
+    pub(super) fn start_outputs(&mut self, outputs: &BTreeMap<String, OutputConfig>) {
+        for (name, output) in outputs {
             if !self.outputs.contains_key(name) {
                 let counted = self.counted.remove(name);
                 let status = counted.unwrap_or_else(|| OutputStatus::new(self.changes.clone()));
@@ -161,10 +152,7 @@ impl Line {
         };
         let (path, failing) = (context.path.clone(), status.clone());
         let fail = move |why| fail(&failing.status, why);
-        let task = match config.endpoint.clone() {
-            OutputEndpoint::Serve(serve) => Task::spawn(cancel, rtmp::serve(context, serve), path, fail),
-            OutputEndpoint::Push(push) => Task::spawn(cancel, rtmp::push(context, push), path, fail),
-        };
+        let task = Task::spawn(cancel, config.endpoint.run(context), path, fail);
         let counted = status.bytes.load(Ordering::Relaxed);
         Output { config: config.clone(), status, task: Some(task), counted }
     }
@@ -179,9 +167,12 @@ impl Line {
         self.outputs.remove(name)?.task.map(Task::stop)
     }
 
-    /// Stops outputs that `config` does not have or has otherwise.
-    pub(super) fn stop_changed_outputs(&mut self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
-        let differs = |name: &String, output: &Output| config.outputs.get(name) != Some(&output.config);
+    /// Stops outputs that `outputs` does not have or has otherwise.
+    pub(super) fn stop_changed_outputs(
+        &mut self,
+        outputs: &BTreeMap<String, OutputConfig>,
+    ) -> Vec<JoinHandle<()>> {
+        let differs = |name: &String, output: &Output| outputs.get(name) != Some(&output.config);
         let stale = self.outputs.iter().filter(|(name, output)| differs(name, output));
         let stale: Vec<_> = stale.map(|(name, _)| name.clone()).collect();
         let status = |name: &String| Some((name.clone(), self.outputs.get(name)?.status.clone()));

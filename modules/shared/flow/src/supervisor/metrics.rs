@@ -6,7 +6,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use super::counters::KINDS;
 use super::flow::Flow;
-use crate::stream::Skipped;
+use crate::stream::Skip;
 
 /// Families of all flows.
 pub(super) fn families<'a>(
@@ -27,14 +27,14 @@ pub(super) fn families<'a>(
     )?;
     let input_bytes = counter("av_input_bytes_total", "Media bytes received", &["flow", "kind"])?;
     let input_frames = counter("av_input_frames_total", "Frames received", &["flow", "kind"])?;
-    let skipped = counter(
-        "av_frames_skipped_total",
-        "Messages of an input that were received and not passed on: codec (not carried), malformed, beforeSync, \
-         tooLarge",
-        &["flow", "reason"],
-    )?;
     let reconnects =
         counter("av_input_reconnects_total", "Publishers or sessions after the first", &["flow"])?;
+    let skipped = counter(
+        "av_frames_skipped_total",
+        "Frames that were received and not passed on: of a codec that is not carried, malformed, before the first \
+         sync frame, too large",
+        &["flow", "reason"],
+    )?;
     let output_bytes =
         counter("av_output_bytes_total", "Bytes sent to clients or targets", &["flow", "output"])?;
     let dropped = counter(
@@ -51,7 +51,7 @@ pub(super) fn families<'a>(
         }
         let counters = flow.counters();
         reconnects.with_label_values(&[&name]).inc_by(counters.reconnects);
-        for (reason, count) in Skipped::ALL.into_iter().zip(counters.skipped) {
+        for (reason, count) in Skip::ALL.into_iter().zip(counters.skipped) {
             skipped.with_label_values(&[name.as_str(), reason.as_str()]).inc_by(count);
         }
         for ((kind, bytes), frames) in KINDS.into_iter().zip(counters.input_bytes).zip(counters.input_frames)
@@ -70,6 +70,6 @@ pub(super) fn families<'a>(
         }
     }
     let gauges = [state, trouble, clients].into_iter().flat_map(|family| family.collect());
-    let counters = [input_bytes, input_frames, skipped, reconnects, output_bytes, dropped];
+    let counters = [input_bytes, input_frames, reconnects, skipped, output_bytes, dropped];
     Ok(gauges.chain(counters.into_iter().flat_map(|family| family.collect())).collect())
 }

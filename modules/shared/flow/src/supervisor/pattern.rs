@@ -9,10 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::line::{Line, Task, settings};
-use crate::config::{FlowConfig, InputEndpoint, ListenConfig, valid_instance_name};
+use crate::config::{FlowConfig, valid_instance_name};
 use crate::endpoint::{InputContext, Module};
 use crate::ingest::{Instances, NoInstance};
-use crate::rtmp;
 use crate::stream::{Changes, InputStatus, KickReason, State};
 
 /// An instance without publisher and without players goes after that long.
@@ -77,30 +76,27 @@ impl Pattern {
             return;
         }
         let config = self.shared.lock().config.clone();
-        let InputEndpoint::Listen(listen) = &config.input.endpoint else { return };
         let cancel = CancellationToken::new();
         // The listener reports into this line's input; frames go to the instances' own.
         let line = Line::new(self.shared.module.clone(), &config, self.shared.changes.clone());
-        let context =
-            InputContext { status: self.status.clone(), ..line.input_context(&config.input, cancel.clone()) };
+        let instances: Arc<dyn Instances> = self.shared.clone();
+        let context = InputContext {
+            status: self.status.clone(),
+            instances: Some(instances),
+            ..line.input_context(&config.input, cancel.clone())
+        };
         let (path, status) = (context.path.clone(), self.status.clone());
         let fail = move |why| {
             status.status.set(State::Failed, Some(why));
         };
-        let instances: Arc<dyn Instances> = self.shared.clone();
-        self.listen =
-            Some(Task::spawn(cancel, rtmp::listen(context, listen.clone(), Some(instances)), path, fail));
+        self.listen = Some(Task::spawn(cancel, config.input.endpoint.run(context), path, fail));
     }
 
-    /// Stops the listening, as it is another one in `config`; publishers come back to that one.
-    pub(super) fn stop_listening(&mut self, config: &FlowConfig) -> Option<JoinHandle<()>> {
+    /// Stops the listening, as it is to be another one; publishers come back to that one.
+    pub(super) fn stop_listening(&mut self) -> Option<JoinHandle<()>> {
         let ended = self.listen.take().map(Task::stop);
-        let names = self.shared.lock();
-        // More or fewer instances are no reason to send anybody away.
-        if !is_same_address(&names.config.input.endpoint, &config.input.endpoint) {
-            for instance in names.lines.values() {
-                instance.line.stream.kick(KickReason::Reconfigured);
-            }
+        for instance in self.shared.lock().lines.values() {
+            instance.line.stream.kick(KickReason::Reconfigured);
         }
         ended
     }
@@ -117,16 +113,6 @@ impl Pattern {
     }
 }
 
-/// Whether whoever was let in by one is let in by the other too.
-fn is_same_address(one: &InputEndpoint, other: &InputEndpoint) -> bool {
-    match (one, other) {
-        (InputEndpoint::Listen(one), InputEndpoint::Listen(other)) => {
-            *one == ListenConfig { max_instances: one.max_instances, ..other.clone() }
-        }
-        _ => false,
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Names> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,7 +122,7 @@ impl Shared {
     pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
         let mut names = self.lock();
         let stop = |(name, instance): (&String, &mut Instance)| {
-            instance.line.stop_changed_outputs(&config.instance(name))
+            instance.line.stop_changed_outputs(&config.instance_outputs(name))
         };
         names.lines.iter_mut().flat_map(stop).collect()
     }
@@ -145,7 +131,7 @@ impl Shared {
         let mut names = self.lock();
         for (name, instance) in &mut names.lines {
             instance.line.stream.configure(settings(&config.input));
-            instance.line.start_outputs(&config.instance(name));
+            instance.line.start_outputs(&config.instance_outputs(name));
         }
         names.config = config;
     }
@@ -204,19 +190,16 @@ impl Instances for Shared {
             return Err(NoInstance::Over);
         }
         let config = names.config.clone();
-        let InputEndpoint::Listen(listen) = &config.input.endpoint else {
-            return Err(NoInstance::Over);
-        };
         if !valid_instance_name(name) {
             return Err(self.refuse(&mut names, NoInstance::BadName));
         }
         if !names.lines.contains_key(name) {
-            if names.lines.len() >= listen.max_instances {
-                return Err(self.refuse(&mut names, NoInstance::Full(listen.max_instances)));
+            let most = config.input.max_instances;
+            if names.lines.len() >= most {
+                return Err(self.refuse(&mut names, NoInstance::Full(most)));
             }
-            let own = config.instance(name);
-            let mut line = Line::new(self.module.clone(), &own, self.changes.clone());
-            line.start_outputs(&own);
+            let mut line = Line::new(self.module.clone(), &config, self.changes.clone());
+            line.start_outputs(&config.instance_outputs(name));
             tracing::info!(flow = %config.name, %name, "instance started");
             let instance = Instance { line, gone: CancellationToken::new(), idle: None };
             names.lines.insert(name.to_owned(), instance);

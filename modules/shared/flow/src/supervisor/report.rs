@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use super::counters::KINDS;
 use super::flow::{Body, Flow, FlowState};
 use super::line::{Line, Output};
-use crate::config::{OutputEndpoint, Scheme};
-use crate::stream::{Current, InputStatus, Latency, LeftOut, Skipped, State};
+use crate::stream::{Current, InputStatus, Latency, LeftOut, State};
 
 /// How much is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,17 +141,14 @@ impl Reporter {
             out.insert(track.kind().as_str().into(), about);
         }
         for kind in KINDS {
-            if let Some(LeftOut { codec, why }) = status.skipped.left_out(kind) {
-                out.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": why }));
+            if let Some(LeftOut { codec, dropped }) = status.skipped.get(kind) {
+                out.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": dropped }));
             }
         }
         if self.detail == Detail::Counters {
-            // What waits for a sync frame is among those dropped.
-            let skipped = [Skipped::Codec, Skipped::Malformed, Skipped::TooLarge];
-            let skipped: u64 = skipped.map(|reason| status.skipped.get(reason)).iter().sum();
             out.insert("bytes".into(), status.bytes.sum().into());
             out.insert("frames".into(), status.frames.sum().into());
-            out.insert("framesDropped".into(), (status.dropped.sum() + skipped).into());
+            out.insert("framesDropped".into(), status.dropped.sum().into());
             out.insert("bitrateBps".into(), status.bitrate.load(Ordering::Relaxed).into());
             out.insert("reconnects".into(), status.reconnects.load(Ordering::Relaxed).into());
         }
@@ -162,17 +158,11 @@ impl Reporter {
     fn output(&self, output: &Output) -> Value {
         let status = &output.status;
         let current = status.status.get();
-        let (word, url, served) = match &output.config.endpoint {
-            OutputEndpoint::Serve(serve) => ("serving", serve.url.shown(self.public_host.as_deref()), true),
-            OutputEndpoint::Push(push) => {
-                // The last segment is the stream name, and with most services that is the key.
-                let secret = matches!(push.url.scheme, Scheme::Rtmp | Scheme::Rtmps);
-                ("pushing", push.url.shown(secret), false)
-            }
-        };
+        let (endpoint, role) = (&output.config.endpoint, output.config.endpoint.role());
+        let url = endpoint.url(self.public_host.as_deref());
         let mut out = Map::new();
         let word = match current.state {
-            State::Running => word,
+            State::Running => role.at_work(),
             other => input_word(other),
         };
         out.insert("state".into(), word.into());
@@ -181,7 +171,7 @@ impl Reporter {
         }
         out.insert("url".into(), url.into());
         let clients = status.clients.load(Ordering::Relaxed);
-        if served {
+        if role.has_clients() {
             out.insert("clients".into(), clients.into());
         }
         if self.detail == Detail::Counters {

@@ -21,7 +21,9 @@ impl Session<'_> {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::SubAck(answer) => self.on_sub_ack(&answer),
             Packet::PubAck(answer) => {
-                self.in_flight.remove(&answer.pkid);
+                if self.in_flight.remove(&answer.pkid).is_some() {
+                    self.hub.hold.taken();
+                }
                 Ok(())
             }
             Packet::PingResp => {
@@ -36,9 +38,17 @@ impl Session<'_> {
         if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
             return Err(MqttError::Subscription);
         }
+        if self.subscribing_anew.contains(&answer.pkid) {
+            self.subscribing_anew.retain(|id| *id != answer.pkid);
+            if self.subscribing_anew.is_empty() {
+                self.gets.subscribed(Instant::now());
+            }
+            return Ok(());
+        }
         let before = self.subscribing.len();
         self.subscribing.retain(|id| *id != answer.pkid);
         if self.is_subscribed() && before > 0 {
+            self.hub.subscribed = Some(Instant::now());
             if self.hub.module.hub_connected.swap(true, Ordering::Relaxed) {
                 tracing::debug!("hub connected anew");
             } else {

@@ -293,16 +293,43 @@ fn a_throttled_report_waits_ever_longer() {
 }
 
 #[test]
-fn lost_answers_condemn_the_connection_and_strangers_are_ignored() {
-    let mut now = Instant::now();
+fn a_report_waits_for_an_answer_as_long_as_a_hub_may_take_and_strangers_are_ignored() {
+    let start = Instant::now();
     let mut reported = connected(json!({}));
     let wanted = document(json!({}));
-    for id in 0..4 {
-        assert!(reported.poll(&wanted, id, now).is_some());
-        assert_eq!(reported.on_answer(id + 100, 204, now), Verdict::Stranger);
-        now += ANSWER_TIME;
+    for round in 0..4 {
+        let now = start + ANSWER_TIME * round;
+        assert!(reported.poll(&wanted, round.into(), now).is_some());
+        assert_eq!(reported.on_answer(u64::from(round) + 100, 204, now), Verdict::Stranger);
+        assert!(!reported.is_told());
+        assert_eq!(reported.poll(&wanted, 50, now + Duration::from_secs(110)), None);
     }
-    assert!(reported.wants_reconnect());
+    assert_eq!(reported.on_answer(3, 204, start + ANSWER_TIME * 4), Verdict::Stored);
+    assert!(reported.is_told());
+}
+
+#[test]
+fn the_hub_is_told_when_a_report_was_answered_or_needless_on_this_connection() {
+    let start = Instant::now();
+    let wanted = document(json!({}));
+    let mut reported = connected(json!({}));
+    for status in [204, 400, 500] {
+        assert!(!reported.is_told());
+        reported.hurry();
+        assert!(reported.poll(&wanted, status, start + PACE * status as u32).is_some());
+        assert!(!reported.is_told());
+        reported.on_answer(status, status as u16, start + PACE * status as u32);
+        assert!(reported.is_told());
+        reported.disconnected();
+        reported.connected(Some(json!({})));
+    }
+    let mut reported = connected(json!({}));
+    stored(&mut reported, &wanted, 1, start);
+    reported.disconnected();
+    reported.connected(Some(Value::Object(wanted.clone())));
+    assert!(!reported.is_told());
+    assert_eq!(reported.poll(&wanted, 2, start + PACE), None);
+    assert!(reported.is_told());
 }
 
 #[test]

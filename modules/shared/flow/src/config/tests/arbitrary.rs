@@ -8,10 +8,12 @@ use serde_json::{Map, json};
 
 use super::*;
 use crate::config::url::{Stars, parse_file};
-use crate::config::{ConnectUrl, ListenUrl, MAX_ERROR_BYTES, RtmpPath, TABLE, conflicts};
+use crate::config::{ConnectUrl, MAX_ERROR_BYTES, conflicts};
+use crate::rtmp::RtmpPath;
 
 fn key() -> impl Strategy<Value = String> {
-    let known = TABLE.iter().map(|spec| spec.name).chain([
+    let options = catalogue::ENDPOINTS.iter().flat_map(|entry| entry.spec.all_options());
+    let known = options.map(|option| option.name).chain([
         "schemaVersion",
         "logLevel",
         "publicHost",
@@ -185,7 +187,7 @@ proptest! {
     fn any_document_gives_flows_or_bounded_errors(
         document in prop_oneof![3 => broken_document(), 1 => any_document()]
     ) {
-        for supports in [SPLITTER, SOURCE] {
+        for supports in [splitter(), source()] {
             let desired = parse(&document, &supports);
             for (name, error) in &desired.errors {
                 prop_assert!(error.len() <= MAX_ERROR_BYTES, "{error}");
@@ -195,7 +197,7 @@ proptest! {
             prop_assert_eq!(conflicts(&desired.flows), Default::default());
             reads_back(&supports, &desired)?;
             for flow in desired.flows.values() {
-                flow.instance("name");
+                flow.instance_outputs("name");
             }
         }
     }
@@ -205,34 +207,35 @@ proptest! {
         let desired = read(&document);
         prop_assert_eq!(&desired.errors, &Default::default());
         prop_assert_eq!(desired.flows.len(), document["flows"].as_object().unwrap().len());
-        reads_back(&SPLITTER, &desired)?;
+        reads_back(&splitter(), &desired)?;
     }
 
     #[test]
     fn any_text_is_a_url_that_reads_back_or_an_error(text in prop_oneof![url(), ".{0,40}"]) {
+        let scheme = splitter().scheme_of(&text).unwrap_or(scheme("rtmp"));
         for stars in [Stars::Plain, Stars::Pattern, Stars::Needed, Stars::Refused] {
-            if let Ok(url) = ListenUrl::parse(&text, stars) {
-                prop_assert_eq!(ListenUrl::parse(&url.to_string(), stars), Ok(url));
+            if let Ok(url) = ListenUrl::parse(&text, scheme, stars) {
+                prop_assert_eq!(ListenUrl::parse(&url.to_string(), scheme, stars), Ok(url));
             }
-            if let Ok((url, _)) = ConnectUrl::parse(&text, stars)
+            if let Ok((url, _)) = ConnectUrl::parse(&text, scheme, stars)
                 && (stars != Stars::Needed || url.path.contains('*'))
             {
-                let again = ConnectUrl::parse(&url.shown(false), stars);
+                let again = ConnectUrl::parse(&url.shown(false), scheme, stars);
                 prop_assert_eq!(again, Ok((ConnectUrl { query: None, ..url }, None)));
             }
         }
-        let _ = parse_file(&text);
-        let _ = RtmpPath::join(&text, &text).parameter("key");
+        let _ = parse_file(&text, scheme);
+        let _ = RtmpPath::join(&text, &text);
     }
 
     #[test]
     fn every_address_that_can_be_shown_can_be_read(
-        scheme in select(Scheme::ALL.to_vec()), ip in any::<IpAddr>(), port in 1..=u16::MAX, path in segments()
+        scheme in select(catalogue::SCHEMES), ip in any::<IpAddr>(), port in 1..=u16::MAX, path in segments()
     ) {
         let address = SocketAddr::new(ip.to_canonical(), port);
         let url = ListenUrl { scheme, address, path: path.clone() };
-        prop_assert_eq!(ListenUrl::parse(&url.to_string(), Stars::Refused), Ok(url));
+        prop_assert_eq!(ListenUrl::parse(&url.to_string(), scheme, Stars::Refused), Ok(url));
         let url = ConnectUrl { scheme, host: address.ip().to_string(), port, path, query: None };
-        prop_assert_eq!(ConnectUrl::parse(&url.shown(false), Stars::Plain), Ok((url, None)));
+        prop_assert_eq!(ConnectUrl::parse(&url.shown(false), scheme, Stars::Plain), Ok((url, None)));
     }
 }

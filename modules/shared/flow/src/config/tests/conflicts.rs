@@ -125,3 +125,29 @@ fn a_disabled_flow_takes_no_address() {
     } }));
     assert_eq!((desired.flows.len(), desired.errors.len()), (2, 0));
 }
+
+#[test]
+fn who_has_all_below_a_path_shares_none_of_it() {
+    let mut supports = splitter();
+    supports.outputs.push(OutputSpec::of::<Pages>());
+    for (first, second, clash) in [
+        ("http://0.0.0.0/live", "http://0.0.0.0/live/cam", true),
+        ("http://0.0.0.0/live/cam", "http://0.0.0.0/live", true),
+        ("http://0.0.0.0/live", "http://0.0.0.0/live", true),
+        ("http://0.0.0.0/live", "http://0.0.0.0/lives", false),
+        ("http://0.0.0.0/live/a", "http://0.0.0.0/live/b", false),
+        ("http://0.0.0.0/live", "https://0.0.0.0/live/cam", false),
+    ] {
+        let flow = |serve: &str, path: &str| {
+            json!({
+                "input": { "listen": format!("rtmp://0.0.0.0/{path}") }, "outputs": { "o": { "serve": serve } }
+            })
+        };
+        let document = json!({ "flows": { "a": flow(first, "in/a"), "b": flow(second, "in/b") } });
+        let errors = read_for(&supports, &document).errors;
+        assert_eq!(errors.len(), usize::from(clash), "{first} {second}: {errors:?}");
+        if clash {
+            assert!(errors["b"].ends_with("is taken by flows.a.outputs.o.serve"), "{errors:?}");
+        }
+    }
+}

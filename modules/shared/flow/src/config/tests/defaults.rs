@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::*;
+use crate::rtmp::{PullConfig, PushConfig, ServeConfig};
 
 fn document(defaults: Value, input: Value, output: Value) -> Value {
     json!({ "defaults": defaults, "flows": { "f": { "input": input, "outputs": { "o": output } } } })
@@ -19,8 +20,7 @@ fn a_default_holds_until_the_flow_says_otherwise() {
     let flow = flow(&document(defaults, input, json!({ "serve": SERVE })));
     assert_eq!(flow.input.idle_timeout, Duration::from_secs(30));
     assert_eq!(flow.input.hold_for, Some(Duration::from_secs(60)));
-    let OutputEndpoint::Serve(serve) = &flow.outputs["o"].endpoint else { panic!() };
-    assert!(!serve.join_instant);
+    assert!(!flow.outputs["o"].endpoint.get::<ServeConfig>().unwrap().join_instant);
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn a_default_skips_endpoints_it_has_no_meaning_for() {
     });
     let push = json!({ "push": "rtmp://h/app", "retry": { "initialMilliseconds": 10 } });
     let flow = flow(&document(defaults, json!({ "pull": "rtmps://h/a/b" }), push));
-    let InputEndpoint::Pull(pull) = &flow.input.endpoint else { panic!() };
+    let pull = flow.input.endpoint.get::<PullConfig>().unwrap();
     assert_eq!(pull.tls, ClientTls { ca_file: Some("/ca".into()), ..ClientTls::default() });
     assert!(pull.credentials.is_none());
-    let OutputEndpoint::Push(push) = &flow.outputs["o"].endpoint else { panic!() };
+    let push = flow.outputs["o"].endpoint.get::<PushConfig>().unwrap();
     assert_eq!(push.credentials, Some(Credentials::StreamKey(Secret::Plain("s".into()))));
     assert_eq!(push.retry, Retry { initial: Duration::from_millis(10), max: Duration::from_secs(5) });
 }
@@ -51,8 +51,7 @@ fn user_name_and_password_merge_and_other_credentials_replace() {
         json!({ "input": { "credentials": { "username": "viewer", "password": { "env": "CAM_PW" } } } });
     let credentials = |input: Value| {
         let flow = flow(&document(defaults.clone(), input, json!({ "serve": SERVE })));
-        let InputEndpoint::Pull(pull) = &flow.input.endpoint else { panic!() };
-        pull.credentials.clone().unwrap()
+        flow.input.endpoint.get::<PullConfig>().unwrap().credentials.clone().unwrap()
     };
     let user = |username: &str, password: Secret| Credentials::User { username: username.into(), password };
     assert_eq!(credentials(json!({ "pull": "rtmp://h/a/b" })), user("viewer", Secret::Env("CAM_PW".into())));

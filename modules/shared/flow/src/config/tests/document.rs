@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::{OptionSpec, whole};
 
 #[test]
 fn an_empty_document_is_valid_and_has_every_default() {
@@ -180,21 +181,42 @@ fn no_debug_text_of_a_document_holds_a_secret() {
 }
 
 #[test]
-fn a_module_that_serves_rtsp_too_reads_both_protocols_in_one_flow() {
-    const BOTH: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtsp];
-    let supports =
-        Supports { module: "rtsp-gateway", listen: BOTH, serve: BOTH, push: BOTH, ..Supports::default() };
+fn a_module_with_endpoints_of_two_owners_reads_both_in_one_flow() {
+    let mut supports = splitter();
+    supports.module = "hls-gateway";
+    supports.outputs.insert(0, OutputSpec::of::<Pages>());
     let document = json!({
         "defaults": { "input": { "credentials": { "username": "viewer", "password": { "env": "CAM_PW" } } } },
         "flows": { "front-door": {
             "input": { "listen": "rtmp://0.0.0.0:1935/live/stream", "auth": { "key": { "env": "PUBLISH_KEY" } } },
             "outputs": {
-                "viewers": { "serve": "rtsp://0.0.0.0:8554/rtsp/stream", "content": "videoOnly", "mtu": 1200 },
+                "viewers": { "serve": "http://0.0.0.0/live/stream", "content": "videoOnly", "windowSeconds": 60 },
                 "cloud": { "push": "rtmp://ingest.example.com/app", "credentials": { "streamKey": "s" } }
             }
         } }
     });
     let desired = read_for(&supports, &document);
     assert!(desired.errors.is_empty(), "{:?}", desired.errors);
-    assert_eq!(desired.flows["front-door"].outputs.len(), 2);
+    let outputs = &desired.flows["front-door"].outputs;
+    assert!(outputs["viewers"].endpoint.get::<Pages>().is_some() && outputs.len() == 2);
+}
+
+#[test]
+fn a_rule_of_the_service_refuses_a_whole_flow_and_its_own_properties_are_checked() {
+    let mut supports = splitter();
+    supports.rules.push(|flow| match flow.outputs.is_empty() {
+        false => Ok(()),
+        true => Err(ConfigError::rule(format!("flows.{}.outputs", flow.name), "there have to be some")),
+    });
+    supports.properties.push(OptionSpec::new("disk", "", whole(1, 9, 2)));
+    let mut document = with_input(json!({ "listen": "rtmp://0.0.0.0/live/f" }));
+    document["disk"] = json!(3);
+    let desired = read_for(&supports, &document);
+    assert_eq!(desired.errors["f"], "flows.f.outputs: there have to be some");
+    assert_eq!(desired.properties["disk"], 3);
+    document["disk"] = json!(10);
+    let desired = read_for(&supports, &document);
+    assert_eq!(desired.errors["_module"], "disk: expected a whole number from 1 to 9, got 10");
+    assert!(desired.properties.is_empty());
+    assert_eq!(read(&document).errors["_module"], "disk: unknown property");
 }

@@ -4,42 +4,44 @@ use serde_json::json;
 
 use super::*;
 use crate::config::*;
+use crate::rtmp::{ListenConfig, PullConfig, PushConfig, ServeConfig};
 
 fn listen(input: Value) -> ListenConfig {
-    match &flow(&with_input(input)).input.endpoint {
-        InputEndpoint::Listen(listen) => listen.clone(),
-        other => panic!("{other:?}"),
-    }
+    flow(&with_input(input)).input.endpoint.get::<ListenConfig>().unwrap().clone()
 }
 
 fn pull(input: Value) -> PullConfig {
-    match &flow(&with_input(input)).input.endpoint {
-        InputEndpoint::Pull(pull) => pull.clone(),
-        other => panic!("{other:?}"),
-    }
+    flow(&with_input(input)).input.endpoint.get::<PullConfig>().unwrap().clone()
 }
 
-fn output(output: Value) -> OutputConfig {
-    flow(&with_output(output)).outputs["o"].clone()
+fn serve(output: Value) -> ServeConfig {
+    flow(&with_output(output)).outputs["o"].endpoint.get::<ServeConfig>().unwrap().clone()
+}
+
+fn push(output: Value) -> PushConfig {
+    flow(&with_output(output)).outputs["o"].endpoint.get::<PushConfig>().unwrap().clone()
 }
 
 #[test]
 fn a_listen_input_has_its_defaults_and_its_options() {
     let plain = listen(json!({ "listen": "rtmp://0.0.0.0/live/f" }));
     assert!(plain.takeover && plain.auth.is_none() && plain.allow.is_empty());
-    assert_eq!((plain.max_instances, plain.max_message_bytes), (100, 8192 * 1024));
+    assert_eq!(plain.max_message_bytes, 8192 * 1024);
 
-    let full = listen(json!({
+    let document = with_input(json!({
         "listen": "rtmps://[::]/live/*", "onSecondPublisher": "reject",
         "auth": { "key": [{ "env": "K" }, { "file": "/run/k" }] },
         "allow": ["10.1.2.3/8", "::1"], "maxInstances": 7, "maxMessageKilobytes": 64.0,
         "tls": { "certificateFile": "/c.pem", "keyFile": "/k.pem", "hostName": "Gateway" }
     }));
+    let input = &flow(&document).input;
+    assert!(input.pattern && input.max_instances == 7);
+    let full = input.endpoint.get::<ListenConfig>().unwrap();
     assert!(!full.takeover);
     assert_eq!(full.url.to_string(), "rtmps://[::]:1936/live/*");
     assert_eq!(full.auth, Some(Auth::Key(vec![Secret::Env("K".into()), Secret::File("/run/k".into())])));
     assert_eq!(full.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
-    assert_eq!((full.max_instances, full.max_message_bytes), (7, 64 * 1024));
+    assert_eq!(full.max_message_bytes, 64 * 1024);
     assert_eq!(full.tls.host_name.as_deref(), Some("gateway"));
 }
 
@@ -77,35 +79,14 @@ fn a_pull_input_has_its_defaults_and_its_options() {
 }
 
 #[test]
-fn a_read_input_loops_from_the_start_unless_told() {
-    let read_file = |input: Value| {
-        let desired = read_for(&SOURCE, &with_input(input));
-        assert!(desired.errors.is_empty(), "{:?}", desired.errors);
-        match &desired.flows["f"].input.endpoint {
-            InputEndpoint::Read(read) => read.clone(),
-            other => panic!("{other:?}"),
-        }
-    };
-    let plain = read_file(json!({ "read": "file:///media/{flow}.mp4" }));
-    assert_eq!(plain, ReadConfig { path: "/media/f.mp4".into(), repeat: true, start: Duration::ZERO });
-    let full = read_file(json!({ "read": "file:///a%20b.mp4", "loop": false, "startSeconds": 1.5 }));
-    assert_eq!(
-        full,
-        ReadConfig { path: "/a b.mp4".into(), repeat: false, start: Duration::from_millis(1500) }
-    );
-}
-
-#[test]
 fn a_serve_output_has_its_defaults_and_its_options() {
-    let OutputEndpoint::Serve(plain) = output(json!({ "serve": "rtmp://0.0.0.0/x/y" })).endpoint else {
-        panic!()
-    };
+    let plain = serve(json!({ "serve": "rtmp://0.0.0.0/x/y" }));
     assert!(plain.join_instant && plain.max_clients == 0 && plain.batch.is_zero());
     let full = json!({
         "serve": "rtmp://127.0.0.1:19350/x/y", "maxClients": 100000, "join": "live", "batchMilliseconds": 350,
         "allow": ["10.0.0.0/8"], "auth": { "username": "u", "password": { "env": "P" } }
     });
-    let OutputEndpoint::Serve(full) = output(full).endpoint else { panic!() };
+    let full = serve(full);
     assert!(!full.join_instant);
     assert_eq!((full.max_clients, full.batch), (100_000, Duration::from_millis(350)));
     assert_eq!(full.auth, Some(Auth::User { username: "u".into(), password: Secret::Env("P".into()) }));
@@ -113,20 +94,24 @@ fn a_serve_output_has_its_defaults_and_its_options() {
 
 #[test]
 fn a_push_output_takes_a_stream_key_or_user_info() {
-    let OutputEndpoint::Push(push) =
-        output(json!({ "push": "rtmp://h/app", "credentials": { "streamKey": { "file": "/k" } } })).endpoint
-    else {
-        panic!()
-    };
-    assert_eq!(push.credentials, Some(Credentials::StreamKey(Secret::File("/k".into()))));
-    assert_eq!(push.shown(), "rtmp://h/app");
-    let OutputEndpoint::Push(push) = output(json!({ "push": "rtmp://us%40er:p%2Fw@h/app/x" })).endpoint
-    else {
-        panic!()
-    };
-    assert_eq!(push.shown(), "rtmp://h/app");
+    let keyed = push(json!({ "push": "rtmp://h/app", "credentials": { "streamKey": { "file": "/k" } } }));
+    assert_eq!(keyed.credentials, Some(Credentials::StreamKey(Secret::File("/k".into()))));
+    let user = push(json!({ "push": "rtmp://us%40er:p%2Fw@h/app/x" }));
     let password = Secret::Plain("p/w".into());
-    assert_eq!(push.credentials, Some(Credentials::User { username: "us@er".into(), password }));
+    assert_eq!(user.credentials, Some(Credentials::User { username: "us@er".into(), password }));
+}
+
+#[test]
+fn a_push_is_shown_without_its_stream_key_and_with_its_whole_application() {
+    for (output, shown) in [
+        (json!({ "push": "rtmps://h/app/inst", "credentials": { "streamKey": "s" } }), "rtmps://h/app/inst"),
+        (json!({ "push": "rtmp://h/app", "credentials": { "streamKey": "s" } }), "rtmp://h/app"),
+        (json!({ "push": "rtmp://u:p@h/app/name?x=1" }), "rtmp://h/app"),
+        (json!({ "push": "rtmp://h/app/name", "credentials": { "key": "k" } }), "rtmp://h/app"),
+    ] {
+        let flow = flow(&with_output(output));
+        assert_eq!(flow.outputs["o"].endpoint.url(Some("gw")), shown);
+    }
 }
 
 #[test]

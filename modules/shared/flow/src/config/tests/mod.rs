@@ -8,40 +8,80 @@ mod diff;
 mod document;
 mod endpoints;
 mod patterns;
-mod reference;
-mod samples;
-mod schema;
 mod urls;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Desired, Endpoint, FlowConfig, Scheme, Supports, parse};
+use super::{Claim, ConfigError, Desired, FlowConfig, ListenUrl, Options, Scheme, Supports, parse};
+use crate::catalogue;
+use crate::endpoint::{InputContext, OutputContext};
+use crate::registry::{EndpointSpec, Input, InputSpec, Output, OutputSpec};
+use crate::rtmp;
+use crate::supervisor::Flows;
 
-const RTMP: &[Scheme] = &[Scheme::Rtmp, Scheme::Rtmps];
+/// A module that has what is in this crate.
+pub(super) fn splitter() -> Supports {
+    let flows = Flows::new("rtmp-splitter").input(rtmp::LISTEN).input(rtmp::PULL);
+    flows.output(rtmp::SERVE).output(rtmp::PUSH).supports().clone()
+}
 
-pub(super) const SPLITTER: Supports = Supports {
-    module: "rtmp-splitter",
-    listen: RTMP,
-    pull: RTMP,
-    read: &[],
-    serve: RTMP,
-    push: RTMP,
-    store: &[],
-    render: &[],
-};
+/// A module that reads files instead.
+pub(super) fn source() -> Supports {
+    let flows = Flows::new("mp4-source").input(InputSpec::of::<Tape>());
+    flows.output(rtmp::SERVE).output(rtmp::PUSH).supports().clone()
+}
 
-pub(super) const SOURCE: Supports = Supports {
-    module: "mp4-source",
-    listen: &[],
-    pull: &[],
-    read: &[Scheme::File],
-    serve: RTMP,
-    push: RTMP,
-    store: &[],
-    render: &[],
-};
+/// An input of somebody else: a file.
+#[derive(Clone, Debug, PartialEq)]
+struct Tape(PathBuf);
+
+impl Input for Tape {
+    const SPEC: EndpointSpec = catalogue::ENDPOINTS[4].spec;
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        options.file_path().map(Self)
+    }
+
+    fn run(self, _context: InputContext) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+}
+
+/// An output of somebody else: it has its path and all below.
+#[derive(Clone, Debug, PartialEq)]
+struct Pages(ListenUrl);
+
+impl Output for Pages {
+    const SPEC: EndpointSpec = catalogue::ENDPOINTS[7].spec;
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        options.listen_url().map(Self)
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![self.0.claim_below(&Default::default())]
+    }
+
+    fn url(&self, public_host: Option<&str>) -> String {
+        self.0.shown(public_host)
+    }
+
+    fn instance(&self, name: &str) -> Self {
+        Self(self.0.instance(name))
+    }
+
+    fn run(self, _context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
+}
+
+/// The scheme of that name.
+fn scheme(name: &str) -> Scheme {
+    *catalogue::SCHEMES.iter().find(|scheme| scheme.name == name).unwrap()
+}
 
 /// What `supports` makes of a document in JSON.
 fn read_for(supports: &Supports, document: &Value) -> Desired {
@@ -50,7 +90,7 @@ fn read_for(supports: &Supports, document: &Value) -> Desired {
 
 /// What rtmp-splitter makes of it.
 fn read(document: &Value) -> Desired {
-    read_for(&SPLITTER, document)
+    read_for(&splitter(), document)
 }
 
 /// The only flow of a document without a fault.

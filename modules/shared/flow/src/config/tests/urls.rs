@@ -1,14 +1,17 @@
 use std::path::PathBuf;
 
+use super::{scheme, splitter};
 use crate::config::url::{Stars, parse_file};
-use crate::config::{ConnectUrl, ListenUrl, RtmpPath, RtmpTarget, UrlError};
+use crate::config::{ConnectUrl, ListenUrl, UrlError};
+use crate::rtmp::{RtmpPath, RtmpTarget};
 
 fn listen(text: &str) -> Result<String, UrlError> {
-    ListenUrl::parse(text, Stars::Pattern).map(|url| url.to_string())
+    let scheme = splitter().scheme_of(text)?;
+    ListenUrl::parse(text, scheme, Stars::Pattern).map(|url| url.to_string())
 }
 
 fn pull(text: &str) -> Result<ConnectUrl, UrlError> {
-    ConnectUrl::parse(text, Stars::Plain).map(|(url, _)| url)
+    ConnectUrl::parse(text, splitter().scheme_of(text)?, Stars::Plain).map(|(url, _)| url)
 }
 
 #[test]
@@ -35,7 +38,6 @@ fn listening_addresses_are_literals_with_a_default_port() {
 fn each_rule_of_the_grammar_has_its_own_error() {
     for (text, error) in [
         ("0.0.0.0:1935/live/a", UrlError::NoScheme),
-        ("srt://0.0.0.0/a", UrlError::UnknownScheme),
         ("rtmp://localhost/a", UrlError::NotAnAddress("localhost".into())),
         ("rtmp://[::1/a", UrlError::BadHost("[::1".into())),
         ("rtmp://:1935/a", UrlError::NoHost),
@@ -69,6 +71,11 @@ fn each_rule_of_the_grammar_has_its_own_error() {
     ] {
         assert_eq!(listen(text), Err(error), "{text}");
     }
+    assert_eq!(
+        listen("srt://0.0.0.0/a").unwrap_err().to_string(),
+        "unknown scheme; there are rtmp, rtmps, rtsp, rtsps, http, https, file, azblob, azblob+http, azblob+https \
+         and display"
+    );
     assert_eq!(listen(&format!("rtmp://0.0.0.0/{}", "a".repeat(3000))), Err(UrlError::TooLong(3015)));
 }
 
@@ -100,7 +107,8 @@ fn addresses_to_connect_to_have_names_or_literals_and_other_default_ports() {
 
 #[test]
 fn user_info_is_decoded_and_what_breaks_it_is_named_without_showing_it() {
-    let (url, user) = ConnectUrl::parse("rtmp://us%65r:p%40%3Aw:d@h/a/b", Stars::Plain).unwrap();
+    let (url, user) =
+        ConnectUrl::parse("rtmp://us%65r:p%40%3Aw:d@h/a/b", scheme("rtmp"), Stars::Plain).unwrap();
     assert_eq!(user, Some(("user".into(), "p@:w:d".into())));
     assert_eq!(url.shown(false), "rtmp://h/a/b");
     for (text, error) in [
@@ -121,6 +129,7 @@ fn user_info_is_decoded_and_what_breaks_it_is_named_without_showing_it() {
 
 #[test]
 fn files_are_absolute_and_on_this_machine() {
+    let parse_file = |text: &str| parse_file(text, scheme("file"));
     assert_eq!(parse_file("file:///media/a%20b.mp4"), Ok(PathBuf::from("/media/a b.mp4")));
     for text in ["file://media/a.mp4", "file:///", "file:///a?b", "file://u:p@/a"] {
         assert_eq!(parse_file(text), Err(UrlError::BadFile), "{text}");
@@ -138,11 +147,11 @@ fn the_stream_key_of_a_push_is_not_shown() {
 
 #[test]
 fn wildcards_are_shown_as_the_public_host() {
-    let url = ListenUrl::parse("rtmp://0.0.0.0/live/a", Stars::Refused).unwrap();
+    let url = ListenUrl::parse("rtmp://0.0.0.0/live/a", scheme("rtmp"), Stars::Refused).unwrap();
     assert_eq!(url.shown(Some("gw")), "rtmp://gw:1935/live/a");
     assert_eq!(url.shown(Some("::1")), "rtmp://[::1]:1935/live/a");
     assert_eq!(url.shown(None), "rtmp://0.0.0.0:1935/live/a");
-    let url = ListenUrl::parse("rtmp://10.0.0.1/live/a", Stars::Refused).unwrap();
+    let url = ListenUrl::parse("rtmp://10.0.0.1/live/a", scheme("rtmp"), Stars::Refused).unwrap();
     assert_eq!(url.shown(Some("gw")), "rtmp://10.0.0.1:1935/live/a");
 }
 
@@ -159,9 +168,9 @@ fn a_path_is_the_same_wherever_a_client_splits_it() {
     ] {
         assert_eq!(RtmpPath::join(application, name).path, "live/room/cam", "{application} {name}");
     }
-    assert_eq!(RtmpPath::join("live?x=1", "a?y=2&key=k%26").parameter("key").as_deref(), Some("k&"));
-    assert_eq!(RtmpPath::join("live?key=1", "a").parameter("key").as_deref(), Some("1"));
-    assert_eq!(RtmpPath::join("live", "a").parameter("key"), None);
+    assert_eq!(RtmpPath::join("live?x=1", "a?y=2&key=k%26").query.as_deref(), Some("y=2&key=k%26"));
+    assert_eq!(RtmpPath::join("live?key=1", "a").query.as_deref(), Some("key=1"));
+    assert_eq!(RtmpPath::join("live", "a").query, None);
     assert_eq!(RtmpPath::join("live", "a%2Fb").path, "live/a%2Fb");
     assert_eq!(RtmpPath::join("live", "50%").path, "live/50%");
 }

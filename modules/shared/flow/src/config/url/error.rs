@@ -10,10 +10,11 @@ pub enum UrlError {
     #[error("expected a URL that starts with a scheme and `://`")]
     NoScheme,
     /// Not one of ours.
-    #[error(
-        "unknown scheme; there are rtmp, rtmps, rtsp, rtsps, http, https, file, azblob, azblob+http, azblob+https and display"
-    )]
-    UnknownScheme,
+    #[error("unknown scheme; there are {known}")]
+    UnknownScheme {
+        /// Those that there are, for people.
+        known: String,
+    },
     /// Longer than [`MAX_URL_BYTES`].
     #[error("a URL of {0} bytes; at most {MAX_URL_BYTES} are allowed")]
     TooLong(usize),
@@ -62,7 +63,7 @@ pub enum UrlError {
     /// Something that must not be hidden behind percent-encoding.
     #[error("the path holds an encoded control character, `/`, `?` or `*`")]
     BadEncoded,
-    /// RTMP, RTSP and HTTP tell streams apart by path.
+    /// Streams are told apart by path.
     #[error("a path is missing, such as /live/stream")]
     NoPath,
     /// A query where only an address is meant.

@@ -1,13 +1,12 @@
 //! The URLs of a document: what they may hold, and how they are shown without their secrets.
 //!
-//! Paths are percent-decoded once. What is decoded must be UTF-8 without control characters or `/`; in RTMP it
-//! must not hold `?` either, since nothing could tell it from the start of a query again. No error repeats any
+//! Paths are percent-decoded once. What is decoded must be UTF-8 without control characters or `/`; where paths end
+//! in a name it must not hold `?` either, since nothing could tell it from the start of a query again. No error repeats any
 //! part of a URL that may hold a secret.
 
 mod error;
 mod parts;
 mod path;
-mod scheme;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,10 +15,13 @@ use std::path::PathBuf;
 use parts::{Parts, bad_host, ip_literal};
 use path::{check_query, decode, decode_path, encoded};
 
-use super::types::{ConnectUrl, Credentials, ListenUrl, PullConfig, PushConfig};
+use super::conflicts::{Claim, ClaimedPath};
+use super::scheme::Scheme;
+use super::types::{ConnectUrl, ListenUrl, ServerTls};
 
 pub use error::UrlError;
-pub(super) use path::{Stars, encoded_value};
+pub(super) use path::Stars;
+pub(crate) use path::encoded_value;
 
 /// The longest URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2048;
@@ -29,7 +31,7 @@ impl ListenUrl {
     ///
     /// # Errors
     /// Whatever the grammar of listening addresses does not allow.
-    pub(super) fn parse(text: &str, stars: Stars) -> Result<Self, UrlError> {
+    pub(super) fn parse(text: &str, scheme: Scheme, stars: Stars) -> Result<Self, UrlError> {
         let parts = Parts::of(text)?;
         if parts.user_info.is_some() {
             return Err(UrlError::UserInfoNotHere);
@@ -42,15 +44,15 @@ impl ListenUrl {
         if parts.query.is_some() {
             return Err(UrlError::QueryNotHere);
         }
-        let path = decode_path(parts.path, parts.scheme, stars)?;
+        let path = decode_path(parts.path, scheme, stars)?;
         if path.is_empty() {
             return Err(UrlError::NoPath);
         }
         if stars == Stars::Needed && !path.contains('*') {
             return Err(UrlError::MatchMissing);
         }
-        let port = parts.port.unwrap_or(parts.scheme.listen_port());
-        Ok(Self { scheme: parts.scheme, address: SocketAddr::new(ip, port), path })
+        let port = parts.port.unwrap_or(scheme.listen_port);
+        Ok(Self { scheme, address: SocketAddr::new(ip, port), path })
     }
 
     /// Whether the last segment stands for any name.
@@ -58,11 +60,29 @@ impl ListenUrl {
         self.path == "*" || self.path.ends_with("/*")
     }
 
-    /// What `*` stands for when `path` is asked for; `None` where this is no pattern or does not fit. The name
-    /// still has to pass [`valid_instance_name`](super::valid_instance_name).
-    pub fn pattern_match<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let name = path.strip_prefix(self.path.strip_suffix('*').filter(|_| self.is_pattern())?)?;
-        (!name.is_empty() && !name.contains('/')).then_some(name)
+    /// The address of one instance of a pattern.
+    pub fn instance(&self, name: &str) -> Self {
+        Self { path: self.path.replace('*', name), ..self.clone() }
+    }
+
+    /// The right to this address and this path.
+    pub fn claim(&self, tls: &ServerTls) -> Claim {
+        self.claimed(tls, ClaimedPath::Exact(self.path.clone()))
+    }
+
+    /// The right to this address, this path and every path below it.
+    pub fn claim_below(&self, tls: &ServerTls) -> Claim {
+        self.claimed(tls, ClaimedPath::Below(self.path.clone()))
+    }
+
+    fn claimed(&self, tls: &ServerTls, path: ClaimedPath) -> Claim {
+        Claim {
+            address: self.address,
+            protocol: self.scheme.name,
+            tls: tls.clone(),
+            path,
+            shown: self.to_string(),
+        }
     }
 
     /// The URL for people, with `public_host` in place of a wildcard address.
@@ -89,14 +109,18 @@ impl fmt::Display for ListenUrl {
 }
 
 /// User name and password out of a URL, decoded.
-pub(super) type UserInfo = (String, String);
+pub type UserInfo = (String, String);
 
 impl ConnectUrl {
     /// Reads the URL of a `pull` or `push` in which `{flow}` has been replaced, and the user info in it.
     ///
     /// # Errors
     /// Whatever the grammar of addresses to connect to does not allow.
-    pub(super) fn parse(text: &str, stars: Stars) -> Result<(Self, Option<UserInfo>), UrlError> {
+    pub(super) fn parse(
+        text: &str,
+        scheme: Scheme,
+        stars: Stars,
+    ) -> Result<(Self, Option<UserInfo>), UrlError> {
         let parts = Parts::of(text)?;
         let user_info = parts.user_info.map(user_info).transpose()?;
         if parts.host.is_empty() {
@@ -107,21 +131,29 @@ impl ConnectUrl {
             None if is_host_name(parts.host) => parts.host.to_ascii_lowercase(),
             None => return Err(bad_host(parts.host)),
         };
-        let path = decode_path(parts.path, parts.scheme, stars)?;
-        if path.is_empty() && parts.scheme.is_rtmp() {
+        let path = decode_path(parts.path, scheme, stars)?;
+        if path.is_empty() && scheme.named {
             return Err(UrlError::NoPath);
         }
         let in_query = check_query(parts.query, stars)?;
         if stars == Stars::Needed && !in_query && !path.contains('*') {
             return Err(UrlError::MatchMissing);
         }
-        let port = parts.port.unwrap_or(parts.scheme.connect_port());
+        let port = parts.port.unwrap_or(scheme.connect_port);
         let query = parts.query.map(str::to_owned);
-        Ok((Self { scheme: parts.scheme, host, port, path, query }, user_info))
+        Ok((Self { scheme, host, port, path, query }, user_info))
     }
 
-    /// The URL for people: never with a query. `path_is_secret`: the last segment is a stream key (an RTMP push
-    /// without `credentials.streamKey`) and is left out.
+    /// The address to connect to for one instance of a pattern.
+    pub fn instance(&self, name: &str) -> Self {
+        Self {
+            path: self.path.replace('*', name),
+            query: self.query.as_deref().map(|query| query.replace("{match}", name)),
+            ..self.clone()
+        }
+    }
+
+    /// The URL for people: never with a query. `path_is_secret`: the last segment may be a key and is left out.
     pub fn shown(&self, path_is_secret: bool) -> String {
         let path = match self.path.rsplit_once('/') {
             _ if !path_is_secret => self.path.as_str(),
@@ -131,7 +163,7 @@ impl ConnectUrl {
         let host = bracketed(&self.host);
         let slash = if path.is_empty() { "" } else { "/" };
         let path = encoded(path);
-        if self.port == self.scheme.connect_port() {
+        if self.port == self.scheme.connect_port {
             format!("{}://{host}{slash}{path}", self.scheme)
         } else {
             format!("{}://{host}:{}{slash}{path}", self.scheme, self.port)
@@ -142,7 +174,7 @@ impl ConnectUrl {
 /// Leaves the last segment out where it might be a stream key.
 impl fmt::Display for ConnectUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown(self.scheme.is_rtmp()))
+        f.write_str(&self.shown(self.scheme.named))
     }
 }
 
@@ -152,31 +184,16 @@ impl fmt::Debug for ConnectUrl {
     }
 }
 
-impl PullConfig {
-    /// The URL for people.
-    pub fn shown(&self) -> String {
-        self.url.shown(false)
-    }
-}
-
-impl PushConfig {
-    /// The URL for people: without the last segment of an RTMP path that is a stream key.
-    pub fn shown(&self) -> String {
-        let whole = matches!(self.credentials, Some(Credentials::StreamKey(_)));
-        self.url.shown(self.url.scheme.is_rtmp() && !whole)
-    }
-}
-
 /// Reads `file:///directory/name`: an absolute path.
 ///
 /// # Errors
 /// Whatever the grammar of file URLs does not allow.
-pub(super) fn parse_file(text: &str) -> Result<PathBuf, UrlError> {
+pub(super) fn parse_file(text: &str, scheme: Scheme) -> Result<PathBuf, UrlError> {
     let parts = Parts::of(text)?;
     if !parts.host.is_empty() || parts.port.is_some() || parts.user_info.is_some() || parts.query.is_some() {
         return Err(UrlError::BadFile);
     }
-    let path = decode_path(parts.path, parts.scheme, Stars::Plain)?;
+    let path = decode_path(parts.path, scheme, Stars::Plain)?;
     if path.is_empty() { Err(UrlError::BadFile) } else { Ok(PathBuf::from(format!("/{path}"))) }
 }
 
@@ -206,6 +223,6 @@ pub(super) fn is_host_name(host: &str) -> bool {
 }
 
 /// A host as URLs write it.
-pub(super) fn bracketed(host: &str) -> String {
+pub(crate) fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }

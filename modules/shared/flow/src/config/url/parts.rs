@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{MAX_URL_BYTES, UrlError};
-use crate::config::types::Scheme;
 
 /// A URL taken apart, nothing decoded yet.
 pub(super) struct Parts<'a> {
-    pub(super) scheme: Scheme,
     pub(super) user_info: Option<&'a str>,
     pub(super) host: &'a str,
     pub(super) port: Option<u16>,
@@ -20,7 +18,6 @@ impl<'a> Parts<'a> {
         if text.len() > MAX_URL_BYTES {
             return Err(UrlError::TooLong(text.len()));
         }
-        let scheme = Scheme::of(text)?;
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(UrlError::Blank);
         }
@@ -45,7 +42,7 @@ impl<'a> Parts<'a> {
             let behind = rest.get(authority.len()..).unwrap_or_default();
             if user_info.is_none() && behind.contains('@') { UrlError::AtInUserInfo } else { error }
         })?;
-        Ok(Self { scheme, user_info, host, port, path, query: query.filter(|query| !query.is_empty()) })
+        Ok(Self { user_info, host, port, path, query: query.filter(|query| !query.is_empty()) })
     }
 }
 

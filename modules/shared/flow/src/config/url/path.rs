@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::UrlError;
-use crate::config::types::Scheme;
+use crate::config::scheme::Scheme;
 
 /// What `*` and `{match}` mean in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ fn decode_segment(segment: &str, scheme: Scheme, stars: Stars) -> Result<String,
     let hidden = |c: char| decoded.matches(c).count() > starred.matches(c).count();
     if decoded.chars().any(char::is_control)
         || decoded.contains('/')
-        || (scheme.is_rtmp() && decoded.contains('?'))
+        || (scheme.named && decoded.contains('?'))
         || (stars != Stars::Plain && hidden('*'))
     {
         return Err(UrlError::BadEncoded);
@@ -118,7 +118,7 @@ pub(super) fn encoded(path: &str) -> String {
 }
 
 /// A value of a query parameter.
-pub(in crate::config) fn encoded_value(value: &str) -> String {
+pub(crate) fn encoded_value(value: &str) -> String {
     const VALUE: &AsciiSet = &PATH.add(b'&').add(b'+').add(b'=').add(b'/');
     utf8_percent_encode(value, VALUE).to_string()
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use av_edge::Certificates;
+use av_edge::{Certificates, Renewal};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
@@ -63,7 +63,7 @@ impl Current {
 /// Where the next certificate comes from, and when to look.
 enum Source {
     Files { files: CertificateFiles, seen: Stamps, next_look: Instant },
-    Edge { certificates: Certificates, host_name: String, renew_at: SystemTime, next_try: Instant },
+    Edge { certificates: Certificates, host_name: String, renewal: Renewal, next_try: Instant },
 }
 
 impl ServerTlsAcceptor {
@@ -86,8 +86,8 @@ impl ServerTlsAcceptor {
                 let host_name = tls.host_name.as_ref().or(net.gateway_host.as_ref());
                 let host_name = host_name.ok_or(TlsError::NoHostName)?.clone();
                 let certificates = net.certificates.clone();
-                let (key, renew_at) = issued(&certificates, &host_name).await?;
-                (key, Source::Edge { certificates, host_name, renew_at, next_try: now })
+                let (key, renewal) = issued(&certificates, &host_name).await?;
+                (key, Source::Edge { certificates, host_name, renewal, next_try: now })
             }
         };
         let current = Arc::new(Current(RwLock::new(Arc::new(key))));
@@ -138,14 +138,14 @@ impl ServerTlsAcceptor {
                     Err(error) => tracing::warn!("the TLS certificate at hand goes on serving: {error}"),
                 }
             }
-            Source::Edge { certificates, host_name, renew_at, next_try } => {
-                if SystemTime::now() < *renew_at || Instant::now() < *next_try {
+            Source::Edge { certificates, host_name, renewal, next_try } => {
+                if !renewal.is_due() || Instant::now() < *next_try {
                     return;
                 }
                 *next_try = Instant::now() + RENEW_RETRY;
                 match timeout(RENEW_WAIT, issued(certificates, host_name)).await {
-                    Ok(Ok((key, at))) => {
-                        *renew_at = at;
+                    Ok(Ok((key, next))) => {
+                        *renewal = next;
                         *next_try = Instant::now();
                         self.current.replace(key);
                         tracing::info!("TLS certificate renewed");
@@ -169,16 +169,12 @@ async fn off_thread<T: Send + 'static>(
 }
 
 /// Has the edge runtime issue a certificate; says when to renew it.
-async fn issued(
-    certificates: &Certificates,
-    host_name: &str,
-) -> Result<(CertifiedKey, SystemTime), TlsError> {
+async fn issued(certificates: &Certificates, host_name: &str) -> Result<(CertifiedKey, Renewal), TlsError> {
     let issued = certificates.server(host_name).await.map_err(TlsError::Edge)?;
     let key = certified_key(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes(), |part| {
         TlsError::Edge(format!("the edge runtime issued a certificate without a usable {part}"))
     })?;
-    let renew_at = UNIX_EPOCH.checked_add(Duration::from_secs(issued.renew_at));
-    Ok((key, renew_at.unwrap_or_else(SystemTime::now)))
+    Ok((key, issued.renewal))
 }
 
 /// Chain and key, checked to belong together. `missing` names what is not in the PEM text.

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::{ClientTls, ConnectUrl, Content, Retry, Scheme, Secret};
+use crate::config::{ClientTls, ConnectUrl, Content, Retry, Secret};
 use crate::endpoint::Module;
 use crate::net::Listener;
 use crate::net::tests::context;
@@ -48,7 +48,7 @@ pub(crate) fn listener() -> Listener {
 /// `rtmp://server.example:PORT/PATH`, where `server.example` is this machine.
 pub(crate) fn url(address: SocketAddr, path: &str) -> ConnectUrl {
     ConnectUrl {
-        scheme: Scheme::Rtmp,
+        scheme: crate::rtmp::options::RTMP,
         host: "server.example".into(),
         port: address.port(),
         path: path.into(),

@@ -3,10 +3,12 @@ use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{Content, ListenConfig, ListenUrl, Scheme, ServeConfig, ServerTls};
+use crate::config::{Content, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
 use crate::rtmp::guest::Guest;
+use crate::rtmp::options::RTMP;
 use crate::rtmp::peer::{live, module, soon, stream};
+use crate::rtmp::{ListenConfig, ServeConfig};
 use crate::rtmp::{listen, serve};
 use crate::stream::{Changes, OutputStatus};
 
@@ -29,6 +31,7 @@ impl Flow {
             status: stream.input().clone(),
             stream: stream.clone(),
             idle_timeout: Duration::from_secs(10),
+            instances: None,
             cancel: cancel.clone(),
         };
         let output = OutputContext {
@@ -41,13 +44,12 @@ impl Flow {
             status: OutputStatus::new(Changes::default()),
             cancel,
         };
-        let url = ListenUrl { scheme: Scheme::Rtmp, address, path: "live/stream1".into() };
+        let url = ListenUrl { scheme: RTMP, address, path: "live/stream1".into() };
         let listening = ListenConfig {
             url: url.clone(),
             takeover,
             auth: None,
             allow: Vec::new(),
-            max_instances: 1,
             max_message_bytes: 1 << 20,
             tls: ServerTls::default(),
         };
@@ -60,7 +62,7 @@ impl Flow {
             batch: Duration::ZERO,
             tls: ServerTls::default(),
         };
-        tokio::spawn(listen(input.clone(), listening, None));
+        tokio::spawn(listen(input.clone(), listening));
         tokio::spawn(serve(output.clone(), serving));
         Self { address, input, output }
     }

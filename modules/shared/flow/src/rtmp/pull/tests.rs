@@ -34,6 +34,7 @@ impl Pulling {
             path: "flows.cam.input".into(),
             status: stream.input().clone(),
             idle_timeout: idle,
+            instances: None,
             stream: stream.clone(),
             cancel: CancellationToken::new(),
         };

@@ -58,11 +58,12 @@ pub(super) enum Due {
 }
 
 impl Sender {
-    pub(super) fn new(egress: Egress, output: &OutputContext) -> Self {
+    /// `protocol`: for the metric of latency.
+    pub(super) fn new(egress: Egress, output: &OutputContext, protocol: &str) -> Self {
         Self {
             egress,
             status: output.status.clone(),
-            latency: output.module.latency("rtmp"),
+            latency: output.module.latency(protocol),
             began: Instant::now(),
             tracks: None,
             description: None,

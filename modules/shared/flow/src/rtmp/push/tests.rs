@@ -413,7 +413,7 @@ async fn over_tls_the_target_gets_the_same_frames() {
     };
     let pin = <sha2::Sha256 as sha2::Digest>::digest(made.cert.der().as_ref()).into();
     let config = PushConfig {
-        url: crate::config::ConnectUrl { scheme: crate::config::Scheme::Rtmps, ..url(address, "app/cam") },
+        url: crate::config::ConnectUrl { scheme: crate::rtmp::options::RTMPS, ..url(address, "app/cam") },
         credentials: None,
         retry: retry(),
         tls: crate::config::ClientTls { pin_sha256: Some(pin), ..no_tls() },

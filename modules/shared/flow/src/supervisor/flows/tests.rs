@@ -4,14 +4,12 @@ use av_media::Frame;
 use serde_json::json;
 
 use super::*;
-use crate::config::Scheme;
 use crate::ingest::Instances;
 use crate::net::tests::context;
+use crate::rtmp;
 use crate::rtmp::guest::Guest;
 use crate::rtmp::peer::{live, soon};
 use crate::supervisor::flow::Body;
-
-const RTMP: &[Scheme] = &[Scheme::Rtmp];
 
 /// A module without a process around it, whose state outlives it.
 struct Rig {
@@ -30,8 +28,8 @@ impl Rig {
 
     fn start(state: &tempfile::TempDir) -> Arc<Supervisor> {
         let state = av_edge::StateDir::new(state.path().to_owned());
-        let supports = Supports { module: "tester", listen: RTMP, serve: RTMP, ..Supports::default() };
-        Flows::new(supports).supervisor(Context { state, ..context([]) })
+        let flows = Flows::new("tester").input(rtmp::LISTEN).output(rtmp::SERVE).output(rtmp::PUSH);
+        flows.supervisor(Context { state, ..context([]) })
     }
 
     /// The module ends and starts again.

@@ -2,13 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use super::*;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
-}
 
 /// The files of a folder with this extension, by name.
 fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
@@ -23,15 +18,11 @@ fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     files
 }
 
-fn supports(module: &str) -> Option<Supports> {
-    [SPLITTER, SOURCE].into_iter().find(|supports| supports.module == module)
-}
-
 fn assert_good(place: &str, supports: &Supports, document: &Value) {
     let desired = read_for(supports, document);
     assert!(desired.errors.is_empty() && desired.rejected.is_none(), "{place}: {:?}", desired.errors);
     assert!(!desired.flows.is_empty(), "{place} has no flow");
-    let clashes = super::super::conflicts(&desired.flows);
+    let clashes = av_flow::config::conflicts(&desired.flows);
     assert!(clashes.is_empty(), "{place}: {clashes:?}");
 }
 
@@ -43,7 +34,7 @@ fn every_sample_is_a_document_without_errors() {
     for (name, text) in samples.iter().filter(|(name, _)| name != "twin.schema.json") {
         // MODULE.json or MODULE.SCENARIO.json
         let module = name.split('.').next().unwrap();
-        let supports = supports(module).unwrap_or_else(|| panic!("{name}: no module {module:?}"));
+        let supports = super::module(module).unwrap_or_else(|| panic!("{name}: no module {module:?}"));
         assert_good(name, &supports, &serde_json::from_str(text).unwrap());
         modules.insert(module);
     }
@@ -55,7 +46,7 @@ fn every_sample_is_a_document_without_errors() {
 fn the_desired_properties_of_the_manifest_are_good() {
     let text = fs::read_to_string(repository().join("deployment.template.json")).unwrap();
     let manifest: Value = serde_json::from_str(&text).unwrap();
-    for supports in [SPLITTER, SOURCE] {
+    for supports in modules() {
         let content = &manifest["modulesContent"][supports.module]["properties.desired"];
         assert_good("deployment.template.json", &supports, content);
     }
@@ -69,7 +60,7 @@ fn a_layer_adds_flows_under_keys_of_their_own() {
         for (module, content) in layer["modulesContent"].as_object().unwrap() {
             for (key, value) in content.as_object().unwrap() {
                 assert_ne!(key, "properties.desired", "{name}: this would replace what other layers set");
-                let Some(supports) = supports(module) else { continue };
+                let Some(supports) = super::module(module) else { continue };
                 let flow = key.strip_prefix("properties.desired.flows.").unwrap();
                 assert_good(&name, &supports, &serde_json::json!({ "flows": { flow: value } }));
                 flows += 1;
@@ -93,7 +84,7 @@ fn the_json_of_every_page_is_json() {
             let (module, rest) =
                 block.split_once(" -->\n```json\n").unwrap_or_else(|| panic!("{name}: {block}"));
             let json = rest.split("\n```").next().unwrap();
-            assert_good(&name, &supports(module).unwrap(), &serde_json::from_str(json).unwrap());
+            assert_good(&name, &super::module(module).unwrap(), &serde_json::from_str(json).unwrap());
         }
     }
     assert!(blocks >= 12, "{blocks}");

@@ -1,7 +1,8 @@
-use super::*;
-use crate::config::{OptionSpec, Shape, TABLE};
+use av_flow::config::{OptionSpec, Shape};
 
-const TWIN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/twin.md"));
+use super::*;
+
+const TWIN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/twin.md"));
 
 /// The JSON blocks of the page, each with the module named in the line before it.
 fn examples() -> Vec<(Supports, Value)> {
@@ -11,10 +12,11 @@ fn examples() -> Vec<(Supports, Value)> {
     while let Some(line) = lines.next() {
         if line == "```json" {
             let supports = match before {
-                "<!-- module: rtmp-splitter -->" => SPLITTER,
-                "<!-- module: mp4-source -->" => SOURCE,
+                marked if marked.starts_with("<!-- module: ") => marked,
                 other => panic!("a JSON block follows {other:?}"),
             };
+            let name = supports.trim_start_matches("<!-- module: ").trim_end_matches(" -->");
+            let supports = module(name).unwrap_or_else(|| panic!("no module {name:?}"));
             let text = lines.by_ref().take_while(|line| *line != "```").collect::<Vec<_>>().join("\n");
             examples.push((supports, serde_json::from_str(&text).unwrap()));
         }
@@ -35,14 +37,14 @@ fn every_example_of_the_page_is_a_document_without_errors() {
 
 #[test]
 fn every_option_of_todays_modules_is_on_the_page_with_its_range_and_default() {
-    let fits = |spec: &&OptionSpec, supports: &Supports| {
-        Endpoint::INPUTS
-            .into_iter()
-            .chain(Endpoint::OUTPUTS)
-            .any(|endpoint| supports.schemes(endpoint).iter().any(|scheme| spec.fits(endpoint, *scheme)))
-    };
-    let options =
-        TABLE.iter().filter(|spec| fits(spec, &SPLITTER) || fits(spec, &SOURCE)).collect::<Vec<_>>();
+    let modules = modules();
+    let endpoints = modules.iter().flat_map(|supports| supports.endpoints());
+    let mut options: Vec<&OptionSpec> = Vec::new();
+    for option in endpoints.flat_map(|spec| spec.all_options()) {
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
     assert!(options.len() >= 18, "{}", options.len());
     for spec in options {
         let start = format!("| `{}` |", spec.name);
@@ -84,6 +86,8 @@ fn the_errors_on_the_page_are_the_errors_there_are() {
         serde_json::json!({ "serve": "rtmp://0.0.0.0/a/b", "maxClient": 5 });
     cases[2]["flows"]["cam2"]["input"]["maxClients"] = 5.into();
     cases[3]["flows"]["cam2"]["outputs"]["web"] = serde_json::json!({ "serve": "http://0.0.0.0/a" });
-    let errors = cases.iter().map(|case| read(case).errors["cam2"].clone()).collect::<Vec<_>>();
+    let splitter = module("rtmp-splitter").unwrap();
+    let errors =
+        cases.iter().map(|case| read_for(&splitter, case).errors["cam2"].clone()).collect::<Vec<_>>();
     assert!(TWIN.contains(&format!("```text\n{}\n```", errors.join("\n"))), "{errors:?}");
 }

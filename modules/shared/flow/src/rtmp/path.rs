@@ -5,13 +5,13 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use super::types::ConnectUrl;
+use crate::config::{ConnectUrl, bracketed, encoded_value};
 
 /// What a client asked for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RtmpPath {
     /// Application + `/` + name without queries, outer and doubled slashes; percent-decoded once where that gives
-    /// text. Compare it with [`ListenUrl::path`](super::ListenUrl::path).
+    /// text. Compare it with [`ListenUrl::path`](crate::config::ListenUrl::path).
     pub path: String,
     /// The stream name's query, else the application's, without `?`. May hold a key.
     pub query: Option<String>,
@@ -25,14 +25,6 @@ impl RtmpPath {
         let segments = application.split('/').chain(name.split('/')).filter(|segment| !segment.is_empty());
         let path = segments.map(decoded).collect::<Vec<_>>().join("/");
         Self { path, query: name_query.or(application_query).map(str::to_owned) }
-    }
-
-    /// The first value of `parameter` in the query, percent-decoded.
-    pub fn parameter(&self, parameter: &str) -> Option<String> {
-        self.query.as_deref()?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            (key == parameter).then(|| percent_decode_str(value).decode_utf8_lossy().into_owned())
-        })
     }
 }
 
@@ -85,12 +77,12 @@ impl RtmpTarget {
             (None, Some((application, name))) => (application, name.to_owned()),
             (None, None) => ("", url.path.clone()),
         };
-        let key = key.map(|key| format!("key={}", super::url::encoded_value(key)));
+        let key = key.map(|key| format!("key={}", encoded_value(key)));
         for part in url.query.iter().chain(&key) {
             name.push(if name.contains('?') { '&' } else { '?' });
             name.push_str(part);
         }
-        let host = super::url::bracketed(&url.host);
+        let host = bracketed(&url.host);
         let tc_url = format!("{}://{host}:{}/{application}", url.scheme, url.port);
         Self { application: application.to_owned(), name, tc_url }
     }
