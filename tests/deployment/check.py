@@ -197,6 +197,49 @@ class Schema(unittest.TestCase):
             self.assertFalse(self.validator.is_valid(document), json.dumps(document))
 
 
+class Services(unittest.TestCase):
+    """What belongs to a service besides its code; whoever adds one is told what is missing."""
+
+    def test_each_is_a_package_of_the_workspace_that_is_named_like_its_folder(self):
+        members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+        for name in sorted(OURS):
+            with self.subTest(service=name):
+                self.assertIn(f"modules/{name}", members)
+                package = tomllib.loads((ROOT / "modules" / name / "Cargo.toml").read_text())["package"]
+                self.assertEqual(package["name"], name)
+                self.assertTrue((BINARIES / name).is_file(), "no binary of that name is built")
+
+    def test_each_has_a_sample_of_its_twin_and_one_for_use_without_a_hub(self):
+        for name in sorted(OURS):
+            with self.subTest(service=name):
+                for sample in (f"edge-config/{name}.json", f"edge-config/standalone/twins/{name}.json"):
+                    self.assertTrue((ROOT / sample).is_file(), f"{sample} is missing")
+
+    def test_each_is_in_the_manifest_with_a_twin(self):
+        content = json.loads((ROOT / "deployment.template.json").read_text())["modulesContent"]
+        modules = content["$edgeAgent"]["properties.desired"]["modules"]
+        for name in sorted(OURS):
+            with self.subTest(service=name):
+                self.assertEqual(modules[name]["settings"]["image"], f"${{MODULES.{name}}}")
+                self.assertTrue(content[name]["properties.desired"], "no desired properties")
+
+    def test_each_is_run_by_local_edge(self):
+        for name in sorted(OURS):
+            with self.subTest(service=name):
+                run = subprocess.run(
+                    [BINARIES / "local-edge", "module", name, "--version"],
+                    capture_output=True, text=True, timeout=30, check=False,
+                )
+                self.assertEqual(run.returncode, 0, run.stderr)
+                self.assertIn(name, run.stdout)
+
+    def test_each_is_on_the_pages(self):
+        for name in sorted(OURS):
+            with self.subTest(service=name):
+                self.assertIn(f"[`{name}`](modules/{name})", (ROOT / "README.md").read_text())
+                self.assertIn(name, (ROOT / "docs/twin.md").read_text(), "docs/twin.md")
+
+
 class Pages(unittest.TestCase):
     def test_links_between_pages_lead_somewhere(self):
         pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "edge-config/README.md"]

@@ -87,6 +87,12 @@ class Stage:
         self.key, self.directory = str(layers), "/"
         self.config = {"LABEL": {}, "VOLUME": [], "EXPOSE": [], "USER": None, "ENTRYPOINT": None, "HEALTHCHECK": None}
 
+    def child(self):
+        """A stage that begins as this one is now."""
+        stage = Stage(self.layers, self.environment)
+        stage.arguments, stage.key, stage.directory = dict(self.arguments), self.key, self.directory
+        return stage
+
     def variables(self):
         """What ARG and ENV have set."""
         return {name: text for name, text in self.arguments.items() if text is not None} | self.environment
@@ -112,7 +118,7 @@ class Builder:
             if one.name == "FROM":
                 base, _, name = expand(one.rest, automatic | above).partition(" AS ")
                 platform = expand(one.flag("platform") or "$TARGETPLATFORM", automatic)
-                stage = stages[name] = self.start(base, platform)
+                stage = stages[name] = stages[base].child() if base in stages else self.start(base, platform)
             elif one.name != "ARG" and stage is None:
                 raise DockerfileError(f"`{one.text}` before FROM")
             elif one.name == "ARG":

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Builds the image of every service for every architecture, and runs it, as far as that goes without an engine.
 
-    tests/image/check.py [--dockerfile FILE] [--architecture amd64|arm64]
+    tests/image/check.py [--dockerfile FILE] [--architecture amd64|arm64] [--long]
 
-The instructions of modules/shared/Dockerfile are carried out one by one (build.py). The services of one architecture
-are then started together, as edge-config/standalone/compose.yaml does (container.py): a file goes through one service
-after the other, and what a player gets must be what was in the file. Programs of another architecture run in
-Debian's qemu-user. Nothing of this machine is changed: mounts, processes and network are of namespaces of their own.
+The instructions of modules/shared/Dockerfile are carried out one by one (build.py); all services of an architecture
+come from one build of the workspace. They are then started together, as edge-config/standalone/compose.yaml does
+(container.py): a file goes through one service after the other, and what a player gets must be what was in the file.
+Programs of another architecture run in Debian's qemu-user; without --long or $AV_LONG there is one, the splitter that
+all media goes through, between services of this machine's own architecture. Nothing of this machine is changed: mounts,
+processes and network are of namespaces of their own.
 
 Exit code 0: all is well, or was skipped (a line `SKIPPED ...` in $AV_SKIPPED); 1: it is not."""
 
@@ -41,6 +43,8 @@ ARCHITECTURES = {
     "arm64v8": ("arm64", "AArch64", "qemu-aarch64-static"),
 }
 NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+# What all media of the samples goes through.
+CENTRE = "rtmp-splitter"
 LARGEST = 12_000_000
 BUILD = "1mage00"
 
@@ -70,10 +74,10 @@ def wait_for(what, look, seconds=60):
 
 
 class Image:
-    """A built image: of which version, its root folder, its configuration."""
+    """A built image: for which architecture, of which version, its root folder, its configuration."""
 
-    def __init__(self, version, root, config):
-        self.version, self.root, self.config = version, root, config
+    def __init__(self, architecture, version, root, config):
+        self.architecture, self.version, self.root, self.config = architecture, version, root, config
 
 
 def services():
@@ -143,7 +147,7 @@ def answered(address, path, find):
 def twin_of(service, secrets):
     """What the service is to do: the sample, and for the splitter also TLS, as server and as client, over names."""
     twin = json.loads((TWINS / f"{service}.json").read_text())
-    if service == "rtmp-splitter":
+    if service == CENTRE:
         tls = {"certificateFile": f"{secrets}/tls.crt", "keyFile": f"{secrets}/tls.key"}
         twin["flows"] |= {
             "over-tls": {"input": {"pull": "rtmp://rtmp-splitter/live/testcard"},
@@ -155,12 +159,12 @@ def twin_of(service, secrets):
     return twin
 
 
-def run_together(images, addresses, place, emulator):
-    """Starts the services of one architecture, sends a file through them, and ends them."""
+def run_together(images, addresses, place, emulators):
+    """Starts a service of each name, sends a file through them, and ends them."""
     configuration = place / "configuration"
     configuration.mkdir(parents=True)
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-subj", "/CN=test", "-addext", "subjectAltName=DNS:rtmp-splitter",
+        "-subj", "/CN=test", "-addext", f"subjectAltName=DNS:{CENTRE}",
         "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", configuration / "tls.key",
         "-out", configuration / "tls.crt")
     (configuration / "tls.key").chmod(0o644)
@@ -175,10 +179,11 @@ def run_together(images, addresses, place, emulator):
             # Each has an address of its own, as in a container's network.
             environment = {"AV_BIND": addresses[name]}
             mounts = [(configuration, "/etc/av-services"), (CARD.parent, "/media")]
-            containers[name] = Container(image, place / name, arguments, mounts, environment, emulator)
+            containers[name] = Container(image, place / name, arguments, mounts, environment,
+                                         emulators[image.architecture])
         for name, container in containers.items():
             check_started(name, container)
-        splitter = f"rtmp://{addresses['rtmp-splitter']}"
+        splitter = f"rtmp://{addresses[CENTRE]}"
         publisher = subprocess.Popen(["ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", CARD,
                                       "-c", "copy", "-f", "flv", f"{splitter}/live/published"])
         for path in ("live/testcard", "live/published", "back/testcard"):
@@ -233,26 +238,51 @@ def check_running(name, version, container, address):
     print(f"    {name}: healthy, {sum(map(int, taken))} frames in, state in {[path.name for path in kept]}")
 
 
+def chosen(options):
+    """By architecture, the native one first: name, version and build arguments of each service to be built for it."""
+    known = list(services())
+    all_of_them = options.long or options.architecture
+    order = sorted(ARCHITECTURES, key=lambda name: ARCHITECTURES[name][0] != NATIVE)
+    for platform_name in order:
+        architecture = ARCHITECTURES[platform_name][0]
+        if options.architecture not in (None, architecture):
+            continue
+        found = {}
+        for name, version, arguments, platforms in known:
+            if platforms[platform_name] != DOCKERFILE:
+                skip(f"image of {name} for {architecture}", "it has a Dockerfile of its own")
+            elif architecture != NATIVE and name != CENTRE and not all_of_them:
+                skip(f"image of {name} for {architecture}", "long")
+            else:
+                found[name] = version, arguments
+        if architecture != NATIVE and not all_of_them:
+            found = {name: (version, arguments | {"SERVICES": name}) for name, (version, arguments) in found.items()}
+        yield architecture, found
+
+
 def build(options, work):
     """The images by architecture and service."""
     builder = Builder(ROOT, options.dockerfile or DOCKERFILE, TARGET / "image", work, NATIVE)
     images = {}
-    for name, version, arguments, platforms in services():
-        for platform_name, dockerfile in platforms.items():
-            architecture, machine, _ = ARCHITECTURES[platform_name]
-            if dockerfile != DOCKERFILE:
-                skip(f"image of {name} for {architecture}", "it has a Dockerfile of its own")
-            elif options.architecture in (None, architecture):
-                since = time.monotonic()
-                stage = builder.build(architecture, arguments | {"AV_BUILD": BUILD})
-                place = work / "images" / architecture / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with builder.root_of(stage.layers, work / f"top-{architecture}-{name}") as root:
-                    run("cp", "-a", root, place)
-                image = images.setdefault(architecture, {})[name] = Image(version, place, stage.config)
-                print(f"{name} {architecture}: built in {time.monotonic() - since:.0f} s", flush=True)
-                check_files(image, name, machine)
+    for architecture, found in chosen(options):
+        machine = next(elf for name, elf, _ in ARCHITECTURES.values() if name == architecture)
+        for name, (version, arguments) in found.items():
+            since = time.monotonic()
+            stage = builder.build(architecture, arguments | {"AV_BUILD": BUILD})
+            place = work / "images" / architecture / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with builder.root_of(stage.layers, work / f"top-{architecture}-{name}") as root:
+                run("cp", "-a", root, place)
+            image = images.setdefault(architecture, {})[name] = Image(architecture, version, place, stage.config)
+            print(f"{name} {architecture}: built in {time.monotonic() - since:.0f} s", flush=True)
+            check_files(image, name, machine)
     return images
+
+
+def at_usual_priority():
+    """Building may be at a low one, beside other tests; what is waited for is not."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def inside(options):
@@ -261,16 +291,22 @@ def inside(options):
     work.mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
     images = build(options, work)
+    at_usual_priority()
     addresses = {name: f"127.0.0.{number}" for number, name in enumerate(next(iter(images.values())), 20)}
     network.own()
     network.name_server(addresses)
-    for architecture, _, emulator in ARCHITECTURES.values():
-        program = None if architecture == NATIVE else shutil.which(emulator)
-        if architecture in images and architecture != NATIVE and not program:
-            skip(f"running the images for {architecture}", f"no {emulator}")
-        elif architecture in images:
-            print(f"{architecture}: run{' by ' + emulator if program else ''}", flush=True)
-            run_together(images[architecture], addresses, work / "run" / architecture, program)
+    emulators = {NATIVE: None} | {name: shutil.which(emulator) for name, _, emulator in ARCHITECTURES.values()
+                                  if name != NATIVE}
+    for architecture, built in images.items():
+        program = emulators[architecture]
+        if architecture != NATIVE and not program:
+            skip(f"running the images for {architecture}", "no emulator of it")
+            continue
+        since = time.monotonic()
+        print(f"{architecture}: run{' by ' + program if program else ''}", flush=True)
+        together = images.get(NATIVE, {}) | built
+        run_together(together, addresses, work / "run" / architecture, emulators)
+        print(f"{architecture}: ran for {time.monotonic() - since:.0f} s", flush=True)
 
 
 def hindrance():
@@ -293,6 +329,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dockerfile", type=pathlib.Path)
     parser.add_argument("--architecture", choices=["amd64", "arm64"])
+    parser.add_argument("--long", action="store_true", default="AV_LONG" in os.environ)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:

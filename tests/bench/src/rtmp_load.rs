@@ -1,127 +1,153 @@
-//! Many RTMP players in one process, as cheap as can be: after the handshake they read and discard.
+//! Many RTMP players, and publishers if wanted, in one process.
 //!
-//! `rtmp-load URL PLAYERS SECONDS`. Prints one JSON line when all players have media, and another at the end.
+//! `rtmp-load URL PLAYERS SECONDS [--clip FILE.flv [--streams N | --epochs N] [--one-key-frame MEGABYTES]]`
+//!
+//! With `--clip` it publishes that file, over and over. `--streams N` makes N of each, at URL-0 and so on, players shared
+//! out among them. `--epochs N` lets ten minutes of stream time pass at once between one Nth of the players and the
+//! next. With `--one-key-frame` each publisher first sends that much as fast as it is taken, and never sends a second
+//! key frame. Prints one JSON line when all players have media, and another at the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod players;
+mod publishers;
+
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use av_rtmp::{ClientConfig, ClientEvent, ClientOutput, ClientSession, Limits, Mode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use av_tests::recording::Kind;
+use av_tests::rtmp::Player;
+use players::Seen;
+use publishers::{Clip, Source};
 
-/// What all players together have seen.
-#[derive(Default)]
-struct Seen {
-    playing: AtomicUsize,
-    bytes: AtomicU64,
-    /// Milliseconds from connect to the first media byte, added up.
-    first: AtomicU64,
-    lost: AtomicUsize,
+const EPOCH: Duration = Duration::from_secs(600);
+
+struct Options {
+    url: String,
+    players: usize,
+    seconds: u64,
+    clip: Option<Arc<Clip>>,
+    streams: usize,
+    epochs: usize,
+    flood: Option<usize>,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Option<Self> {
+        let [url, players, seconds, rest @ ..] = arguments else { return None };
+        let (players, seconds) = (players.parse().ok()?, seconds.parse().ok()?);
+        let url = url.clone();
+        let mut options = Self { url, players, seconds, clip: None, streams: 1, epochs: 1, flood: None };
+        for pair in rest.chunks(2) {
+            let [name, value] = pair else { return None };
+            match name.as_str() {
+                "--clip" => options.clip = Some(Arc::new(Clip::read(Path::new(value)))),
+                "--streams" => options.streams = value.parse().ok()?,
+                "--epochs" => options.epochs = value.parse().ok()?,
+                "--one-key-frame" => options.flood = Some(value.parse::<usize>().ok()? * 1_000_000),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+
+    fn urls(&self) -> Vec<String> {
+        if self.streams == 1 {
+            return vec![self.url.clone()];
+        }
+        (0..self.streams).map(|number| format!("{}-{number}", self.url)).collect()
+    }
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, players, seconds] = arguments.as_slice() else {
-        eprintln!("usage: rtmp-load rtmp://HOST:PORT/APP/NAME PLAYERS SECONDS");
+    let Some(options) = Options::parse(&arguments) else {
+        eprintln!("usage: see the head of tests/bench/src/rtmp_load.rs");
         return ExitCode::from(64);
     };
-    let (Some(target), Ok(players), Ok(seconds)) = (Target::parse(url), players.parse(), seconds.parse())
-    else {
-        eprintln!("rtmp-load: a URL with application and name, and two numbers, please");
-        return ExitCode::from(64);
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("rtmp-load: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    runtime.block_on(load(Arc::new(target), players, Duration::from_secs(seconds)))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(load(&options))
 }
 
-struct Target {
-    address: String,
-    app: String,
-    name: String,
-}
-
-impl Target {
-    fn parse(url: &str) -> Option<Self> {
-        let (address, path) = url.strip_prefix("rtmp://")?.split_once('/')?;
-        let (app, name) = path.rsplit_once('/')?;
-        Some(Self { address: address.to_owned(), app: app.to_owned(), name: name.to_owned() })
-    }
-}
-
-async fn load(target: Arc<Target>, players: usize, time: Duration) -> ExitCode {
+async fn load(options: &Options) -> ExitCode {
     let seen = Arc::new(Seen::default());
-    for _ in 0..players {
-        let (target, seen) = (target.clone(), seen.clone());
-        tokio::spawn(async move {
-            if let Err(error) = play(&target, &seen).await
-                && seen.lost.fetch_add(1, Ordering::Relaxed) == 0
-            {
-                eprintln!("rtmp-load: {error}");
-            }
-        });
-        // A crowd, but no stampede.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while seen.playing.load(Ordering::Relaxed) < players {
-        if Instant::now() > deadline {
-            eprintln!("rtmp-load: only {} of {players} play", seen.playing.load(Ordering::Relaxed));
-            return ExitCode::FAILURE;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut publishing = Vec::new();
+    let mut witness = None;
+    match &options.clip {
+        Some(clip) if options.epochs > 1 => {
+            let source = Source::start(&options.url, clip).expect("published");
+            let (source, first) = through_epochs(source, options, &seen).await;
+            witness = Some(first);
+            publishing.push(source.live(true, &stop));
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        clip => {
+            publishing.extend(clip.iter().flat_map(|clip| publish(options, clip, &stop)));
+            for (_, url) in (0..options.players).zip(options.urls().iter().cycle()) {
+                seen.play(url);
+                // A crowd, but no stampede.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
     }
-    let first = seen.first.load(Ordering::Relaxed) as f64 / players.max(1) as f64;
-    println!("{{\"playing\":{players},\"meanFirstMilliseconds\":{first:.1}}}");
-    let (before, start) = (seen.bytes.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(time).await;
-    let bytes = seen.bytes.load(Ordering::Relaxed) - before;
-    let lost = seen.lost.load(Ordering::Relaxed);
-    println!("{{\"seconds\":{:.3},\"bytes\":{bytes},\"lost\":{lost}}}", start.elapsed().as_secs_f64());
+    if !seen.wait_playing(options.players).await {
+        return ExitCode::FAILURE;
+    }
+    println!("{{\"playing\":{},\"meanFirstMilliseconds\":{:.1}}}", options.players, seen.mean_first());
+    let (before, start) = (seen.bytes(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+    let (bytes, lost) = (seen.bytes() - before, seen.lost());
+    let cut = publishing.iter().filter(|publisher| publisher.is_finished()).count();
+    let clock = witness.and_then(|player: Player| Some(player.recording().of(Kind::Video).last()?.dts));
+    println!(
+        "{{\"seconds\":{:.3},\"bytes\":{bytes},\"lost\":{lost},\"cut\":{cut},\"clock\":{}}}",
+        start.elapsed().as_secs_f64(),
+        clock.unwrap_or(0)
+    );
     if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn play(target: &Target, seen: &Seen) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let start = Instant::now();
-    let mut stream = TcpStream::connect(&target.address).await?;
-    let mut session = ClientSession::new(ClientConfig {
-        app: target.app.clone(),
-        tc_url: format!("rtmp://{}/{}", target.address, target.app),
-        name: target.name.clone(),
-        mode: Mode::Play,
-        limits: Limits::default(),
-        credentials: None,
-        auth_query: None,
-    });
-    let mut buffer = vec![0; 16 * 1024];
-    'dialogue: loop {
-        while let Some(output) = session.poll()? {
-            match output {
-                ClientOutput::Send(bytes) => stream.write_all(&bytes).await?,
-                ClientOutput::Event(ClientEvent::Media(_)) => break 'dialogue,
-                ClientOutput::Event(ClientEvent::Refused { description, .. }) => {
-                    return Err(description.into());
-                }
-                ClientOutput::Event(_) => {}
-            }
-        }
-        let count = stream.read(&mut buffer).await?;
-        session.handle_input(buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or("closed")?);
+/// A publisher of each stream, their key frames apart in time.
+fn publish(
+    options: &Options,
+    clip: &Arc<Clip>,
+    stop: &Arc<AtomicBool>,
+) -> Vec<JoinHandle<std::io::Result<()>>> {
+    let gap = Duration::from_secs(2) / u32::try_from(options.streams).unwrap();
+    let flood = options.flood;
+    let mut floods = Vec::new();
+    for url in options.urls() {
+        let mut source = Source::start(&url, clip).expect("published");
+        std::thread::sleep(gap);
+        // In parallel, as they would be; a server may cut them.
+        let stop = Arc::clone(stop);
+        floods.push(std::thread::spawn(move || {
+            flood.map_or(Ok(()), |bytes| source.flood(bytes))?;
+            Ok(source.live(flood.is_none(), &stop))
+        }));
     }
-    seen.first.fetch_add(start.elapsed().as_millis() as u64, Ordering::Relaxed);
-    seen.playing.fetch_add(1, Ordering::Relaxed);
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Err("closed".into());
+    let end = |error: std::io::Error| std::thread::spawn(move || Err(error));
+    floods.into_iter().map(|flood| flood.join().unwrap().unwrap_or_else(end)).collect()
+}
+
+/// Lets the players come in as many groups as there are epochs. The witness came with the first: it has seen all the
+/// time that passed.
+async fn through_epochs(mut source: Source, options: &Options, seen: &Arc<Seen>) -> (Source, Player) {
+    let url = options.url.clone();
+    let witness = Player::start(&url);
+    witness.wait_frames(Kind::Video, 1);
+    for epoch in 0..options.epochs {
+        let (since, until) =
+            (options.players * epoch / options.epochs, options.players * (epoch + 1) / options.epochs);
+        (since..until).for_each(|_| seen.play(&url));
+        assert!(seen.wait_playing(until).await, "the players of epoch {epoch} have no media");
+        if epoch + 1 < options.epochs {
+            let passing = tokio::task::spawn_blocking(move || source.forward(EPOCH).map(|()| source));
+            source = passing.await.unwrap().expect("published on");
         }
-        seen.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
+    (source, witness)
 }
