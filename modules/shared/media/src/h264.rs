@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::MediaError;
+use crate::bits::{BitReader, unescape};
 use crate::nal::NalUnits;
 use crate::record::{Record, put_unit};
 
@@ -26,6 +27,16 @@ pub fn nal_type(nal: &[u8]) -> u8 {
 /// Whether an access unit of length-prefixed NAL units is an IDR picture, where decoding may start.
 pub fn is_idr(access_unit: &[u8], length_size: u8) -> bool {
     NalUnits::new(access_unit, length_size).flatten().any(|nal| nal_type(nal) == NAL_IDR)
+}
+
+/// The number by which slices and other parameter sets refer to this SPS (at most 31) or PPS (at most 255); `None` where
+/// it can't be read (§7.3.2.1.1, §7.3.2.2).
+pub(crate) fn parameter_set_id(nal: &[u8]) -> Option<u32> {
+    // The id is in the first bytes behind NAL header and, in an SPS, profile and level.
+    let (skipped, most) = if nal_type(nal) == NAL_SPS { (4, 31) } else { (1, 255) };
+    let rbsp = unescape(nal.get(..nal.len().min(32))?);
+    let id = BitReader::new("parameter set", rbsp.get(skipped..)?).ue().ok()?;
+    (id <= most).then_some(id)
 }
 
 /// `avcC`, the AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1).

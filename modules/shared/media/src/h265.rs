@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::MediaError;
+use crate::bits::{BitReader, unescape};
 use crate::nal::NalUnits;
 use crate::record::{Record, put_unit};
 
@@ -34,6 +35,26 @@ pub fn is_irap_nal(nal: &[u8]) -> bool {
 /// Whether an access unit of length-prefixed NAL units is an IRAP picture, where decoding may start.
 pub fn is_irap(access_unit: &[u8], length_size: u8) -> bool {
     NalUnits::new(access_unit, length_size).flatten().any(is_irap_nal)
+}
+
+/// The number by which slices and other parameter sets refer to this VPS (at most 15), SPS (15) or PPS (63); `None`
+/// where it can't be read (§7.3.2.1, §7.3.2.2, §7.3.2.3).
+pub(crate) fn parameter_set_id(nal: &[u8]) -> Option<u32> {
+    // An SPS has it behind profile, tier and level of up to 7 layers.
+    let rbsp = unescape(nal.get(2..nal.len().min(256))?);
+    let mut bits = BitReader::new("parameter set", &rbsp);
+    let (id, most) = match nal_type(nal) {
+        NAL_VPS => (bits.bits(4).ok()?, 15),
+        NAL_SPS => {
+            bits.skip(4).ok()?;
+            let layers = 1 + bits.small(3).ok()?;
+            bits.skip(1).ok()?;
+            ProfileTierLevel::parse(&mut bits, layers).ok()?;
+            (bits.ue().ok()?, 15)
+        }
+        _ => (bits.ue().ok()?, 63),
+    };
+    (id <= most).then_some(id)
 }
 
 /// NAL units of one type in an `hvcC`.

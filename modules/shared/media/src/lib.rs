@@ -14,12 +14,18 @@ pub mod h264;
 pub mod h265;
 pub mod mp4;
 pub mod nal;
+mod normalise;
 pub mod opus;
+mod picture;
 mod record;
+mod sound_clock;
 mod time;
 mod track;
 
 pub use error::MediaError;
 pub use frame::{Frame, Kind};
+pub use normalise::{Normal, Normalised, Normaliser};
+pub use picture::Picture;
+pub use sound_clock::{Samples, SoundClock};
 pub use time::Timestamp;
 pub use track::{AudioFormat, Codec, RtmpFraming, Track, VideoFormat};

@@ -120,7 +120,7 @@ impl Push {
     async fn connection(&mut self, mut client: Client, flowed: &mut Duration) -> Result<Ended, ClientError> {
         self.connected();
         let began = Instant::now();
-        let mut reader = self.output.stream.reader(self.output.content);
+        let mut reader = self.output.stream.reader(self.output.content).as_stamped();
         let mut sender = Sender::new(client.session.egress(), &self.output, self.config.url.scheme.name);
         let ended = self.send(&mut client, &mut reader, &mut sender).await;
         if sender.sent_media() {

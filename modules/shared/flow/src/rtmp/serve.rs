@@ -72,7 +72,7 @@ impl Serving {
         let protocol = config.url.scheme.name;
         Self {
             packer: Packer::new(Egress::players(), config.batch),
-            reader: output.stream.reader(output.content),
+            reader: output.stream.reader(output.content).as_stamped(),
             join_instant: config.join_instant,
             protocol,
             shards: Shards::new(output, protocol),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use av_media::{Frame, Kind, Timestamp, Track};
+use av_media::{Frame, Kind, Normal, Picture, Samples, SoundClock, Timestamp, Track};
 use tokio::time::Instant;
 
+use super::interval::Measured;
 use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
@@ -21,12 +22,18 @@ const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
 const SYNC_PATIENCE: Duration = Duration::from_secs(12);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
+/// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
+const MAX_SLICES: u8 = 64;
+/// And bytes.
+const MAX_PICTURE: usize = 32 << 20;
 
 /// One stream: its entries, its publisher, what readers were told.
 #[derive(Debug)]
 pub(super) struct Live {
     settings: Settings,
     timeline: Timeline,
+    sound: SoundClock,
+    pictures: Measured,
     ring: Ring,
     /// What readers know.
     told: Option<Told>,
@@ -38,10 +45,20 @@ pub(super) struct Live {
     ticked: Option<Instant>,
 }
 
+/// A frame on the stream's timeline.
+struct Placed {
+    frame: Frame,
+    /// Its dts as the source stamped it.
+    stamped: Timestamp,
+    /// The timeline was re-based for it.
+    jumped: Option<i64>,
+    arrived: Instant,
+}
+
 /// A reader's next position, or why it has none.
 pub(super) enum Step {
-    /// The entry at the cursor, and the cursor after it.
-    Entry(Entry, u64),
+    /// The entry at the cursor, and its dts as its source stamped it.
+    Entry(Entry, Timestamp),
     /// Nothing new.
     Wait(Option<Instant>),
     /// The reader fell behind: it has to start again.
@@ -55,6 +72,8 @@ impl Live {
         Self {
             settings,
             timeline: Timeline::default(),
+            sound: SoundClock::default(),
+            pictures: Measured::default(),
             ring: Ring::default(),
             told: None,
             writer: None,
@@ -67,6 +86,21 @@ impl Live {
 
     pub(super) fn tracks(&self) -> Option<Arc<Tracks>> {
         self.told.as_ref().map(|told| told.tracks.clone())
+    }
+
+    /// How long a frame of a kind is, as far as that is known.
+    pub(super) fn frame_interval(&self, kind: Kind) -> Option<Duration> {
+        match kind {
+            Kind::Video => {
+                let video = self.told.as_ref()?.tracks.video.as_ref()?;
+                self.pictures.or_said(video.video.fps)
+            }
+            Kind::Audio => {
+                let Samples { count, rate } = self.sound.samples()?;
+                let nanos = Timestamp::from_ticks(count.into(), rate).nanos();
+                Some(Duration::from_nanos(nanos.unsigned_abs()))
+            }
+        }
     }
 
     /// A track that the publisher sends and `content` drops.
@@ -99,6 +133,7 @@ impl Live {
     /// Makes `kick`'s owner the one who writes.
     pub(super) fn begin(&mut self, kick: Kick, now: Instant) -> u64 {
         let mut cause = GapCause::Returned;
+        self.whole_picture();
         if let Some(writer) = self.writer.take() {
             writer.kick.fire(KickReason::TakenOver);
             self.push(Item::Away, now);
@@ -106,6 +141,8 @@ impl Live {
         }
         self.writers += 1;
         self.timeline.next_publisher();
+        self.sound.restart();
+        self.pictures.restart();
         self.ring.forget_start();
         let opening = match &mut self.told {
             Some(told) => {
@@ -123,6 +160,7 @@ impl Live {
         if self.writer.as_ref().is_none_or(|writer| writer.id != id) {
             return false;
         }
+        self.whole_picture();
         // What waited for a second track is all there is.
         self.announce(now);
         self.writer = None;
@@ -153,6 +191,8 @@ impl Live {
     /// A track's (new) configuration. `None`: the caller is displaced.
     pub(super) fn track(&mut self, id: u64, track: Track, now: Instant) -> Option<()> {
         let content = self.settings.content;
+        self.writer(id)?;
+        self.whole_picture();
         let writer = self.writer(id)?;
         let (kind, known) = (track.kind(), writer.tracks.get(track.kind()).cloned());
         if known.as_ref().is_some_and(|known| **known == track) {
@@ -172,6 +212,9 @@ impl Live {
         }
         if kind == Kind::Video {
             writer.restart_pictures();
+            self.pictures.forget();
+        } else {
+            self.sound.set_track(&track);
         }
         if content.admits(kind) {
             self.tracks_changed(kind == Kind::Video, now);
@@ -190,6 +233,8 @@ impl Live {
 
     /// A message in the publisher's own time: passed on once media flows.
     pub(super) fn aside(&mut self, id: u64, aside: Aside, now: Instant) -> Option<()> {
+        self.writer(id)?;
+        self.whole_picture();
         let writer = self.writer(id)?;
         if aside.keep_latest && writer.aside.replace(aside.clone()).as_ref() == Some(&aside) {
             return Some(());
@@ -268,11 +313,10 @@ impl Live {
             let earliest = frames.iter().map(|(frame, _)| frame.dts).filter(|dts| *dts >= near).min();
             self.timeline.begin(earliest.unwrap_or(first.dts), *arrived);
         }
-        let placed: Vec<_> =
-            frames.into_iter().map(|(frame, arrived)| (self.place(frame, arrived).0, arrived)).collect();
-        let first = placed.iter().map(|(frame, _)| frame.dts).min();
+        let placed: Vec<_> = frames.into_iter().map(|(frame, arrived)| self.place(frame, arrived)).collect();
+        let first = placed.iter().map(|placed| placed.frame.dts).min();
         let opening =
-            first.zip(placed.first()).and_then(|(time, (_, arrived))| Some((self.open(time)?, *arrived)));
+            first.zip(placed.first()).and_then(|(time, placed)| Some((self.open(time)?, placed.arrived)));
         if let Some((Item::Gap(gap), arrived)) = &opening {
             self.push(Item::Gap(*gap), *arrived);
         }
@@ -281,11 +325,11 @@ impl Live {
             self.push(Item::Anchor(anchor), arrived);
         }
         let mut asides = asides.into_iter().peekable();
-        for (index, (frame, arrived)) in placed.into_iter().enumerate() {
+        for (index, placed) in placed.into_iter().enumerate() {
             while let Some((_, aside, arrived)) = asides.next_if(|(place, ..)| *place <= index) {
                 self.pass(aside, arrived);
             }
-            self.append(frame, arrived);
+            self.append(placed);
         }
         asides.for_each(|(_, aside, arrived)| self.pass(aside, arrived));
     }
@@ -312,17 +356,43 @@ impl Live {
         anchor
     }
 
-    /// Takes a frame in the publisher's own times. `None`: the caller is displaced.
-    pub(super) fn frame(&mut self, id: u64, frame: Frame, now: Instant, input: &InputStatus) -> Option<()> {
-        let content = self.settings.content;
-        let writer = self.writer(id)?;
-        let (kind, size) = (frame.kind, frame.data.len());
+    /// Something came that was no frame in the end. `None`: the caller is displaced.
+    pub(super) fn heard(
+        &mut self,
+        id: u64,
+        kind: Kind,
+        size: usize,
+        now: Instant,
+        input: &InputStatus,
+    ) -> Option<()> {
+        self.writer(id)?.hears(kind, now);
         input.bytes.add(kind, size as u64);
+        Some(())
+    }
+
+    /// Takes a frame in the publisher's own times, `size` bytes as it came. `None`: the caller is displaced.
+    pub(super) fn frame(
+        &mut self,
+        id: u64,
+        normal: Normal,
+        size: usize,
+        now: Instant,
+        input: &InputStatus,
+    ) -> Option<()> {
+        let Normal { frame, picture } = normal;
+        let content = self.settings.content;
+        let kind = frame.kind;
+        self.heard(id, kind, size, now, input)?;
+        if picture == Picture::Continues && self.add_slice(&frame) {
+            return Some(());
+        }
+        self.whole_picture();
         input.frames.add(kind, 1);
-        writer.hears(kind, now);
+        let writer = self.writer(id)?;
         let waits_for_sync = kind == Kind::Video && writer.needs_sync && !frame.is_sync;
         if !content.admits(kind) || writer.tracks.get(kind).is_none() || waits_for_sync {
             input.dropped.add(kind, 1);
+            writer.picture = writer.picture.filter(|_| kind != Kind::Video);
             if waits_for_sync && content.admits(kind) {
                 input.skipped.add(Skip::BeforeSync, 1);
                 writer.waits_for_sync.get_or_insert(now);
@@ -341,38 +411,79 @@ impl Live {
             if writer.waits_for_sync.take().is_some() {
                 input.leave_out(kind, None);
             }
+            writer.picture = Some((frame.dts, 0));
         }
         if let Some(held) = &mut writer.held {
             held.since.get_or_insert(now);
-            held.bytes += size;
+            held.bytes += frame.data.len();
             held.frames.push((frame, now));
             if self.complete(now) {
                 self.announce(now);
             }
+        } else if kind == Kind::Video && writer.is_sliced {
+            writer.pending = Some((frame, now));
         } else {
-            let (frame, jumped) = self.place(frame, now);
-            if let Some(opening) = self.open(frame.dts) {
-                self.push(opening, now);
-            } else if let Some(nanos) = jumped {
-                let anchor = self.anchor(frame.dts);
-                self.push(Item::Gap(Gap { cause: GapCause::Jump { nanos }, anchor }), now);
-            }
-            self.append(frame, now);
+            self.deliver(frame, now);
         }
         input.status.set(State::Running, None);
         Some(())
     }
 
-    /// Puts a frame on the stream's timeline; says by how much the timeline was re-based for it.
-    fn place(&mut self, mut frame: Frame, now: Instant) -> (Frame, Option<i64>) {
-        let offset = frame.pts.nanos_since(frame.dts);
-        let placed = self.timeline.map(frame.kind, frame.dts, now);
-        frame.dts = placed.dts;
-        frame.pts = placed.dts.moved(offset);
-        (frame, placed.jumped)
+    /// Adds another slice to the picture that came last, if it is one of that picture. From then on pictures wait until
+    /// something else comes, as they may not be whole.
+    fn add_slice(&mut self, slice: &Frame) -> bool {
+        let Some(writer) = &mut self.writer else { return false };
+        let Some((time, slices)) = writer.picture.filter(|(time, _)| *time == slice.dts) else {
+            return false;
+        };
+        writer.is_sliced = true;
+        if slices >= MAX_SLICES || slice.data.len() > MAX_PICTURE / usize::from(MAX_SLICES) {
+            return false;
+        }
+        writer.picture = Some((time, slices + 1));
+        writer.add_slice(&slice.data) || (writer.held.is_none() && self.ring.add_slice(&slice.data))
     }
 
-    fn append(&mut self, frame: Frame, arrived: Instant) {
+    /// The picture that waited for more of its slices goes to readers.
+    fn whole_picture(&mut self) {
+        if let Some((frame, arrived)) = self.writer.as_mut().and_then(|writer| writer.pending.take()) {
+            self.deliver(frame, arrived);
+        }
+    }
+
+    /// To readers, who know the tracks.
+    fn deliver(&mut self, frame: Frame, now: Instant) {
+        let placed = self.place(frame, now);
+        if let Some(opening) = self.open(placed.frame.dts) {
+            self.push(opening, now);
+        } else if let Some(nanos) = placed.jumped {
+            let anchor = self.anchor(placed.frame.dts);
+            self.push(Item::Gap(Gap { cause: GapCause::Jump { nanos }, anchor }), now);
+        }
+        self.append(placed);
+    }
+
+    /// Puts a frame on the stream's timeline, and sound on its grid.
+    fn place(&mut self, mut frame: Frame, arrived: Instant) -> Placed {
+        let offset = frame.pts.nanos_since(frame.dts);
+        let placed = self.timeline.map(frame.kind, frame.dts, arrived);
+        if placed.jumped.is_some() {
+            self.sound.restart();
+            self.pictures.restart();
+        }
+        frame.dts = match frame.kind {
+            Kind::Video => {
+                self.pictures.frame(placed.dts);
+                placed.dts
+            }
+            Kind::Audio => self.sound.place(placed.dts, &frame.data),
+        };
+        frame.pts = frame.dts.moved(offset);
+        Placed { frame, stamped: placed.dts, jumped: placed.jumped, arrived }
+    }
+
+    fn append(&mut self, placed: Placed) {
+        let Placed { frame, stamped, arrived, .. } = placed;
         let starts = self.may_start(&frame, arrived);
         if let (Kind::Video, Some(writer)) = (frame.kind, &mut self.writer) {
             writer.pictures = true;
@@ -380,7 +491,7 @@ impl Live {
         if starts && let Some(told) = &self.told {
             self.ring.start_here(told.clone());
         }
-        self.ring.push(Entry { item: Item::Frame(frame), arrived, starts });
+        self.ring.push(Entry { item: Item::Frame(frame), arrived, starts }, stamped);
     }
 
     /// The rule where a decoder may start: at a sync picture; at sound where there are no pictures, or none yet, as
@@ -396,7 +507,7 @@ impl Live {
     }
 
     fn push(&mut self, item: Item, arrived: Instant) {
-        self.ring.push(Entry::new(item, arrived));
+        self.ring.push(Entry::new(item, arrived), Timestamp::ZERO);
     }
 
     /// What a reader at `cursor` does next.
@@ -417,8 +528,8 @@ impl Live {
         if self.ring.is_gone(cursor) {
             return Step::Behind;
         }
-        match self.ring.get(cursor) {
-            Some(entry) => Step::Entry(entry.clone(), cursor + 1),
+        match self.ring.take(cursor) {
+            Some((entry, stamped)) => Step::Entry(entry, stamped),
             None => Step::Wait(self.due()),
         }
     }

@@ -3,6 +3,7 @@
 //! It outlives its publishers and its configuration: readers stay while publishers come and go.
 
 mod dedup;
+mod interval;
 mod item;
 mod latency;
 mod live;
@@ -22,7 +23,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use av_media::Track;
+use av_media::{Kind, Track};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -119,6 +120,12 @@ impl Stream {
     /// What readers were last told of.
     pub fn tracks(&self) -> Option<Arc<Tracks>> {
         self.shared.live().tracks()
+    }
+
+    /// How long a frame of a kind is, as far as that is known: sound by its codec; pictures by their parameter sets or
+    /// what else the source says, or measured where it says nothing or something else.
+    pub fn frame_interval(&self, kind: Kind) -> Option<Duration> {
+        self.shared.live().frame_interval(kind)
     }
 
     /// A track that the publisher sends and the input's `content` drops.

@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use av_media::{Frame, Kind, Track};
+use av_media::{Frame, Kind, Normalised, Normaliser, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Incoming, Shared, State};
+use super::{Aside, Incoming, Shared, State};
 
 /// Why a publisher has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,16 @@ pub struct Displaced;
 pub struct Publisher {
     shared: Arc<Shared>,
     id: u64,
+    normaliser: Normaliser,
+}
+
+/// What is to be written, in the one shape.
+enum Ready {
+    Track(Track),
+    /// Of which kind, how long it was, and what became of it.
+    Frame(Kind, usize, Normalised),
+    Expect([bool; 2]),
+    Aside(Aside),
 }
 
 impl Publisher {
@@ -62,23 +72,42 @@ impl Publisher {
         }
         // Who joins now waits for this publisher's first pictures.
         shared.grown.notify_waiters();
-        Self { shared, id }
+        Self { shared, id, normaliser: Normaliser::default() }
     }
 
     /// Writes what the input gave, which arrived at `now`.
     pub fn item(&mut self, item: Incoming, now: impl Into<Instant>) -> Result<(), Displaced> {
         let now = now.into();
+        let Shared { input, .. } = &*self.shared;
+        // Looking into the frame takes time, and so happens before the lock.
+        let item = match item {
+            Incoming::Track(track) => Ready::Track(self.normaliser.track(track)),
+            Incoming::Frame(frame) => {
+                Ready::Frame(frame.kind, frame.data.len(), self.normaliser.frame(frame))
+            }
+            Incoming::Expect { video, audio } => Ready::Expect([video, audio]),
+            Incoming::Aside(aside) => Ready::Aside(aside),
+        };
         let mut live = self.shared.live();
         let done = match item {
-            Incoming::Track(track) => {
-                self.shared.input.leave_out(track.kind(), None);
+            Ready::Track(track) => {
+                input.leave_out(track.kind(), None);
                 let done = live.track(self.id, track, now);
-                self.shared.input.status.touch();
+                input.status.touch();
                 done
             }
-            Incoming::Frame(frame) => live.frame(self.id, frame, now, &self.shared.input),
-            Incoming::Expect { video, audio } => live.expect(self.id, [video, audio], now),
-            Incoming::Aside(aside) => live.aside(self.id, aside, now),
+            Ready::Frame(kind, size, Normalised { track, frame }) => {
+                let changed = track.map_or(Some(()), |track| {
+                    input.status.touch();
+                    live.track(self.id, track, now)
+                });
+                changed.and_then(|()| match frame {
+                    Some(frame) => live.frame(self.id, frame, size, now, input),
+                    None => live.heard(self.id, kind, size, now, input),
+                })
+            }
+            Ready::Expect(expected) => live.expect(self.id, expected, now),
+            Ready::Aside(aside) => live.aside(self.id, aside, now),
         };
         drop(live);
         self.shared.grown.notify_waiters();

@@ -1,8 +1,9 @@
 //! Reading from a stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use av_media::Kind;
+use av_media::{Kind, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
 use super::live::Step;
@@ -18,6 +19,7 @@ const BATCH: usize = 64;
 pub struct Reader {
     shared: Arc<Shared>,
     content: Content,
+    as_stamped: bool,
     cursor: Option<u64>,
     /// Frames that were written before the cursor.
     passed: Lost,
@@ -33,6 +35,7 @@ impl Reader {
         let mut reader = Self {
             shared,
             content,
+            as_stamped: false,
             cursor: None,
             passed: Lost::default(),
             behind: false,
@@ -47,6 +50,18 @@ impl Reader {
             reader.first = told;
         }
         reader
+    }
+
+    /// Gives frames the times that the source stamped them with, on the stream's timeline: for a protocol whose times are
+    /// as coarse, so that what comes in by it goes out the same.
+    pub fn as_stamped(mut self) -> Self {
+        self.as_stamped = true;
+        self
+    }
+
+    /// How long a frame of a kind is, as far as that is known. See [`Stream::frame_interval`](super::Stream).
+    pub fn frame_interval(&self, kind: Kind) -> Option<Duration> {
+        self.shared.live().frame_interval(kind)
     }
 
     /// Appends what is new to `out`, at least one entry; waits until there is one. Cancel safe: entries are
@@ -127,16 +142,16 @@ impl Reader {
                     self.behind = true;
                 }
                 Step::Start { seq, told, before } => self.start(seq, told, before, now, out),
-                Step::Entry(entry, next) => {
-                    self.cursor = Some(next);
-                    self.entry(entry, out);
+                Step::Entry(entry, stamped) => {
+                    self.cursor = self.cursor.map(|cursor| cursor + 1);
+                    self.entry(entry, stamped, out);
                 }
             }
         }
     }
 
-    fn entry(&mut self, mut entry: Entry, out: &mut Vec<Entry>) {
-        match &entry.item {
+    fn entry(&mut self, mut entry: Entry, stamped: Timestamp, out: &mut Vec<Entry>) {
+        match &mut entry.item {
             Item::Tracks(tracks) => return self.tell(&tracks.clone(), entry.arrived, out),
             Item::Frame(frame) => {
                 self.passed.add(frame.kind);
@@ -144,6 +159,10 @@ impl Reader {
                     return;
                 }
                 // Without pictures any sound will do.
+                if self.as_stamped {
+                    frame.pts = frame.pts.moved(stamped.nanos_since(frame.dts));
+                    frame.dts = stamped;
+                }
                 entry.starts |= self.told.as_ref().is_some_and(|told| told.video.is_none());
             }
             Item::Ended => self.told = None,

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use av_media::{Kind, Timestamp};
+use bytes::{Bytes, BytesMut};
+
 use super::{Anchor, Aside, Entry, Item, Lost, Tracks};
 
 /// Entries before the last sync frame are kept that long, for readers that are a little behind.
@@ -23,6 +26,14 @@ fn size(item: &Item) -> usize {
     }
 }
 
+/// Two parts of one picture.
+pub(super) fn joined(one: &Bytes, other: &Bytes) -> Bytes {
+    let mut both = BytesMut::with_capacity(one.len() + other.len());
+    both.extend_from_slice(one);
+    both.extend_from_slice(other);
+    both.freeze()
+}
+
 /// Entries by number, and where a new reader starts.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
@@ -33,11 +44,15 @@ pub(super) struct Ring {
     start: Option<StartPoint>,
     /// Frames ever written.
     written: Lost,
+    /// Entries before this one were handed to a reader.
+    taken: u64,
 }
 
 #[derive(Debug)]
 struct Slot {
     entry: Entry,
+    /// A frame's dts as its source stamped it.
+    stamped: Timestamp,
     /// Frames written before it.
     before: Lost,
 }
@@ -83,9 +98,27 @@ impl Ring {
         seq < self.first
     }
 
-    /// The entry with that number, unless it is gone or not written yet.
-    pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
-        self.slot(seq).map(|slot| &slot.entry)
+    /// The entry with that number and how its source stamped it, unless it is gone or not written yet.
+    pub(super) fn take(&mut self, seq: u64) -> Option<(Entry, Timestamp)> {
+        let slot = self.slot(seq)?;
+        let taken = (slot.entry.clone(), slot.stamped);
+        self.taken = self.taken.max(seq + 1);
+        Some(taken)
+    }
+
+    /// Adds another slice to the picture that was written last. False: something follows it, or a reader has it.
+    pub(super) fn add_slice(&mut self, slice: &Bytes) -> bool {
+        if self.taken >= self.end() {
+            return false;
+        }
+        match self.slots.back_mut().map(|slot| &mut slot.entry.item) {
+            Some(Item::Frame(frame)) if frame.kind == Kind::Video => {
+                frame.data = joined(&frame.data, slice);
+                self.bytes += slice.len();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Frames that were written before `seq`.
@@ -98,13 +131,13 @@ impl Ring {
         self.slots.get(usize::try_from(index).ok()?)
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
+    pub(super) fn push(&mut self, entry: Entry, stamped: Timestamp) {
         self.bytes += size(&entry.item);
         let (arrived, before) = (entry.arrived, self.written);
         if let Item::Frame(frame) = &entry.item {
             self.written.add(frame.kind);
         }
-        self.slots.push_back(Slot { entry, before });
+        self.slots.push_back(Slot { entry, stamped, before });
         let start = self.start.as_ref().map_or(self.end(), |start| start.seq);
         while let Some(Slot { entry: oldest, .. }) = self.slots.front() {
             let old = self.first < start && arrived.saturating_duration_since(oldest.arrived) > KEEP;

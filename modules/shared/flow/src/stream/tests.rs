@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod exact;
+
 fn settings() -> Settings {
     Settings {
         content: Content::AudioVideo,

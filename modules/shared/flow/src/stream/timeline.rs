@@ -79,7 +79,7 @@ impl Timeline {
             let away = nanos(now.saturating_duration_since(newest.arrived));
             newest.dts.saturating_add(away.max(DEFAULT_STEP))
         });
-        self.offset = Some(target.saturating_sub(raw));
+        self.offset = Some(whole_millis(target.saturating_sub(raw)));
     }
 
     /// Places a frame with the publisher's time `raw` that arrived at `now`.
@@ -107,6 +107,7 @@ impl Timeline {
         if self.fits(kind, candidate, now) {
             if let Some(ahead) = self.in_its_past(kind, candidate) {
                 // All of the publisher moves, so that this track keeps its distances and both stay together.
+                let ahead = whole_millis(ahead);
                 self.offset = Some(offset.saturating_add(ahead));
                 return self.place(kind, candidate.saturating_add(ahead), now, Some(ahead));
             }
@@ -125,7 +126,9 @@ impl Timeline {
             (None, None) => raw,
         };
         self.before_jump = Some(offset);
-        self.offset = Some(target.saturating_sub(raw));
+        let moved = whole_millis(target.saturating_sub(raw));
+        self.offset = Some(moved);
+        let target = raw.saturating_add(moved);
         self.place(kind, target, now, Some(candidate.saturating_sub(target)))
     }
 
@@ -199,6 +202,12 @@ impl Timeline {
             Kind::Audio => audio,
         }
     }
+}
+
+/// Publishers are moved by whole milliseconds, upwards: times that were whole ticks of a clock stay so.
+const fn whole_millis(nanos: i64) -> i64 {
+    const MILLI: i64 = 1_000_000;
+    nanos.saturating_add((-nanos.wrapping_rem(MILLI)).rem_euclid(MILLI))
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -1,8 +1,10 @@
 //! The present publisher, as the stream knows it.
 
-use av_media::{Frame, Kind};
+use av_media::{Frame, Kind, Timestamp};
+use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::ring::joined;
 use super::{Aside, GapCause, Kick, Tracks};
 
 /// The present publisher.
@@ -26,6 +28,12 @@ pub(super) struct Writer {
     pub(super) waits_for_sync: Option<Instant>,
     /// Readers were given pictures of the present configuration.
     pub(super) pictures: bool,
+    /// The last picture that was taken, in the publisher's time, and the slices that were added to it.
+    pub(super) picture: Option<(Timestamp, u8)>,
+    /// It sends the slices of a picture one by one, so a picture is whole when something else comes.
+    pub(super) is_sliced: bool,
+    /// The picture that may not be whole.
+    pub(super) pending: Option<(Frame, Instant)>,
     pub(super) heard: [Option<Instant>; 2],
     pub(super) began: Instant,
 }
@@ -62,6 +70,9 @@ impl Writer {
             needs_sync: true,
             waits_for_sync: None,
             pictures: false,
+            picture: None,
+            is_sliced: false,
+            pending: None,
             heard: [None; 2],
             began: now,
         }
@@ -84,6 +95,21 @@ impl Writer {
     pub(super) fn expects(&self, kind: Kind) -> bool {
         let [video, audio] = self.expected;
         if kind == Kind::Video { video } else { audio }
+    }
+
+    /// Adds a slice to the picture that waits, here or for the second track.
+    pub(super) fn add_slice(&mut self, slice: &Bytes) -> bool {
+        let waiting = match (&mut self.pending, &mut self.held) {
+            (Some((frame, _)), _) => Some(frame),
+            (None, Some(held)) => held.frames.last_mut().map(|(frame, _)| frame),
+            (None, None) => None,
+        };
+        let Some(frame) = waiting.filter(|frame| frame.kind == Kind::Video) else { return false };
+        frame.data = joined(&frame.data, slice);
+        if let Some(held) = &mut self.held {
+            held.bytes += slice.len();
+        }
+        true
     }
 
     /// Readers' pictures start anew, at a sync frame.

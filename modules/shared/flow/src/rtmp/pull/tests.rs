@@ -40,7 +40,7 @@ impl Pulling {
         };
         Self {
             status: stream.input().clone(),
-            reader: stream.reader(Content::AudioVideo),
+            reader: stream.reader(Content::AudioVideo).as_stamped(),
             stream,
             task: tokio::spawn(pull(input, config)),
         }

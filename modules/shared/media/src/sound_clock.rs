@@ -1,0 +1,228 @@
+//! The cadence of sound: where its frames lie on the sample grid of their codec.
+//!
+//! Containers with coarse times (RTMP's milliseconds) and senders that stamp by their wall clock say only roughly when
+//! a frame of sound is due. The codec says exactly how many samples it holds. So frames follow each other by their
+//! samples, and the source's times only decide where the row begins, and whether something is missing.
+
+use std::num::NonZeroU32;
+
+use crate::aac::AudioConfig;
+use crate::{Codec, Timestamp, Track, opus};
+
+/// Samples in one frame, and the rate at which they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Samples {
+    /// How many samples of each channel come out of the decoder.
+    pub count: u32,
+    /// Samples a second.
+    pub rate: NonZeroU32,
+}
+
+/// Where a codec says how long its frames are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    /// All frames are alike.
+    Fixed(Samples),
+    /// In the first byte of each packet (RFC 6716 §3.1).
+    Opus,
+    /// A byte is a sample of one channel (ITU-T G.711).
+    Bytes { channels: u32, rate: NonZeroU32 },
+    /// In the header of each frame (ISO/IEC 11172-3 §2.4.2.3).
+    MpegAudio,
+    /// In the header of each frame (ETSI TS 102 366 §4.4.1).
+    Ac3,
+}
+
+impl Length {
+    /// `None`: the codec does not say, or not here.
+    fn of(track: &Track) -> Option<Self> {
+        match track.codec {
+            Codec::Aac => aac(&AudioConfig::parse(&track.config).ok()?).map(Self::Fixed),
+            Codec::Opus => Some(Self::Opus),
+            Codec::Mp3 => Some(Self::MpegAudio),
+            Codec::Ac3 => Some(Self::Ac3),
+            Codec::PcmA | Codec::PcmU => Some(Self::Bytes {
+                channels: track.audio.channels.max(1).into(),
+                rate: NonZeroU32::new(track.audio.sample_rate).or(NonZeroU32::new(8000))?,
+            }),
+            _ => None,
+        }
+    }
+
+    fn samples(self, frame: &[u8]) -> Option<Samples> {
+        match self {
+            Self::Fixed(samples) => Some(samples),
+            Self::Opus => opus_samples(frame),
+            Self::Bytes { channels, rate } => {
+                Some(Samples { count: u32::try_from(frame.len()).ok()? / channels, rate })
+            }
+            Self::MpegAudio => mpeg_audio(frame),
+            Self::Ac3 => ac3(frame),
+        }
+        .filter(|samples| samples.count > 0)
+    }
+}
+
+/// 1024 or 960 samples of the core coder, 512 or 480 with low delay; twice that with SBR at twice the rate.
+fn aac(config: &AudioConfig) -> Option<Samples> {
+    let core = match config.object_type {
+        1..=4 => config.frame_samples(),
+        23 => config.frame_samples() / 2,
+        _ => return None,
+    };
+    let out = config.output_rate();
+    let count = u64::from(core) * u64::from(out) / u64::from(NonZeroU32::new(config.sample_rate)?.get());
+    Some(Samples { count: u32::try_from(count).ok()?, rate: NonZeroU32::new(out)? })
+}
+
+/// RFC 6716 §3.1: the table of contents byte says how long a frame is, and how many there are; 120 ms at most.
+fn opus_samples(packet: &[u8]) -> Option<Samples> {
+    let toc = *packet.first()?;
+    let size = u32::from(toc >> 3 & 3);
+    let frame = match toc >> 3 {
+        // SILK: 10, 20, 40, 60 ms.
+        0..=11 => [480, 960, 1920, 2880].get(size as usize).copied()?,
+        // Hybrid: 10, 20 ms.
+        12..=15 => 480 << (size & 1),
+        // CELT: 2.5, 5, 10, 20 ms.
+        _ => 120 << size,
+    };
+    let frames = match toc & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u32::from(packet.get(1)? & 0x3f),
+    };
+    let count = frame * frames;
+    (count <= 5760).then_some(Samples { count, rate: NonZeroU32::new(opus::SAMPLE_RATE)? })
+}
+
+fn mpeg_audio(frame: &[u8]) -> Option<Samples> {
+    let [0xff, second, third, ..] = *frame else { return None };
+    if second & 0xe0 != 0xe0 {
+        return None;
+    }
+    let version = second >> 3 & 3;
+    let base: u32 = *[44_100, 48_000, 32_000].get(usize::from(third >> 2 & 3))?;
+    // 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5.
+    let rate = match version {
+        3 => base,
+        2 => base / 2,
+        0 => base / 4,
+        _ => return None,
+    };
+    let count = match (second >> 1 & 3, version) {
+        (3, _) => 384,
+        (2, _) | (1, 3) => 1152,
+        (1, _) => 576,
+        _ => return None,
+    };
+    Some(Samples { count, rate: NonZeroU32::new(rate)? })
+}
+
+fn ac3(frame: &[u8]) -> Option<Samples> {
+    let [0x0b, 0x77, _, _, fifth, ..] = *frame else { return None };
+    let rate = *[48_000, 44_100, 32_000].get(usize::from(fifth >> 6))?;
+    Some(Samples { count: 1536, rate: NonZeroU32::new(rate)? })
+}
+
+/// Puts the frames of one track of sound where their samples say.
+///
+/// The grid is that of whole samples since the stream's time zero. While the source's times agree with it, within a
+/// frame less the millisecond that containers round by, each frame follows the one before it exactly. Otherwise the
+/// row begins anew: where frames are missing, as many frames further on; else at the sample that is nearest to the
+/// source's time. A source that never agrees (its rate is not what its configuration says) is left as it is.
+#[derive(Clone, Debug, Default)]
+pub struct SoundClock {
+    length: Option<Length>,
+    grid: Option<Grid>,
+    /// The last frame's time: the next is later, whatever happens.
+    last: Option<Timestamp>,
+    last_samples: Option<Samples>,
+    reanchored: u64,
+    distrust: u32,
+}
+
+/// The next frame is due at this sample.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    rate: NonZeroU32,
+    next: i64,
+}
+
+/// What one disagreement costs, what one frame that agrees is worth, and where the codec's word is no longer taken.
+const DOUBT: u32 = 8;
+const DISTRUST: u32 = 40;
+
+impl SoundClock {
+    /// A track begins, or another one takes its place: the row begins anew.
+    pub fn set_track(&mut self, track: &Track) {
+        self.length = Length::of(track);
+        self.distrust = 0;
+        self.restart();
+    }
+
+    /// The timeline was re-based: the row begins at the next frame.
+    pub const fn restart(&mut self) {
+        self.grid = None;
+    }
+
+    /// How often source and grid disagreed.
+    pub const fn reanchored(&self) -> u64 {
+        self.reanchored
+    }
+
+    /// The length of the last frame; `None` while the codec does not say.
+    pub const fn samples(&self) -> Option<Samples> {
+        self.last_samples
+    }
+
+    /// Where a frame belongs that the source puts at `stamp`. Strictly later than the one before it.
+    pub fn place(&mut self, stamp: Timestamp, frame: &[u8]) -> Timestamp {
+        self.last_samples = self.length.and_then(|length| length.samples(frame));
+        let time = match self.last_samples.filter(|_| self.distrust < DISTRUST) {
+            Some(samples) => self.on_grid(stamp, samples),
+            None => {
+                self.grid = None;
+                // A tick at 90 kHz at least.
+                self.last.map_or(stamp, |last| stamp.max(last.moved(11_112)))
+            }
+        };
+        self.last = Some(time);
+        time
+    }
+
+    fn on_grid(&mut self, stamp: Timestamp, Samples { count, rate }: Samples) -> Timestamp {
+        let (count, milli) = (i64::from(count), i64::from(rate.get() / 1000));
+        let stamped = stamp.ticks(rate);
+        let index = match self.grid.filter(|grid| grid.rate == rate) {
+            Some(Grid { next, .. }) => {
+                let ahead = stamped.saturating_sub(next);
+                if ahead.saturating_abs() <= milli.max(count - milli) {
+                    self.distrust = self.distrust.saturating_sub(1);
+                    next
+                } else {
+                    self.reanchored += 1;
+                    self.distrust += DOUBT;
+                    let missing = ahead.saturating_add(count / 2) / count;
+                    let whole = missing.saturating_mul(count);
+                    if missing > 0 && ahead.saturating_sub(whole).abs() <= milli {
+                        next.saturating_add(whole)
+                    } else {
+                        stamped
+                    }
+                }
+            }
+            None => stamped,
+        };
+        let index = self.last.map_or(index, |last| {
+            // A tick at 90 kHz at least.
+            let step = i64::from(rate.get() / 90_000 + 1);
+            index.max(last.ticks(rate).saturating_add(step))
+        });
+        self.grid = Some(Grid { rate, next: index.saturating_add(count) });
+        Timestamp::from_ticks(index, rate)
+    }
+}
+
+#[cfg(test)]
+mod tests;
