@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod config;
 mod endpoint;
+pub mod fanout;
 pub mod ingest;
 pub mod net;
 mod registry;

@@ -6,7 +6,7 @@ mod writer;
 use bytes::Bytes;
 
 pub use reader::ChunkReader;
-pub use writer::{Header, MAX_LENGTH, write_message};
+pub use writer::{Header, MAX_LENGTH, Out, Part, write_message, write_parts};
 
 /// A timestamp field of this value means that the real one follows in 4 bytes (RTMP 1.0 §5.3.1.3).
 const EXTENDED: u32 = 0xFF_FFFF;

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::Metadata;
 use crate::amf0::{self, Value};
-use crate::chunk::{Header, write_message};
+use crate::chunk::{Header, Out, Part, write_parts};
 use crate::flv;
 use crate::message::{AUDIO, DATA, VIDEO};
 
@@ -45,17 +45,27 @@ impl Egress {
     }
 
     /// The decoder configuration of `track`; nothing for a codec that has none on the wire.
-    pub fn sequence_header(&self, out: &mut BytesMut, track: &Track, timestamp: u32) {
+    pub fn sequence_header(&self, out: &mut impl Out, track: &Track, timestamp: u32) {
         if let Some(header) = flv::sequence_header(track) {
-            self.write(out, track.kind(), timestamp, &[header.as_slice(), &track.config]);
+            self.write(
+                out,
+                track.kind(),
+                timestamp,
+                &[Part::Copied(header.as_slice()), Part::Shared(&track.config)],
+            );
         }
     }
 
     /// One frame. `timestamp` is its dts on the wire; the composition offset is `frame.pts - frame.dts`.
     /// A frame of 16 MiB or more cannot be said in RTMP and is left out.
-    pub fn frame(&self, out: &mut BytesMut, track: &Track, frame: &Frame, timestamp: u32) {
+    pub fn frame(&self, out: &mut impl Out, track: &Track, frame: &Frame, timestamp: u32) {
         if let Some(header) = flv::frame_header(track, frame) {
-            self.write(out, track.kind(), timestamp, &[header.as_slice(), &frame.data]);
+            self.write(
+                out,
+                track.kind(),
+                timestamp,
+                &[Part::Copied(header.as_slice()), Part::Shared(&frame.data)],
+            );
         }
     }
 
@@ -64,7 +74,7 @@ impl Egress {
     /// Properties of a kind that has no track in `tracks` are left out, unless `tracks` is empty.
     pub fn metadata(
         &self,
-        out: &mut BytesMut,
+        out: &mut impl Out,
         metadata: Option<&Metadata>,
         tracks: &[&Track],
         timestamp: u32,
@@ -75,29 +85,29 @@ impl Egress {
         }
         amf0::encode(&mut names, &Value::from("onMetaData"));
         let value = Metadata::completed(metadata, tracks);
-        self.write_data(out, timestamp, &[&names, &value]);
+        self.write_data(out, timestamp, &[Part::Copied(&names), Part::Copied(&value)]);
     }
 
     /// A data message, as it came in [`MediaItem::Data`](crate::MediaItem::Data).
-    pub fn data(&self, out: &mut BytesMut, payload: &Bytes, timestamp: u32) {
-        self.write_data(out, timestamp, &[payload]);
+    pub fn data(&self, out: &mut impl Out, payload: &Bytes, timestamp: u32) {
+        self.write_data(out, timestamp, &[Part::Shared(payload)]);
     }
 
     /// A message that only RTMP knows, as it came in [`MediaItem::Extra`](crate::MediaItem::Extra).
-    pub fn extra(&self, out: &mut BytesMut, kind: Kind, body: &Bytes, timestamp: u32) {
-        self.write(out, kind, timestamp, &[body]);
+    pub fn extra(&self, out: &mut impl Out, kind: Kind, body: &Bytes, timestamp: u32) {
+        self.write(out, kind, timestamp, &[Part::Shared(body)]);
     }
 
-    fn write(&self, out: &mut BytesMut, kind: Kind, timestamp: u32, parts: &[&[u8]]) {
+    fn write(&self, out: &mut impl Out, kind: Kind, timestamp: u32, parts: &[Part<'_>]) {
         let (csid, type_id) = match kind {
             Kind::Audio => (4, AUDIO),
             Kind::Video => (6, VIDEO),
         };
-        write_message(out, self.chunk_size, self.header(csid, type_id, timestamp), parts);
+        write_parts(out, self.chunk_size, self.header(csid, type_id, timestamp), parts.iter().copied());
     }
 
-    fn write_data(&self, out: &mut BytesMut, timestamp: u32, parts: &[&[u8]]) {
-        write_message(out, self.chunk_size, self.header(5, DATA, timestamp), parts);
+    fn write_data(&self, out: &mut impl Out, timestamp: u32, parts: &[Part<'_>]) {
+        write_parts(out, self.chunk_size, self.header(5, DATA, timestamp), parts.iter().copied());
     }
 
     const fn header(&self, csid: u8, type_id: u8, timestamp: u32) -> Header {

@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 
 use super::RtmpPath;
 use super::admission::Admission;
-use super::fanout::Sink;
 use super::port::Rtmp;
 use super::skipped::chain;
 use crate::endpoint::Module;
+use crate::fanout::Sink;
 use crate::ingest::Seat;
 use crate::net::TlsError;
 use crate::net::listeners::{Accepted, Port};
@@ -51,6 +51,8 @@ enum End {
     Broken { at: u64, source: RtmpError },
     #[error("broke RTMP, and sent nothing good for {} s", NOTHING_GOOD.as_secs())]
     NothingGood { source: RtmpError },
+    #[error("asks for more answers than it takes")]
+    Greedy,
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]

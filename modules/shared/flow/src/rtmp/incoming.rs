@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use av_media::{Kind, Timestamp, Track};
+use av_rtmp::chunk::Out;
 use av_rtmp::{Egress, Extra, MediaItem, Metadata};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::stream::{Aside, Incoming, Tracks};
 
@@ -53,7 +54,7 @@ impl Body {
     }
 
     /// Writes the message, unless it is of a kind that is not sent.
-    pub(super) fn write(&self, egress: &Egress, out: &mut BytesMut, tracks: &Tracks, timestamp: u32) {
+    pub(super) fn write(&self, egress: &Egress, out: &mut impl Out, tracks: &Tracks, timestamp: u32) {
         match self {
             Self::Data(body) => egress.data(out, body, timestamp),
             Self::Extra(kind, body) if tracks.get(*kind).is_some() => {
@@ -67,7 +68,7 @@ impl Body {
 /// What a peer has to know before the first frame: metadata, sequence headers, and what belongs to them.
 pub(super) fn write_headers(
     egress: &Egress,
-    out: &mut BytesMut,
+    out: &mut impl Out,
     tracks: &Tracks,
     description: Option<&Description>,
     timestamp: u32,
@@ -199,6 +200,7 @@ fn excludes(metadata: &Metadata, kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use av_media::{Codec, VideoFormat};
+    use bytes::BytesMut;
 
     use super::*;
 

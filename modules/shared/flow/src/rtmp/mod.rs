@@ -4,20 +4,19 @@ mod admission;
 mod client;
 mod connection;
 mod credentials;
-mod fanout;
 #[cfg(test)]
 pub(crate) mod guest;
 mod incoming;
 mod listen;
 mod names;
 pub(crate) mod options;
-mod packer;
 mod path;
 mod port;
 mod pull;
 mod push;
 mod serve;
 mod skipped;
+mod wire;
 
 #[cfg(test)]
 pub(crate) use client::peer;

@@ -1,17 +1,15 @@
 //! RTMP on listeners: what an address and its paths have for RTMP's connections.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use av_rtmp::{AdobeAuth, Intent};
-use tokio::sync::mpsc;
 
 use super::connection;
-use super::serve::Command;
 use super::{ListenConfig, ServeConfig};
 use crate::config::{Auth, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
+use crate::fanout::Arrivals;
 use crate::ingest::{Entrance, Target};
 use crate::net::listeners::{Accepted, Port, Protocol};
 use crate::stream::OutputStatus;
@@ -66,29 +64,19 @@ pub(super) struct PlayRoute {
     pub(super) path: String,
     pub(super) config: ServeConfig,
     pub(super) output: Arc<OutputStatus>,
-    pub(super) commands: mpsc::Sender<Command>,
-    next_player: AtomicU64,
+    pub(super) arrivals: Arrivals,
 }
 
 impl PlayRoute {
-    pub(super) fn new(
-        output: &OutputContext,
-        config: &ServeConfig,
-        commands: mpsc::Sender<Command>,
-    ) -> Arc<Self> {
+    pub(super) fn new(output: &OutputContext, config: &ServeConfig, arrivals: Arrivals) -> Arc<Self> {
         Arc::new(Self {
             flow: output.flow.clone(),
             output_name: output.output.clone(),
             path: format!("{}.serve", output.path),
             config: config.clone(),
             output: output.status.clone(),
-            commands,
-            next_player: AtomicU64::new(0),
+            arrivals,
         })
-    }
-
-    pub(super) fn next_player(&self) -> u64 {
-        self.next_player.fetch_add(1, Ordering::Relaxed)
     }
 }
 

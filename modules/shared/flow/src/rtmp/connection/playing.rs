@@ -9,11 +9,10 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::oneshot;
 
 use super::{BUFFERS, Connection, End, GOODBYE};
+use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
 use crate::net::{Found, auth};
-use crate::rtmp::fanout::{Arrival, Client, Farewell};
 use crate::rtmp::names;
 use crate::rtmp::port::PlayRoute;
-use crate::rtmp::serve::Command;
 
 impl Connection {
     pub(super) async fn play(&mut self, id: RequestId, name: &str, query: Option<String>) -> Result<(), End> {
@@ -51,33 +50,28 @@ impl Connection {
         self.session.shrink();
         let [.., tiny] = BUFFERS;
         self.buffer = vec![0; tiny];
-        let id = route.next_player();
+        let (own, post) = tie();
         let (farewell, ended) = oneshot::channel();
         let Some(sink) = self.sink.take() else { return Err(End::Done) };
-        let arrival = Arrival { id, peer, sink, client, farewell };
-        if let Err(SendError(command)) = route.commands.send(Command::Join(arrival)).await {
+        let arrival = Arrival { peer, sink, client, tie: post, farewell };
+        if let Err(SendError(Arrival { sink, .. })) = route.arrivals.send(arrival).await {
             // The output ended at this moment.
-            if let Command::Join(Arrival { sink, .. }) = command {
-                self.sink = Some(sink);
-                let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(Vec::new())).await;
-            }
+            self.sink = Some(sink);
+            let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(Vec::new())).await;
             return Err(End::Done);
         }
         tracing::debug!(flow = %route.flow, %peer, %path, "player connected");
         if paused {
-            let _ = route.commands.send(Command::Pause(id, true)).await;
+            own.pause(true);
         }
-        let result = self.listen_to_player(id, &route, ended).await;
-        let _ = route.commands.send(Command::Leave(id)).await;
-        result
+        self.listen_to_player(own, ended).await
     }
 
     /// A player says little: acknowledgements, answers to pings, that it pauses or stops. When it stops, the
     /// connection goes on.
     async fn listen_to_player(
         &mut self,
-        id: u64,
-        route: &PlayRoute,
+        tie: Tie,
         mut ended: oneshot::Receiver<Farewell>,
     ) -> Result<(), End> {
         loop {
@@ -94,15 +88,9 @@ impl Connection {
             loop {
                 match self.session.poll().map_err(|error| self.broken(error))? {
                     Some(ServerOutput::Send(bytes)) => answer.extend_from_slice(&bytes),
-                    Some(ServerOutput::Event(ServerEvent::Paused(paused))) => {
-                        if route.commands.send(Command::Pause(id, paused)).await.is_err() {
-                            return Err(End::Done);
-                        }
-                    }
+                    Some(ServerOutput::Event(ServerEvent::Paused(paused))) => tie.pause(paused),
                     Some(ServerOutput::Event(ServerEvent::PlayStopped)) => {
-                        if route.commands.send(Command::Return(id)).await.is_err() {
-                            return Err(End::Done);
-                        }
+                        tie.leave();
                         let returned = tokio::time::timeout(GOODBYE, &mut ended).await;
                         let Ok(Ok(Farewell { sink, unsent })) = returned else { return Err(End::Done) };
                         self.sink = Some(sink);
@@ -115,11 +103,8 @@ impl Connection {
                     None => break,
                 }
             }
-            if !answer.is_empty() {
-                let control = Command::Control(id, answer.freeze());
-                if route.commands.send(control).await.is_err() {
-                    return Err(End::Done);
-                }
+            if !answer.is_empty() && !tie.answer(answer.freeze()) {
+                return Err(End::Greedy);
             }
         }
     }

@@ -3,88 +3,37 @@
 //! No task, channel, lock, wake-up or allocation per player and frame. A player whose socket takes everything
 //! costs one system call; only one that does not has a queue, bounded in bytes and age.
 
-mod player;
-
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use av_media::Kind;
-use bytes::Bytes;
 use prometheus::Histogram;
-use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
+use super::Slow;
 use super::packer::Flush;
+use super::player::Player;
 use crate::stream::OutputStatus;
-use player::Queued;
-
-pub(super) use player::Player;
 
 /// A player that takes nothing for so long is disconnected.
 const MAX_STANDSTILL: Duration = Duration::from_secs(10);
 /// Players written to before other tasks get a turn.
-pub(super) const WALK: usize = 500;
-
-/// The way to a player.
-pub(super) type Sink = Box<dyn AsyncWrite + Send + Sync + Unpin>;
-
-/// What is left when the stream ends before the connection does.
-pub(super) struct Farewell {
-    pub(super) sink: Sink,
-    pub(super) unsent: Vec<Bytes>,
-}
-
-/// Counts a client of an output while it lives.
-pub(super) struct Client(Arc<OutputStatus>);
-
-impl Client {
-    /// `None` when the output has as many clients as it may have (`max` 0 = no bound).
-    pub(super) fn admit(output: &Arc<OutputStatus>, max: usize) -> Option<Self> {
-        let more = |clients| (max == 0 || clients < max).then_some(clients + 1);
-        output.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        output.status.touch();
-        Some(Self(output.clone()))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
-        self.0.status.touch();
-    }
-}
-
-/// A player on its way from its connection to a fan-out.
-pub(super) struct Arrival {
-    pub(super) id: u64,
-    pub(super) peer: SocketAddr,
-    pub(super) sink: Sink,
-    pub(super) client: Client,
-    pub(super) farewell: oneshot::Sender<Farewell>,
-}
+const WALK: usize = 500;
 
 /// What a walk came to, besides bytes on the wire.
 #[derive(Default)]
 pub(super) struct Walked {
-    bytes: u64,
-    pictures: u64,
-    sounds: u64,
-    lost_pictures: u64,
-    lost_sounds: u64,
-}
-
-/// A player that was too slow, to be said once a second at most.
-pub(super) struct Slow {
-    pub(super) peer: SocketAddr,
-    pub(super) skipped: u64,
-    pub(super) gone: bool,
+    pub(super) bytes: u64,
+    pub(super) pictures: u64,
+    pub(super) sounds: u64,
+    pub(super) lost_pictures: u64,
+    pub(super) lost_sounds: u64,
 }
 
 /// Players of one output that one task owns.
-pub(super) struct Fanout {
+pub(super) struct Walk {
     players: Vec<Player>,
     /// Players that wait for their socket.
     stuck: usize,
@@ -93,11 +42,21 @@ pub(super) struct Fanout {
     output: Arc<OutputStatus>,
     latency: [Histogram; 2],
     slow: Vec<Slow>,
+    /// A connection has something to say.
+    news: Arc<Notify>,
 }
 
-impl Fanout {
+impl Walk {
     pub(super) fn new(output: Arc<OutputStatus>, latency: [Histogram; 2]) -> Self {
-        Self { players: Vec::new(), stuck: 0, turn: 0, output, latency, slow: Vec::new() }
+        Self {
+            players: Vec::new(),
+            stuck: 0,
+            turn: 0,
+            output,
+            latency,
+            slow: Vec::new(),
+            news: Arc::default(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -107,6 +66,7 @@ impl Fanout {
     /// Adds a player; what it was given is written when the queue is next driven.
     pub(super) fn join(&mut self, player: Player) {
         self.stuck += usize::from(player.is_stuck());
+        player.tie.owned_by(&self.news);
         self.players.push(player);
     }
 
@@ -117,50 +77,42 @@ impl Fanout {
         }
     }
 
-    /// Its connection ended.
-    pub(super) fn leave(&mut self, id: u64) {
-        if let Some(index) = self.players.iter().position(|player| player.id == id) {
-            self.remove(index);
-        }
+    /// Fires when [`hear`](Self::hear) is worth a call.
+    pub(super) fn news(&self) -> Arc<Notify> {
+        self.news.clone()
     }
 
-    /// Stops sending to a player, or goes on at the next sync frame.
-    pub(super) fn pause(&mut self, id: u64, paused: bool) {
-        if let Some(player) = self.players.iter_mut().find(|player| player.id == id) {
+    /// Does what connections ask for.
+    pub(super) fn hear(&mut self, now: Instant) {
+        let mut index = 0;
+        while let Some(player) = self.players.get_mut(index) {
+            if !player.tie.has_news() {
+                index += 1;
+                continue;
+            }
             self.stuck -= usize::from(player.is_stuck());
-            player.pause(paused);
+            if let Some(paused) = player.tie.take_pause() {
+                player.pause(paused);
+            }
+            let taken = player.tie.take_answers().into_iter().all(|bytes| player.answer(bytes, now));
             self.stuck += usize::from(player.is_stuck());
+            match (player.tie.has_left(), taken) {
+                (true, _) => self.remove(index).leave(),
+                (false, false) => drop(self.remove(index)),
+                (false, true) => index += 1,
+            }
         }
     }
 
-    /// Gives a player's connection its sink back, so that it can serve another request.
-    pub(super) fn give_back(&mut self, id: u64) {
-        if let Some(index) = self.players.iter().position(|player| player.id == id) {
-            let mut player = self.players.swap_remove(index);
-            self.stuck -= usize::from(player.is_stuck());
-            player.pause(true);
-            player.say_farewell();
-        }
-    }
-
-    /// Sends what a session answers, between whole messages.
-    pub(super) fn control(&mut self, id: u64, bytes: Bytes, now: Instant) {
-        if let Some(player) = self.players.iter_mut().find(|player| player.id == id) {
-            self.stuck += usize::from(!player.is_stuck());
-            player.push(Queued { bytes, since: now, pictures: 0, sounds: 0, control: true });
-        }
-    }
-
-    fn remove(&mut self, index: usize) {
+    fn remove(&mut self, index: usize) -> Player {
         let player = self.players.swap_remove(index);
         self.stuck -= usize::from(player.is_stuck());
+        player
     }
 
     /// Gives every connection its sink back, so that it can say goodbye.
     pub(super) fn end(&mut self) {
-        for player in self.players.drain(..) {
-            player.say_farewell();
-        }
+        self.players.drain(..).for_each(Player::end);
         self.stuck = 0;
     }
 
@@ -186,7 +138,9 @@ impl Fanout {
                     let index = if start + step < count { start + step } else { start + step - count };
                     let Some(player) = self.players.get_mut(index) else { continue };
                     let was_stuck = player.is_stuck();
-                    let alive = player.send(cx, flush, now, &mut walked, &mut self.slow);
+                    // Whoever has left is sent nothing, however late that is heard of.
+                    let alive =
+                        !player.tie.has_left() && player.send(cx, flush, now, &mut walked, &mut self.slow);
                     match (was_stuck, player.is_stuck()) {
                         (false, true) => self.stuck += 1,
                         (true, false) => self.stuck -= 1,
@@ -202,7 +156,10 @@ impl Fanout {
         }
         dead.sort_unstable();
         for index in dead.into_iter().rev() {
-            self.remove(index);
+            let player = self.remove(index);
+            if player.tie.has_left() {
+                player.leave();
+            }
         }
         self.count(&walked);
         if count > 0 {
@@ -236,7 +193,7 @@ impl Fanout {
                     self.stuck -= usize::from(!player.is_stuck());
                     index += 1;
                 }
-                Err(_) => self.remove(index),
+                Err(_) => drop(self.remove(index)),
             }
         }
         self.count(&walked);
@@ -245,15 +202,16 @@ impl Fanout {
 
     /// Once a second: who takes nothing any more is disconnected.
     pub(super) fn sweep(&mut self, now: Instant) {
+        self.hear(now);
         let mut index = 0;
         while let Some(player) = self.players.get(index) {
-            let still = now.saturating_duration_since(player.progress);
-            if player.queue.is_empty() || still < MAX_STANDSTILL {
+            let stands_still = player.stands_still_since();
+            if stands_still.is_none_or(|since| now.saturating_duration_since(since) < MAX_STANDSTILL) {
                 index += 1;
                 continue;
             }
             self.slow.push(Slow { peer: player.peer, skipped: player.skipped, gone: true });
-            self.remove(index);
+            drop(self.remove(index));
         }
     }
 
@@ -268,4 +226,4 @@ impl Fanout {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

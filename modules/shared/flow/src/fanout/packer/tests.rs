@@ -1,9 +1,8 @@
-use av_media::{Timestamp, Track};
-use av_rtmp::{MediaItem, Metadata};
+use bytes::Bytes;
 
 use super::*;
-use crate::rtmp::incoming::Intake;
-use crate::stream::Incoming;
+use crate::fanout::pieces::Place;
+use crate::fanout::tests::{ABOUT, AUDIO, Toy, VIDEO, times, whole};
 
 /// A real avcC: 640x360, high profile.
 const AVCC: &[u8] = &[1, 100, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 100, 0, 30, 1, 0, 1, 0x68];
@@ -32,11 +31,11 @@ fn sound(millis: i64) -> Item {
     frame(Kind::Audio, millis, true)
 }
 
-fn packer() -> Packer {
-    Packer::new(Egress::players(), Duration::ZERO)
+fn packer() -> Packer<Toy> {
+    Packer::new(Toy::default(), Duration::ZERO)
 }
 
-impl Packer {
+impl Packer<Toy> {
     /// As the serving task does with entries that come one at a time.
     fn feed(&mut self, items: impl IntoIterator<Item = Item>) -> Vec<Flush> {
         let (mut flushes, now) = (Vec::new(), Instant::now());
@@ -59,22 +58,6 @@ impl Packer {
     }
 }
 
-/// The wire times of the messages in some bytes, by message type: every message here fits one chunk.
-fn times(bytes: &[u8]) -> Vec<(u8, u32)> {
-    let (mut rest, mut found) = (bytes, Vec::new());
-    while let [_, a, b, c, d, e, f, kind, _, _, _, _, body @ ..] = rest {
-        let length = u32::from_be_bytes([0, *d, *e, *f]) as usize;
-        found.push((*kind, u32::from_be_bytes([0, *a, *b, *c])));
-        rest = &body[length..];
-    }
-    assert!(rest.is_empty());
-    found
-}
-
-const AUDIO: u8 = 8;
-const VIDEO: u8 = 9;
-const DATA: u8 = 18;
-
 #[test]
 fn a_picture_leaves_at_once_and_takes_the_sound_that_waits() {
     let mut packer = packer();
@@ -82,9 +65,9 @@ fn a_picture_leaves_at_once_and_takes_the_sound_that_waits() {
     assert!(player.burst.is_empty());
     let flushes = packer.feed([tracks(), idr(0), sound(10), sound(31), delta(33), sound(52)]);
     let sent: Vec<_> =
-        flushes.iter().map(|flush| times(&flush.part(player.seat.epoch).unwrap().bytes)).collect();
+        flushes.iter().map(|flush| times(&whole(&flush.part(&player.seat).unwrap().pieces))).collect();
     let [headers, first, second] = [&sent[0][..3], &sent[0][3..], &sent[1][..]];
-    assert_eq!(headers.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [DATA, VIDEO, AUDIO]);
+    assert_eq!(headers.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [ABOUT, VIDEO, AUDIO]);
     assert_eq!(first, [(VIDEO, 0)]);
     assert_eq!(second, [(AUDIO, 10), (AUDIO, 31), (VIDEO, 33)]);
     assert_eq!(sent.len(), 2);
@@ -100,10 +83,10 @@ fn who_joins_gets_headers_and_the_gop_so_far_near_time_zero() {
     let base = (1_i64 << 32) - 10_000;
     packer.feed([tracks(), idr(base), delta(base + 40), idr(base + 80), delta(base + 120)]);
     let player = packer.join(true);
-    let burst: Vec<_> = player.burst.iter().flat_map(|bytes| times(bytes)).collect();
+    let burst: Vec<_> = player.burst.iter().flat_map(|pieces| times(&whole(pieces))).collect();
     assert_eq!(burst[3..], [(VIDEO, 0), (VIDEO, 40)]);
     let flushes = packer.feed([delta(base + 160)]);
-    assert_eq!(times(&flushes[0].part(player.seat.epoch).unwrap().bytes), [(VIDEO, 80)]);
+    assert_eq!(times(&whole(&flushes[0].part(&player.seat).unwrap().pieces)), [(VIDEO, 80)]);
 }
 
 #[test]
@@ -112,11 +95,11 @@ fn two_who_join_one_gop_share_its_bytes() {
     packer.feed([tracks(), idr(0), delta(40)]);
     let (one, two) = (packer.join(true), packer.join(true));
     assert_eq!(one.seat.epoch, two.seat.epoch);
-    assert_eq!(one.burst[1].as_ptr(), two.burst[1].as_ptr());
+    assert_eq!(Arc::as_ptr(&one.burst[1]), Arc::as_ptr(&two.burst[1]));
     packer.feed([delta(80)]);
     let three = packer.join(true);
-    assert_eq!(three.burst[1].as_ptr(), one.burst[1].as_ptr());
-    assert_eq!(times(&three.burst[2]), [(VIDEO, 80)]);
+    assert_eq!(Arc::as_ptr(&three.burst[1]), Arc::as_ptr(&one.burst[1]));
+    assert_eq!(times(&whole(&three.burst[2])), [(VIDEO, 80)]);
 }
 
 #[test]
@@ -128,12 +111,17 @@ fn ten_minutes_later_another_epoch_begins_and_the_first_goes_on() {
     let second = packer.join(true);
     assert_ne!(first.seat.epoch, second.seat.epoch);
     let flush = packer.feed([delta(600_040)]).pop().unwrap();
-    assert_eq!(times(&flush.part(first.seat.epoch).unwrap().bytes), [(VIDEO, 600_040)]);
-    assert_eq!(times(&flush.part(second.seat.epoch).unwrap().bytes), [(VIDEO, 40)]);
+    assert_eq!(times(&whole(&flush.part(&first.seat).unwrap().pieces)), [(VIDEO, 600_040)]);
+    assert_eq!(times(&whole(&flush.part(&second.seat).unwrap().pieces)), [(VIDEO, 40)]);
     // An epoch without players costs nothing.
-    let epoch = first.seat.epoch;
+    let index = first.seat.index;
     drop(first);
-    assert!(packer.feed([delta(600_080)]).pop().unwrap().part(epoch).is_none());
+    assert!(packer.feed([delta(600_080)]).pop().unwrap().parts.get(index).is_none_or(Option::is_none));
+    // Its place is taken by the next, whose players get nothing that was made for it.
+    packer.feed([idr(1_200_000)]);
+    let third = packer.join(true);
+    assert_eq!(third.seat.index, index);
+    assert!(flush.part(&third.seat).is_none());
 }
 
 #[test]
@@ -142,11 +130,11 @@ fn with_live_a_player_waits_for_the_next_sync_frame() {
     packer.feed([tracks(), idr(0), delta(40)]);
     let player = packer.join(false);
     assert!(player.burst.is_empty());
-    assert!(packer.feed([delta(80)]).pop().unwrap().part(player.seat.epoch).is_none());
+    assert!(packer.feed([delta(80)]).pop().unwrap().part(&player.seat).is_none());
     let flush = packer.feed([idr(120)]).pop().unwrap();
-    let part = flush.part(player.seat.epoch).unwrap();
-    assert!(flush.sync && !part.headers.is_empty());
-    assert_eq!(times(&part.bytes), [(VIDEO, 0)]);
+    let part = flush.part(&player.seat).unwrap();
+    assert!(flush.sync && part.headers.is_some());
+    assert_eq!(times(&whole(&part.pieces)), [(VIDEO, 0)]);
 }
 
 #[test]
@@ -170,8 +158,8 @@ fn a_change_of_tracks_is_told_to_everybody_with_the_next_flush() {
     let Item::Tracks(before) = tracks() else { unreachable!() };
     let after = Tracks { audio: Some(other.into()), ..(*before).clone() };
     let flushes = packer.feed([Item::Tracks(Arc::new(after)), delta(40)]);
-    let sent = times(&flushes[0].part(player.seat.epoch).unwrap().bytes);
-    assert_eq!(sent, [(DATA, 40), (VIDEO, 40), (AUDIO, 40), (VIDEO, 40)]);
+    let sent = times(&whole(&flushes[0].part(&player.seat).unwrap().pieces));
+    assert_eq!(sent, [(ABOUT, 40), (VIDEO, 40), (AUDIO, 40), (VIDEO, 40)]);
     assert!(!flushes[0].sync);
     // Nobody starts in the middle of pictures that came under other headers.
     assert!(packer.join(true).burst.is_empty());
@@ -179,7 +167,7 @@ fn a_change_of_tracks_is_told_to_everybody_with_the_next_flush() {
 
 #[test]
 fn pictures_are_held_back_when_the_output_says_so() {
-    let mut packer = Packer::new(Egress::players(), Duration::from_millis(300));
+    let mut packer = Packer::new(Toy::default(), Duration::from_millis(300));
     let flushes = packer.feed([tracks(), idr(0), delta(40), delta(80)]);
     assert!(flushes.is_empty());
     let flushes = packer.feed([idr(120)]);
@@ -190,14 +178,40 @@ fn pictures_are_held_back_when_the_output_says_so() {
 fn who_joins_after_new_metadata_still_gets_the_gop() {
     let mut packer = packer();
     packer.feed([tracks(), idr(1000), delta(1040)]);
-    let mut intake = Intake::default();
-    let metadata = Metadata { width: Some(320.0), ..Metadata::default() };
-    intake.take(MediaItem::Metadata(metadata), |item| {
-        if let Incoming::Aside(aside) = item {
-            packer.feed([Item::Aside(aside)]);
-        }
-    });
+    let aside = Aside { time: None, content: Arc::new("320x240"), size: 0, keep_latest: true };
+    packer.feed([Item::Aside(aside)]);
     packer.feed([delta(1080)]);
     let burst = packer.join(true).burst;
-    assert_eq!(times(&burst[1]), [(9, 0), (9, 40), (9, 80)]);
+    assert_eq!(times(&whole(&burst[1])), [(VIDEO, 0), (VIDEO, 40), (VIDEO, 80)]);
+}
+
+#[test]
+fn whatever_the_number_of_epochs_a_picture_is_in_memory_once() {
+    let mut packer = packer();
+    let picture = |millis: i64| {
+        let time = Timestamp::from_millis(millis);
+        let data = Bytes::from(vec![7; 100_000]);
+        Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync: true, data })
+    };
+    packer.feed([tracks()]);
+    let mut players = Vec::new();
+    for minute in 0..330 {
+        packer.feed([picture(minute * 60_000)]);
+        players.push(packer.join(true));
+    }
+    let last = picture(330 * 60_000);
+    let Item::Frame(Frame { data, .. }) = &last else { panic!("no frame") };
+    let data = data.as_ptr_range();
+    let flush = packer.feed([last]).pop().unwrap();
+    assert_eq!(flush.parts.iter().flatten().count(), 33);
+    let is_shared =
+        |pieces: &Pieces| pieces.rest(Place::default()).any(|piece| data.contains(&piece.as_ptr()));
+    for player in &players {
+        assert!(is_shared(&flush.part(&player.seat).unwrap().pieces));
+    }
+    // And so it is for who joins.
+    let joining = packer.join(true);
+    assert!(joining.burst.iter().any(|pieces| is_shared(pieces)));
+    let own: usize = flush.parts.iter().flatten().map(|part| part.pieces.len() - 100_000).sum();
+    assert!(own < 33 * 100, "{own} bytes of headers");
 }

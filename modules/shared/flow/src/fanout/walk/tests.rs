@@ -1,33 +1,37 @@
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::Waker;
 
 use av_media::{Frame, Timestamp};
-use av_rtmp::Egress;
 use prometheus::HistogramOpts;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::sync::oneshot;
+
 use super::*;
-use crate::rtmp::client::peer::{audio, soon, video};
-use crate::rtmp::packer::Packer;
+use crate::fanout::packer::Packer;
+use crate::fanout::tests::{ASIDE, Toy, pictures};
+use crate::fanout::{Arrival, Client, Farewell, Sink, Tie, tie};
+use crate::rtmp::peer::{audio, soon, video};
 use crate::stream::{Changes, Entry, Item, Tracks};
 
 /// An output whose frames are given by hand.
 struct Rig {
-    fanout: Fanout,
-    packer: Packer,
+    walk: Walk,
+    packer: Packer<Toy>,
     output: Arc<OutputStatus>,
-    next: u64,
 }
 
 impl Rig {
     fn new() -> Self {
         let output = OutputStatus::new(Changes::default());
         let histogram = || Histogram::with_opts(HistogramOpts::new("delay", "delay")).unwrap();
-        let fanout = Fanout::new(output.clone(), [histogram(), histogram()]);
-        let mut rig =
-            Self { fanout, packer: Packer::new(Egress::players(), Duration::ZERO), output, next: 0 };
+        let walk = Walk::new(output.clone(), [histogram(), histogram()]);
+        let mut rig = Self { walk, packer: Packer::new(Toy::default(), Duration::ZERO), output };
         let tracks = Tracks { video: Some(video().into()), audio: Some(audio().into()) };
         rig.take(Item::Tracks(Arc::new(tracks)));
         rig
@@ -48,12 +52,12 @@ impl Rig {
     fn join_with(&mut self, sink: Sink, way: DuplexStream) -> Viewer {
         let (farewell, ended) = oneshot::channel();
         let client = Client::admit(&self.output, 0).unwrap();
-        self.next += 1;
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let arrival = Arrival { id: self.next, peer, sink, client, farewell };
+        let (tie, post) = tie();
+        let arrival = Arrival { peer, sink, client, tie: post, farewell };
         let joining = self.packer.join(true);
-        self.fanout.join(Player::new(arrival, joining.seat, joining.burst, Instant::now()));
-        Viewer { id: self.next, way, ended }
+        self.walk.join(Player::new(arrival, joining, Instant::now()));
+        Viewer { tie, way, ended }
     }
 
     /// One picture to everybody.
@@ -63,13 +67,13 @@ impl Rig {
         self.take(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
         let flush = self.packer.flush().unwrap();
         // The serving task counts its own turns too.
-        tokio::task::unconstrained(self.fanout.flush(&flush)).await;
+        tokio::task::unconstrained(self.walk.flush(&flush)).await;
     }
 
     /// As the serving task does between frames.
     async fn drive(&mut self) {
         tokio::task::unconstrained(std::future::poll_fn(|cx| {
-            let _ = self.fanout.poll_stuck(cx);
+            let _ = self.walk.poll_stuck(cx);
             Poll::Ready(())
         }))
         .await;
@@ -77,7 +81,7 @@ impl Rig {
 }
 
 struct Viewer {
-    id: u64,
+    tie: Tie,
     way: DuplexStream,
     ended: oneshot::Receiver<Farewell>,
 }
@@ -94,22 +98,6 @@ impl Viewer {
         }
         all
     }
-}
-
-/// Pictures in some bytes, by what fills them; fails on anything but whole messages. Every message fits one chunk.
-pub(in crate::rtmp) fn pictures(bytes: &[u8]) -> Vec<u8> {
-    let (mut rest, mut found) = (bytes, Vec::new());
-    while let [_, _, _, _, a, b, c, kind, _, _, _, _, body @ ..] = rest {
-        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        assert!(body.len() >= length, "{} of {length} bytes of a message of type {kind}", body.len());
-        let (body, after) = body.split_at(length);
-        if *kind == 9 && body[1] == 1 {
-            found.push(body[body.len() - 1]);
-        }
-        rest = after;
-    }
-    assert!(rest.is_empty(), "{} bytes of a header", rest.len());
-    found
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +126,7 @@ async fn who_stops_reading_goes_on_at_a_sync_frame_with_whole_messages_and_costs
         rig.picture(i64::from(picture) * 40, picture % 50 == 0, 30_000).await;
         watched.extend(good.read().await);
     }
-    let slowness = rig.fanout.take_slow();
+    let slowness = rig.walk.take_slow();
     assert!(slowness.iter().any(|slow| slow.skipped > 0 && !slow.gone));
     // It reads again.
     for picture in 200..255_u8 {
@@ -164,9 +152,9 @@ async fn answers_of_the_session_go_between_whole_messages() {
     let mut rig = Rig::new();
     let mut viewer = rig.join(500);
     rig.picture(0, true, 2000).await;
-    // A pong: user control 7.
-    let answer = Bytes::from_static(&[2, 0, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
-    rig.fanout.control(viewer.id, answer.clone(), Instant::now());
+    let answer = Bytes::from_static(&[ASIDE, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    assert!(viewer.tie.answer(answer.clone()));
+    rig.walk.hear(Instant::now());
     rig.picture(40, false, 100).await;
     let mut seen = Vec::new();
     for _ in 0..20 {
@@ -222,7 +210,7 @@ async fn what_a_sink_holds_back_leaves_although_no_picture_follows() {
     rig.picture(0, true, 100).await;
     assert!(viewer.read().await.is_empty());
     rig.drive().await;
-    assert!(rig.fanout.players[0].is_stuck());
+    assert!(rig.walk.players[0].is_stuck());
     let waker = {
         let mut valve = valve.lock().unwrap();
         valve.0 = true;
@@ -231,21 +219,21 @@ async fn what_a_sink_holds_back_leaves_although_no_picture_follows() {
     waker.unwrap().wake();
     rig.drive().await;
     assert_eq!(pictures(&viewer.read().await), [0]);
-    assert_eq!(rig.fanout.stuck, 0);
+    assert_eq!(rig.walk.stuck, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_takes_nothing_any_more_is_disconnected_however_long_nothing_was_sent_before() {
     let mut rig = Rig::new();
     let viewer = rig.join(10);
-    rig.fanout.players[0].progress = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    rig.walk.players[0].progress = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
     rig.picture(0, true, 1000).await;
     let now = Instant::now();
-    rig.fanout.sweep(now + Duration::from_secs(9));
-    assert_eq!(rig.fanout.len(), 1);
-    rig.fanout.sweep(now + Duration::from_secs(11));
-    assert_eq!((rig.fanout.len(), rig.fanout.stuck), (0, 0));
-    assert!(rig.fanout.take_slow()[0].gone);
+    rig.walk.sweep(now + Duration::from_secs(9));
+    assert_eq!(rig.walk.len(), 1);
+    rig.walk.sweep(now + Duration::from_secs(11));
+    assert_eq!((rig.walk.len(), rig.walk.stuck), (0, 0));
+    assert!(rig.walk.take_slow()[0].gone);
     assert!(soon("the end", viewer.ended).await.is_err());
     assert_eq!(rig.output.clients.load(Ordering::Relaxed), 0);
 }
@@ -256,9 +244,10 @@ async fn who_has_left_is_gone_and_the_others_stay() {
     let (first, second, mut third) = (rig.join(1 << 16), rig.join(10), rig.join(1 << 16));
     rig.picture(0, true, 100).await;
     drop(first);
-    rig.fanout.leave(second.id);
+    drop(second.tie);
+    rig.walk.hear(Instant::now());
     rig.picture(40, false, 100).await;
-    assert_eq!((rig.fanout.len(), rig.fanout.stuck), (1, 0));
+    assert_eq!((rig.walk.len(), rig.walk.stuck), (1, 0));
     assert_eq!(pictures(&third.read().await), [0, 1]);
 }
 
@@ -267,11 +256,100 @@ async fn at_the_end_everybody_gets_the_sink_back_with_what_was_begun() {
     let mut rig = Rig::new();
     let mut viewer = rig.join(500);
     rig.picture(0, true, 2000).await;
-    rig.fanout.end();
+    rig.walk.end();
     let Farewell { sink: _sink, unsent } = viewer.ended.try_recv().unwrap();
     let mut seen = viewer.read().await;
     assert_eq!(seen.len(), 500);
     unsent.iter().for_each(|bytes| seen.extend_from_slice(bytes));
     assert_eq!(pictures(&seen), [0]);
-    assert_eq!(rig.fanout.stuck, 0);
+    assert_eq!(rig.walk.stuck, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_left_is_sent_nothing_more_although_nobody_was_told() {
+    let mut rig = Rig::new();
+    let mut viewer = rig.join(1 << 16);
+    rig.picture(0, true, 100).await;
+    assert_eq!(pictures(&viewer.read().await), [0]);
+    drop(viewer.tie);
+    // The task has no turn for news before the next picture.
+    rig.picture(40, false, 100).await;
+    assert_eq!((rig.walk.len(), rig.output.frames.get(Kind::Video)), (0, 1));
+    // The sink is given back, so nobody else keeps the way open.
+    let mut rest = Vec::new();
+    drop(viewer.ended);
+    soon("the end", viewer.way.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_its_sink_back_gets_what_was_begun_and_no_more_media() {
+    let mut rig = Rig::new();
+    let mut viewer = rig.join(500);
+    rig.picture(0, true, 2000).await;
+    rig.picture(40, false, 2000).await;
+    assert!(viewer.tie.answer(Bytes::from_static(&[ASIDE, 0, 0, 0, 0, 0, 0, 0, 1, 0])));
+    viewer.tie.leave();
+    rig.walk.hear(Instant::now());
+    let Farewell { sink: _sink, unsent } = viewer.ended.try_recv().unwrap();
+    let mut seen = Vec::new();
+    let mut buffer = [0; 500];
+    viewer.way.read_exact(&mut buffer).await.unwrap();
+    seen.extend(buffer);
+    unsent.iter().for_each(|bytes| seen.extend_from_slice(bytes));
+    assert_eq!(pictures(&seen), [0]);
+    assert!(seen.ends_with(&[ASIDE, 0, 0, 0, 0, 0, 0, 0, 1, 0]));
+    assert_eq!((rig.walk.len(), rig.walk.stuck), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_answers_and_takes_none_is_cut_off() {
+    let mut rig = Rig::new();
+    let viewer = rig.join(10);
+    rig.picture(0, true, 1000).await;
+    let answer = || Bytes::from_static(&[ASIDE, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    let mut asked = 0;
+    while viewer.tie.answer(answer()) && rig.walk.len() > 0 {
+        asked += 1;
+        if asked % 10 == 0 {
+            rig.walk.hear(Instant::now());
+        }
+        assert!(asked < 1000);
+    }
+    assert_eq!((rig.walk.len(), rig.walk.stuck), (0, 0));
+}
+
+/// Takes one piece at a time.
+struct Single(DuplexStream);
+
+impl AsyncWrite for Single {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sinks_that_take_one_piece_at_a_time_get_the_same() {
+    let mut rig = Rig::new();
+    let (to, way) = duplex(3000);
+    let (mut single, mut several) = (rig.join_with(Box::new(Single(to)), way), rig.join(3000));
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for picture in 0..30_u8 {
+        rig.picture(i64::from(picture) * 40, picture == 0, 2500).await;
+        one.extend(single.read().await);
+        other.extend(several.read().await);
+        rig.drive().await;
+    }
+    one.extend(single.read().await);
+    other.extend(several.read().await);
+    assert_eq!(pictures(&one), (0..30).collect::<Vec<u8>>());
+    assert_eq!(one, other);
 }

@@ -1,0 +1,90 @@
+//! RTMP for many players at once.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use av_media::{Frame, Timestamp, Track};
+use av_rtmp::Egress;
+use av_rtmp::chunk::Out;
+use bytes::Bytes;
+
+use super::incoming::{Description, Message, write_headers};
+use crate::fanout::{PieceWriter, Wire};
+use crate::stream::{Aside, Tracks};
+
+/// What all players of a stream are sent.
+pub(super) struct Players {
+    egress: Egress,
+    /// What the publisher said of the stream, and what players were told of that.
+    description: Option<Arc<Description>>,
+    told: Option<Arc<Description>>,
+}
+
+impl Players {
+    pub(super) const fn new() -> Self {
+        Self { egress: Egress::players(), description: None, told: None }
+    }
+}
+
+impl Wire for Players {
+    const EPOCH: Duration = Duration::from_secs(10 * 60);
+
+    fn note(&mut self, aside: &Aside) -> bool {
+        match Message::of(aside) {
+            Some(Message::Description(description)) => {
+                self.description = Some(description);
+                false
+            }
+            Some(Message::Passing(..)) => true,
+            None => false,
+        }
+    }
+
+    fn forget(&mut self) {
+        // The next publisher has one of its own, or none.
+        self.description = None;
+    }
+
+    fn take_news(&mut self) -> bool {
+        let news = self.told != self.description;
+        self.told.clone_from(&self.description);
+        news
+    }
+
+    fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp) {
+        write_headers(&self.egress, out, tracks, self.description.as_deref(), wire(at, zero));
+    }
+
+    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp) {
+        self.egress.frame(out, track, frame, wire(frame.dts, zero));
+    }
+
+    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, zero: Timestamp) {
+        if let Some(Message::Passing(body, time)) = Message::of(aside) {
+            body.write(&self.egress, out, tracks, wire(time, zero));
+        }
+    }
+}
+
+impl Out for PieceWriter {
+    /// The payload, which is most of it, takes no room.
+    fn reserve(&mut self, _: usize) {}
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.copy(bytes);
+    }
+
+    fn share(&mut self, payload: &Bytes, range: Range<usize>) {
+        self.share(payload, range);
+    }
+}
+
+/// A player's time: 32 bits of milliseconds since its zero, wrapping. Distances are those of the milliseconds that
+/// came in, however the zero is rounded.
+fn wire(time: Timestamp, zero: Timestamp) -> u32 {
+    (time.millis() - zero.millis()).max(0) as u32
+}
+
+#[cfg(test)]
+mod tests;
