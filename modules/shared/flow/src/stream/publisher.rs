@@ -69,6 +69,7 @@ impl Publisher {
         let id = live.begin(kick, Instant::now());
         shared.count(&live);
         drop(live);
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.leave_out(kind, None));
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
         }
@@ -93,6 +94,7 @@ impl Publisher {
         let mut live = self.shared.live();
         let done = match item {
             Ready::Track(track) => {
+                input.leave_out(track.kind(), None);
                 let done = live.track(self.id, track, now);
                 input.status.touch();
                 done

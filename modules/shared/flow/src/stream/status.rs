@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use super::said::Said;
 use super::skipped::{LeftOut, Skipped};
 use crate::trouble::Trouble;
 
@@ -163,12 +164,26 @@ pub struct InputStatus {
     pub skipped: Skipped,
     /// How often the stream gave up what it kept for readers, for want of room in the module.
     pub given_up: AtomicU64,
+    /// What of it was said in the log.
+    pub said: Said,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
     pub bitrate: AtomicU64,
     /// A track that has been silent for the idle time-out.
     pub stalled: [AtomicBool; 2],
+}
+
+impl AsRef<Status> for InputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
+}
+
+impl AsRef<Status> for OutputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
 }
 
 impl InputStatus {
@@ -181,6 +196,7 @@ impl InputStatus {
             dropped: PerKind::default(),
             skipped: Skipped::default(),
             given_up: AtomicU64::new(0),
+            said: Said::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

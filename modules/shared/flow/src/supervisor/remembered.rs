@@ -48,6 +48,9 @@ struct Remembered<'a> {
     /// Null is the same as absent.
     public_host: Option<&'a str>,
     flows: BTreeMap<&'a str, &'a Map<String, Value>>,
+    /// The service's own.
+    #[serde(flatten)]
+    properties: &'a Map<String, Value>,
     /// [`VERSIONS`] and nothing else.
     #[serde(flatten)]
     versions: BTreeMap<&'static str, BTreeMap<&'a str, i64>>,
@@ -59,6 +62,7 @@ pub(super) fn document(
     public_host: Option<&str>,
     max_connections: usize,
     cache_megabytes: u64,
+    properties: &Map<String, Value>,
 ) -> Vec<u8> {
     let versions =
         flows.iter().filter_map(|(name, flow)| Some((name.as_str(), flow.good_version?))).collect();
@@ -68,6 +72,7 @@ pub(super) fn document(
         cache_megabytes,
         public_host,
         flows: flows.iter().map(|(name, flow)| (name.as_str(), &flow.config.source)).collect(),
+        properties,
         versions: BTreeMap::from([(VERSIONS, versions)]),
     };
     serde_json::to_vec(&remembered).unwrap_or_default()
