@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::file::ReadConfig;
-use av_edge::EventKind;
+use av_flow::config::Retry;
+use av_flow::net::Attempts;
 use av_flow::stream::{Displaced, Kick, Publisher, State};
 use av_flow::{InputContext, Reason, Trouble};
 use av_media::{Frame, Kind, Track};
@@ -26,7 +27,9 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) async fn read(input: InputContext, config: ReadConfig) {
     let cancel = input.cancel.clone();
     let path = input.module.net.paths().resolve(&config.path);
-    let file = FileInput { input, config, path, logged: None };
+    let retry = Retry { initial: LOOK, max: LOOK };
+    let attempts = Attempts::of_input(&input, "read", retry);
+    let file = FileInput { input, config, path, attempts };
     tokio::select! {
         () = cancel.cancelled() => {}
         () = file.run() => {}
@@ -38,8 +41,7 @@ struct FileInput {
     config: ReadConfig,
     /// On this machine.
     path: PathBuf,
-    /// The last reason that was logged.
-    logged: Option<String>,
+    attempts: Attempts,
 }
 
 /// How playing came to its end.
@@ -71,8 +73,9 @@ impl FileInput {
                 // Whoever took over has the stream now.
                 Over::Displaced => return std::future::pending().await,
                 Over::Failed(error) => {
-                    self.failed(&error);
-                    self.wait_for_another(before, error.may_pass()).await;
+                    let state = if error.may_pass() { State::Retrying } else { State::Failed };
+                    let look = self.attempts.failed(state, Reason::File, &error, Duration::ZERO);
+                    self.wait_for_another(before, look, error.may_pass()).await;
                 }
             }
         }
@@ -134,11 +137,9 @@ impl FileInput {
             let zero = playing.as_ref().and_then(|playing| playing.zero);
             // The one before is lost first: readers are told in that order.
             *playing = None;
-            self.logged = None;
             let file = self.config.path.display();
             tracing::info!(flow = %self.input.flow, %file, "read: playing");
-            let detail = format!("playing {file}");
-            self.input.module.emit(EventKind::InputConnected, &self.input.flow, None, detail);
+            self.attempts.connected(format!("playing {file}"));
             let publisher = self.input.stream.publisher(Kick::default());
             *playing = Some(Playing { publisher, kinds, zero });
         }
@@ -150,21 +151,10 @@ impl FileInput {
         Ok(())
     }
 
-    fn failed(&mut self, error: &ReadError) {
-        let text = format!("{}.read: {error}", self.input.path);
-        if self.logged.as_ref() != Some(&text) {
-            tracing::warn!(flow = %self.input.flow, "{text}");
-            self.input.module.emit(EventKind::InputLost, &self.input.flow, None, error.to_string());
-            self.logged = Some(text.clone());
-        }
-        let state = if error.may_pass() { State::Retrying } else { State::Failed };
-        self.input.status.status.set(state, Some(Trouble::new(Reason::File, text)));
-    }
-
     /// Waits until it is worth trying again: for a while, or for the file to be another one.
-    async fn wait_for_another(&self, before: Option<Stamp>, may_pass: bool) {
+    async fn wait_for_another(&self, before: Option<Stamp>, look: Duration, may_pass: bool) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(look).await;
             if may_pass || self.stamp().await != before {
                 return;
             }
