@@ -121,17 +121,34 @@ pub fn avcc_hvcc(data: &[u8]) {
     let _ = opus::OpusHead::from_dops(record());
 }
 
-/// A whole file: its index, then its samples into a second round.
+/// A whole file: its index, then its samples into a second round, from the start and from a later place.
+///
+/// What is damaged costs itself. A sample that is given has a byte at least, all of them in the file; time goes on.
 pub fn mp4(data: &[u8]) {
-    let Ok(file) = Mp4::open(Cursor::new(data)) else { return };
-    let samples: usize = file.tracks().iter().map(|track| track.sample_count as usize).sum();
-    let Ok(mut playback) = Playback::new(file, Duration::ZERO) else { return };
-    for index in 0..samples.min(2000) * 3 / 2 {
-        match playback.next_sample(true) {
-            Ok(Some(sample)) => drop(sample.frame(playback.loop_start(index as u64))),
-            Ok(None) => break,
-            Err(_) => {}
+    for start in [Duration::ZERO, Duration::from_millis(700)] {
+        let Ok(file) = Mp4::open(Cursor::new(data)) else { return };
+        let samples: usize = file.tracks().iter().map(|track| track.sample_count as usize).sum();
+        assert!(samples <= data.len(), "{samples} samples in {} bytes", data.len());
+        let _ = (
+            file.ignored().iter().map(ToString::to_string).count(),
+            file.flaws().iter().map(ToString::to_string).count(),
+        );
+        let mut playback = Playback::new(file, start);
+        assert!(playback.loop_start(1) > playback.loop_start(0));
+        let mut last = [None; 2];
+        for _ in 0..samples.min(2000) * 3 / 2 {
+            let sample = match playback.next_sample(true) {
+                Ok(Some(sample)) => sample,
+                Ok(None) => panic!("a loop that may begin again does"),
+                Err(_) => continue,
+            };
+            assert!(!sample.data.is_empty() && sample.data.len() <= data.len());
+            assert!(playback.track(sample.kind, sample.configuration).is_some());
+            let frame = sample.frame(playback.loop_start(sample.loop_index));
+            let before = last[sample.kind as usize].replace(frame.dts.millis());
+            assert!(before.is_none_or(|before| before <= frame.dts.millis()), "time goes back");
         }
+        let _ = playback.mp4_mut().has_only_grown(data.len() as u64 / 2);
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
-//! here: reading files (`file`: its options; `read`: playing; `reading`: the blocking half).
+//! here: reading files (`file`: its options; `read`: the endpoint; `reading`: the blocking half; `playing`: pace and
+//! stream; `watch`: files that change).
 
 mod file;
+mod playing;
 mod read;
 mod reading;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -3,22 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::file::ReadConfig;
 use av_flow::config::Retry;
 use av_flow::net::Attempts;
-use av_flow::stream::{Displaced, Kick, Publisher, State};
+use av_flow::stream::{Displaced, Skip, State};
 use av_flow::{InputContext, Reason, Trouble};
-use av_media::{Frame, Kind, Track};
-use tokio::time::{Instant, sleep_until};
+use av_media::{Kind, Timestamp};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use super::reading::{Piece, ReadError, Reading, Stamp, Then};
+use crate::file::ReadConfig;
+use crate::playing::{Playing, Sent};
+use crate::reading::{Piece, ReadError, Reading, Then};
+use crate::watch::{STILL, Stamp};
 
-/// Frames due within that time leave together.
-const TOGETHER: Duration = Duration::from_millis(1);
-/// After a standstill of that length (a frozen disk, a frozen process) the past is not made up for.
-const MAX_LATE: Duration = Duration::from_secs(5);
 /// How often a file that can't be played is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// The same for one that is being written.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Plays the file until cancelled.
 ///
@@ -27,8 +28,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(crate) async fn read(input: InputContext, config: ReadConfig) {
     let cancel = input.cancel.clone();
     let path = input.module.net.paths().resolve(&config.path);
-    let retry = Retry { initial: LOOK, max: LOOK };
-    let attempts = Attempts::of_input(&input, "read", retry);
+    let attempts = Attempts::of_input(&input, "read", Retry { initial: LOOK, max: LOOK });
     let file = FileInput { input, config, path, attempts };
     tokio::select! {
         () = cancel.cancelled() => {}
@@ -51,12 +51,10 @@ enum Over {
     Failed(ReadError),
 }
 
-/// The stream's writer and its clock.
-struct Playing {
-    publisher: Publisher,
-    kinds: Vec<Kind>,
-    /// When millisecond 0 is due; set with the first frame.
-    zero: Option<Instant>,
+impl From<Displaced> for Over {
+    fn from(_: Displaced) -> Self {
+        Self::Displaced
+    }
 }
 
 impl FileInput {
@@ -64,7 +62,8 @@ impl FileInput {
         loop {
             // Taken before the file is opened: what changes from then on is worth another try.
             let before = self.stamp().await;
-            match self.play().await {
+            let over = self.play().await.unwrap_or_else(|over| over);
+            match over {
                 Over::Played => {
                     let text = format!("{}.read: played to the end", self.input.path);
                     self.input.status.status.set(State::Waiting, Some(Trouble::new(Reason::Ended, text)));
@@ -73,8 +72,7 @@ impl FileInput {
                 // Whoever took over has the stream now.
                 Over::Displaced => return std::future::pending().await,
                 Over::Failed(error) => {
-                    let state = if error.may_pass() { State::Retrying } else { State::Failed };
-                    let look = self.attempts.failed(state, Reason::File, &error, Duration::ZERO);
+                    let look = self.failed(&error);
                     self.wait_for_another(before, look, error.may_pass()).await;
                 }
             }
@@ -82,73 +80,83 @@ impl FileInput {
     }
 
     /// Plays the file, loop for loop, until there is nothing to play.
-    async fn play(&mut self) -> Over {
-        let mut playing: Option<Playing> = None;
-        let mut next = Some(self.first_piece());
-        while let Some(piece) = next.take() {
-            let Piece { tracks, frames, then } = match piece.await {
-                Ok(piece) => piece,
-                Err(_) => return Over::Failed(ReadError::Stopped),
+    async fn play(&mut self) -> Result<Over, Over> {
+        let mut playing = Playing::new(self.input.clone(), &self.config.path);
+        let reading = self.open(self.config.start, Timestamp::ZERO).await.map_err(Over::Failed)?;
+        self.attempts.connected(format!("playing {}", self.config.path.display()));
+        let mut next = take(reading);
+        loop {
+            let piece = playing.during(&mut next, "the file is not read").await?;
+            let Ok(Piece { announcement, parts, too_large, watched, then }) = piece else {
+                return Err(Over::Failed(ReadError::Stopped));
             };
+            self.input.status.skipped.add(Skip::TooLarge, too_large);
+            if let Some(announcement) = announcement {
+                playing.announce(announcement)?;
+            }
             // The next piece is read while this one is played.
-            let end = match then {
-                Then::More(reading) => {
-                    next = Some(tokio::task::spawn_blocking(move || reading.piece()));
-                    None
+            let (reading, end) = match then {
+                Then::More(reading) => (Some(take(reading)), None),
+                Then::End { at } => (None, Some(at)),
+                Then::Changed => (None, None),
+                Then::Failed(error) => {
+                    playing.send(parts, None).await?;
+                    return Err(Over::Failed(error));
                 }
-                Then::End { at } => Some(Ok(at)),
-                Then::Failed(error) => Some(Err(error)),
             };
-            if let Some(tracks) = tracks
-                && self.announce(&mut playing, tracks).is_err()
-            {
-                return Over::Displaced;
+            let sent = playing.send(parts, watched.as_ref()).await?;
+            if let (Sent::All, Some(at)) = (&sent, end) {
+                playing.wait_until(at).await?;
+                return Ok(Over::Played);
             }
-            if let Some(playing) = &mut playing {
-                if playing.send(frames).await.is_err() {
-                    return Over::Displaced;
+            next = match reading {
+                Some(reading) if sent == Sent::All => reading,
+                _ => {
+                    let flow = &self.input.flow;
+                    tracing::info!(%flow, file = %self.config.path.display(), "read: the file is written over");
+                    let base = playing.now();
+                    let opened =
+                        playing.during(self.open(Duration::ZERO, base), "the file is being written").await?;
+                    // It took a while: time went on.
+                    let mut reading = opened.map_err(Over::Failed)?;
+                    reading.begin_at(playing.now().max(base));
+                    take(reading)
                 }
-                if let Some(Ok(at)) = end {
-                    playing.wait_until(at).await;
-                }
-            }
-            if let Some(Err(error)) = end {
-                return Over::Failed(error);
-            }
+            };
         }
-        Over::Played
     }
 
-    /// Opens the file and takes its first frames.
-    fn first_piece(&self) -> tokio::task::JoinHandle<Piece> {
-        let (shown, path) = (self.config.path.clone(), self.path.clone());
-        let (repeat, start) = (self.config.repeat, self.config.start);
-        tokio::task::spawn_blocking(move || match Reading::open(&shown, &path, repeat, start, 0) {
-            Ok(reading) => Box::new(reading).piece(),
-            Err(error) => Piece { tracks: None, frames: Vec::new(), then: Then::Failed(error) },
-        })
-    }
-
-    /// Tells the stream what a file consists of. Where a kind went or came, another publisher begins.
-    fn announce(&mut self, playing: &mut Option<Playing>, tracks: Vec<Track>) -> Result<(), Displaced> {
-        let kinds: Vec<Kind> = tracks.iter().map(Track::kind).collect();
-        let same = playing.as_ref().is_some_and(|playing| playing.kinds == kinds);
-        if !same {
-            let zero = playing.as_ref().and_then(|playing| playing.zero);
-            // The one before is lost first: readers are told in that order.
-            *playing = None;
-            let file = self.config.path.display();
-            tracing::info!(flow = %self.input.flow, %file, "read: playing");
-            self.attempts.connected(format!("playing {file}"));
-            let publisher = self.input.stream.publisher(Kick::default());
-            *playing = Some(Playing { publisher, kinds, zero });
-        }
-        if let Some(playing) = playing {
-            for track in tracks {
-                playing.publisher.track(track, Instant::now().into_std())?;
+    /// Opens the file, once it is whole or nobody has written to it for a second.
+    async fn open(&self, start: Duration, base: Timestamp) -> Result<Box<Reading>, ReadError> {
+        let mut seen: Option<(Option<Stamp>, Instant)> = None;
+        loop {
+            let (shown, path, repeat) = (self.config.path.clone(), self.path.clone(), self.config.repeat);
+            let open = move || {
+                let before = Stamp::of(&path);
+                (before, Reading::open(&shown, &path, repeat, start, base))
+            };
+            let (stamp, opened) = tokio::task::spawn_blocking(open).await.map_err(|_| ReadError::Stopped)?;
+            let since = match seen {
+                Some((known, since)) if known == stamp => since,
+                _ => Instant::now(),
+            };
+            seen = Some((stamp, since));
+            let is_still = stamp.is_none_or(|stamp| stamp.is_still()) || since.elapsed() >= STILL;
+            match opened {
+                Ok(reading) if is_still || reading.is_whole() => return Ok(Box::new(reading)),
+                Err(error) if is_still => return Err(error),
+                _ => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
-        Ok(())
+    }
+
+    /// How long to wait before it is looked at again.
+    fn failed(&mut self, error: &ReadError) -> Duration {
+        for (kind, track) in [Kind::Video, Kind::Audio].into_iter().zip(error.left_out()) {
+            self.input.status.leave_out(kind, track);
+        }
+        let state = if error.may_pass() { State::Retrying } else { State::Failed };
+        self.attempts.failed(state, Reason::File, error, Duration::ZERO)
     }
 
     /// Waits until it is worth trying again: for a while, or for the file to be another one.
@@ -167,36 +175,9 @@ impl FileInput {
     }
 }
 
-impl Playing {
-    /// Sends each frame when it is due.
-    async fn send(&mut self, frames: Vec<Frame>) -> Result<(), Displaced> {
-        for frame in frames {
-            let zero = *self.zero.get_or_insert_with(Instant::now);
-            let due = after(zero, frame.dts.millis());
-            let now = Instant::now();
-            if due > now + TOGETHER {
-                sleep_until(due).await;
-            } else if let Some(late) = now.checked_duration_since(due)
-                && late > MAX_LATE
-            {
-                tracing::warn!(seconds = late.as_secs(), "read: playing stood still and goes on from here");
-                self.zero = zero.checked_add(late);
-            }
-            self.publisher.frame(frame, Instant::now().into_std())?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the end of the last frame.
-    async fn wait_until(&self, millis: i64) {
-        if let Some(zero) = self.zero {
-            sleep_until(after(zero, millis)).await;
-        }
-    }
-}
-
-fn after(zero: Instant, millis: i64) -> Instant {
-    zero + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+/// Takes the next piece while something else goes on.
+fn take(reading: Box<Reading>) -> JoinHandle<Piece> {
+    tokio::task::spawn_blocking(move || reading.piece())
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ use av_edge::{Certificates, Context, EventSink, Paths, StateDir};
 use av_flow::Module;
 use av_flow::config::Content;
 use av_flow::stream::{Changes, Entry, InputStatus, Item, Settings, Stream};
-use av_media::mp4::Mp4;
+use av_media::Frame;
+use av_media::mp4::{Mp4, Playback};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::reading::Part;
 
 /// Pictures with sound: the clip that is played out of the box.
 fn test_card() -> PathBuf {
@@ -35,7 +37,7 @@ fn context() -> Context {
 struct Reads {
     stream: Stream,
     status: Arc<InputStatus>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Reads {
@@ -59,7 +61,14 @@ impl Reads {
             cancel: CancellationToken::new(),
         };
         let config = ReadConfig { path: path.into(), repeat, start: Duration::ZERO };
-        Self { status: stream.input().clone(), stream, task: tokio::spawn(read(input, config)) }
+        let (ticked, task) = (stream.clone(), tokio::spawn(read(input, config)));
+        let ticks = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                ticked.tick(Instant::now());
+            }
+        });
+        Self { status: stream.input().clone(), stream, tasks: [task, ticks] }
     }
 
     /// Waits for a state on the paused clock; gives its reason.
@@ -78,14 +87,14 @@ impl Reads {
 
 impl Drop for Reads {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
 /// Milliseconds of a loop of the test card.
 fn period() -> i64 {
     let file = std::fs::File::open(test_card()).unwrap();
-    let playback = av_media::mp4::Playback::new(Mp4::open(file).unwrap(), Duration::ZERO).unwrap();
+    let playback = Playback::new(Mp4::open(file).unwrap(), Duration::ZERO);
     playback.loop_start(1).millis()
 }
 
@@ -95,10 +104,13 @@ fn pieces(reading: Reading, count: usize, mut meanwhile: impl FnMut(usize)) -> (
     let mut reading = Box::new(reading);
     loop {
         let piece = reading.piece();
-        if piece.tracks.is_some() {
+        if piece.announcement.is_some() {
             announced.push(frames.len());
         }
-        frames.extend(piece.frames);
+        frames.extend(piece.parts.into_iter().filter_map(|part| match part {
+            Part::Frame(frame) => Some(frame),
+            Part::Track(_) => None,
+        }));
         if frames.len() >= count {
             return (frames, announced);
         }
@@ -106,13 +118,14 @@ fn pieces(reading: Reading, count: usize, mut meanwhile: impl FnMut(usize)) -> (
         match piece.then {
             Then::More(next) => reading = next,
             Then::End { .. } => return (frames, announced),
+            Then::Changed => panic!("changed"),
             Then::Failed(error) => panic!("{error}"),
         }
     }
 }
 
 fn opened(path: &Path, repeat: bool) -> Reading {
-    Reading::open(path, path, repeat, Duration::ZERO, 0).unwrap()
+    Reading::open(path, path, repeat, Duration::ZERO, Timestamp::ZERO).unwrap()
 }
 
 #[test]
@@ -220,18 +233,184 @@ async fn a_file_that_is_no_mp4_fails_until_it_is_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncated_file_fails_with_the_place_and_a_folder_is_no_file() {
+async fn a_cut_file_plays_what_it_has_round_by_round_and_a_folder_is_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("clip.mp4");
     let whole = std::fs::read(test_card()).unwrap();
+    // The index is in front.
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let (once, _) = pieces(opened(&path, false), usize::MAX, |_| {});
+    let (all, _) = pieces(opened(&test_card(), false), usize::MAX, |_| {});
+    assert!((all.len() / 4..all.len()).contains(&once.len()), "{} of {}", once.len(), all.len());
+    let (thrice, announced) = pieces(opened(&path, true), once.len() * 3, |_| {});
+    assert_eq!(announced, [0]);
+    assert_eq!(thrice[once.len()].data, once[0].data);
     let reads = Reads::file(&path, true);
-    let text = reads.state(State::Failed, "").await;
-    assert!(text.contains("box ") && text.contains(" at byte "), "{text}");
+    reads.state(State::Running, "").await;
 
     let reads = Reads::file(dir.path(), true);
     let text = reads.state(State::Failed, "").await;
     assert!(text.contains("not a regular file"), "{text}");
+}
+
+/// Calls something in a file's index by another name, wherever it is.
+fn renamed(mut file: Vec<u8>, from: &[u8; 4], to: &[u8; 4]) -> Vec<u8> {
+    let at = file.windows(4).position(|four| four == from).unwrap();
+    file[at..at + 4].copy_from_slice(to);
+    file
+}
+
+/// Sets a field of 32 bits, so many bytes behind a box's name.
+fn set(file: &mut [u8], name: &[u8; 4], behind: usize, value: u32) {
+    let at = file.windows(4).position(|four| four == name).unwrap() + 4 + behind;
+    file[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_track_that_is_left_aside_is_reported_with_codec_and_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    std::fs::write(&path, renamed(std::fs::read(test_card()).unwrap(), b"esds", b"junk")).unwrap();
+    let reads = Reads::file(&path, true);
+    reads.state(State::Running, "").await;
+    let audio = reads.status.skipped.get(Kind::Audio).unwrap();
+    assert_eq!(audio.codec, "mp4a");
+    assert!(audio.dropped.starts_with("it has no esds box (box mp4a at byte "), "{}", audio.dropped);
+    assert_eq!(reads.status.skipped.get(Kind::Video), None);
+
+    // Another file, another report.
+    let other = renamed(std::fs::read(&path).unwrap(), b"avcC", b"junk");
+    let before = Stamp::of(&path);
+    // At a time that is another one for the file system.
+    while Stamp::of(&path) == before {
+        std::fs::write(&path, &other).unwrap();
+    }
+    let text = reads.state(State::Failed, "no track").await;
+    assert!(text.contains("track 1 (avc1): it has no avcC box"), "{text}");
+    assert!(text.contains("; track 2 (mp4a): it has no esds box"), "{text}");
+    assert_eq!(reads.status.skipped.get(Kind::Video).unwrap().codec, "avc1");
+    std::fs::copy(test_card(), &path).unwrap();
+    reads.state(State::Running, "").await;
+    assert_eq!((reads.status.skipped.get(Kind::Video), reads.status.skipped.get(Kind::Audio)), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_due_for_longer_than_the_idle_time_out_the_state_says_so_and_frames_come_when_they_are()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    // Pictures alone, one every 25 s.
+    let mut file = renamed(std::fs::read(test_card()).unwrap(), b"esds", b"junk");
+    let timescale = opened(&test_card(), false).video_timescale();
+    set(&mut file, b"stts", 12, timescale * 25);
+    set(&mut file, b"elst", 8, u32::MAX);
+    std::fs::write(&path, file).unwrap();
+    let reads = Reads::file(&path, true);
+    reads.state(State::Running, "").await;
+    let began = Instant::now();
+    let text = reads.state(State::Waiting, "no frame for 10 s").await;
+    assert!(began.elapsed() <= Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(
+        text.starts_with("flows.card.input.read: ") && text.contains(": nothing is due for another 1"),
+        "{text}"
+    );
+    assert!(!reads.stream.has_publisher());
+    // The next picture comes when it is due.
+    while reads.status.frames.get(Kind::Video) < 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!((began.elapsed().as_secs_f64() - 25.0).abs() < 2.0, "{:?}", began.elapsed());
+    assert!(reads.stream.has_publisher());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pictures_without_a_sync_frame_are_told_of_within_the_idle_time_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    let mut file = std::fs::read(test_card()).unwrap();
+    // No sample is listed, and what was an IDR picture calls itself another one.
+    set(&mut file, b"stss", 4, 0);
+    let (frames, _) = pieces(opened(&test_card(), false), usize::MAX, |_| {});
+    for frame in frames.iter().filter(|frame| frame.kind == Kind::Video && frame.is_sync) {
+        let at = file.windows(frame.data.len()).position(|window| *window == *frame.data).unwrap();
+        let mut unit = at;
+        while unit < at + frame.data.len() {
+            let length = u32::from_be_bytes(file[unit..unit + 4].try_into().unwrap()) as usize;
+            if file[unit + 4] & 0x1f == 5 {
+                file[unit + 4] = file[unit + 4] & 0xe0 | 1;
+            }
+            unit += 4 + length;
+        }
+    }
+    std::fs::write(&path, file).unwrap();
+    let (frames, _) = pieces(opened(&path, false), usize::MAX, |_| {});
+    assert!(!frames.iter().any(|frame| frame.kind == Kind::Video && frame.is_sync), "a sync frame is left");
+    let reads = Reads::file(&path, true);
+    let began = Instant::now();
+    while reads.status.skipped.get(Kind::Video).is_none() {
+        assert!(began.elapsed() < Duration::from_secs(10), "not told");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let told = reads.status.skipped.get(Kind::Video).unwrap();
+    assert!(told.codec.starts_with("avc1.") && told.dropped.contains("no sync frame"), "{told:?}");
+    let [_, _, before_sync, _] = reads.status.skipped.counts();
+    assert!(before_sync > 100, "{before_sync}");
+}
+
+/// The test card with other bytes in every frame: not one of them is a frame of the test card.
+fn another_card() -> Vec<u8> {
+    let mut file = std::fs::read(test_card()).unwrap();
+    let mdat = file.windows(4).position(|four| four == b"mdat").unwrap() + 4;
+    // The last byte of each frame, whatever it is of.
+    let (frames, _) = pieces(opened(&test_card(), false), usize::MAX, |_| {});
+    let mut from = mdat;
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for frame in &frames {
+        let found = file[mdat..].windows(frame.data.len()).position(|window| *window == *frame.data);
+        places.push((mdat + found.unwrap(), frame.data.len()));
+        from = from.max(mdat + found.unwrap());
+    }
+    for (at, length) in places {
+        file[at + length - 1] ^= 0x5a;
+    }
+    file
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_written_over_is_never_read_by_the_old_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    std::fs::copy(test_card(), &path).unwrap();
+    let hashes = |file: &Path| -> std::collections::HashSet<Vec<u8>> {
+        pieces(opened(file, false), usize::MAX, |_| {}).0.iter().map(|frame| frame.data.to_vec()).collect()
+    };
+    let old = hashes(&path);
+    let replacement = another_card();
+    let aside = dir.path().join("other.mp4");
+    // Longer by a box that nobody needs: every offset behind it is another one.
+    std::fs::write(&aside, &replacement).unwrap();
+    let new = hashes(&aside);
+    let mut reads = Reads::file(&path, true);
+    reads.state(State::Running, "").await;
+    let mut reader = reads.stream.reader(Content::AudioVideo);
+    let (mut entries, mut seen_new, mut written) = (Vec::new(), 0, false);
+    let began = Instant::now();
+    while seen_new < 50 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the new file never came");
+        reader.recv(&mut entries).await;
+        for entry in entries.drain(..) {
+            let Item::Frame(frame) = entry.item else { continue };
+            let is_new = new.contains(&frame.data[..]);
+            assert!(is_new || old.contains(&frame.data[..]), "a frame of neither file");
+            seen_new += usize::from(is_new);
+        }
+        if !std::mem::replace(&mut written, true) {
+            // As `cp` does: the same file, other bytes.
+            std::fs::write(&path, &replacement).unwrap();
+        }
+    }
+    assert!(began.elapsed() < Duration::from_millis(period() as u64), "the round was played to its end");
+    reads.tasks.iter_mut().for_each(|task| task.abort());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,10 @@ use crate::bits::{BitReader, unescape};
 use crate::nal::NalUnits;
 use crate::record::{Record, put_unit};
 
+mod picture;
 mod sps;
 
+pub use picture::{Picture, picture};
 pub use sps::Sps;
 pub(crate) use sps::skip_picture_description;
 

@@ -9,7 +9,7 @@
 //!
 //! # fn main() -> Result<(), av_media::mp4::Mp4Error> {
 //! # let file = File::open("clip.mp4").unwrap();
-//! let mut playback = Playback::new(Mp4::open(file)?, Duration::ZERO)?;
+//! let mut playback = Playback::new(Mp4::open(file)?, Duration::ZERO);
 //! while let Some(sample) = playback.next_sample(true)? {
 //!     let frame = sample.frame(playback.loop_start(sample.loop_index));
 //!     // wait until `frame.dts`, then send it
@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek};
 use std::num::NonZeroU32;
 
@@ -28,27 +29,36 @@ use crate::{Kind, Track};
 mod boxes;
 mod entry;
 mod error;
+mod esds;
+mod flaw;
 mod fragments;
 mod head;
+mod ignored;
 mod media_time;
 mod movie;
 mod playback;
 mod presentation;
+mod runs;
 mod samples;
+mod sync;
 mod tables;
 
-pub use error::{Mp4Error, Mp4Fault};
+pub use error::{BoxFault, Mp4Error, Mp4Fault};
+pub use flaw::Flaw;
+pub use ignored::{IgnoredReason, IgnoredTrack};
 pub use media_time::MediaTime;
 pub use playback::{Playback, Sample};
 pub use presentation::Presentation;
 
-use boxes::FileBoxes;
+use boxes::{BoxBody, FileBox, FileBoxes, read_at, starts_a_file};
+use flaw::Damaged;
 use movie::{Movie, MovieTrack};
+use presentation::TrackPlan;
 
 /// An index larger than this is refused before it is read.
 const MAX_MOOV: u64 = 64 << 20;
-/// A fragment's header larger than this is refused before it is read.
-const MAX_MOOF: u64 = 4 << 20;
+/// The same for the header of a fragment, of which a recording may have only one.
+const MAX_MOOF: u64 = 64 << 20;
 /// More samples than this in all tracks of a file are refused: 46 hours of 60 pictures and 47 audio
 /// frames a second.
 const MAX_SAMPLES: u32 = 20_000_000;
@@ -59,8 +69,10 @@ pub struct Mp4<R> {
     reader: R,
     tracks: Vec<Mp4Track>,
     ignored: Vec<IgnoredTrack>,
+    flaws: Vec<Flaw>,
     index: Vec<MovieTrack>,
-    movie_timescale: NonZeroU32,
+    presentation: Presentation,
+    parts: Vec<IndexPart>,
 }
 
 /// A track that is read: at most one video and one audio track of a file.
@@ -68,79 +80,87 @@ pub struct Mp4<R> {
 pub struct Mp4Track {
     /// `track_ID`.
     pub id: u32,
-    /// Codec and configuration.
-    pub track: Track,
+    /// Pictures or sound.
+    pub kind: Kind,
+    /// Codec and configuration of its samples: nearly always one. Those that say the same are one.
+    pub configurations: Vec<Track>,
     /// Ticks per second of the track's media.
     pub timescale: NonZeroU32,
     /// Samples in the file, edited out ones included.
     pub sample_count: u32,
 }
 
-/// A track that is left aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IgnoredTrack {
-    /// `track_ID`.
-    pub id: u32,
-    /// Why.
-    pub reason: IgnoredReason,
+/// A `moov` or `moof` as it was read, to see whether it still is what it was.
+#[derive(Clone, Copy, Debug)]
+struct IndexPart {
+    offset: u64,
+    size: u64,
+    hash: u64,
 }
 
-/// Why a track of a file is not read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IgnoredReason {
-    /// Subtitles, metadata, hints, ...
-    #[error("handler {0} is neither video nor audio")]
-    Handler(FourCC),
-    /// Its `tkhd` says so.
-    #[error("the track is not enabled")]
-    Disabled,
-    /// One of each kind is read: the first.
-    #[error("another {} track comes first", .0.as_str())]
-    Second(Kind),
-    /// A sample entry that is not carried.
-    #[error("codec {0} is not carried")]
-    Codec(FourCC),
-    /// An `mp4a` whose `esds` names another codec than AAC.
-    #[error("MPEG-4 object type {0:#04x} is not carried")]
-    ObjectType(u8),
-    /// The samples do not all have the same configuration.
-    #[error("its samples use more than one sample description")]
-    SeveralDescriptions,
-    /// It has no samples.
-    #[error("the track is empty")]
-    Empty,
+impl IndexPart {
+    fn of(body: &BoxBody) -> Self {
+        Self { offset: body.body_offset, size: body.body.len() as u64, hash: hash(&body.body) }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<R: Read + Seek> Mp4<R> {
     /// Reads the index: `moov`, wherever it is, and the `moof` of every fragment. Media is not read.
     ///
+    /// What is damaged costs itself and what cannot do without it: a track, a fragment, a sample. See
+    /// [`ignored`](Self::ignored) and [`flaws`](Self::flaws).
+    ///
     /// # Errors
     ///
-    /// The box and the byte offset at which the file is not an MP4 file that can be read.
+    /// It can't be read, is not an MP4 file, or nothing in it can be played: with the box, its byte offset, and the
+    /// reason for each track.
     pub fn open(mut reader: R) -> Result<Self, Mp4Error> {
-        let mut boxes = FileBoxes::new(&mut reader)?;
-        // A sample that is sent has a byte at least: small files can't announce many.
-        let max_samples = u32::try_from(boxes.end()).unwrap_or(u32::MAX).min(MAX_SAMPLES);
-        let mut movie: Option<Movie> = None;
-        while let Some(found) = boxes.next_box()? {
-            match (&found.kind.into(), &mut movie) {
-                (b"moov", None) => movie = Some(Movie::parse(&boxes.load(&found, MAX_MOOV)?, max_samples)?),
-                (b"moof", Some(movie)) => fragments::append(movie, &boxes.load(&found, MAX_MOOF)?)?,
-                (b"moof", None) => return Err(found.error(Mp4Fault::Missing(FourCC::new(b"moov")))),
-                _ => {}
+        let Found { movie, moov, parts, damaged, file_end } = Found::read(&mut reader)?;
+        let mut ignored = movie.ignored;
+        let (mut plans, mut index) = (Vec::new(), Vec::new());
+        // A track that is not enabled plays where no other of its kind does.
+        let mut candidates = movie.tracks;
+        candidates.sort_by_key(|track| (track.kind, !track.enabled, track.order));
+        for mut track in candidates {
+            if index.iter().any(|chosen: &MovieTrack| chosen.kind == track.kind) {
+                let reason = match track.enabled {
+                    true => IgnoredReason::Second(track.kind),
+                    false => IgnoredReason::Disabled,
+                };
+                ignored.push(track.ignored(reason));
+                continue;
+            }
+            match plan(&mut track, movie.timescale, file_end) {
+                Ok(mut plan) => {
+                    sync::begin_at_sync(&mut reader, &track, &mut plan);
+                    plan.track = index.len();
+                    plans.push(plan);
+                    index.push(track);
+                }
+                Err(reason) => ignored.push(track.ignored(reason)),
             }
         }
-        let end = boxes.end();
-        let fault = |fault| Mp4Error { name: FourCC::new(b"moov"), offset: end, source: fault };
-        let Some(mut movie) = movie else { return Err(fault(Mp4Fault::NoIndex)) };
-        movie.finish();
-        if movie.tracks.is_empty() {
-            return Err(fault(Mp4Fault::NoTrack));
+        let presentation = Presentation::of(plans);
+        if presentation.is_none() {
+            ignored.extend(index.iter().map(|track| track.ignored(IgnoredReason::NoTime)));
         }
-        let tracks = movie.tracks.iter().map(MovieTrack::describe).collect();
-        let Movie { timescale: movie_timescale, tracks: index, ignored, .. } = movie;
-        Ok(Self { reader, tracks, ignored, index, movie_timescale })
+        ignored.sort_by_key(|(order, _)| *order);
+        let ignored: Vec<_> = ignored.into_iter().map(|(_, track)| track).collect();
+        let Some(presentation) = presentation else {
+            return Err(moov.error(match moov.cut(file_end) {
+                Some((need, have)) => Mp4Fault::IndexCut { need, have, ignored },
+                None => Mp4Fault::NoTrack(ignored),
+            }));
+        };
+        let tracks = index.iter().map(MovieTrack::describe).collect();
+        let flaws = Flaw::of(&index, file_end).chain(damaged).collect();
+        Ok(Self { reader, tracks, ignored, flaws, index, presentation, parts })
     }
 
     /// The tracks that are read: video before audio.
@@ -152,6 +172,122 @@ impl<R: Read + Seek> Mp4<R> {
     pub fn ignored(&self) -> &[IgnoredTrack] {
         &self.ignored
     }
+
+    /// What is missing of those that are.
+    pub fn flaws(&self) -> &[Flaw] {
+        &self.flaws
+    }
+
+    /// The length of a loop, and what is in it.
+    pub const fn presentation(&self) -> &Presentation {
+        &self.presentation
+    }
+
+    /// Whether it was written in fragments, of which the last may not be there yet.
+    pub const fn is_fragmented(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// Whether a file that has changed has only grown, as far as a sample at byte `near` is concerned: it is written in
+    /// fragments, and the index that was read is where it was, as it was.
+    pub fn has_only_grown(&mut self, near: u64) -> bool {
+        let Some((moov, fragments)) = self.parts.split_first() else { return false };
+        let of_sample = fragments.partition_point(|part| part.offset <= near);
+        let Some(fragment) = of_sample.checked_sub(1).and_then(|index| fragments.get(index)) else {
+            return false;
+        };
+        [*moov, *fragment].into_iter().all(|part| {
+            read_at(&mut self.reader, part.offset, part.size).is_ok_and(|bytes| hash(&bytes) == part.hash)
+        })
+    }
+}
+
+/// What a track gives to play.
+fn plan(
+    track: &mut MovieTrack,
+    movie_timescale: Option<NonZeroU32>,
+    file_end: u64,
+) -> Result<TrackPlan, IgnoredReason> {
+    if track.samples.count() == 0 {
+        return Err(IgnoredReason::Empty);
+    }
+    track.settle(file_end);
+    let (lost, count) = (track.samples.lost(), track.samples.count());
+    if lost.missing.is_some_and(|missing| missing.count == count) {
+        return Err(IgnoredReason::NotInFile(file_end));
+    }
+    if lost.too_large == count {
+        return Err(IgnoredReason::TooLarge(lost.largest));
+    }
+    TrackPlan::of(track, movie_timescale).map_err(|reason| match reason {
+        IgnoredReason::EditedAway if track.edits.is_empty() => IgnoredReason::Empty,
+        reason => reason,
+    })
+}
+
+/// The index as it is in the file.
+struct Found {
+    movie: Movie,
+    moov: FileBox,
+    parts: Vec<IndexPart>,
+    /// Fragments of which a part can't be read.
+    damaged: Option<Flaw>,
+    file_end: u64,
+}
+
+impl Found {
+    fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, Mp4Error> {
+        let mut boxes = FileBoxes::new(reader)?;
+        let file_end = boxes.end();
+        // A sample that is sent has a byte at least: small files can't announce many.
+        let max_samples = u32::try_from(file_end).unwrap_or(u32::MAX).min(MAX_SAMPLES);
+        let mut index: Option<(Movie, FileBox)> = None;
+        let (mut parts, mut damaged, mut image, mut orphan, mut is_known) =
+            (Vec::new(), Damaged::default(), None, None, false);
+        while let Some(found) = boxes.next_box()? {
+            is_known |= starts_a_file(found.kind);
+            match (&found.kind.into(), &mut index) {
+                (b"ftyp", _) => image = image_brand(&boxes.load(&found, MAX_MOOV)?),
+                (b"moov", Some((movie, _))) if !movie.is_empty() => {}
+                (b"moov", _) => {
+                    let body = boxes.load(&found, MAX_MOOV)?;
+                    parts.insert(0, IndexPart::of(&body));
+                    parts.truncate(1);
+                    index = Some((Movie::parse(&body, max_samples), found));
+                }
+                (b"moof", Some((movie, _))) => {
+                    let body = boxes.load(&found, MAX_MOOF)?;
+                    parts.push(IndexPart::of(&body));
+                    if !fragments::append(movie, &body, file_end) {
+                        damaged.add(found.offset);
+                    }
+                }
+                (b"moof", None) => orphan = orphan.or(Some(found)),
+                _ => {}
+            }
+        }
+        let at = boxes.at();
+        let Some((movie, moov)) = index else {
+            if let Some(moof) = orphan {
+                return Err(moof.error(Mp4Fault::Missing(FourCC::new(b"moov"))));
+            }
+            let error =
+                |name: &[u8; 4], offset, source| Err(Mp4Error { name: FourCC::new(name), offset, source });
+            return match image {
+                Some(brand) => error(b"ftyp", 0, Mp4Fault::Image(brand)),
+                None if is_known || file_end == 0 => error(b"moov", at, Mp4Fault::NoIndex),
+                None => error(b"ftyp", 0, Mp4Fault::NotMp4),
+            };
+        };
+        Ok(Self { movie, moov, parts, damaged: damaged.flaw(), file_end })
+    }
+}
+
+/// The brand of a file that holds a picture (ISO/IEC 23008-12 §10).
+fn image_brand(ftyp: &BoxBody) -> Option<FourCC> {
+    const IMAGES: [&[u8; 4]; 7] = [b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"jpeg"];
+    let brand = FourCC::from(ftyp.u32_at(0)?.to_be_bytes());
+    IMAGES.iter().any(|image| brand == FourCC::new(image)).then_some(brand)
 }
 
 #[cfg(test)]

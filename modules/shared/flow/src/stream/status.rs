@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use super::said::Said;
 use super::skipped::{LeftOut, Skipped};
 use crate::trouble::Trouble;
 
@@ -161,12 +162,26 @@ pub struct InputStatus {
     pub dropped: PerKind,
     /// What came and is not passed on, by reason, and tracks that are left out.
     pub skipped: Skipped,
+    /// What of it was said in the log.
+    pub said: Said,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
     pub bitrate: AtomicU64,
     /// A track that has been silent for the idle time-out.
     pub stalled: [AtomicBool; 2],
+}
+
+impl AsRef<Status> for InputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
+}
+
+impl AsRef<Status> for OutputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
 }
 
 impl InputStatus {
@@ -178,6 +193,7 @@ impl InputStatus {
             frames: PerKind::default(),
             dropped: PerKind::default(),
             skipped: Skipped::default(),
+            said: Said::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

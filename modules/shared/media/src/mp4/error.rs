@@ -1,9 +1,11 @@
-//! What is wrong with a file, and where.
+//! What is wrong with a file or a track, and where.
 
+use std::fmt;
 use std::io;
 
 use mp4_atom::FourCC;
 
+use super::ignored::IgnoredTrack;
 use crate::{Kind, MediaError};
 
 /// The box that can't be read and where it starts.
@@ -18,7 +20,7 @@ pub struct Mp4Error {
     pub source: Mp4Fault,
 }
 
-/// What is wrong with a box.
+/// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mp4Fault {
@@ -28,27 +30,65 @@ pub enum Mp4Fault {
     /// The first bytes are no box that an MP4 file starts with.
     #[error("this is not an MP4 file")]
     NotMp4,
+    /// An image of the same family, by its brand.
+    #[error("this is a picture ({0}), not a film")]
+    Image(FourCC),
     /// The end was reached without one.
     #[error("the file has no index: it is not finished, or not an MP4 file")]
     NoIndex,
-    /// Nothing in it can be carried.
-    #[error("no track of the file can be carried")]
-    NoTrack,
-    /// The box's content does not follow its format.
-    #[error("the box is malformed")]
-    Malformed(#[from] mp4_atom::Error),
-    /// A codec configuration does not follow its format.
-    #[error("the codec configuration is malformed")]
-    Config(#[from] MediaError),
-    /// A box smaller than its own header.
-    #[error("its size is {0}, less than its header")]
-    Size(u64),
-    /// A box that ends behind its parent or the file.
-    #[error("it takes {need} bytes, {have} are left")]
-    Truncated {
+    /// The index ends with the file, and what there is of it describes nothing.
+    #[error("the file ends inside its index: it takes {need} bytes, {have} are left{}", list(.ignored))]
+    IndexCut {
         /// By its header.
         need: u64,
-        /// In the parent or the file.
+        /// In the file.
+        have: u64,
+        /// The tracks that were found.
+        ignored: Vec<IgnoredTrack>,
+    },
+    /// Nothing in it can be carried.
+    #[error("no track of the file can be carried{}", list(.0))]
+    NoTrack(Vec<IgnoredTrack>),
+    /// More than this reader takes.
+    #[error("{what}: {value}, at most {most} are read")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        value: u64,
+        /// How many are read.
+        most: u64,
+    },
+    /// A box that must be there.
+    #[error("it has no {0} box")]
+    Missing(FourCC),
+    /// The file ends before this sample does.
+    #[error("{} sample {sample} of {size} bytes: the file ends after {have} of them", .kind.as_str())]
+    SampleTruncated {
+        /// Of which track.
+        kind: Kind,
+        /// Counted from 1.
+        sample: u32,
+        /// Its size.
+        size: u32,
+        /// Bytes of it in the file.
+        have: usize,
+    },
+}
+
+/// What is wrong with a box that a track cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BoxFault {
+    /// A codec configuration does not follow its format.
+    #[error("{0}")]
+    Config(#[from] MediaError),
+    /// It ends inside its fields.
+    #[error("it takes {need} bytes, {have} are left")]
+    Truncated {
+        /// Bytes of its fields.
+        need: u64,
+        /// Bytes of the box.
         have: u64,
     },
     /// More than this reader takes.
@@ -64,6 +104,9 @@ pub enum Mp4Fault {
     /// A box that must be there.
     #[error("it has no {0} box")]
     Missing(FourCC),
+    /// Chunks that hold no samples, by their tables.
+    #[error("none of its {0} samples is in a chunk")]
+    Unplaced(u64),
     /// A field with an impossible value.
     #[error("{field} is {value}")]
     Value {
@@ -72,27 +115,19 @@ pub enum Mp4Fault {
         /// What it says.
         value: u64,
     },
-    /// Tables that contradict each other.
-    #[error("it covers {have} of {need} samples")]
-    Uncovered {
-        /// Samples it has something to say about.
-        have: u64,
-        /// Samples of the track.
-        need: u64,
-    },
-    /// The file ends before this sample does.
-    #[error("{} sample {sample} of {size} bytes: the file ends after {have} of them", .kind.as_str())]
-    SampleTruncated {
-        /// Of which track.
-        kind: Kind,
-        /// Counted from 1.
-        sample: u32,
-        /// Its size.
-        size: u32,
-        /// Bytes of it in the file.
-        have: usize,
-    },
-    /// Edit lists and durations leave nothing to be played.
-    #[error("nothing is presented for a millisecond or longer")]
-    NothingPresented,
+}
+
+/// Each track with its codec and the reason, behind a colon.
+fn list(ignored: &[IgnoredTrack]) -> impl fmt::Display {
+    /// Named at most: a file may have thousands.
+    const MOST: usize = 8;
+    fmt::from_fn(move |f| {
+        for (number, track) in ignored.iter().take(MOST).enumerate() {
+            write!(f, "{}{track}", if number == 0 { ": " } else { "; " })?;
+        }
+        match ignored.len().checked_sub(MOST) {
+            Some(more) if more > 0 => write!(f, "; and {more} more"),
+            _ => Ok(()),
+        }
+    })
 }

@@ -1,113 +1,225 @@
 //! Movie fragments (§8.8): `moof` boxes append to the sample tables.
+//!
+//! A fragment that is damaged gives the samples that it describes well, and costs no other fragment.
 
-use mp4_atom::{Tfdt, Tfhd, Trex, Trun};
+use std::num::NonZeroU32;
 
 use super::boxes::BoxBody;
-use super::movie::{Movie, MovieTrack, NO_DEFAULTS};
+use super::media_time::MediaTime;
+use super::movie::{Movie, MovieTrack};
 use super::samples::NewSample;
-use super::{Mp4Error, Mp4Fault};
 
+const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 /// `sample_is_non_sync_sample` (§8.8.3.1).
 const NON_SYNC: u32 = 0x0001_0000;
 
-/// Appends the samples of a `moof` to the tracks that are read.
-pub(super) fn append(movie: &mut Movie, moof: &BoxBody) -> Result<(), Mp4Error> {
-    // Where the data of the traf before ended: the base of one that names none (§8.8.7.1).
-    let mut data_end = moof.offset;
-    for traf in moof.children(0)? {
-        let traf = traf?;
-        if !traf.is(b"traf") {
-            continue;
-        }
-        let tfhd: Tfhd = traf.need(b"tfhd")?.decode()?;
-        let left = movie.samples_left();
-        let defaults = movie.defaults.get(&tfhd.track_id);
-        let defaults = defaults.unwrap_or(&NO_DEFAULTS);
-        let track = movie.tracks.iter_mut().find(|track| track.id == tfhd.track_id);
-        let base = match tfhd.base_data_offset {
-            Some(base) => base,
-            None if tfhd.default_base_is_moof => moof.offset,
-            None => data_end,
-        };
-        let mut fragment = Fragment { track, tfhd, base, at: base, left, defaults };
-        fragment.read(&traf)?;
-        data_end = fragment.at;
+/// What samples of a track are where their run does not say (`trex`, §8.8.3).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults {
+    description: u32,
+    duration: u32,
+    size: u32,
+    flags: u32,
+}
+
+impl Defaults {
+    /// For a track that has none.
+    const NONE: Self = Self { description: 1, duration: 0, size: 0, flags: 0 };
+
+    /// With its `track_ID`.
+    pub(super) fn of(trex: &BoxBody) -> Option<(u32, Self)> {
+        let (description, duration) = (trex.u32_at(8)?, trex.u32_at(12)?);
+        Some((
+            trex.u32_at(4)?,
+            Self { description, duration, size: trex.u32_at(16)?, flags: trex.u32_at(20)? },
+        ))
     }
-    Ok(())
+}
+
+/// Appends the samples of a `moof` to the tracks that may be read. Gives whether all of it could be read.
+pub(super) fn append(movie: &mut Movie, moof: &BoxBody, file_end: u64) -> bool {
+    // Where the data of the traf before ended: the base of one that names none (§8.8.7.1). Not known behind one that
+    // can't be read.
+    let mut data_end = Some(moof.offset);
+    let mut whole = moof.promised.is_none();
+    for traf in moof.children(0).filter(|child| child.is(b"traf")) {
+        let Some(header) = traf.find(b"tfhd").and_then(|tfhd| Header::of(&tfhd)) else {
+            (whole, data_end) = (false, None);
+            continue;
+        };
+        let left = movie.samples_left();
+        let defaults = *movie.defaults.get(&header.track_id).unwrap_or(&Defaults::NONE);
+        let track = movie.tracks.iter_mut().find(|track| track.id == header.track_id);
+        let own = header.base_data_offset.or(header.base_is_moof.then_some(moof.offset));
+        let Some(base) = own.or(data_end) else {
+            whole = false;
+            continue;
+        };
+        let defaults = header.over(defaults);
+        let mut fragment = Fragment { track, defaults, base, at: base, left, file_end, shift: movie.shift };
+        let is_whole = fragment.read(&traf);
+        whole &= is_whole;
+        data_end = is_whole.then_some(fragment.at);
+        movie.shift = fragment.shift;
+    }
+    whole
+}
+
+/// `tfhd` (§8.8.7).
+struct Header {
+    track_id: u32,
+    base_data_offset: Option<u64>,
+    base_is_moof: bool,
+    description: Option<u32>,
+    duration: Option<u32>,
+    size: Option<u32>,
+    flags: Option<u32>,
+}
+
+impl Header {
+    fn of(tfhd: &BoxBody) -> Option<Self> {
+        let has = tfhd.flags();
+        let track_id = tfhd.u32_at(4)?;
+        let mut at = 8;
+        let base_data_offset = match has & 1 != 0 {
+            true => {
+                at += 8;
+                Some(tfhd.u64_at(8)?)
+            }
+            false => None,
+        };
+        let mut field = |bit: u32| {
+            if has & bit == 0 {
+                return Some(None);
+            }
+            at += 4;
+            tfhd.u32_at(at - 4).map(Some)
+        };
+        Some(Self {
+            track_id,
+            base_data_offset,
+            base_is_moof: has & 0x02_0000 != 0,
+            description: field(0x02)?,
+            duration: field(0x08)?,
+            size: field(0x10)?,
+            flags: field(0x20)?,
+        })
+    }
+
+    fn over(&self, defaults: Defaults) -> Defaults {
+        Defaults {
+            description: self.description.unwrap_or(defaults.description),
+            duration: self.duration.unwrap_or(defaults.duration),
+            size: self.size.unwrap_or(defaults.size),
+            flags: self.flags.unwrap_or(defaults.flags),
+        }
+    }
 }
 
 struct Fragment<'a> {
     /// `None` for a track that is left aside: only its data is counted.
     track: Option<&'a mut MovieTrack>,
-    tfhd: Tfhd,
+    defaults: Defaults,
     base: u64,
     /// Where the data of the next run stands, unless it says otherwise.
     at: u64,
     /// Samples that may still come.
     left: u32,
-    defaults: &'a Trex,
+    file_end: u64,
+    /// As [`Movie::shift`].
+    shift: i64,
 }
 
 impl Fragment<'_> {
-    fn read(&mut self, traf: &BoxBody) -> Result<(), Mp4Error> {
-        if let Some(track) = &mut self.track {
-            let used = self.tfhd.sample_description_index;
-            let used = used.unwrap_or(self.defaults.default_sample_description_index);
-            if used != track.description {
-                let field = "sample_description_index";
-                return Err(traf.error(Mp4Fault::Value { field, value: used.into() }));
-            }
-            if let Some(tfdt) = traf.find(b"tfdt")? {
-                let time = tfdt.decode::<Tfdt>()?.base_media_decode_time;
-                let ticks = i64::try_from(time)
-                    .map_err(|_| tfdt.error(Mp4Fault::Value { field: "baseMediaDecodeTime", value: time }))?;
-                track.samples.continue_at(ticks);
+    fn read(&mut self, traf: &BoxBody) -> bool {
+        if let Some(tfdt) = traf.find(b"tfdt") {
+            let time = match tfdt.version() {
+                1 => tfdt.u64_at(4).and_then(|time| i64::try_from(time).ok()),
+                _ => tfdt.u32_at(4).map(i64::from),
+            };
+            if let Some(time) = time {
+                self.continue_at(time);
             }
         }
-        for child in traf.children(0)? {
-            let child = child?;
-            if child.is(b"trun") {
-                self.run(&child)?;
-            }
+        let mut whole = true;
+        for trun in traf.children(0).filter(|child| child.is(b"trun")) {
+            whole &= self.run(&trun);
         }
-        Ok(())
+        whole
     }
 
-    fn run(&mut self, trun_box: &BoxBody) -> Result<(), Mp4Error> {
-        let trun: Trun = trun_box.decode()?;
-        let count = u32::try_from(trun.samples.len()).unwrap_or(u32::MAX);
-        if count > self.left {
-            let (value, most) = (count.into(), self.left.into());
-            return Err(trun_box.error(Mp4Fault::TooMany { what: "samples", value, most }));
+    /// Where the clock of a track goes back, what follows is put behind what came before: in all tracks whose clock does
+    /// by the same time, so that they stay together. A little is no more than a last sample that was taken to be too
+    /// long.
+    fn continue_at(&mut self, time: i64) {
+        let Some(track) = &mut self.track else { return };
+        let timescale = track.samples.timescale();
+        let (next, second) = (track.samples.next_dts(), i64::from(timescale.get()));
+        let goes_back = |last: i64| time.saturating_add(track.shift) < last.saturating_sub(second / 10);
+        if track.samples.last_dts().is_some_and(goes_back) {
+            let (own, others) =
+                (next.saturating_sub(time), MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
+            track.shift = if own.abs_diff(others) < second.unsigned_abs() { others } else { own };
+            self.shift = MediaTime::new(track.shift, timescale).nanos();
         }
-        self.left -= count;
-        if let Some(offset) = trun.data_offset {
-            self.at = self.base.saturating_add_signed(offset.into());
+        track.samples.continue_at(time.saturating_add(track.shift));
+    }
+
+    /// A `trun` (§8.8.8). One that announces more samples than it describes gives those.
+    fn run(&mut self, trun: &BoxBody) -> bool {
+        let has = trun.flags();
+        let Some(count) = trun.u32_at(4) else { return false };
+        let mut fields = 8;
+        if has & 1 != 0 {
+            let Some(offset) = trun.u32_at(fields) else { return false };
+            self.at = self.base.saturating_add_signed((offset as i32).into());
+            fields += 4;
         }
+        let first_flags = (has & 4 != 0).then(|| trun.u32_at(fields)).flatten();
+        if has & 4 != 0 {
+            fields += 4;
+        }
+        let columns = [0x100, 0x200, 0x400, 0x800].map(|bit| has & bit != 0);
+        let entry = 4 * columns.iter().filter(|has| **has).count();
+        let described = match (trun.body.len().saturating_sub(fields)).checked_div(entry) {
+            Some(described) => u32::try_from(described).unwrap_or(u32::MAX),
+            // All alike: only as many as there is data for.
+            None if self.defaults.size == 0 => 0,
+            None => {
+                let data = self.file_end.saturating_sub(self.at) / u64::from(self.defaults.size);
+                u32::try_from(data).unwrap_or(u32::MAX)
+            }
+        };
+        let taken = count.min(described).min(self.left);
+        self.left -= taken;
         if let Some(track) = &mut self.track {
             track.samples.place(self.at);
         }
-        for entry in &trun.samples {
-            let sample = self.sample(entry);
-            self.at = self.at.saturating_add(sample.size.into());
+        let mut at = fields;
+        for index in 0..taken {
+            let mut column = |has: bool| {
+                let value = has.then(|| trun.u32_at(at)).flatten();
+                at += if has { 4 } else { 0 };
+                value
+            };
+            let [has_duration, has_size, has_flags, has_composition] = columns;
+            let (duration, size) = (column(has_duration), column(has_size));
+            let flags =
+                column(has_flags).or(first_flags.filter(|_| index == 0)).unwrap_or(self.defaults.flags);
+            let composition = column(has_composition).unwrap_or(0) as i32;
+            let size = size.unwrap_or(self.defaults.size);
+            self.at = self.at.saturating_add(size.into());
             if let Some(track) = &mut self.track {
-                track.samples.push(sample);
+                let description = track.configuration(self.defaults.description);
+                track.samples.push(NewSample {
+                    duration: duration.unwrap_or(self.defaults.duration),
+                    composition,
+                    size,
+                    is_sync: flags & NON_SYNC == 0,
+                    description,
+                });
             }
         }
-        Ok(())
-    }
-
-    /// What the run leaves out is in `tfhd`, and what that leaves out in `trex`.
-    fn sample(&self, entry: mp4_atom::TrunEntry) -> NewSample {
-        let flags = entry.flags.or(self.tfhd.default_sample_flags);
-        let flags = flags.unwrap_or(self.defaults.default_sample_flags);
-        let duration = entry.duration.or(self.tfhd.default_sample_duration);
-        let size = entry.size.or(self.tfhd.default_sample_size);
-        NewSample {
-            duration: duration.unwrap_or(self.defaults.default_sample_duration),
-            composition: entry.cts.unwrap_or(0) as i32,
-            size: size.unwrap_or(self.defaults.default_sample_size),
-            is_sync: flags & NON_SYNC == 0,
-        }
+        taken == count
     }
 }

@@ -9,14 +9,13 @@ use super::boxes::read_at;
 use super::media_time::MediaTime;
 use super::movie::MovieTrack;
 use super::presentation::{Segment, TrackPlan};
-use super::samples::{Cursor, SampleAt};
+use super::samples::{Cursor, SampleAt, SyncRule};
+use super::sync::Backwards;
 use super::{Mp4Error, Mp4Fault};
 use crate::Kind;
 
 /// Neighbouring samples of a track are read together, up to this many bytes.
 const READ_AHEAD: u64 = 256 << 10;
-/// A sample larger than this is refused.
-const MAX_SAMPLE: u32 = 32 << 20;
 
 /// Where one track is.
 #[derive(Debug)]
@@ -86,14 +85,22 @@ impl Head {
             MediaTime::new(ticks, self.plan.timescale)
         };
         let dts = if sample.index < segment.steady { segment.steady_dts } else { sample.dts };
-        let hidden = sample.cts.saturating_add(sample.duration.max(1).into()) <= segment.visible_from;
+        let hidden = sample.end() <= segment.visible_from;
         let pts = if hidden { dts } else { sample.cts.max(dts) };
         Due { sample, dts: time(dts), pts: time(pts), loop_index: self.loop_index, end: segment.end }
     }
 
-    /// Stops before the sample to start with; gives when that is shown, in nanoseconds.
-    pub(super) fn seek(&mut self, track: &MovieTrack, target: i64) -> Option<i64> {
+    /// Stops before the sample to start with; gives when that is shown, in nanoseconds. What the table does not say of
+    /// sync samples is looked for in the file.
+    pub(super) fn seek<R: Read + Seek>(
+        &mut self,
+        reader: &mut R,
+        track: &MovieTrack,
+        target: i64,
+    ) -> Option<i64> {
+        let is_listed = self.plan.kind == Kind::Audio || track.samples.sync_rule == SyncRule::Listed;
         let mut best: Option<(usize, Cursor, i64)> = None;
+        let mut candidates = Backwards::default();
         for (index, segment) in self.plan.segments.iter().enumerate() {
             let mut cursor = segment.from;
             loop {
@@ -105,10 +112,17 @@ impl Head {
                 let pts = MediaTime::new(sample.cts.saturating_add(segment.offset), self.plan.timescale);
                 let may_start = sample.is_sync || self.plan.kind == Kind::Audio;
                 let pts = pts.nanos();
-                if sample.index >= segment.shown && may_start && pts <= target {
-                    best = Some((index, here, pts));
+                if sample.index >= segment.shown && pts <= target {
+                    match is_listed {
+                        true if may_start => best = Some((index, here, pts)),
+                        true => {}
+                        false => candidates.add((index, here, pts), sample),
+                    }
                 }
             }
+        }
+        if !is_listed {
+            best = candidates.find(reader, track).0;
         }
         let (segment, cursor, pts) = best?;
         self.segment = segment;
@@ -125,10 +139,6 @@ impl Head {
     ) -> Result<Bytes, Mp4Error> {
         let sample = due.sample;
         let error = |source| Mp4Error { name: FourCC::new(b"mdat"), offset: sample.offset, source };
-        if sample.size > MAX_SAMPLE {
-            let (value, most) = (sample.size.into(), MAX_SAMPLE.into());
-            return Err(error(Mp4Fault::TooMany { what: "bytes of a sample", value, most }));
-        }
         if let Some(data) = self.block.get(&sample) {
             return Ok(data);
         }

@@ -4,13 +4,12 @@ use std::io::{Read, Seek};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mp4_atom::FourCC;
 
 use super::head::Head;
 use super::media_time::MediaTime;
 use super::presentation::Presentation;
-use super::{Mp4, Mp4Error, Mp4Fault, Mp4Track};
-use crate::{Frame, Kind, Timestamp};
+use super::{Mp4, Mp4Error, Mp4Fault, Mp4Track, sync};
+use crate::{Frame, Kind, Timestamp, Track};
 
 /// One sample of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +27,15 @@ pub struct Sample {
     pub data: Bytes,
     /// How often the file was begun before: 0 the first time.
     pub loop_index: u64,
+    /// Which of its track's [configurations](Mp4Track::configurations) it is coded by.
+    pub configuration: usize,
 }
 
 impl Sample {
-    /// The sample as a frame in milliseconds, for a loop that begins at `loop_start`.
-    ///
-    /// dts and pts are rounded before `loop_start` is added, so every loop rounds alike.
+    /// The sample as a frame, for a loop that begins at `loop_start`: a whole millisecond, so that every loop is
+    /// rounded alike where only milliseconds are carried.
     pub fn frame(&self, loop_start: Timestamp) -> Frame {
-        let at = |time: MediaTime| Timestamp::from_millis(time.millis().saturating_add(loop_start.millis()));
+        let at = |time: MediaTime| loop_start.moved(time.nanos());
         Frame {
             kind: self.kind,
             dts: at(self.dts),
@@ -53,7 +53,6 @@ impl Sample {
 #[derive(Debug)]
 pub struct Playback<R> {
     mp4: Mp4<R>,
-    presentation: Presentation,
     heads: Vec<Head>,
     /// The last loop that a track has begun; the others follow.
     begun: u64,
@@ -63,25 +62,16 @@ pub struct Playback<R> {
 
 impl<R: Read + Seek> Playback<R> {
     /// Starts at the sync sample that is shown at `start` or last before it. Later loops are whole.
-    ///
-    /// # Errors
-    ///
-    /// The edit lists leave nothing to show.
-    pub fn new(mp4: Mp4<R>, start: Duration) -> Result<Self, Mp4Error> {
-        let presentation = Presentation::of(&mp4.index, mp4.movie_timescale).ok_or(Mp4Error {
-            name: FourCC::new(b"moov"),
-            offset: 0,
-            source: Mp4Fault::NothingPresented,
-        })?;
-        let heads = presentation.plans.iter().cloned().map(Head::new).collect();
-        let mut playback = Self { mp4, presentation, heads, begun: 0, origin: 0 };
+    pub fn new(mp4: Mp4<R>, start: Duration) -> Self {
+        let heads = mp4.presentation.plans.iter().cloned().map(Head::new).collect();
+        let mut playback = Self { mp4, heads, begun: 0, origin: 0 };
         if !start.is_zero() {
             playback.seek(start);
         }
         playback.fill(false);
         let first = playback.heads.iter().filter_map(|head| head.due).map(|due| due.dts.millis());
         playback.origin = first.min().unwrap_or(0);
-        Ok(playback)
+        playback
     }
 
     /// The tracks that are played.
@@ -94,15 +84,33 @@ impl<R: Read + Seek> Playback<R> {
         &self.mp4
     }
 
+    /// The same, to look whether its index still holds.
+    pub const fn mp4_mut(&mut self) -> &mut Mp4<R> {
+        &mut self.mp4
+    }
+
     /// The length of a loop.
     pub const fn presentation(&self) -> &Presentation {
-        &self.presentation
+        &self.mp4.presentation
+    }
+
+    /// A configuration of the track of a kind.
+    pub fn track(&self, kind: Kind, configuration: usize) -> Option<&Track> {
+        self.mp4.tracks.iter().find(|track| track.kind == kind)?.configurations.get(configuration)
+    }
+
+    /// The tracks as the first samples are coded.
+    pub fn first_tracks(&self) -> impl Iterator<Item = (&Track, usize)> {
+        self.heads.iter().filter_map(|head| {
+            let configuration = head.due.map_or(0, |due| due.sample.description.into());
+            Some((self.mp4.tracks.get(head.plan.track)?.configurations.get(configuration)?, configuration))
+        })
     }
 
     /// When a loop begins, counted from the first sample of this playback, in whole milliseconds. That of
     /// the first loop is negative where the playback started behind its beginning.
     pub fn loop_start(&self, index: u64) -> Timestamp {
-        let start = self.presentation.loop_start(index).millis();
+        let start = self.mp4.presentation.loop_start(index).millis();
         Timestamp::from_millis(start.saturating_sub(self.origin))
     }
 
@@ -113,26 +121,34 @@ impl<R: Read + Seek> Playback<R> {
     ///
     /// # Errors
     ///
-    /// The file can't be read, or ends before the sample does. The sample is passed over.
+    /// The file can't be read, and the sample is still due; or it ends before the sample does, which is passed over.
     pub fn next_sample(&mut self, again: bool) -> Result<Option<Sample>, Mp4Error> {
         self.fill(again);
         let earliest = self.heads.iter().enumerate().filter_map(|(index, head)| {
             let due = head.due?;
-            let start = self.presentation.loop_start(due.loop_index).nanos();
+            let start = self.mp4.presentation.loop_start(due.loop_index).nanos();
             Some((start.saturating_add(due.dts.nanos()), index))
         });
         let Some((_, index)) = earliest.min() else { return Ok(None) };
         let Some(head) = self.heads.get_mut(index) else { return Ok(None) };
         let Some(due) = head.due.take() else { return Ok(None) };
         let Some(track) = self.mp4.index.get(head.plan.track) else { return Ok(None) };
-        let data = head.read(&mut self.mp4.reader, track, &due)?;
+        let data = head.read(&mut self.mp4.reader, track, &due).inspect_err(|error| {
+            if matches!(error.source, Mp4Fault::Io(_)) {
+                head.due = Some(due);
+            }
+        })?;
+        let configuration = usize::from(due.sample.description);
+        let coded = track.configurations.get(configuration);
+        let rule = track.samples.sync_rule;
         Ok(Some(Sample {
             kind: head.plan.kind,
             dts: due.dts,
             pts: due.pts,
-            is_sync: due.sample.is_sync || head.plan.kind == Kind::Audio,
+            is_sync: coded.is_some_and(|coded| sync::may_start(coded, rule, &due.sample, &data)),
             data,
             loop_index: due.loop_index,
+            configuration,
         }))
     }
 
@@ -153,7 +169,7 @@ impl<R: Read + Seek> Playback<R> {
                     self.begun = self.begun.max(head.loop_index);
                 }
                 if let Some(due) = &mut head.due {
-                    let start = self.presentation.loop_start(due.loop_index).millis();
+                    let start = self.mp4.presentation.loop_start(due.loop_index).millis();
                     head.last = due.keep_order(head.last, start);
                 }
             }
@@ -164,12 +180,12 @@ impl<R: Read + Seek> Playback<R> {
     /// there.
     fn seek(&mut self, start: Duration) {
         let start = i64::try_from(start.as_nanos()).unwrap_or(i64::MAX);
-        let start = start.saturating_add(self.presentation.start().nanos());
+        let start = start.saturating_add(self.mp4.presentation.start().nanos());
         let mut target = start;
         // Video comes before audio.
         for head in &mut self.heads {
             let Some(track) = self.mp4.index.get(head.plan.track) else { continue };
-            if let Some(pts) = head.seek(track, target) {
+            if let Some(pts) = head.seek(&mut self.mp4.reader, track, target) {
                 target = pts;
             }
         }

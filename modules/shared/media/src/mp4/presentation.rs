@@ -7,12 +7,16 @@
 use std::cmp::Ordering;
 use std::num::NonZeroU32;
 
+use super::IgnoredReason;
 use super::media_time::MediaTime;
 use super::movie::{Edit, MovieTrack};
 use super::samples::{Cursor, SampleTable};
 use crate::Kind;
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
+/// Samples that all edits of a track may show together: this many, and so many times what the track has.
+const MAX_SHOWN: u64 = 50_000_000;
+const MAX_TIMES_SHOWN: u64 = 32;
 
 /// What is played in one loop, and its length.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ pub(super) struct TrackPlan {
     /// Added to presentation time, so that the least dts of all tracks is 0.
     pub(super) shift: i64,
     pub(super) segments: Vec<Segment>,
+    extent: Extent,
 }
 
 /// The samples of one edit, in decoding order.
@@ -54,28 +59,30 @@ pub(super) struct Segment {
 }
 
 /// Where a track's part starts and ends in presentation time, and its least dts.
+#[derive(Clone, Copy, Debug)]
 struct Extent {
     start: MediaTime,
     end: MediaTime,
     dts: MediaTime,
 }
 
+impl TrackPlan {
+    /// What the edit list shows of a track.
+    pub(super) fn of(track: &MovieTrack, movie: Option<NonZeroU32>) -> Result<Self, IgnoredReason> {
+        let timescale = track.samples.timescale();
+        let windows = windows(&track.edits, movie, timescale);
+        let (segments, extent) = cut(&track.samples, track.kind, &windows)?;
+        Ok(Self { track: 0, kind: track.kind, timescale, shift: 0, segments, extent })
+    }
+}
+
 impl Presentation {
-    /// `None` where nothing is shown for a millisecond.
-    pub(super) fn of(tracks: &[MovieTrack], movie_timescale: NonZeroU32) -> Option<Self> {
-        let mut plans = Vec::new();
-        let mut extents = Vec::new();
-        for (index, track) in tracks.iter().enumerate() {
-            let windows = windows(&track.edits, movie_timescale, track.timescale);
-            let kind = track.track.kind();
-            if let Some((segments, extent)) = cut(&track.samples, kind, &windows, track.timescale) {
-                plans.push(TrackPlan { track: index, kind, timescale: track.timescale, shift: 0, segments });
-                extents.push(extent);
-            }
-        }
-        let start = extents.iter().map(|extent| extent.start).min_by(compare)?;
-        let end = extents.iter().map(|extent| extent.end).max_by(compare)?;
-        let dts = extents.iter().map(|extent| extent.dts).min_by(compare)?;
+    /// All tracks together. `None` where nothing is shown for a millisecond.
+    pub(super) fn of(mut plans: Vec<TrackPlan>) -> Option<Self> {
+        let extents = || plans.iter().map(|plan| plan.extent);
+        let start = extents().map(|extent| extent.start).min_by(compare)?;
+        let end = extents().map(|extent| extent.end).max_by(compare)?;
+        let dts = extents().map(|extent| extent.dts).min_by(compare)?;
         for plan in &mut plans {
             plan.shift = dts.rescale(plan.timescale).ticks.saturating_neg();
         }
@@ -119,11 +126,17 @@ struct Window {
     offset: i64,
 }
 
-/// The edit list in ticks of the track. Without one, all media is shown at its composition time.
-fn windows(edits: &[Edit], movie: NonZeroU32, track: NonZeroU32) -> Vec<Window> {
+/// The edit list in ticks of the track. Without one, all media is shown at its composition time. Where it can't be said
+/// how long an edit lasts, the first one shows all from where it begins.
+fn windows(edits: &[Edit], movie: Option<NonZeroU32>, track: NonZeroU32) -> Vec<Window> {
+    let all = |from: i64, offset| Window { from, to: i64::MAX, offset };
     if edits.is_empty() {
-        return vec![Window { from: i64::MIN, to: i64::MAX, offset: 0 }];
+        return vec![all(i64::MIN, 0)];
     }
+    let Some(movie) = movie else {
+        let from = edits.iter().find_map(|edit| edit.media_time).unwrap_or(0);
+        return vec![all(from, from.saturating_neg())];
+    };
     let in_track =
         |ticks: u64| MediaTime::new(i64::try_from(ticks).unwrap_or(i64::MAX), movie).rescale(track).ticks;
     let mut at = 0_u64;
@@ -139,14 +152,18 @@ fn windows(edits: &[Edit], movie: NonZeroU32, track: NonZeroU32) -> Vec<Window> 
     windows
 }
 
-/// Finds the samples of each window in one walk over the table.
-fn cut(
-    table: &SampleTable,
-    kind: Kind,
-    windows: &[Window],
-    timescale: NonZeroU32,
-) -> Option<(Vec<Segment>, Extent)> {
-    let mut found: Vec<(Window, Option<Found>)> = windows.iter().map(|window| (*window, None)).collect();
+/// Finds the samples of each window in one walk over the table, which asks each sample of the windows that it may be
+/// in, and no others.
+fn cut(table: &SampleTable, kind: Kind, windows: &[Window]) -> Result<(Vec<Segment>, Extent), IgnoredReason> {
+    let mut found: Vec<Option<Found>> = vec![None; windows.len()];
+    let mut by_start: Vec<usize> = (0..windows.len()).collect();
+    by_start.sort_by_key(|index| windows.get(*index).map(|window| window.from));
+    let mut later = by_start.into_iter().peekable();
+    let mut active: Vec<usize> = Vec::new();
+    let latest = table.latest_composition();
+    let most = u64::from(table.count()).saturating_mul(MAX_TIMES_SHOWN).saturating_add(MAX_SHOWN);
+    let mut asked = 0_u64;
+
     let mut cursor = table.cursor();
     let mut last_sync = cursor;
     loop {
@@ -156,13 +173,28 @@ fn cut(
         if sample.is_sync || kind == Kind::Audio {
             last_sync = here;
         }
-        let end = sample.cts.saturating_add(sample.duration.max(1).into());
-        for (window, found) in &mut found {
+        let end = sample.end();
+        // No sample from here on is shown before its dts, and this one not after that.
+        let reach = end.max(sample.dts.saturating_add(latest).saturating_add(1));
+        let window = |index: usize| windows.get(index).copied();
+        while let Some(index) =
+            later.next_if(|index| window(*index).is_some_and(|window| window.from < reach))
+        {
+            active.push(index);
+        }
+        active.retain(|index| window(*index).is_some_and(|window| window.to > sample.dts));
+        asked = asked.saturating_add(active.len() as u64);
+        if asked > most {
+            return Err(IgnoredReason::Repeated(most));
+        }
+        for index in &active {
+            let (Some(window), Some(found)) = (window(*index), found.get_mut(*index)) else { continue };
             if end <= window.from
                 && let Some(found) = found
             {
                 found.steady = sample.index + 1;
-                found.steady_dts = sample.dts.saturating_add(sample.duration.into());
+                found.steady_dts =
+                    sample.dts.saturating_add(i64::try_from(sample.duration).unwrap_or(i64::MAX));
             }
             // An empty sample says that nothing new is shown.
             if sample.size == 0 || end <= window.from || sample.cts >= window.to {
@@ -184,14 +216,8 @@ fn cut(
         }
     }
     let shown: Vec<(Window, Found)> =
-        found.into_iter().filter_map(|(window, found)| Some((window, found?))).collect();
-    let time = |ticks: i64, window: &Window| ticks.saturating_add(window.offset);
-    let at = |ticks| MediaTime::new(ticks, timescale);
-    let extent = Extent {
-        start: at(shown.iter().map(|(window, found)| time(found.start, window)).min()?),
-        end: at(shown.iter().map(|(window, found)| time(found.stop, window)).max()?),
-        dts: at(shown.iter().map(|(window, found)| time(found.steady_dts, window)).min()?),
-    };
+        windows.iter().zip(found).filter_map(|(window, found)| Some((*window, found?))).collect();
+    let extent = extent(&shown, table.timescale()).ok_or(IgnoredReason::EditedAway)?;
     let segment = |(window, found): (Window, Found)| Segment {
         from: found.from,
         shown: found.shown,
@@ -201,10 +227,22 @@ fn cut(
         end: found.end,
         offset: window.offset,
     };
-    Some((shown.into_iter().map(segment).collect(), extent))
+    Ok((shown.into_iter().map(segment).collect(), extent))
+}
+
+/// `None`: no window shows anything.
+fn extent(shown: &[(Window, Found)], timescale: NonZeroU32) -> Option<Extent> {
+    let time = |ticks: i64, window: &Window| ticks.saturating_add(window.offset);
+    let at = |ticks| MediaTime::new(ticks, timescale);
+    Some(Extent {
+        start: at(shown.iter().map(|(window, found)| time(found.start, window)).min()?),
+        end: at(shown.iter().map(|(window, found)| time(found.stop, window)).max()?),
+        dts: at(shown.iter().map(|(window, found)| time(found.steady_dts, window)).min()?),
+    })
 }
 
 /// What one window shows.
+#[derive(Clone, Copy)]
 struct Found {
     from: Cursor,
     shown: u32,
