@@ -50,8 +50,9 @@ impl Tag {
         }
         let mut tag = Self { timestamp: self.timestamp + round * period, ..self.clone() };
         if self.kind == 9 {
-            // A filler NAL unit (type 12) behind its length.
-            tag.body.extend([0, 0, 0, 7, 12, 0xFF]);
+            // A NAL unit of a type that H.264 leaves to others (24) behind its length: decoders pass over it, and it
+            // stays where filler is dropped.
+            tag.body.extend([0, 0, 0, 7, 24, 0xFF]);
             tag.body.extend(round.to_be_bytes().map(|byte| byte | 0x80));
             tag.body.push(0x80);
         } else {
