@@ -18,8 +18,8 @@ use super::{
 
 /// Readers of a stream whose video is silent start at sound after that long.
 const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
-/// Pictures that wait for a sync frame are shown as left out after that long: longer than nearly any GOP.
-const SYNC_PATIENCE: Duration = Duration::from_secs(12);
+/// Pictures that wait for a sync frame are shown as left out after that long: longer than most GOPs.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
 /// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
