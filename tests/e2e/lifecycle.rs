@@ -143,7 +143,7 @@ fn metrics_carry_the_names_and_labels_that_are_promised() {
     ] {
         assert!(metrics.sum(name, labels).is_some_and(|value| value > 0.0), "{name} {labels:?}");
     }
-    for name in ["av_output_frames_dropped_total", "av_input_reconnects_total"] {
+    for name in ["av_output_frames_dropped_total", "av_input_reconnects_total", "av_frames_skipped_total"] {
         assert_eq!(metrics.sum(name, &flow), Some(0.0), "{name}");
     }
     assert_eq!(metrics.sum("av_hub_connected", &[]), Some(0.0));

@@ -37,6 +37,8 @@ pub(super) struct Player {
     queued: usize,
     /// Of `queued`, what was given at the join.
     burst: usize,
+    /// It wants nothing for now.
+    paused: bool,
     /// The next flush that it gets is one that a decoder can start at.
     pub(super) waits_for_sync: bool,
     /// It once got frames, so frames that it does not get are a loss.
@@ -84,6 +86,7 @@ impl Player {
             peer: arrival.peer,
             seat,
             out: Out { vectored: arrival.sink.is_write_vectored(), sink: arrival.sink, unflushed: false },
+            paused: false,
             waits_for_sync: queue.is_empty(),
             started: !queue.is_empty(),
             queue,
@@ -105,12 +108,27 @@ impl Player {
 
     /// The connection wants its sink back: what was begun has to be finished, and media is not waited for any more.
     pub(super) fn leave(mut self) {
-        let mut is_begun = true;
+        self.drop_media();
+        self.end();
+    }
+
+    /// Stops the media, or lets it go on at the next sync frame. What a player does not get meanwhile is no loss.
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.drop_media();
+        self.paused = paused;
+        self.waits_for_sync = true;
+        self.started = false;
+    }
+
+    /// Gives up media that was not begun.
+    fn drop_media(&mut self) {
+        let mut is_first = true;
         self.queue.retain(|queued| {
-            let begun = std::mem::take(&mut is_begun) && queued.place != Place::default();
+            let begun = std::mem::take(&mut is_first) && queued.place != Place::default();
             begun || queued.answer
         });
-        self.end();
+        self.queued = self.queue.iter().map(|queued| queued.pieces.left(queued.place)).sum();
+        self.burst = 0;
     }
 
     /// Sends a flush or decides not to. `false`: the connection is of no use any more.
@@ -122,7 +140,7 @@ impl Player {
         walked: &mut Walked,
         slow: &mut Vec<Slow>,
     ) -> bool {
-        let Some(part) = flush.part(&self.seat) else { return true };
+        let Some(part) = flush.part(&self.seat).filter(|_| !self.paused) else { return true };
         if self.waits_for_sync {
             if !flush.sync {
                 if self.started {

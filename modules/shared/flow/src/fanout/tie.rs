@@ -4,7 +4,7 @@
 //! the way, and nothing can pile up: a connection that says more than a session has to say is itself the bound, since
 //! it waits for its peer.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 const LEFT: u8 = 1;
 /// There are answers to be sent.
 const ANSWERS: u8 = 2;
+/// The player wants nothing for a while, or wants the stream to go on.
+const PAUSE: u8 = 4;
 /// Answers that wait: a player that takes nothing is asked for nothing more.
 const MAX_ANSWERS: usize = 64;
 
@@ -22,6 +24,7 @@ const MAX_ANSWERS: usize = 64;
 pub struct Post {
     news: AtomicU8,
     answers: Mutex<Vec<Bytes>>,
+    paused: AtomicBool,
     /// Wakes the task that owns the player.
     owner: OnceLock<Arc<Notify>>,
 }
@@ -47,6 +50,12 @@ impl Tie {
         drop(answers);
         self.0.tell(ANSWERS);
         true
+    }
+
+    /// Stops the media, or (`false`) lets it go on at the next sync frame.
+    pub fn pause(&self, paused: bool) {
+        self.0.paused.store(paused, Ordering::Relaxed);
+        self.0.tell(PAUSE);
     }
 
     /// Asks for the sink: it comes with the farewell, and no media is written any more.
@@ -83,6 +92,12 @@ impl Post {
 
     pub(super) fn has_left(&self) -> bool {
         self.news.load(Ordering::Acquire) & LEFT != 0
+    }
+
+    /// Whether the player has paused, where that is news since the last call.
+    pub(super) fn take_pause(&self) -> Option<bool> {
+        let is_news = self.news.fetch_and(!PAUSE, Ordering::AcqRel) & PAUSE != 0;
+        is_news.then(|| self.paused.load(Ordering::Relaxed))
     }
 
     /// Answers since the last call.

@@ -90,9 +90,12 @@ impl Walk {
                 index += 1;
                 continue;
             }
-            let was_stuck = player.is_stuck();
+            self.stuck -= usize::from(player.is_stuck());
+            if let Some(paused) = player.tie.take_pause() {
+                player.pause(paused);
+            }
             let taken = player.tie.take_answers().into_iter().all(|bytes| player.answer(bytes, now));
-            self.stuck += usize::from(player.is_stuck()) - usize::from(was_stuck);
+            self.stuck += usize::from(player.is_stuck());
             match (player.tie.has_left(), taken) {
                 (true, _) => self.remove(index).leave(),
                 (false, false) => drop(self.remove(index)),

@@ -60,6 +60,11 @@ impl<T> Routes<T> {
         RouteGuard { routes: self.0.clone(), place, route }
     }
 
+    /// What stands at exactly this path.
+    pub fn exact(&self, path: &str) -> Option<Arc<T>> {
+        self.read().get(&Place::Exact(path.to_owned())).cloned()
+    }
+
     /// Where a path leads.
     pub fn find(&self, path: &str) -> Option<Found<T>> {
         let routes = self.read();

@@ -37,9 +37,11 @@ impl Admission {
         application: &str,
         connect: &Connect,
     ) -> Result<(), ConnectRefused> {
-        let query = connect.query.as_deref().or(connect.tc_query.as_deref());
+        let is_offer = |query: &&str| query.split('&').any(|pair| pair.starts_with("authmod="));
+        let mut queries = [&connect.query, &connect.tc_query].into_iter().flatten().map(String::as_str);
+        let query = queries.clone().find(is_offer).or_else(|| queries.next());
         let auths = auths_below(port, application, connect.intent);
-        let offers = query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("authmod=")));
+        let offers = query.as_ref().is_some_and(is_offer);
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
         let all = auths.iter().all(|auth| auth.as_ref().is_some_and(|auth| users(&auth)));
         let mut wanted: Vec<_> = auths.iter().flatten().filter(users).cloned().collect();
@@ -85,11 +87,21 @@ impl Admission {
         &self,
         secrets: &Secrets,
         wanted: Option<&Auth>,
-        query: Option<&str>,
+        queries: &[String],
     ) -> Result<(), Denied> {
         match wanted {
             None => Ok(()),
-            Some(Auth::Key(keys)) => auth::check_key(secrets, keys, query).await,
+            Some(Auth::Key(keys)) => {
+                let mut denied = Denied::NoKey;
+                for query in queries {
+                    match auth::check_key(secrets, keys, Some(query)).await {
+                        Ok(()) => return Ok(()),
+                        Err(Denied::NoKey) => {}
+                        Err(why) => denied = why,
+                    }
+                }
+                Err(denied)
+            }
             Some(user) if self.proved.contains(user) => Ok(()),
             Some(Auth::User { .. }) => Err(Denied::NoUser),
         }

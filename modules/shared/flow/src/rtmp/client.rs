@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RtmpTarget;
 use super::credentials::credentials as credentials_of;
+use super::skipped::chain;
 use crate::config::{ClientTls, ConnectUrl, Credentials, SecretText};
 use crate::net::{Counted, DialError, Net, SecretUnavailable};
 use crate::trouble::Reason;
@@ -38,7 +39,7 @@ pub(super) enum ClientError {
     NeedsUser { host: String },
     #[error("{host} accepts the connection but does not finish the RTMP dialogue within {} s", ESTABLISH.as_secs())]
     Silent { host: String },
-    #[error("{host} broke RTMP at byte {at}: {source}")]
+    #[error("{host} broke RTMP at byte {at}: {why}", why = chain(source))]
     Rtmp { host: String, at: u64, source: RtmpError },
     #[error("{host} closed the connection")]
     Closed { host: String },
@@ -46,10 +47,18 @@ pub(super) enum ClientError {
     Io { host: String, source: io::Error },
     #[error("{host} took nothing for {seconds} s")]
     Stalled { host: String, seconds: u64 },
-    #[error("{host} sent nothing for {seconds} s")]
-    Idle { host: String, seconds: u64 },
+    #[error("{host} sent {what} for {seconds} s", what = nothing(instead.as_deref()))]
+    Idle { host: String, seconds: u64, instead: Option<String> },
     #[error("{host} ended the stream")]
     Ended { host: String },
+}
+
+/// Bytes may come all the time, and nothing that can be passed on.
+fn nothing(instead: Option<&str>) -> String {
+    match instead {
+        Some(instead) => format!("nothing that can be passed on ({instead})"),
+        None => "nothing".to_owned(),
+    }
 }
 
 impl ClientError {

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::RtmpPath;
 use super::admission::Admission;
 use super::port::Rtmp;
+use super::skipped::chain;
 use crate::endpoint::Module;
 use crate::fanout::Sink;
 use crate::ingest::Seat;
@@ -30,6 +31,8 @@ const COMMAND: Duration = Duration::from_secs(15);
 const WRITE: Duration = Duration::from_secs(10);
 /// To tell a peer why it has to go.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A publisher that sends malformed messages, and nothing good for so long, has no stream to lose.
+const NOTHING_GOOD: Duration = Duration::from_secs(10);
 /// Read buffers: before it is known what the peer wants, for media, for a player's acknowledgements.
 const BUFFERS: [usize; 3] = [4096, 65_536, 512];
 
@@ -44,8 +47,10 @@ enum End {
     NoCommand,
     #[error("took nothing of what was sent for {} s", WRITE.as_secs())]
     Stuck,
-    #[error("broke RTMP at byte {at}: {error}")]
-    Broken { at: u64, error: RtmpError },
+    #[error("broke RTMP at byte {at}")]
+    Broken { at: u64, source: RtmpError },
+    #[error("broke RTMP, and sent nothing good for {} s", NOTHING_GOOD.as_secs())]
+    NothingGood { source: RtmpError },
     #[error("asks for more answers than it takes")]
     Greedy,
     #[error(transparent)]
@@ -79,7 +84,8 @@ pub(super) async fn run(accepted: Accepted<Rtmp>) {
         }
         _ => {
             if let Some(suppressed) = module.peer_log.admit() {
-                tracing::warn!(%peer, %address, suppressed, "connection ended: peer {end}");
+                let why = chain(&end);
+                tracing::warn!(%peer, %address, suppressed, "connection ended: peer {why}");
             }
         }
     }
@@ -156,7 +162,10 @@ impl Connection {
                     self.publish(id, &name, query).await?;
                     deadline = Instant::now() + COMMAND;
                 }
-                ServerEvent::Play { id, name, query } => return self.play(id, &name, query).await,
+                ServerEvent::Play { id, name, query } => {
+                    self.play(id, &name, query).await?;
+                    deadline = Instant::now() + COMMAND;
+                }
                 _ => {}
             }
         }
@@ -176,14 +185,16 @@ impl Connection {
     async fn poll_session(&mut self) -> Result<Option<ServerEvent>, End> {
         let mut out = BytesMut::new();
         let event = loop {
-            match self.session.poll().map_err(|error| self.broken(error))? {
-                Some(ServerOutput::Send(bytes)) => out.extend_from_slice(&bytes),
-                Some(ServerOutput::Event(event)) => break Some(event),
-                None => break None,
+            match self.session.poll() {
+                Ok(Some(ServerOutput::Send(bytes))) => out.extend_from_slice(&bytes),
+                Ok(Some(ServerOutput::Event(event))) => break Ok(Some(event)),
+                Ok(None) => break Ok(None),
+                Err(error) => break Err(self.broken(error)),
             }
         };
+        // A peer that broke a rule may be owed the reason.
         self.write(&out).await?;
-        Ok(event)
+        event
     }
 
     async fn read(&mut self) -> Result<(), End> {
@@ -193,8 +204,8 @@ impl Connection {
         Ok(())
     }
 
-    fn broken(&self, error: RtmpError) -> End {
-        End::Broken { at: self.session.position(), error }
+    const fn broken(&self, source: RtmpError) -> End {
+        End::Broken { at: self.session.position(), source }
     }
 
     /// Reads into the buffer; what is heard of a publisher, its end too, tells that it is there.
@@ -264,9 +275,11 @@ impl Connection {
         self.connect.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect()
     }
 
-    fn target(&self, name: &str, query: Option<String>) -> (String, Option<String>) {
-        let path = RtmpPath::join(&self.connect.app, name).path;
-        (path, query.or_else(|| self.connect.query.clone()).or_else(|| self.connect.tc_query.clone()))
+    /// The path that the peer means, and every query in which a key may be.
+    fn target(&self, name: &str, query: Option<String>) -> (String, Vec<String>) {
+        let Connect { app, query: of_app, tc_query, .. } = &self.connect;
+        let queries = query.into_iter().chain(of_app.clone()).chain(tc_query.clone());
+        (RtmpPath::join(app, name).path, queries.collect())
     }
 }
 

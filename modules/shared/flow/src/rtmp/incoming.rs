@@ -3,39 +3,94 @@
 use std::sync::Arc;
 
 use av_media::{Kind, Timestamp, Track};
-use av_rtmp::{MediaItem, Metadata};
+use av_rtmp::chunk::Out;
+use av_rtmp::{Egress, Extra, MediaItem, Metadata};
 use bytes::Bytes;
 
-use crate::stream::{Aside, Incoming};
+use crate::stream::{Aside, Incoming, Tracks};
 
-/// A message that only RTMP understands, as it comes out of a stream.
+/// What only RTMP understands, as it comes out of a stream.
 pub(super) enum Message {
-    /// `onMetaData`.
-    Metadata(Arc<Metadata>),
-    /// Another data message: its body, and its stream time.
-    Data(Bytes, Timestamp),
+    /// What the publisher says of its stream.
+    Description(Arc<Description>),
+    /// A message in its place among the frames, and its stream time.
+    Passing(Arc<Body>, Timestamp),
 }
 
-/// What is kept in a stream for [`Message::Data`].
-struct Data(Bytes);
+/// What a publisher says of its stream beside the tracks. Who joins gets the newest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Description {
+    /// `onMetaData`.
+    metadata: Option<Metadata>,
+    /// Colours, layouts of channels, headers of other tracks: one for each slot.
+    extras: Vec<Extra>,
+}
+
+/// The body of a message.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// A data message.
+    Data(Bytes),
+    /// An audio or video message that belongs to none of the two tracks.
+    Extra(Kind, Bytes),
+}
 
 impl Message {
     /// `None`: it is of another protocol.
     pub(super) fn of(aside: &Aside) -> Option<Self> {
-        if let Ok(metadata) = aside.content.clone().downcast::<Metadata>() {
-            return Some(Self::Metadata(metadata));
+        match aside.content.clone().downcast::<Description>() {
+            Ok(description) => Some(Self::Description(description)),
+            Err(content) => Some(Self::Passing(content.downcast().ok()?, aside.time?)),
         }
-        let Data(payload) = aside.content.downcast_ref()?;
-        Some(Self::Data(payload.clone(), aside.time?))
+    }
+}
+
+impl Body {
+    /// Bytes of it.
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Data(body) | Self::Extra(_, body) => body.len(),
+        }
+    }
+
+    /// Writes the message, unless it is of a kind that is not sent.
+    pub(super) fn write(&self, egress: &Egress, out: &mut impl Out, tracks: &Tracks, timestamp: u32) {
+        match self {
+            Self::Data(body) => egress.data(out, body, timestamp),
+            Self::Extra(kind, body) if tracks.get(*kind).is_some() => {
+                egress.extra(out, *kind, body, timestamp);
+            }
+            Self::Extra(..) => {}
+        }
+    }
+}
+
+/// What a peer has to know before the first frame: metadata, sequence headers, and what belongs to them.
+pub(super) fn write_headers(
+    egress: &Egress,
+    out: &mut impl Out,
+    tracks: &Tracks,
+    description: Option<&Description>,
+    timestamp: u32,
+) {
+    let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
+    egress.metadata(out, description.and_then(|said| said.metadata.as_ref()), &list, timestamp);
+    for track in list {
+        egress.sequence_header(out, track, timestamp);
+    }
+    for extra in description.iter().flat_map(|said| &said.extras) {
+        if tracks.get(extra.kind).is_some() {
+            egress.extra(out, extra.kind, &extra.body, timestamp);
+        }
     }
 }
 
 /// What one sender of RTMP gives.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    metadata: Option<Arc<Metadata>>,
+    said: Option<Arc<Description>>,
     /// What the connection before this one said.
-    before: Option<Arc<Metadata>>,
+    before: Option<Arc<Description>>,
     /// The track of pictures as the stream knows it.
     video: Option<Track>,
 }
@@ -43,7 +98,7 @@ pub(super) struct Intake {
 impl Intake {
     /// Another connection begins.
     pub(super) fn reconnected(&mut self) {
-        self.before = self.metadata.take().or(self.before.take());
+        self.before = self.said.take().or(self.before.take());
         self.video = None;
     }
 
@@ -52,41 +107,66 @@ impl Intake {
         match item {
             MediaItem::Track(mut track) => {
                 if track.kind() == Kind::Video {
-                    complete(&mut track, self.metadata.as_deref());
+                    complete(&mut track, self.metadata());
                     self.video = Some(track.clone());
                 }
                 give(Incoming::Track(track));
             }
             MediaItem::Frame(frame) => give(Incoming::Frame(frame)),
-            MediaItem::Metadata(metadata) => self.metadata(metadata, give),
-            MediaItem::Data { timestamp_ms, payload } => give(Incoming::Aside(Aside {
-                time: Some(Timestamp::from_millis(timestamp_ms)),
-                size: payload.len(),
-                content: Arc::new(Data(payload)),
-                keep_latest: false,
+            MediaItem::Metadata(metadata) => {
+                // Before what follows from it: the wait for another track may end with it.
+                give(self.describe(|said| said.metadata = Some(metadata)));
+                if let Some(mut video) = self.video.clone() {
+                    let before = video.video;
+                    complete(&mut video, self.metadata());
+                    if video.video != before {
+                        self.video = Some(video.clone());
+                        give(Incoming::Track(video));
+                    }
+                }
+                let expects = |kind| self.metadata().is_none_or(|said| !excludes(said, kind));
+                give(Incoming::Expect { video: expects(Kind::Video), audio: expects(Kind::Audio) });
+            }
+            MediaItem::Data { timestamp_ms, payload } => give(passing(timestamp_ms, Body::Data(payload))),
+            MediaItem::Extra(Extra { kind, timestamp_ms, body, slot: None }) => {
+                give(passing(timestamp_ms, Body::Extra(kind, body)));
+            }
+            MediaItem::Extra(extra) => give(self.describe(|said| {
+                // It is said again at any time.
+                let extra = Extra { timestamp_ms: 0, ..extra };
+                match said.extras.iter_mut().find(|known| known.slot == extra.slot) {
+                    Some(known) => *known = extra,
+                    None => said.extras.push(extra),
+                }
             })),
-            _ => {}
+            MediaItem::EndOfSequence(_) | MediaItem::Skipped { .. } => {}
         }
     }
 
-    fn metadata(&mut self, metadata: Metadata, mut give: impl FnMut(Incoming)) {
-        let size = metadata.raw.len();
-        // The same message is the same aside, which streams do not pass on again.
-        let known = self.metadata.take().or(self.before.take()).filter(|known| **known == metadata);
-        let metadata = known.unwrap_or_else(|| Arc::new(metadata));
-        self.metadata = Some(metadata.clone());
-        // Before what follows from it: the wait for another track may end with it.
-        give(Incoming::Aside(Aside { time: None, content: metadata.clone(), size, keep_latest: true }));
-        if let Some(video) = &mut self.video {
-            let before = video.video;
-            complete(video, Some(&metadata));
-            if video.video != before {
-                give(Incoming::Track(video.clone()));
-            }
-        }
-        let expects = |kind| !excludes(&metadata, kind);
-        give(Incoming::Expect { video: expects(Kind::Video), audio: expects(Kind::Audio) });
+    fn metadata(&self) -> Option<&Metadata> {
+        self.said.as_ref()?.metadata.as_ref()
     }
+
+    fn describe(&mut self, change: impl FnOnce(&mut Description)) -> Incoming {
+        let mut next = self.said.as_deref().cloned().unwrap_or_default();
+        change(&mut next);
+        // The same description is the same aside, which streams do not pass on again.
+        let known = self.said.iter().chain(&self.before).find(|known| ***known == next).cloned();
+        let said = known.unwrap_or_else(|| Arc::new(next));
+        self.said = Some(said.clone());
+        let size = said.metadata.iter().map(|metadata| metadata.raw.len());
+        let size = size.chain(said.extras.iter().map(|extra| extra.body.len())).sum();
+        Incoming::Aside(Aside { time: None, content: said, size, keep_latest: true })
+    }
+}
+
+fn passing(timestamp_ms: i64, body: Body) -> Incoming {
+    Incoming::Aside(Aside {
+        time: Some(Timestamp::from_millis(timestamp_ms)),
+        size: body.len(),
+        content: Arc::new(body),
+        keep_latest: false,
+    })
 }
 
 /// What the parameter sets leave open is taken from `onMetaData`.
@@ -120,6 +200,7 @@ fn excludes(metadata: &Metadata, kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use av_media::{Codec, VideoFormat};
+    use bytes::BytesMut;
 
     use super::*;
 
@@ -168,9 +249,48 @@ mod tests {
         let payload = Bytes::from_static(b"onText");
         let items = taken(&mut intake, MediaItem::Data { timestamp_ms: 70, payload: payload.clone() });
         let [Incoming::Aside(aside)] = &*items else { panic!("{items:?}") };
-        let Some(Message::Data(out, time)) = Message::of(aside) else { panic!("not data") };
-        assert_eq!((out, time.millis()), (payload, 70));
+        let Some(Message::Passing(out, time)) = Message::of(aside) else { panic!("not data") };
+        assert!(matches!(&*out, Body::Data(out) if *out == payload));
+        assert_eq!(time.millis(), 70);
         let foreign = Aside { content: Arc::new("SDP"), ..aside.clone() };
         assert!(Message::of(&foreign).is_none());
+    }
+
+    #[test]
+    fn what_is_said_of_a_stream_is_one_description_that_changes_only_with_what_is_said() {
+        let extra = |track, body: &'static [u8]| {
+            let slot = Some(av_rtmp::Slot { kind: Kind::Video, packet_type: 4, track });
+            let body = Bytes::from_static(body);
+            MediaItem::Extra(Extra { kind: Kind::Video, timestamp_ms: 7, body, slot })
+        };
+        let mut intake = Intake::default();
+        let mut said = |item| match &*taken(&mut intake, item) {
+            [Incoming::Aside(aside), ..] => match Message::of(aside) {
+                Some(Message::Description(said)) => said,
+                _ => panic!("no description"),
+            },
+            items => panic!("{items:?}"),
+        };
+        said(extra(0, b"sdr"));
+        said(MediaItem::Metadata(metadata()));
+        let all = said(extra(1, b"other track"));
+        assert_eq!((all.metadata.is_some(), all.extras.len()), (true, 2));
+        assert!(Arc::ptr_eq(&all, &said(extra(1, b"other track"))));
+        let changed = said(extra(0, b"hdr"));
+        assert_eq!(
+            changed.extras.iter().map(|extra| &extra.body[..]).collect::<Vec<_>>(),
+            [&b"hdr"[..], b"other track"]
+        );
+    }
+
+    #[test]
+    fn headers_and_messages_of_a_kind_that_is_not_sent_stay_away() {
+        let (egress, tracks) = (Egress::players(), Tracks::default());
+        let mut out = BytesMut::new();
+        Body::Extra(Kind::Audio, Bytes::from_static(b"\x94Opus")).write(&egress, &mut out, &tracks, 0);
+        assert!(out.is_empty());
+        let opus = Tracks { audio: Some(Arc::new(Track::other(Codec::Opus))), video: None };
+        Body::Extra(Kind::Audio, Bytes::from_static(b"\x94Opus")).write(&egress, &mut out, &opus, 0);
+        assert!(out.ends_with(b"\x94Opus"));
     }
 }

@@ -8,12 +8,14 @@ mod credentials;
 pub(crate) mod guest;
 mod incoming;
 mod listen;
+mod names;
 pub(crate) mod options;
 mod path;
 mod port;
 mod pull;
 mod push;
 mod serve;
+mod skipped;
 mod wire;
 
 #[cfg(test)]

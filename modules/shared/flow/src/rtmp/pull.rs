@@ -9,6 +9,7 @@ use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 use super::PullConfig;
 use super::client::{self, Client, ClientError};
 use super::incoming::Intake;
+use super::skipped::{self, Omissions};
 use crate::endpoint::InputContext;
 use crate::net::Backoff;
 use crate::stream::{Dedup, InputStatus, Kick, KickReason, Passed, Publisher, Seam, State};
@@ -29,6 +30,7 @@ pub async fn pull(input: InputContext, config: PullConfig) {
         input,
         config,
         dedup: Dedup::default(),
+        omissions: Omissions::default(),
         intake: Intake::default(),
         writing: None,
         logged: None,
@@ -44,6 +46,7 @@ struct Pull {
     config: PullConfig,
     backoff: Backoff,
     dedup: Dedup,
+    omissions: Omissions,
     intake: Intake,
     writing: Option<Writing>,
     /// The last reason that was logged.
@@ -129,6 +132,7 @@ impl Pull {
                     ClientOutput::Event(_) => {}
                 }
             }
+            skipped::say(&self.input.status, &self.input.flow, &client.host);
             let now = Instant::now();
             let due = match (flowed.last, pinged) {
                 (Some(last), _) => last + idle,
@@ -137,13 +141,10 @@ impl Pull {
             };
             if now >= due {
                 if flowed.last.is_some() {
-                    return Err(ClientError::Idle { host: client.host.to_string(), seconds: idle.as_secs() });
+                    return Err(self.idle(client, idle));
                 }
                 if pinged.is_some() {
-                    return Err(ClientError::Idle {
-                        host: client.host.to_string(),
-                        seconds: now.saturating_duration_since(heard).as_secs(),
-                    });
+                    return Err(self.idle(client, now.saturating_duration_since(heard)));
                 }
                 pinged = Some(now);
                 client.session.ping(0);
@@ -156,16 +157,27 @@ impl Pull {
                     pinged = None;
                 }
                 _reason = kicked(&self.writing) => {
-                    return Err(ClientError::Idle { host: client.host.to_string(), seconds: idle.as_secs() });
+                    return Err(self.idle(client, idle));
                 }
                 () = tokio::time::sleep_until(due.into()) => {}
             }
         }
     }
 
+    /// For so long no frame came.
+    fn idle(&self, client: &Client, time: Duration) -> ClientError {
+        let instead = self.omissions.within(time, Instant::now()).map(str::to_owned);
+        ClientError::Idle { host: client.host.to_string(), seconds: time.as_secs(), instead }
+    }
+
     /// Hands an item on, unless it came before.
     fn item(&mut self, item: MediaItem, flowed: &mut Flowed, passed: &mut Vec<Passed>) {
         let now = Instant::now();
+        if let MediaItem::Skipped { reason, count } = &item {
+            self.omissions.skipped(&self.input.status, reason, *count, now);
+            return;
+        }
+        self.omissions.passed(&item, now);
         if matches!(item, MediaItem::Frame(_)) {
             flowed.last = Some(now);
             if flowed.first.replace(flowed.first.unwrap_or(now)).is_none() {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use av_media::{Frame, Timestamp, Track};
+use av_rtmp::Egress;
 use av_rtmp::chunk::{MAX_LENGTH, Out};
-use av_rtmp::{Egress, Metadata};
 use bytes::Bytes;
 
-use super::incoming::Message;
+use super::incoming::{Description, Message, write_headers};
 use crate::fanout::{PieceWriter, Wire};
 use crate::stream::{Aside, Tracks};
 
@@ -20,13 +20,13 @@ pub(super) const MAX_FRAME: usize = MAX_LENGTH - 8;
 pub(super) struct Players {
     egress: Egress,
     /// What the publisher said of the stream, and what players were told of that.
-    metadata: Option<Arc<Metadata>>,
-    told: Option<Arc<Metadata>>,
+    description: Option<Arc<Description>>,
+    told: Option<Arc<Description>>,
 }
 
 impl Players {
     pub(super) const fn new() -> Self {
-        Self { egress: Egress::players(), metadata: None, told: None }
+        Self { egress: Egress::players(), description: None, told: None }
     }
 }
 
@@ -36,42 +36,37 @@ impl Wire for Players {
 
     fn note(&mut self, aside: &Aside) -> bool {
         match Message::of(aside) {
-            Some(Message::Metadata(metadata)) => {
-                self.metadata = Some(metadata);
+            Some(Message::Description(description)) => {
+                self.description = Some(description);
                 false
             }
-            Some(Message::Data(..)) => true,
+            Some(Message::Passing(..)) => true,
             None => false,
         }
     }
 
     fn forget(&mut self) {
-        // The next publisher has metadata of its own, or none.
-        self.metadata = None;
+        // The next publisher has one of its own, or none.
+        self.description = None;
     }
 
     fn take_news(&mut self) -> bool {
-        let news = self.told != self.metadata;
-        self.told.clone_from(&self.metadata);
+        let news = self.told != self.description;
+        self.told.clone_from(&self.description);
         news
     }
 
     fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp) {
-        let timestamp = wire(at, zero);
-        let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-        self.egress.metadata(out, self.metadata.as_deref(), &list, timestamp);
-        for track in list {
-            self.egress.sequence_header(out, track, timestamp);
-        }
+        write_headers(&self.egress, out, tracks, self.description.as_deref(), wire(at, zero));
     }
 
     fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp) {
         self.egress.frame(out, track, frame, wire(frame.dts, zero));
     }
 
-    fn aside(&self, out: &mut PieceWriter, _: &Tracks, aside: &Aside, zero: Timestamp) {
-        if let Some(Message::Data(payload, time)) = Message::of(aside) {
-            self.egress.data(out, &payload, wire(time, zero));
+    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, zero: Timestamp) {
+        if let Some(Message::Passing(body, time)) = Message::of(aside) {
+            body.write(&self.egress, out, tracks, wire(time, zero));
         }
     }
 }

@@ -12,8 +12,8 @@ use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
-    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, Lost, Settings, Skip,
-    State, Tracks,
+    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, LeftOut, Lost,
+    Settings, Skip, State, Tracks,
 };
 
 /// A start point whose picture stands still is at most that old.
@@ -22,6 +22,10 @@ const MAX_STILL: Duration = Duration::from_secs(10);
 const STILL_BEFORE: i64 = 500_000_000;
 /// Readers of a stream whose video is silent start at sound after that long.
 const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
+/// Pictures that wait for a sync frame are shown as left out after that long: longer than nearly any GOP.
+const SYNC_PATIENCE: Duration = Duration::from_secs(12);
+/// Messages beside the frames that wait with them for a publisher's second track.
+const MAX_HELD_ASIDES: usize = 4096;
 /// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
 const MAX_SLICES: u8 = 64;
 /// And bytes.
@@ -231,15 +235,19 @@ impl Live {
         Some(())
     }
 
-    /// A message in the publisher's own time: passed on only once media flows, unless it is kept.
-    pub(super) fn aside(&mut self, id: u64, mut aside: Aside, now: Instant) -> Option<()> {
+    /// A message in the publisher's own time: passed on once media flows.
+    pub(super) fn aside(&mut self, id: u64, aside: Aside, now: Instant) -> Option<()> {
         self.writer(id)?;
         self.whole_picture();
         let writer = self.writer(id)?;
         if aside.keep_latest && writer.aside.replace(aside.clone()).as_ref() == Some(&aside) {
             return Some(());
         }
-        if writer.held.is_some() || writer.tracks.is_empty() {
+        if let Some(held) = &mut writer.held {
+            if aside.time.is_some() && held.asides.len() < MAX_HELD_ASIDES && held.bytes < MAX_BYTES / 4 {
+                held.bytes += aside.size;
+                held.asides.push((held.frames.len(), aside, now));
+            }
             return Some(());
         }
         if aside.keep_latest
@@ -247,8 +255,7 @@ impl Live {
         {
             told.aside = Some(aside.clone());
         }
-        aside.time = aside.time.map(|time| self.timeline.shift(time));
-        self.push(Item::Aside(aside), now);
+        self.pass(aside, now);
         Some(())
     }
 
@@ -301,7 +308,9 @@ impl Live {
     /// Tells readers of the tracks and lets the frames through that waited for it.
     fn announce(&mut self, now: Instant) {
         let Some(writer) = &mut self.writer else { return };
-        let Some(Held { frames, .. }) = writer.held.take_if(|held| held.since.is_some()) else { return };
+        let Some(Held { frames, asides, .. }) = writer.held.take_if(|held| held.since.is_some()) else {
+            return;
+        };
         if let Some((first, arrived)) = frames.first() {
             // One of the others may lie before it.
             let near = first.dts.moved(-JITTER);
@@ -319,9 +328,19 @@ impl Live {
         if let Some((Item::Anchor(anchor), arrived)) = opening {
             self.push(Item::Anchor(anchor), arrived);
         }
-        for placed in placed {
+        let mut asides = asides.into_iter().peekable();
+        for (index, placed) in placed.into_iter().enumerate() {
+            while let Some((_, aside, arrived)) = asides.next_if(|(place, ..)| *place <= index) {
+                self.pass(aside, arrived);
+            }
             self.append(placed);
         }
+        asides.for_each(|(_, aside, arrived)| self.pass(aside, arrived));
+    }
+
+    fn pass(&mut self, mut aside: Aside, arrived: Instant) {
+        aside.time = aside.time.map(|time| self.timeline.shift(time));
+        self.push(Item::Aside(aside), arrived);
     }
 
     /// A publisher's first frame goes to readers: from here on its anchor holds. What they are told of it.
@@ -380,6 +399,7 @@ impl Live {
             writer.picture = writer.picture.filter(|_| kind != Kind::Video);
             if waits_for_sync && content.admits(kind) {
                 input.skipped.add(Skip::BeforeSync, 1);
+                writer.waits_for_sync.get_or_insert(now);
             }
             if let (false, Some(held)) = (content.admits(kind), &mut writer.held) {
                 // Should nothing else come, readers are told that what they wait for is missing.
@@ -392,6 +412,9 @@ impl Live {
         }
         if kind == Kind::Video {
             writer.needs_sync = false;
+            if writer.waits_for_sync.take().is_some() {
+                input.leave_out(kind, None);
+            }
             writer.picture = Some((frame.dts, 0));
         }
         if let Some(held) = &mut writer.held {
@@ -579,6 +602,14 @@ impl Live {
                 if stalled.swap(is_stalled, Ordering::Relaxed) != is_stalled {
                     input.status.touch();
                 }
+            }
+            if let (Some(since), Some(track)) = (writer.waits_for_sync, &writer.tracks.video)
+                && now.saturating_duration_since(since) >= SYNC_PATIENCE
+            {
+                let why = "no picture came yet at which a decoder can start";
+                let track = LeftOut { codec: track.codec_string.clone(), dropped: why.to_owned() };
+                input.leave_out(Kind::Video, Some(track));
+                input.said.note(&format!("sends what is left out: {why}"));
             }
             if all {
                 writer.kick.fire(KickReason::Idle);

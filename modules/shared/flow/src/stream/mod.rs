@@ -10,6 +10,7 @@ mod live;
 mod publisher;
 mod reader;
 mod ring;
+mod said;
 mod skipped;
 mod status;
 mod timeline;
@@ -31,6 +32,7 @@ pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Los
 pub use latency::Latency;
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
 pub use reader::Reader;
+pub use said::Said;
 pub use skipped::{LeftOut, Skip, Skipped};
 pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
 pub use tracks::Tracks;

@@ -66,6 +66,7 @@ enum Ready {
 impl Publisher {
     pub(super) fn begin(shared: Arc<Shared>, kick: Kick) -> Self {
         let id = shared.live().begin(kick, Instant::now());
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.leave_out(kind, None));
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
         }
@@ -90,6 +91,7 @@ impl Publisher {
         let mut live = self.shared.live();
         let done = match item {
             Ready::Track(track) => {
+                input.leave_out(track.kind(), None);
                 let done = live.track(self.id, track, now);
                 input.status.touch();
                 done

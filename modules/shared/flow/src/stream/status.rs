@@ -8,6 +8,7 @@ use av_media::Kind;
 use tokio::sync::watch;
 
 use super::latency::Latency;
+use super::said::Said;
 use super::skipped::{LeftOut, Skipped};
 use crate::trouble::Trouble;
 
@@ -161,6 +162,8 @@ pub struct InputStatus {
     pub dropped: PerKind,
     /// What came and is not passed on, by reason, and tracks that are left out.
     pub skipped: Skipped,
+    /// What of it was said in the log.
+    pub said: Said,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -178,6 +181,7 @@ impl InputStatus {
             frames: PerKind::default(),
             dropped: PerKind::default(),
             skipped: Skipped::default(),
+            said: Said::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

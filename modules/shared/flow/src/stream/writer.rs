@@ -24,6 +24,8 @@ pub(super) struct Writer {
     pub(super) opening: Option<Opening>,
     /// Pictures are of no use before the next sync frame.
     pub(super) needs_sync: bool,
+    /// Since when pictures were dropped for that.
+    pub(super) waits_for_sync: Option<Instant>,
     /// Readers were given pictures of the present configuration.
     pub(super) pictures: bool,
     /// The last picture that was taken, in the publisher's time, and the slices that were added to it.
@@ -49,6 +51,8 @@ pub(super) enum Opening {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) frames: Vec<(Frame, Instant)>,
+    /// In front of how many of the frames' places each of these stands.
+    pub(super) asides: Vec<(usize, Aside, Instant)>,
     pub(super) bytes: usize,
     pub(super) since: Option<Instant>,
 }
@@ -64,6 +68,7 @@ impl Writer {
             held: Some(Held::default()),
             opening: Some(opening),
             needs_sync: true,
+            waits_for_sync: None,
             pictures: false,
             picture: None,
             is_sliced: false,

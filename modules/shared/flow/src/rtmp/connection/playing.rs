@@ -11,13 +11,14 @@ use tokio::sync::oneshot;
 use super::{BUFFERS, Connection, End, GOODBYE};
 use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
 use crate::net::{Found, auth};
+use crate::rtmp::names;
 use crate::rtmp::port::PlayRoute;
 
 impl Connection {
     pub(super) async fn play(&mut self, id: RequestId, name: &str, query: Option<String>) -> Result<(), End> {
-        let (path, query) = self.target(name, query);
+        let (path, queries) = self.target(name, query);
         let (peer, module) = (self.peer, self.module.clone());
-        let (route, client) = match self.admit_player(&path, query.as_deref()).await {
+        let (route, client) = match self.admit_player(&path, &queries).await {
             Ok(admitted) => admitted,
             Err((code, why, route)) => {
                 if let Some(suppressed) = module.player_log.admit() {
@@ -37,9 +38,14 @@ impl Connection {
             }
         };
         self.session.accept_play(id);
-        if self.poll_session().await?.is_some() {
-            // Whatever it asks for next, it is a player now.
-            tracing::debug!(%peer, "a player asked for more than one stream");
+        let mut paused = false;
+        while let Some(event) = self.poll_session().await? {
+            match event {
+                ServerEvent::Paused(now) => paused = now,
+                // Said in the same breath; what comes next is another request.
+                ServerEvent::PlayStopped => return Ok(()),
+                _ => {}
+            }
         }
         self.session.shrink();
         let [.., tiny] = BUFFERS;
@@ -55,10 +61,14 @@ impl Connection {
             return Err(End::Done);
         }
         tracing::debug!(flow = %route.flow, %peer, %path, "player connected");
+        if paused {
+            own.pause(true);
+        }
         self.listen_to_player(own, ended).await
     }
 
-    /// A player says little: acknowledgements, answers to pings, that it stops.
+    /// A player says little: acknowledgements, answers to pings, that it pauses or stops. When it stops, the
+    /// connection goes on.
     async fn listen_to_player(
         &mut self,
         tie: Tie,
@@ -78,7 +88,17 @@ impl Connection {
             loop {
                 match self.session.poll().map_err(|error| self.broken(error))? {
                     Some(ServerOutput::Send(bytes)) => answer.extend_from_slice(&bytes),
-                    Some(ServerOutput::Event(ServerEvent::PlayStopped)) => return Err(End::Done),
+                    Some(ServerOutput::Event(ServerEvent::Paused(paused))) => tie.pause(paused),
+                    Some(ServerOutput::Event(ServerEvent::PlayStopped)) => {
+                        tie.leave();
+                        let returned = tokio::time::timeout(GOODBYE, &mut ended).await;
+                        let Ok(Ok(Farewell { sink, unsent })) = returned else { return Err(End::Done) };
+                        self.sink = Some(sink);
+                        for bytes in unsent {
+                            self.write(&bytes).await?;
+                        }
+                        return self.write(&answer).await;
+                    }
                     Some(ServerOutput::Event(_)) => {}
                     None => break,
                 }
@@ -100,9 +120,9 @@ impl Connection {
     async fn admit_player(
         &self,
         path: &str,
-        query: Option<&str>,
+        queries: &[String],
     ) -> Result<(Arc<PlayRoute>, Client), (&'static str, String, Option<Arc<PlayRoute>>)> {
-        let Some(Found { route, .. }) = self.port.play.find(path) else {
+        let Some((Found { route, .. }, _)) = names::find(&self.port.play, path) else {
             return Err(("NetStream.Play.StreamNotFound", format!("nothing here serves {path}"), None));
         };
         let failed =
@@ -111,7 +131,7 @@ impl Connection {
             return Err(failed("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
-        let checked = self.admission.check(secrets, route.config.auth.as_ref(), query).await;
+        let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
         checked.map_err(|why| failed(why.to_string()))?;
         let client = Client::admit(&route.output, route.config.max_clients)
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;

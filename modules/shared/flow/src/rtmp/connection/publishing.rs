@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use av_edge::EventKind;
-use av_rtmp::{RequestId, ServerEvent, ServerOutput};
+use av_rtmp::{MediaItem, RequestId, ServerEvent, ServerOutput, SkipReason};
 
-use super::{BUFFERS, Connection, End, GOODBYE};
+use super::{BUFFERS, Connection, End, GOODBYE, NOTHING_GOOD};
 use crate::endpoint::InputContext;
 use crate::ingest::{Identity, Seat};
 use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
+use crate::rtmp::names;
 use crate::rtmp::port::PublishRoute;
+use crate::rtmp::skipped::{self, Omissions, chain};
 use crate::stream::{Kick, KickReason, Publisher};
 
 impl Connection {
@@ -22,10 +24,10 @@ impl Connection {
         name: &str,
         query: Option<String>,
     ) -> Result<(), End> {
-        let (path, query) = self.target(name, query);
+        let (path, queries) = self.target(name, query);
         let peer = self.peer;
         let Admitted { route, publisher, seat, kick, input } =
-            match self.admit_publisher(&path, query.as_deref()).await {
+            match self.admit_publisher(&path, &queries).await {
                 Ok(admitted) => admitted,
                 Err(Denied { code, why, route }) => {
                     let flow = route.as_ref().map_or("-", |route| &*route.entrance.flow);
@@ -51,11 +53,12 @@ impl Connection {
         self.module.emit(EventKind::InputConnected, &input.flow, None, format!("publisher {peer}"));
         let [_, large, _] = BUFFERS;
         self.buffer = vec![0; large];
-        let ended = self.take_media(publisher, &kick).await;
+        let mut omissions = Omissions::default();
+        let ended = self.take_media(publisher, &kick, &input, &mut omissions).await;
         let why = match &ended {
             Ok(None) => "it stopped publishing".to_owned(),
-            Ok(Some(reason)) => kick_text(*reason, &input),
-            Err(end) => end.to_string(),
+            Ok(Some(reason)) => kick_text(*reason, &input, &omissions),
+            Err(end) => chain(end),
         };
         tracing::info!(flow = %input.flow, %peer, "publisher gone: {why}");
         self.module.emit(EventKind::InputLost, &input.flow, None, format!("publisher {peer}: {why}"));
@@ -75,14 +78,31 @@ impl Connection {
     }
 
     /// Moves media into the stream until the publisher stops (`None`) or is kicked.
-    async fn take_media(&mut self, mut publisher: Publisher, kick: &Kick) -> Result<Option<KickReason>, End> {
+    async fn take_media(
+        &mut self,
+        mut publisher: Publisher,
+        kick: &Kick,
+        input: &InputContext,
+        omissions: &mut Omissions,
+    ) -> Result<Option<KickReason>, End> {
         let mut intake = Intake::default();
+        let mut good = Instant::now();
         loop {
             let now = Instant::now();
             loop {
                 match self.session.poll().map_err(|error| self.broken(error))? {
                     Some(ServerOutput::Send(bytes)) => self.write(&bytes).await?,
+                    Some(ServerOutput::Event(ServerEvent::Media(MediaItem::Skipped { reason, count }))) => {
+                        omissions.skipped(&input.status, &reason, count, now);
+                        if let SkipReason::Malformed { error: source, .. } = reason
+                            && now.saturating_duration_since(good) >= NOTHING_GOOD
+                        {
+                            return Err(End::NothingGood { source });
+                        }
+                    }
                     Some(ServerOutput::Event(ServerEvent::Media(item))) => {
+                        good = now;
+                        omissions.passed(&item, now);
                         let mut written = Ok(());
                         intake.take(item, |item| written = written.and_then(|()| publisher.item(item, now)));
                         if written.is_err() {
@@ -94,6 +114,7 @@ impl Connection {
                     None => break,
                 }
             }
+            skipped::say(&input.status, &input.flow, &self.peer);
             tokio::select! {
                 read = self.read() => read?,
                 reason = kick.fired() => return Ok(Some(reason)),
@@ -101,9 +122,9 @@ impl Connection {
         }
     }
 
-    async fn admit_publisher(&self, path: &str, query: Option<&str>) -> Result<Admitted, Denied> {
+    async fn admit_publisher(&self, path: &str, queries: &[String]) -> Result<Admitted, Denied> {
         let bad_name = |why: String, route| Denied { code: "NetStream.Publish.BadName", why, route };
-        let Some(Found { route, rest }) = self.port.publish.find(path) else {
+        let Some((Found { route, rest }, path)) = names::find(&self.port.publish, path) else {
             return Err(bad_name(format!("nothing here takes {path}"), None));
         };
         let denied = |why: String| Denied {
@@ -115,14 +136,14 @@ impl Connection {
             return Err(denied("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
-        let checked = self.admission.check(secrets, route.config.auth.as_ref(), query).await;
+        let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
         checked.map_err(|why| denied(why.to_string()))?;
         let refused =
             |why: &dyn Display| bad_name(format!("{}: {why}", route.entrance.path), Some(route.clone()));
         let input = route.entrance.input(rest.as_deref()).map_err(|why| refused(&why))?;
         let who = Identity { address: self.peer.ip().to_canonical(), program: self.program() };
         let kick = Kick::default();
-        let seating = route.entrance.seat(path, who, &input, kick.clone());
+        let seating = route.entrance.seat(&path, who, &input, kick.clone());
         let (publisher, seat) = seating.map_err(|taken| refused(&taken))?;
         Ok(Admitted { route, publisher, seat, kick, input })
     }
@@ -142,10 +163,16 @@ struct Denied {
     route: Option<Arc<PublishRoute>>,
 }
 
-fn kick_text(reason: KickReason, input: &InputContext) -> String {
+fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) -> String {
+    let idle = input.idle_timeout;
     match reason {
         KickReason::TakenOver => "another publisher took over".into(),
-        KickReason::Idle => format!("nothing came for {} s", input.idle_timeout.as_secs()),
+        KickReason::Idle => match omissions.within(idle, Instant::now()) {
+            Some(instead) => {
+                format!("nothing that can be passed on came for {} s ({instead})", idle.as_secs())
+            }
+            None => format!("nothing came for {} s", idle.as_secs()),
+        },
         KickReason::Reconfigured => "the flow was changed or stopped".into(),
     }
 }

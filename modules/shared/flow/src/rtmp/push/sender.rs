@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use av_media::Kind;
-use av_rtmp::{Egress, Metadata};
+use av_rtmp::Egress;
 use bytes::{Buf, BytesMut};
 use prometheus::Histogram;
 
 use crate::endpoint::OutputContext;
 use crate::fitting::Fitting;
-use crate::rtmp::incoming::Message;
+use crate::rtmp::incoming::{Description, Message, write_headers};
 use crate::rtmp::wire::MAX_FRAME;
 use crate::stream::{Entry, Item, OutputStatus, Tracks};
 
@@ -30,7 +30,7 @@ pub(super) struct Sender {
     latency: [Histogram; 2],
     began: Instant,
     tracks: Option<Arc<Tracks>>,
-    metadata: Option<Arc<Metadata>>,
+    description: Option<Arc<Description>>,
     /// The target is told of both before the next message.
     announce: bool,
     /// Stream time that is zero on this connection.
@@ -70,7 +70,7 @@ impl Sender {
             latency: output.module.latency(protocol),
             began: Instant::now(),
             tracks: None,
-            metadata: None,
+            description: None,
             announce: false,
             base: None,
             last: 0,
@@ -134,13 +134,15 @@ impl Sender {
                 }
             }
             Item::Aside(aside) => match Message::of(&aside) {
-                Some(Message::Metadata(metadata)) => {
-                    self.announce |= self.metadata.as_ref() != Some(&metadata);
-                    self.metadata = Some(metadata);
+                Some(Message::Description(description)) => {
+                    self.announce |= self.description.as_ref() != Some(&description);
+                    self.description = Some(description);
                 }
-                Some(Message::Data(payload, time)) => {
+                Some(Message::Passing(body, time)) => {
                     self.headers();
-                    self.egress.data(&mut self.out, &payload, wire(time.millis(), self.base));
+                    if let Some(tracks) = &self.tracks {
+                        body.write(&self.egress, &mut self.out, tracks, wire(time.millis(), self.base));
+                    }
                     self.since.get_or_insert(now);
                 }
                 None => {}
@@ -151,8 +153,8 @@ impl Sender {
                 }
             }
             Item::Away => {
-                // The next publisher has metadata of its own, or none.
-                self.announce |= self.metadata.take().is_some();
+                // The next publisher has one of its own, or none.
+                self.announce |= self.description.take().is_some();
             }
             Item::Gap(_) | Item::Anchor(_) => {}
             Item::Ended => self.over = true,
@@ -162,11 +164,7 @@ impl Sender {
     /// What the target has to know before the next message.
     fn headers(&mut self) {
         if let (true, Some(tracks)) = (std::mem::take(&mut self.announce), &self.tracks) {
-            let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-            self.egress.metadata(&mut self.out, self.metadata.as_deref(), &list, self.last);
-            for track in list {
-                self.egress.sequence_header(&mut self.out, track, self.last);
-            }
+            write_headers(&self.egress, &mut self.out, tracks, self.description.as_deref(), self.last);
         }
     }
 
