@@ -2,6 +2,7 @@
 //!
 //! An endpoint is an async function that runs until `cancel` fires, and reports through its status.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Content;
+use crate::extension::Extension;
 use crate::ingest::Instances;
 use crate::net::{Listeners, Net};
 use crate::stream::{InputStatus, OutputStatus, Stream};
@@ -29,11 +31,17 @@ pub struct Module {
     pub peer_log: Throttle,
     /// `av_output_latency_seconds`, by protocol and kind.
     pub latency: HistogramVec,
+    extension: Option<Arc<dyn Extension>>,
 }
 
 impl Module {
     /// State that all endpoints of a module share.
     pub fn new(context: av_edge::Context) -> Arc<Self> {
+        Self::extended(context, None)
+    }
+
+    /// The same in a service that has an extension.
+    pub(crate) fn extended(context: av_edge::Context, extension: Option<Arc<dyn Extension>>) -> Arc<Self> {
         let net = Net::new(&context);
         Arc::new(Self {
             listeners: Listeners::new(net.dialled().clone()),
@@ -42,7 +50,18 @@ impl Module {
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),
+            extension,
         })
+    }
+
+    /// What the service brought, where that is an `E`.
+    pub fn extension<E: Extension>(&self) -> Option<Arc<E>> {
+        let extension: Arc<dyn Any + Send + Sync> = self.extension.clone()?;
+        extension.downcast().ok()
+    }
+
+    pub(crate) fn any_extension(&self) -> Option<&Arc<dyn Extension>> {
+        self.extension.as_ref()
     }
 
     /// The delay of pictures and of sound inside the module, for one protocol.

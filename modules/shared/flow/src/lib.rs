@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod config;
 mod endpoint;
+mod extension;
 pub mod fanout;
 pub mod fitting;
 pub mod ingest;
@@ -18,6 +19,7 @@ mod supervisor;
 mod trouble;
 
 pub use endpoint::{InputContext, Module, OutputContext, Throttle};
+pub use extension::Extension;
 pub use registry::{AnyInput, AnyOutput, EndpointSpec, Input, InputSpec, Output, OutputSpec};
-pub use supervisor::Flows;
+pub use supervisor::{Flows, StartExtension};
 pub use trouble::{Reason, Trouble};

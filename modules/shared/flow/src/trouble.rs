@@ -46,4 +46,6 @@ pub enum Reason {
     File = 12,
     /// A fault in the module.
     Internal = 13,
+    /// What ran there before has not ended yet.
+    Ending = 14,
 }

@@ -172,6 +172,18 @@ pub struct InputStatus {
     pub stalled: [AtomicBool; 2],
 }
 
+impl AsRef<Status> for InputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
+}
+
+impl AsRef<Status> for OutputStatus {
+    fn as_ref(&self) -> &Status {
+        &self.status
+    }
+}
+
 impl InputStatus {
     /// Waiting, all counters zero.
     pub fn new(changes: Changes) -> Arc<Self> {

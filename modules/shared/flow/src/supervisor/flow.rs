@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::task::JoinHandle;
-
 use super::counters::Counters;
 use super::line::Line;
 use super::pattern::Pattern;
+use super::task::{Ended, Environment};
 use crate::config::{FlowConfig, FlowDiff, InputConfig, Role};
-use crate::endpoint::Module;
-use crate::stream::{Changes, State};
+use crate::stream::State;
 use crate::trouble::Reason;
 
 /// State of a flow, as reported.
@@ -69,26 +67,38 @@ pub(super) struct Flow {
     pub(super) using_version: Option<i64>,
     /// The last desired version in which this flow was good.
     pub(super) good_version: Option<i64>,
+    /// Its endpoints run only where the flow is enabled. What they counted stays.
     pub(super) body: Body,
-    module: Arc<Module>,
-    changes: Changes,
+    environment: Environment,
+    /// What was counted by bodies of the other kind.
+    retired: Counters,
     state: FlowState,
     pub(super) since: SystemTime,
 }
 
 pub(super) enum Body {
-    Disabled,
     Line(Box<Line>),
     Pattern(Pattern),
 }
 
+impl Body {
+    /// One at rest.
+    fn of(environment: &Environment, config: &Arc<FlowConfig>) -> Self {
+        if config.is_pattern() {
+            Self::Pattern(Pattern::new(environment.clone(), config.clone()))
+        } else {
+            Self::Line(Box::new(Line::new(environment.clone(), config, None)))
+        }
+    }
+}
+
 impl Flow {
     /// Starts a flow.
-    pub(super) fn start(module: Arc<Module>, config: Arc<FlowConfig>, changes: Changes) -> Self {
+    pub(super) fn start(environment: Environment, config: Arc<FlowConfig>) -> Self {
         let mut flow = Self {
-            body: Body::Disabled,
-            module,
-            changes,
+            body: Body::of(&environment, &config),
+            environment,
+            retired: Counters::default(),
             state: if config.enabled { FlowState::Waiting } else { FlowState::Disabled },
             since: SystemTime::now(),
             config,
@@ -99,46 +109,38 @@ impl Flow {
         flow
     }
 
-    /// Stops what `config` has otherwise or not at all; [`start_missing`](Self::start_missing) follows once
-    /// the returned tasks have ended.
-    pub(super) fn stop_changed(&mut self, diff: &FlowDiff, config: &FlowConfig) -> Vec<JoinHandle<()>> {
+    /// Stops what `config` has otherwise or not at all; [`start_missing`](Self::start_missing) follows, best when
+    /// that has ended.
+    pub(super) fn stop_changed(&mut self, diff: &FlowDiff, config: &FlowConfig) -> Vec<Ended> {
         if diff.enabled || config.is_pattern() != self.config.is_pattern() {
             return self.stop();
         }
+        let replaced = diff.input && !goes_on(&self.config.input, &config.input);
         match &mut self.body {
-            Body::Disabled => Vec::new(),
             Body::Line(line) => {
-                let mut handles = line.stop_changed_outputs(&config.outputs);
-                if diff.input && !is_only_settings(&self.config.input, &config.input) {
-                    handles.extend(line.stop_input());
-                }
-                handles
+                let mut ending = line.stop_changed_outputs(&config.outputs);
+                ending.extend(replaced.then(|| line.stop_input()).flatten());
+                ending
             }
             Body::Pattern(pattern) => {
-                let mut handles = pattern.shared.stop_changed_outputs(config);
-                if diff.input && self.config.input.endpoint != config.input.endpoint {
-                    handles.extend(pattern.stop_listening());
-                }
-                handles
+                let mut ending = pattern.shared.stop_changed_outputs(config);
+                ending.extend(replaced.then(|| pattern.stop_listening()).flatten());
+                ending
             }
         }
     }
 
     /// Starts whatever `config` has and does not run yet.
     pub(super) fn start_missing(&mut self, config: Arc<FlowConfig>) {
+        if config.is_pattern() != matches!(self.body, Body::Pattern(_)) {
+            self.retired = self.counters().without_clients();
+            self.body = Body::of(&self.environment, &config);
+        }
         self.config = config.clone();
         if !config.enabled {
             return;
         }
-        if matches!(self.body, Body::Disabled) {
-            self.body = if config.is_pattern() {
-                Body::Pattern(Pattern::new(self.module.clone(), config.clone(), self.changes.clone()))
-            } else {
-                Body::Line(Box::new(Line::new(self.module.clone(), &config, self.changes.clone())))
-            };
-        }
         match &mut self.body {
-            Body::Disabled => {}
             Body::Line(line) => {
                 line.start_outputs(&config.outputs);
                 line.start_input(&config.input);
@@ -150,11 +152,10 @@ impl Flow {
         }
     }
 
-    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
-        match std::mem::replace(&mut self.body, Body::Disabled) {
-            Body::Disabled => Vec::new(),
-            Body::Line(mut line) => line.stop(),
-            Body::Pattern(mut pattern) => pattern.stop(),
+    pub(super) fn stop(&mut self) -> Vec<Ended> {
+        match &mut self.body {
+            Body::Line(line) => line.stop(),
+            Body::Pattern(pattern) => pattern.stop(),
         }
     }
 
@@ -179,8 +180,10 @@ impl Flow {
         let states = |line: &Line| -> Vec<State> {
             line.outputs.values().map(|output| output.status.status.get().state).collect()
         };
+        if !self.config.enabled {
+            return FlowState::Disabled;
+        }
         match &self.body {
-            Body::Disabled => FlowState::Disabled,
             Body::Line(line) => FlowState::of(line.stream.input().status.get().state, &states(line)),
             Body::Pattern(pattern) => {
                 let listening = pattern.status.status.get().state;
@@ -206,27 +209,29 @@ impl Flow {
 
     /// What the flow counted, over all instances.
     pub(super) fn counters(&self) -> Counters {
+        let mut total = self.retired.clone();
         match &self.body {
-            Body::Disabled => Counters::default(),
-            Body::Line(line) => Counters::of(line),
+            Body::Line(line) => total.add(&Counters::of(line)),
             Body::Pattern(pattern) => {
-                let (running, _, mut total) = pattern.shared.look(|_, line| Counters::of(line));
-                running.iter().for_each(|counters| total.add(counters));
-                total
+                let (running, _, retired) = pattern.shared.look(|_, line| Counters::of(line));
+                running.iter().chain([&retired]).for_each(|counters| total.add(counters));
             }
         }
+        total
     }
 
     /// Every endpoint, and what is wrong with it now; the empty name is the input. Of a pattern flow's instances one
     /// that is in trouble speaks for all.
     pub(super) fn troubles(&self) -> BTreeMap<String, Option<Reason>> {
         let mut troubles = BTreeMap::new();
+        if !self.config.enabled {
+            return troubles;
+        }
         let mut add = |name: &str, reason: Option<Reason>| {
             let found: &mut Option<Reason> = troubles.entry(name.to_owned()).or_default();
             *found = found.or(reason);
         };
         match &self.body {
-            Body::Disabled => {}
             Body::Line(line) => line.troubles().for_each(|(name, reason)| add(name, reason)),
             Body::Pattern(pattern) => {
                 add("", pattern.status.status.get().trouble.map(|trouble| trouble.reason));
@@ -239,7 +244,6 @@ impl Flow {
     /// Once a second; `seconds` since the last time.
     pub(super) fn tick(&mut self, now: Instant, seconds: f64) {
         match &mut self.body {
-            Body::Disabled => {}
             Body::Line(line) => line.tick(now, seconds),
             Body::Pattern(pattern) => pattern.shared.tick(now, seconds),
         }
@@ -247,9 +251,11 @@ impl Flow {
     }
 }
 
-/// Whether a listener's publisher can stay: only what the stream does with its frames differs.
-fn is_only_settings(old: &InputConfig, new: &InputConfig) -> bool {
-    new.endpoint.role() == Role::Listen && old.endpoint == new.endpoint && old.content == new.content
+/// Whether an input goes on: only what the stream does with its frames differs. A listener leaves the idle time-out to
+/// the stream; others are told of it when they start.
+fn goes_on(old: &InputConfig, new: &InputConfig) -> bool {
+    let is_told = new.endpoint.role() == Role::Listen || old.idle_timeout == new.idle_timeout;
+    old.endpoint == new.endpoint && is_told
 }
 
 #[cfg(test)]

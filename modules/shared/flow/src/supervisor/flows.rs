@@ -10,30 +10,41 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::flow::Flow;
+use super::task::{Ended, Environment, Places};
 use super::{metrics, remembered, status};
 use crate::config::{self, Claims, Diff, FlowConfig, OptionSpec, Rule, Supports, parse};
 use crate::endpoint::Module;
+use crate::extension::Extension;
 use crate::registry::{InputSpec, OutputSpec};
 use crate::stream::Changes;
 
-/// An endpoint that is asked to end has so long.
+/// A document is applied that long after endpoints were asked to end at the latest; what replaces an endpoint that
+/// takes longer starts when it has ended.
+const GRACE: Duration = Duration::from_secs(2);
+/// At the end of the process endpoints have so long where the service does not say otherwise.
 const STOP: Duration = Duration::from_secs(5);
+/// The most that a service may ask for: the process has to end within 8 s.
+const MOST_STOP: Duration = Duration::from_secs(6);
 /// At the end of the process, until peers have been told too.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Makes what a service has beside its endpoints. Whoever changes what is reported ticks the changes.
+pub type StartExtension = fn(&Context, Changes) -> Arc<dyn Extension>;
 
 /// A service before it starts: its name, the table of endpoints it supports, and what else it brings.
 #[derive(Clone)]
 pub struct Flows {
     supports: Supports,
+    extension: Option<StartExtension>,
+    stop: Duration,
 }
 
 impl Flows {
     /// A service without endpoints.
     pub fn new(module: &'static str) -> Self {
-        Self { supports: Supports { module, ..Supports::default() } }
+        Self { supports: Supports { module, ..Supports::default() }, extension: None, stop: STOP }
     }
 
     /// Adds an input that flows may have.
@@ -60,6 +71,18 @@ impl Flows {
         self
     }
 
+    /// Adds what the service has beside its endpoints.
+    pub fn extension(mut self, extension: StartExtension) -> Self {
+        self.extension = Some(extension);
+        self
+    }
+
+    /// How long endpoints may take to end when the process is told to: 5 s, and at most 6.
+    pub fn finish_within(mut self, stop: Duration) -> Self {
+        self.stop = stop.min(MOST_STOP);
+        self
+    }
+
     /// What documents of this service may hold.
     pub fn supports(&self) -> &Supports {
         &self.supports
@@ -68,10 +91,17 @@ impl Flows {
 
 impl Flows {
     fn supervisor(self, context: Context) -> Arc<Supervisor> {
+        let changes = Changes::default();
+        let extension = self.extension.map(|start| start(&context, changes.clone()));
+        let environment = Environment {
+            module: Module::extended(context, extension),
+            changes,
+            places: Arc::new(Places::default()),
+        };
         let supervisor = Arc::new(Supervisor {
-            module: Module::new(context),
+            environment,
             supports: self.supports,
-            changes: Changes::default(),
+            stop: self.stop,
             present: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
         });
@@ -97,9 +127,10 @@ impl Service for Flows {
 
 /// The flows of a module.
 pub(super) struct Supervisor {
-    pub(super) module: Arc<Module>,
+    environment: Environment,
     supports: Supports,
-    changes: Changes,
+    /// How long endpoints have at the end.
+    stop: Duration,
     present: Mutex<Present>,
     /// Documents are applied one after the other.
     applying: tokio::sync::Mutex<()>,
@@ -110,6 +141,8 @@ pub(super) struct Supervisor {
 pub(super) struct Present {
     pub(super) flows: BTreeMap<String, Flow>,
     pub(super) public_host: Option<String>,
+    /// Top-level properties of the service.
+    properties: Map<String, Value>,
     /// The version of the last document.
     version: Option<i64>,
     ticked: Option<Instant>,
@@ -122,6 +155,22 @@ impl Present {
 }
 
 impl Supervisor {
+    pub(super) fn module(&self) -> &Arc<Module> {
+        &self.environment.module
+    }
+
+    pub(super) fn extension(&self) -> Option<&Arc<dyn Extension>> {
+        self.module().any_extension()
+    }
+
+    /// Hands the service its own properties, before any flow is started or changed.
+    fn configure(&self, properties: Map<String, Value>) {
+        if let Some(extension) = self.extension() {
+            extension.configure(&properties);
+        }
+        self.present().properties = properties;
+    }
+
     pub(super) fn present(&self) -> MutexGuard<'_, Present> {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +225,7 @@ impl Supervisor {
                 if let Some(mut flow) = present.flows.remove(name) {
                     stopping.extend(flow.stop());
                     tracing::info!(flow = %name, "flow removed");
-                    self.module.emit(EventKind::FlowStopped, name, None, "removed from the configuration");
+                    self.module().emit(EventKind::FlowStopped, name, None, "removed from the configuration");
                 }
             }
             for (name, change) in &diff.changed {
@@ -200,10 +249,10 @@ impl Supervisor {
                 }
             } else {
                 tracing::info!(flow = %name, enabled = is_enabled, "flow added");
-                let flow = Flow::start(self.module.clone(), config, self.changes.clone());
+                let flow = Flow::start(self.environment.clone(), config);
                 present.flows.insert(name.clone(), flow);
                 if is_enabled {
-                    self.module.emit(EventKind::FlowStarted, &name, None, "added to the configuration");
+                    self.module().emit(EventKind::FlowStarted, &name, None, "added to the configuration");
                 }
             }
             if let Some(flow) = present.flows.get_mut(&name) {
@@ -237,16 +286,20 @@ impl Supervisor {
             present.version = version;
             present.public_host.clone_from(&parsed.public_host);
         }
-        self.module.listeners.set_max_connections(parsed.max_connections);
+        self.configure(parsed.properties);
+        self.module().listeners.set_max_connections(parsed.max_connections);
         let wanted = self.settle(parsed.flows, &mut errors);
         self.run(wanted, &errors).await;
         let (running, content) = {
             let present = self.present();
             let host = parsed.public_host.as_deref();
-            (present.configs(), remembered::document(&present.flows, host, parsed.max_connections))
+            (
+                present.configs(),
+                remembered::document(&present.flows, host, parsed.max_connections, &present.properties),
+            )
         };
-        remembered::remember(self.module.context.state.clone(), content).await;
-        self.changes.tick();
+        remembered::remember(self.module().context.state.clone(), content).await;
+        self.environment.changes.tick();
         let kept = errors.keys().filter(|name| running.contains_key(*name)).count();
         let usable = running.len().saturating_sub(kept);
         // What is wrong beside the flows leaves the rest of the document in force.
@@ -261,7 +314,7 @@ impl Supervisor {
 
     async fn recall(&self) -> bool {
         let _one = self.applying.lock().await;
-        let (state, supports) = (self.module.context.state.clone(), self.supports.clone());
+        let (state, supports) = (self.module().context.state.clone(), self.supports.clone());
         let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
         let Some((desired, versions)) = recalled.ok().flatten() else { return false };
         for why in desired.errors.values() {
@@ -269,7 +322,8 @@ impl Supervisor {
         }
         let usable = !desired.flows.is_empty();
         self.present().public_host.clone_from(&desired.public_host);
-        self.module.listeners.set_max_connections(desired.max_connections);
+        self.configure(desired.properties);
+        self.module().listeners.set_max_connections(desired.max_connections);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
         if usable {
@@ -280,7 +334,7 @@ impl Supervisor {
             flow.good_version = versions.get(name).copied();
             flow.using_version = None;
         }
-        self.changes.tick();
+        self.environment.changes.tick();
         usable
     }
 
@@ -294,16 +348,18 @@ impl Supervisor {
         let config = flow.config.clone();
         flow.start_missing(config);
         tracing::info!(flow = %name, "flow restarted");
-        self.changes.tick();
+        self.environment.changes.tick();
         Ok(())
     }
 }
 
-/// Waits for endpoints to end, but not for ever.
-async fn join(stopping: Vec<JoinHandle<()>>) {
-    let all = futures_util::future::join_all(stopping);
-    if tokio::time::timeout(STOP, all).await.is_err() {
-        tracing::warn!("an endpoint did not end within {} s", STOP.as_secs());
+/// Waits for endpoints to end, but not for long: who takes the place of one that needs more waits for it alone.
+async fn join(ending: Vec<Ended>) {
+    let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
+    if tokio::time::timeout(GRACE, all).await.is_err() {
+        for late in ending.iter().filter(|ending| !ending.is_over()) {
+            tracing::warn!("{} has not ended yet; what comes after it waits for it", late.place());
+        }
     }
 }
 
@@ -321,7 +377,7 @@ impl Running for Supervisor {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.environment.changes.subscribe()
     }
 
     fn status(&self) -> Map<String, Value> {
@@ -332,6 +388,17 @@ impl Running for Supervisor {
         Box::pin(status::method(self, name, payload))
     }
 
+    fn wants_inputs(&self) -> bool {
+        self.extension().is_some_and(|extension| extension.wants_inputs())
+    }
+
+    fn input<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, ()> {
+        match self.extension() {
+            Some(extension) => extension.input(name, payload),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
     fn metrics(&self) -> Vec<MetricFamily> {
         let mut families = match metrics::families(self.present().flows.values_mut()) {
             Ok(families) => families,
@@ -340,18 +407,32 @@ impl Running for Supervisor {
                 Vec::new()
             }
         };
-        families.extend(self.module.latency.collect());
+        families.extend(self.module().latency.collect());
+        families.extend(self.extension().map(|extension| extension.metrics()).unwrap_or_default());
         families
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let _one = self.applying.lock().await;
-            let stopping = self.present().flows.values_mut().flat_map(Flow::stop).collect();
+            self.present().flows.values_mut().for_each(|flow| drop(flow.stop()));
             let began = Instant::now();
-            join(stopping).await;
+            // Those too whose flow or instance is gone already.
+            let ending = self.environment.places.taken();
+            let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
+            if tokio::time::timeout(self.stop, all).await.is_err() {
+                for late in ending.iter().filter(|ending| !ending.is_over()) {
+                    tracing::warn!("{} did not end within {} s", late.place(), self.stop.as_secs_f32());
+                }
+            }
+            if let Some(extension) = self.extension() {
+                let left = MOST_STOP.saturating_sub(began.elapsed());
+                if tokio::time::timeout(left, extension.shutdown()).await.is_err() {
+                    tracing::warn!("the service did not finish within {} s", MOST_STOP.as_secs());
+                }
+            }
             // Endpoints have ended; their peers are still being told.
-            self.module.listeners.drained(FAREWELL.saturating_sub(began.elapsed())).await;
+            self.module().listeners.drained(FAREWELL.saturating_sub(began.elapsed())).await;
         })
     }
 }

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::iter;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use futures_util::FutureExt;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::task::{Ended, Environment, Task};
 use crate::config::{FlowConfig, InputConfig, OutputConfig};
-use crate::endpoint::{InputContext, Module, OutputContext};
-use crate::stream::{Changes, InputStatus, OutputStatus, Settings, State, Status, Stream};
-use crate::trouble::{Reason, Trouble};
+use crate::endpoint::{InputContext, OutputContext};
+use crate::stream::{InputStatus, OutputStatus, Settings, Status, Stream};
+use crate::trouble::Reason;
 
 /// What a flow's stream needs to know of its input's configuration.
 pub(super) fn settings(input: &InputConfig) -> Settings {
@@ -27,39 +25,7 @@ pub(super) fn settings(input: &InputConfig) -> Settings {
     }
 }
 
-/// An endpoint that runs.
-pub(super) struct Task {
-    cancel: CancellationToken,
-    handle: JoinHandle<()>,
-}
-
-impl Task {
-    /// Runs `endpoint` until it ends by itself or is stopped. A panic in it is this endpoint's failure alone.
-    pub(super) fn spawn(
-        cancel: CancellationToken,
-        endpoint: impl Future<Output = ()> + Send + 'static,
-        path: Arc<str>,
-        fail: impl FnOnce(Trouble) + Send + 'static,
-    ) -> Self {
-        // No async block: that would hold the endpoint twice, as captured and as awaited, a few kilobytes each.
-        let guarded = AssertUnwindSafe(endpoint).catch_unwind().map(move |ended| {
-            if ended.is_err() {
-                tracing::error!(%path, "internal error: this endpoint has stopped; restart the flow and report it");
-                let text = format!("{path}: internal error; call restartFlow");
-                fail(Trouble::new(Reason::Internal, text));
-            }
-        });
-        Self { cancel, handle: tokio::spawn(guarded) }
-    }
-
-    /// Asks it to end; the handle tells when it has.
-    pub(super) fn stop(self) -> JoinHandle<()> {
-        self.cancel.cancel();
-        self.handle
-    }
-}
-
-/// One output of a line.
+/// One output of a line. It outlives its task, and what it counted its configuration.
 pub(super) struct Output {
     pub(super) config: OutputConfig,
     pub(super) status: Arc<OutputStatus>,
@@ -70,29 +36,26 @@ pub(super) struct Output {
 
 /// See the module's text.
 pub(super) struct Line {
-    pub(super) module: Arc<Module>,
-    pub(super) flow: Arc<str>,
+    environment: Environment,
+    flow: Arc<str>,
+    /// Of a pattern's instance.
+    instance: Option<Arc<str>>,
     pub(super) stream: Stream,
     /// Boxed: a map's node has room for eleven, and most flows have one.
     pub(super) outputs: BTreeMap<String, Box<Output>>,
-    /// What outputs counted that are being changed: they count on.
-    counted: BTreeMap<String, Arc<OutputStatus>>,
-    changes: Changes,
     input: Option<Task>,
 }
 
 impl Line {
     /// A line at rest.
-    pub(super) fn new(module: Arc<Module>, config: &FlowConfig, changes: Changes) -> Self {
-        let stream = Stream::new(settings(&config.input), InputStatus::new(changes.clone()));
-        let flow = config.name.as_str().into();
+    pub(super) fn new(environment: Environment, config: &FlowConfig, instance: Option<&str>) -> Self {
+        let input = InputStatus::new(environment.changes.clone());
         Self {
-            module,
-            flow,
-            stream,
+            flow: config.name.as_str().into(),
+            instance: instance.map(Into::into),
+            stream: Stream::new(settings(&config.input), input),
+            environment,
             outputs: BTreeMap::new(),
-            counted: BTreeMap::new(),
-            changes,
             input: None,
         }
     }
@@ -100,7 +63,7 @@ impl Line {
     /// For an input endpoint of this line.
     pub(super) fn input_context(&self, input: &InputConfig, cancel: CancellationToken) -> InputContext {
         InputContext {
-            module: self.module.clone(),
+            module: self.environment.module.clone(),
             flow: self.flow.clone(),
             path: format!("flows.{}.input", self.flow).into(),
             stream: self.stream.clone(),
@@ -114,34 +77,39 @@ impl Line {
     /// Starts the input unless it runs; what the stream does with its frames holds at once.
     pub(super) fn start_input(&mut self, config: &InputConfig) {
         self.stream.configure(settings(config));
-        if self.input.is_some() {
-            return;
+        if self.input.is_none() {
+            let context = self.input_context(config, CancellationToken::new());
+            self.input = Some(self.spawn_input(context, config));
         }
-        let cancel = CancellationToken::new();
-        let context = self.input_context(config, cancel.clone());
-        let (path, status) = (context.path.clone(), context.status.clone());
-        let fail = move |why| fail(&status.status, why);
-        self.input = Some(Task::spawn(cancel, config.endpoint.run(context), path, fail));
     }
 
-    /// Starts every output of `outputs` that does not run.
+    /// Runs an input that reports into `context`.
+    pub(super) fn spawn_input(&self, context: InputContext, config: &InputConfig) -> Task {
+        let (path, cancel, endpoint) =
+            (context.path.clone(), context.cancel.clone(), config.endpoint.clone());
+        let shown = (path.clone(), context.status.clone());
+        Task::spawn(&self.environment.places, self.place(&path), cancel, shown, move || endpoint.run(context))
+    }
+
+    /// Starts every output of `outputs` that does not run, and forgets all others.
     pub(super) fn start_outputs(&mut self, outputs: &BTreeMap<String, OutputConfig>) {
-        for (name, output) in outputs {
-            if !self.outputs.contains_key(name) {
-                let counted = self.counted.remove(name);
-                let status = counted.unwrap_or_else(|| OutputStatus::new(self.changes.clone()));
-                let started = self.start_output(name, output, status);
-                self.outputs.insert(name.clone(), Box::new(started));
+        self.outputs.retain(|name, _| outputs.contains_key(name));
+        for (name, config) in outputs {
+            let present = self.outputs.get(name);
+            if present.is_some_and(|output| output.task.is_some()) {
+                continue;
             }
+            let status = present.map(|output| output.status.clone());
+            let status = status.unwrap_or_else(|| OutputStatus::new(self.environment.changes.clone()));
+            let started = self.start_output(name, config, status);
+            self.outputs.insert(name.clone(), Box::new(started));
         }
-        self.counted.clear();
     }
 
     fn start_output(&self, name: &str, config: &OutputConfig, status: Arc<OutputStatus>) -> Output {
         let cancel = CancellationToken::new();
-        status.status.set(State::Waiting, None);
         let context = OutputContext {
-            module: self.module.clone(),
+            module: self.environment.module.clone(),
             flow: self.flow.clone(),
             output: name.into(),
             path: format!("flows.{}.outputs.{name}", self.flow).into(),
@@ -150,41 +118,40 @@ impl Line {
             status: status.clone(),
             cancel: cancel.clone(),
         };
-        let (path, failing) = (context.path.clone(), status.clone());
-        let fail = move |why| fail(&failing.status, why);
-        let task = Task::spawn(cancel, config.endpoint.run(context), path, fail);
+        let (place, shown) = (self.place(&context.path), (context.path.clone(), status.clone()));
+        let endpoint = config.endpoint.clone();
+        let run = move || endpoint.run(context);
+        let task = Task::spawn(&self.environment.places, place, cancel, shown, run);
         let counted = status.bytes.load(Ordering::Relaxed);
         Output { config: config.clone(), status, task: Some(task), counted }
     }
 
+    /// Where an endpoint runs: nobody else does.
+    fn place(&self, path: &str) -> String {
+        match &self.instance {
+            Some(instance) => format!("{path} ({instance})"),
+            None => path.to_owned(),
+        }
+    }
+
     /// Stops the input; the stream and its readers stay.
-    pub(super) fn stop_input(&mut self) -> Option<JoinHandle<()>> {
+    pub(super) fn stop_input(&mut self) -> Option<Ended> {
         self.input.take().map(Task::stop)
     }
 
-    /// Stops one output.
-    pub(super) fn stop_output(&mut self, name: &str) -> Option<JoinHandle<()>> {
-        self.outputs.remove(name)?.task.map(Task::stop)
-    }
-
     /// Stops outputs that `outputs` does not have or has otherwise.
-    pub(super) fn stop_changed_outputs(
-        &mut self,
-        outputs: &BTreeMap<String, OutputConfig>,
-    ) -> Vec<JoinHandle<()>> {
-        let differs = |name: &String, output: &Output| outputs.get(name) != Some(&output.config);
-        let stale = self.outputs.iter().filter(|(name, output)| differs(name, output));
-        let stale: Vec<_> = stale.map(|(name, _)| name.clone()).collect();
-        let status = |name: &String| Some((name.clone(), self.outputs.get(name)?.status.clone()));
-        self.counted = stale.iter().filter_map(status).collect();
-        stale.iter().filter_map(|name| self.stop_output(name)).collect()
+    pub(super) fn stop_changed_outputs(&mut self, outputs: &BTreeMap<String, OutputConfig>) -> Vec<Ended> {
+        let changed =
+            self.outputs.iter_mut().filter(|(name, output)| outputs.get(*name) != Some(&output.config));
+        changed.filter_map(|(_, output)| output.task.take()).map(Task::stop).collect()
     }
 
-    /// Stops everything.
-    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
-        let names: Vec<_> = self.outputs.keys().cloned().collect();
-        let outputs: Vec<_> = names.iter().filter_map(|name| self.stop_output(name)).collect();
-        self.stop_input().into_iter().chain(outputs).collect()
+    /// Stops everything. What was counted stays.
+    pub(super) fn stop(&mut self) -> Vec<Ended> {
+        let mut ending = self.stop_changed_outputs(&BTreeMap::new());
+        ending.extend(self.stop_input());
+        self.stream.end(Instant::now());
+        ending
     }
 
     /// Once a second: the stream's own clock, and bit rates; `seconds` since the last time.
@@ -210,8 +177,4 @@ impl Line {
     pub(super) fn clients(&self) -> usize {
         self.outputs.values().map(|output| output.status.clients.load(Ordering::Relaxed)).sum()
     }
-}
-
-fn fail(status: &Status, why: Trouble) {
-    status.set(State::Failed, Some(why));
 }

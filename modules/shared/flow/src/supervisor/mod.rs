@@ -9,5 +9,6 @@ mod pattern;
 mod remembered;
 mod report;
 mod status;
+mod task;
 
-pub use flows::Flows;
+pub use flows::{Flows, StartExtension};

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::line::{Line, Task, settings};
+use super::line::{Line, settings};
+use super::task::{Ended, Environment, Task};
 use crate::config::{FlowConfig, valid_instance_name};
-use crate::endpoint::{InputContext, Module};
+use crate::endpoint::InputContext;
 use crate::ingest::{Instances, NoInstance};
-use crate::stream::{Changes, InputStatus, KickReason, State};
+use crate::stream::{InputStatus, KickReason};
 
 /// An instance without publisher and without players goes after that long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -26,15 +26,14 @@ pub(super) struct Pattern {
 }
 
 pub(super) struct Shared {
-    module: Arc<Module>,
-    changes: Changes,
+    environment: Environment,
     state: Mutex<Names>,
 }
 
 struct Names {
     config: Arc<FlowConfig>,
     lines: BTreeMap<String, Instance>,
-    /// The flow was stopped: no instance starts any more.
+    /// The flow does not run: no instance starts.
     stopped: bool,
     refused: u64,
     /// What instances counted that are gone.
@@ -50,24 +49,21 @@ struct Instance {
 }
 
 impl Instance {
-    fn stop(mut self) -> Vec<JoinHandle<()>> {
+    /// What it counted, and what is ending.
+    fn stop(mut self) -> (Counters, Vec<Ended>) {
         self.gone.cancel();
         self.line.stream.kick(KickReason::Reconfigured);
-        self.line.stop()
+        (Counters::of(&self.line).without_clients(), self.line.stop())
     }
 }
 
 impl Pattern {
-    pub(super) fn new(module: Arc<Module>, config: Arc<FlowConfig>, changes: Changes) -> Self {
-        let status = InputStatus::new(changes.clone());
-        let names = Names {
-            config,
-            lines: BTreeMap::new(),
-            stopped: false,
-            refused: 0,
-            retired: Counters::default(),
-        };
-        Self { shared: Arc::new(Shared { module, changes, state: Mutex::new(names) }), status, listen: None }
+    /// One at rest.
+    pub(super) fn new(environment: Environment, config: Arc<FlowConfig>) -> Self {
+        let status = InputStatus::new(environment.changes.clone());
+        let names =
+            Names { config, lines: BTreeMap::new(), stopped: true, refused: 0, retired: Counters::default() };
+        Self { shared: Arc::new(Shared { environment, state: Mutex::new(names) }), status, listen: None }
     }
 
     /// Starts to listen unless it does.
@@ -75,25 +71,24 @@ impl Pattern {
         if self.listen.is_some() {
             return;
         }
-        let config = self.shared.lock().config.clone();
-        let cancel = CancellationToken::new();
-        // The listener reports into this line's input; frames go to the instances' own.
-        let line = Line::new(self.shared.module.clone(), &config, self.shared.changes.clone());
+        let config = {
+            let mut names = self.shared.lock();
+            names.stopped = false;
+            names.config.clone()
+        };
+        // The listener reports into this flow's own status; frames go to the instances' streams.
+        let line = Line::new(self.shared.environment.clone(), &config, None);
         let instances: Arc<dyn Instances> = self.shared.clone();
         let context = InputContext {
             status: self.status.clone(),
             instances: Some(instances),
-            ..line.input_context(&config.input, cancel.clone())
+            ..line.input_context(&config.input, CancellationToken::new())
         };
-        let (path, status) = (context.path.clone(), self.status.clone());
-        let fail = move |why| {
-            status.status.set(State::Failed, Some(why));
-        };
-        self.listen = Some(Task::spawn(cancel, config.input.endpoint.run(context), path, fail));
+        self.listen = Some(line.spawn_input(context, &config.input));
     }
 
     /// Stops the listening, as it is to be another one; publishers come back to that one.
-    pub(super) fn stop_listening(&mut self) -> Option<JoinHandle<()>> {
+    pub(super) fn stop_listening(&mut self) -> Option<Ended> {
         let ended = self.listen.take().map(Task::stop);
         for instance in self.shared.lock().lines.values() {
             instance.line.stream.kick(KickReason::Reconfigured);
@@ -101,15 +96,16 @@ impl Pattern {
         ended
     }
 
-    pub(super) fn stop(&mut self) -> Vec<JoinHandle<()>> {
-        let mut handles: Vec<_> = self.listen.take().map(Task::stop).into_iter().collect();
-        let lines = {
-            let mut names = self.shared.lock();
-            names.stopped = true;
-            std::mem::take(&mut names.lines)
-        };
-        handles.extend(lines.into_values().flat_map(Instance::stop));
-        handles
+    pub(super) fn stop(&mut self) -> Vec<Ended> {
+        let mut ending: Vec<_> = self.listen.take().map(Task::stop).into_iter().collect();
+        let mut names = self.shared.lock();
+        names.stopped = true;
+        for instance in std::mem::take(&mut names.lines).into_values() {
+            let (counted, instance) = instance.stop();
+            names.retired.add(&counted);
+            ending.extend(instance);
+        }
+        ending
     }
 }
 
@@ -119,7 +115,7 @@ impl Shared {
     }
 
     /// Stops what differs in every instance; [`configure`](Self::configure) starts it anew.
-    pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<JoinHandle<()>> {
+    pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<Ended> {
         let mut names = self.lock();
         let stop = |(name, instance): (&String, &mut Instance)| {
             instance.line.stop_changed_outputs(&config.instance_outputs(name))
@@ -169,16 +165,18 @@ impl Shared {
         for name in gone {
             if let Some(instance) = names.lines.remove(&name) {
                 tracing::info!(flow = %names.config.name, %name, "instance ended: nobody publishes it");
-                names.retired.add(&Counters::of(&instance.line).without_clients());
-                instance.stop();
-                self.changes.tick();
+                // Its endpoints keep their places until they have ended: an instance of that name that comes
+                // meanwhile waits for them.
+                let (counted, _) = instance.stop();
+                names.retired.add(&counted);
+                self.environment.changes.tick();
             }
         }
     }
 
     fn refuse(&self, names: &mut Names, why: NoInstance) -> NoInstance {
         names.refused += 1;
-        self.changes.tick();
+        self.environment.changes.tick();
         why
     }
 }
@@ -198,12 +196,12 @@ impl Instances for Shared {
             if names.lines.len() >= most {
                 return Err(self.refuse(&mut names, NoInstance::Full(most)));
             }
-            let mut line = Line::new(self.module.clone(), &config, self.changes.clone());
+            let mut line = Line::new(self.environment.clone(), &config, Some(name));
             line.start_outputs(&config.instance_outputs(name));
             tracing::info!(flow = %config.name, %name, "instance started");
             let instance = Instance { line, gone: CancellationToken::new(), idle: None };
             names.lines.insert(name.to_owned(), instance);
-            self.changes.tick();
+            self.environment.changes.tick();
         }
         let instance = names.lines.get_mut(name).ok_or(NoInstance::Over)?;
         instance.idle = None;

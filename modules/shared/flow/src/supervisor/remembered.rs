@@ -47,6 +47,9 @@ struct Remembered<'a> {
     /// Null is the same as absent.
     public_host: Option<&'a str>,
     flows: BTreeMap<&'a str, &'a Map<String, Value>>,
+    /// The service's own.
+    #[serde(flatten)]
+    properties: &'a Map<String, Value>,
     /// [`VERSIONS`] and nothing else.
     #[serde(flatten)]
     versions: BTreeMap<&'static str, BTreeMap<&'a str, i64>>,
@@ -57,6 +60,7 @@ pub(super) fn document(
     flows: &BTreeMap<String, Flow>,
     public_host: Option<&str>,
     max_connections: usize,
+    properties: &Map<String, Value>,
 ) -> Vec<u8> {
     let versions =
         flows.iter().filter_map(|(name, flow)| Some((name.as_str(), flow.good_version?))).collect();
@@ -65,6 +69,7 @@ pub(super) fn document(
         max_connections,
         public_host,
         flows: flows.iter().map(|(name, flow)| (name.as_str(), &flow.config.source)).collect(),
+        properties,
         versions: BTreeMap::from([(VERSIONS, versions)]),
     };
     serde_json::to_vec(&remembered).unwrap_or_default()

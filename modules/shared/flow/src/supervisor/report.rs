@@ -1,5 +1,6 @@
 //! Flows as JSON: reported properties, and the counters beside them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::counters::KINDS;
 use super::flow::{Body, Flow, FlowState};
 use super::line::{Line, Output};
+use crate::extension::Extension;
 use crate::stream::{Current, InputStatus, Latency, LeftOut, State};
 
 /// How much is told.
@@ -45,7 +47,7 @@ impl Reporter {
             out.insert("usingVersion".into(), version.into());
         }
         match &flow.body {
-            Body::Disabled => {}
+            _ if !flow.config.enabled => {}
             Body::Line(line) => self.line(line, &mut out),
             Body::Pattern(pattern) => {
                 let (from, limit) = instances;
@@ -188,8 +190,11 @@ impl Reporter {
     }
 }
 
-/// `summary`.
-pub(super) fn summary<'a>(flows: impl Iterator<Item = &'a mut Flow>) -> Value {
+/// `summary`, with what the service adds to it.
+pub(super) fn summary<'a>(
+    flows: impl Iterator<Item = &'a mut Flow>,
+    extension: Option<&Arc<dyn Extension>>,
+) -> Value {
     let mut counts = [0_u64; 5];
     let (mut total, mut clients) = (0_u64, 0_u64);
     for flow in flows {
@@ -205,10 +210,17 @@ pub(super) fn summary<'a>(flows: impl Iterator<Item = &'a mut Flow>) -> Value {
         clients += flow.counters().outputs.values().map(|output| output.clients).sum::<u64>();
     }
     let [waiting, running, retrying, failed, _] = counts;
-    json!({
-        "flows": total, "running": running, "waiting": waiting,
-        "retrying": retrying, "failed": failed, "clients": clients,
-    })
+    let mut summary = extension.map(|extension| extension.summary()).unwrap_or_default();
+    let counts = [
+        ("flows", total),
+        ("running", running),
+        ("waiting", waiting),
+        ("retrying", retrying),
+        ("failed", failed),
+        ("clients", clients),
+    ];
+    summary.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    summary.into()
 }
 
 const fn input_word(state: State) -> &'static str {

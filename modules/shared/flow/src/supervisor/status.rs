@@ -15,14 +15,15 @@ const DEFAULT_LIMIT: usize = 50;
 const STATUS_INSTANCES: usize = 1000;
 
 fn reporter(supervisor: &Supervisor, present: &Present, detail: Detail) -> Reporter {
-    let public_host = present.public_host.clone().or_else(|| supervisor.module.context.gateway_host.clone());
+    let public_host =
+        present.public_host.clone().or_else(|| supervisor.module().context.gateway_host.clone());
     Reporter { detail, public_host }
 }
 
 fn document(supervisor: &Supervisor, detail: Detail) -> Map<String, Value> {
     let mut present = supervisor.present();
     let reporter = reporter(supervisor, &present, detail);
-    let summary = summary(present.flows.values_mut());
+    let summary = summary(present.flows.values_mut(), supervisor.extension());
     let flows = present.flows.iter_mut();
     let flows: Map<_, _> =
         flows.map(|(name, flow)| (name.clone(), reporter.flow(flow, (0, STATUS_INSTANCES)))).collect();
@@ -53,7 +54,10 @@ pub(super) async fn method(supervisor: &Supervisor, name: &str, payload: Value) 
             },
             _ => reply(400, "expected {\"flow\": \"NAME\"}".into()),
         }),
-        _ => None,
+        _ => match supervisor.extension() {
+            Some(extension) => extension.method(name, payload).await,
+            None => None,
+        },
     }
 }
 
@@ -124,7 +128,8 @@ fn fitting(reporter: &Reporter, flow: &mut Flow, from: usize, limit: usize, max:
 fn get_status(supervisor: &Supervisor, wanted: &GetStatus) -> MethodReply {
     let mut present = supervisor.present();
     let reporter = reporter(supervisor, &present, Detail::Counters);
-    let mut body = Map::from_iter([("summary".to_owned(), summary(present.flows.values_mut()))]);
+    let mut body =
+        Map::from_iter([("summary".to_owned(), summary(present.flows.values_mut(), supervisor.extension()))]);
     let mut flows = Map::new();
     if let Some(name) = &wanted.flow {
         let Some(flow) = present.flows.get_mut(name) else { return reply(404, no_flow(name)) };

@@ -402,7 +402,7 @@ async fn over_tls_the_target_gets_the_same_frames() {
     });
     let stream = stream();
     let output = OutputContext {
-        module,
+        module: module.clone(),
         flow: "dock".into(),
         output: "cloud".into(),
         path: "flows.dock.outputs.cloud".into(),
@@ -427,6 +427,14 @@ async fn over_tls_the_target_gets_the_same_frames() {
     assert_eq!(peer.frames(20).await, live(0..400));
     feed(&mut publisher, &live(400..800));
     assert_eq!(peer.frames(20).await, live(400..800));
+    let measured = |protocol: &str| module.latency(protocol).map(|histogram| histogram.get_sample_count());
+    soon("a figure of the delay", async {
+        while measured("rtmps").contains(&0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(measured("rtmp"), [0, 0]);
     cancel.cancel();
     assert!(matches!(peer.event().await, Some(ServerEvent::PublishStopped)));
     drop(peer);

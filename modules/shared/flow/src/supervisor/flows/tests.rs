@@ -154,7 +154,7 @@ async fn peers_are_told_before_a_stop_is_over() {
         told
     });
     rig.running.shutdown().await;
-    assert_eq!(rig.running.module.listeners.connections(), 0);
+    assert_eq!(rig.running.module().listeners.connections(), 0);
     let (publisher, player) = leaving.await.unwrap();
     assert!(publisher.contains("the flow was changed or stopped"), "{publisher}");
     assert_eq!(player, "Ended");
@@ -312,4 +312,86 @@ async fn an_output_that_is_changed_counts_on() {
     drop(player);
     assert!(bytes() >= before);
     rig.until("the player has left", || rig.status("a")["outputs"]["out"]["clients"] == 0).await;
+}
+
+#[tokio::test]
+async fn another_content_of_an_input_sends_no_publisher_away_and_what_is_let_in_again_is_played() {
+    for (path, listen) in [("live/a", "live/a"), ("live/a", "live/*")] {
+        let rig = Rig::new();
+        let flow = |content: &str| {
+            let endpoint = json!({ "serve": rig.at(listen) });
+            json!({ "a": {
+                "input": { "listen": rig.at(listen), "content": content }, "outputs": { "out": endpoint },
+            } })
+        };
+        rig.apply(1, flow("audioOnly")).await;
+        let mut publisher = Guest::publish_soon(rig.address, path).await;
+        publisher.send(&live(0..400)).await;
+        rig.apply(2, flow("audioVideo")).await;
+        let mut player = Guest::play_soon(rig.address, path).await;
+        publisher.send(&live(400..2400)).await;
+        let frames = player.frames(60).await;
+        assert!(frames.iter().any(|frame| frame.kind == av_media::Kind::Video), "{listen}");
+        rig.apply(3, flow("videoOnly")).await;
+        publisher.send(&live(2400..2800)).await;
+        assert_eq!(rig.running.present().flows["a"].counters().reconnects, 0, "{listen}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_sets_no_counter_back_and_is_no_time_of_being_disabled() {
+    for (path, listen) in [("live/a", "live/a"), ("live/a", "live/*")] {
+        let rig = Rig::new();
+        rig.apply(1, json!({ "a": rig.flow(listen) })).await;
+        let mut publisher = Guest::publish_soon(rig.address, path).await;
+        let mut player = Guest::play_soon(rig.address, path).await;
+        publisher.send(&live(0..400)).await;
+        player.frames(20).await;
+        let counters = || rig.running.present().flows["a"].counters();
+        let is_sent =
+            || counters().outputs["out"].bytes > 0 && counters().input_frames.iter().sum::<u64>() == 20;
+        rig.until("all is counted", is_sent).await;
+        let before = counters();
+        // What the clock of a second sees in the middle of a restart.
+        {
+            let mut present = rig.running.present();
+            let flow = present.flows.get_mut("a").unwrap();
+            flow.stop();
+            assert_ne!(flow.state().as_str(), "disabled");
+        }
+        rig.running.restart("a").await.unwrap();
+        let after = counters();
+        assert_eq!(
+            (after.input_frames, after.input_bytes),
+            (before.input_frames, before.input_bytes),
+            "{listen}"
+        );
+        assert!(after.outputs["out"].bytes >= before.outputs["out"].bytes, "{listen}");
+        Guest::publish_soon(rig.address, path).await.send(&live(0..400)).await;
+        rig.until("it counts on", || counters().input_frames.iter().sum::<u64>() == 40).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flow_that_is_switched_off_and_on_or_made_a_pattern_counts_on() {
+    let rig = Rig::new();
+    let mut flow = rig.flow("live/a");
+    rig.apply(1, json!({ "a": flow })).await;
+    let frames = || rig.running.present().flows["a"].counters().input_frames.iter().sum::<u64>();
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    publisher.send(&live(0..400)).await;
+    rig.until("all is counted", || frames() == 20).await;
+    flow["enabled"] = false.into();
+    rig.apply(2, json!({ "a": flow })).await;
+    assert_eq!((rig.status("a")["state"].clone(), frames()), (json!("disabled"), 20));
+    assert_eq!(rig.status("a")["input"], Value::Null);
+    flow["enabled"] = true.into();
+    rig.apply(3, json!({ "a": flow })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    publisher.send(&live(0..400)).await;
+    rig.until("it counts on", || frames() == 40).await;
+    rig.apply(4, json!({ "a": rig.flow("live/*") })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/b").await;
+    publisher.send(&live(0..400)).await;
+    rig.until("it still counts on", || frames() == 60).await;
 }
