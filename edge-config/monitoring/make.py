@@ -17,10 +17,12 @@ WORKBOOK = [
     ("Frames that slow clients and targets did not get", "frames-lost", "table"),
 ]
 
-# File, severity (0 critical to 4 verbose), how often, over which time, what tells alerts apart, text.
+# File, severity (0 critical to 4 verbose), how often, over which time, what tells alerts apart, text. One whose time is
+# longer than a day stays until somebody closes it, and tells once a day: that a module is silent for so long that it
+# has left the window is not that it is back.
 ALERTS = [
     ("alert-flow-down", 1, "PT5M", "PT10M", ["Device", "Module", "Flow"], "A flow is not running"),
-    ("alert-module-silent", 1, "PT10M", "PT6H", ["Device", "Module"], "A module sends no metrics"),
+    ("alert-module-silent", 1, "PT15M", "P2D", ["Device", "Module"], "A module sends no metrics"),
     ("alert-module-restarts", 2, "PT15M", "PT1H", ["Device", "Module"], "A module restarts again and again"),
     ("alert-frames-lost", 3, "PT15M", "PT30M", ["Device", "Flow", "Output"], "An output loses frames"),
 ]
@@ -28,6 +30,32 @@ ALERTS = [
 
 def query(name):
     return (HERE / f"{name}.kql").read_text()
+
+
+def picker():
+    """Which Log Analytics workspace the queries are for."""
+    kind = "microsoft.operationalinsights/workspaces"
+    parameter = {
+        "id": "6f2a8a3e-6a2c-4c59-9a54-0d7f3f2f6b11",
+        "version": "KqlParameterItem/1.0",
+        "name": "Workspace",
+        "type": 5,
+        "isRequired": True,
+        "query": f"resources | where type == '{kind}' | project id",
+        "crossComponentResources": ["value::all"],
+        "queryType": 1,
+        "resourceType": "microsoft.resourcegraph/resources",
+        "typeSettings": {"resourceTypeFilter": {kind: True}, "additionalResourceOptions": []},
+        "value": None,
+    }
+    content = {
+        "version": "KqlParameterItem/1.0",
+        "parameters": [parameter],
+        "style": "pills",
+        "queryType": 0,
+        "resourceType": kind,
+    }
+    return {"type": 9, "name": "workspace", "content": content}
 
 
 def workbook():
@@ -39,7 +67,8 @@ def workbook():
                 "json": "# av-services\n\nWhich camera is down, since when, and why. The whole sentence, with hosts and"
                 " paths, is in the module twin (`reported.flows.FLOW`)."
             },
-        }
+        },
+        picker(),
     ]
     for title, name, shown in WORKBOOK:
         items.append(
@@ -53,6 +82,7 @@ def workbook():
                     "title": title,
                     "queryType": 0,
                     "resourceType": "microsoft.operationalinsights/workspaces",
+                    "crossComponentResources": ["{Workspace}"],
                     "visualization": shown,
                 },
             }
@@ -67,6 +97,9 @@ def workbook():
 def alerts():
     resources = []
     for name, severity, every, window, dimensions, text in ALERTS:
+        # No window is longer than a day, what its query looks at can be.
+        stays = window == "P2D"
+        lasting = {"windowSize": "P1D", "overrideQueryTimeRange": window, "muteActionsDuration": "P1D"}
         resources.append(
             {
                 "type": "Microsoft.Insights/scheduledQueryRules",
@@ -79,9 +112,9 @@ def alerts():
                     "severity": severity,
                     "enabled": True,
                     "evaluationFrequency": every,
-                    "windowSize": window,
+                    **(lasting if stays else {"windowSize": window}),
                     "scopes": ["[parameters('workspaceId')]"],
-                    "autoMitigate": True,
+                    "autoMitigate": not stays,
                     "criteria": {
                         "allOf": [
                             {
@@ -89,6 +122,8 @@ def alerts():
                                 "timeAggregation": "Count",
                                 "operator": "GreaterThan",
                                 "threshold": 0,
+                                # The hub: there the alert is shown too.
+                                "resourceIdColumn": "ResourceId",
                                 "dimensions": [
                                     {"name": dimension, "operator": "Include", "values": ["*"]}
                                     for dimension in dimensions

@@ -416,6 +416,29 @@ class Monitoring(unittest.TestCase):
             for label in re.findall(r"\bTags\.(\w+)", text):
                 self.assertIn(label, known, file.name)
 
+    def test_every_query_and_alert_says_which_hub_it_speaks_of(self):
+        for file in MONITORING.glob("*.kql"):
+            code = [line.split("//")[0].strip() for line in file.read_text().splitlines()]
+            sums = [line for line in code if re.search(r"(^|\s)by ", line) and "order by" not in line]
+            self.assertTrue(sums, file.name)
+            for line in sums:
+                self.assertIn("ResourceId", line, file.name)
+        rules = json.loads((MONITORING / "alerts.json").read_text())["resources"]
+        for rule in rules:
+            for criterion in rule["properties"]["criteria"]["allOf"]:
+                self.assertEqual(criterion["resourceIdColumn"], "ResourceId", rule["name"])
+        silent = next(rule["properties"] for rule in rules if rule["name"] == "av-module-silent")
+        self.assertEqual((silent["autoMitigate"], silent["overrideQueryTimeRange"]), (False, "P2D"))
+
+    def test_the_workbook_asks_for_its_workspace(self):
+        items = json.loads((MONITORING / "workbook.json").read_text())["items"]
+        names = [item["content"]["parameters"][0]["name"] for item in items if item["type"] == 9]
+        self.assertEqual(names, ["Workspace"])
+        queries = [item["content"] for item in items if item["type"] == 3]
+        self.assertGreaterEqual(len(queries), 6)
+        for query in queries:
+            self.assertEqual(query["crossComponentResources"], ["{Workspace}"])
+
     def test_queries_are_what_azure_monitor_reads(self):
         if not (KUSTO / "@kusto").exists():
             self.skipTest("Microsoft's parser of queries is not installed")

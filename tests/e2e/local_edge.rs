@@ -1,9 +1,11 @@
 //! `local-edge` with the repository's manifest: the way most people meet the project.
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use av_tests::edge::{self, Edge};
+use av_tests::program::Program;
 use av_tests::recording::Kind;
 use av_tests::rtmp::Player;
 use av_tests::{needs, tool, wait};
@@ -64,6 +66,18 @@ fn the_test_card_plays_and_ctrl_c_ends_it_cleanly() {
         edge.program().stdout().contains(&url) || edge.program().stderr().contains(&url)
     });
 
+    let said = format!("{}{}", edge.program().stdout(), edge.program().stderr());
+    assert!(!said.contains("on a device this fails"), "{said}");
+    let agent = |payload: Value| {
+        let answer = edge.ask(&["method", "$edgeAgent", "GetModuleLogs", &payload.to_string()]);
+        let answer: Value = serde_json::from_str(&answer.stdout).expect("an answer");
+        answer["payload"][0]["payload"].as_str().expect("logs").to_owned()
+    };
+    let item =
+        |filter: Value| json!({ "schemaVersion": "1.0", "items": [{ "id": "splitter", "filter": filter }] });
+    assert!(agent(item(json!({ "regex": "^\\[INF\\] - rtmp-splitter starts" }))).lines().count() == 1);
+    assert_eq!(agent(item(json!({ "loglevel": 0 }))), "");
+
     let logs = edge.ask(&["logs", "rtmp-splitter"]);
     assert!(logs.stdout.contains("[INF]") || logs.stderr.contains("[INF]"), "{logs:?}");
     let shown = edge.ask(&["twin", "show", "rtmp-splitter"]);
@@ -105,13 +119,104 @@ fn twin_set_changes_a_running_module_and_prints_what_it_reports() {
     assert_eq!(edge.interrupt().status.code(), Some(0));
 }
 
+/// Manifests that run at the desk, each with one sin for which a device does not.
+#[test]
+fn under_the_rules_of_a_device_each_sin_ends_the_start_by_its_place() {
+    let splitter = "/modulesContent/$edgeAgent/properties.desired/modules/rtmp-splitter";
+    let flows = "/modulesContent/rtmp-splitter/properties.desired/flows";
+    let flow = |input: Value, output: Value| json!({ "input": input, "outputs": { "one": output } });
+    let listen = || json!({ "listen": "rtmp://0.0.0.0:1935/live/sin" });
+    let serve = || json!({ "serve": "rtmp://0.0.0.0:1935/live/sin" });
+    let sins = [
+        (
+            splitter.to_owned(),
+            "restartPolcy",
+            json!("always"),
+            "restartPolcy: a deployment manifest has no such member",
+        ),
+        (
+            format!("{splitter}/settings"),
+            "creatOptions",
+            json!({}),
+            "settings.creatOptions: a deployment manifest has",
+        ),
+        (splitter.to_owned(), "type", json!("process"), "rtmp-splitter.type: expected \"docker\""),
+        (splitter.to_owned(), "restartPolicy", Value::Null, "rtmp-splitter.restartPolicy: expected a value"),
+        (
+            flows.to_owned(),
+            "sin",
+            flow(json!({ "pull": "rtmp://127.0.0.1/live/cam" }), serve()),
+            "rtmp-splitter: flows.sin.input.pull: 127.0.0.1 is the container's own loopback",
+        ),
+        (
+            flows.to_owned(),
+            "sin",
+            flow(listen(), json!({ "push": "rtmp://localhost:1936/live/cam" })),
+            "flows.sin.outputs.one.push: localhost is the container's own loopback",
+        ),
+        (
+            flows.to_owned(),
+            "sin",
+            flow(listen(), json!({ "serve": "rtmp://0.0.0.0:1940/live/sin" })),
+            "flows.sin.outputs.one.serve: port 1940 is not published",
+        ),
+        (
+            flows.to_owned(),
+            "sin",
+            flow(
+                listen(),
+                json!({ "serve": "rtmp://0.0.0.0:1935/live/sin", "auth": { "key": { "file": "/keys/play" } } }),
+            ),
+            "flows.sin.outputs.one.auth.key.file: /keys/play lies outside every bind",
+        ),
+        (
+            format!("{splitter}/settings/createOptions/HostConfig"),
+            "Binds",
+            json!([]),
+            "rtmp-splitter: no volume holds its state",
+        ),
+    ];
+    for (place, key, value, text) in sins {
+        let mut manifest = manifest();
+        manifest.pointer_mut(&place).unwrap()[key] = value;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("deployment.template.json");
+        std::fs::write(&file, manifest.to_string()).unwrap();
+        let mut command = Command::new(tool::binary("local-edge"));
+        command.args(["up", "--device-rules", "--port", "1", "--state-dir"]).arg(dir.path().join("state"));
+        command.arg("--manifest").arg(&file);
+        command.arg("--env").arg(tool::repository().join("edge-config/local.env"));
+        let ended = Program::run(&mut command, wait::LONG);
+        assert_eq!(ended.status.code(), Some(78), "{text}: {}", ended.stderr);
+        assert!(ended.stderr.contains(text), "{text}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn everything_restarts_as_after_an_upgrade_of_the_daemon_and_streams_come_back() {
+    needs!(Ffmpeg);
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    let first = wait::until("the splitter runs", wait::LONG, || pid(&edge, "rtmp-splitter"));
+    assert!(edge.ask(&["fault", "restart-all"]).status.success());
+    wait::until("it runs again", wait::LONG, || pid(&edge, "rtmp-splitter").filter(|pid| *pid != first));
+    let url = url(&edge);
+    wait::until_true("the stream plays again", wait::LONG, || {
+        let player = Player::start(&url);
+        wait::until("it plays or not", wait::LONG, || {
+            (player.frames(Kind::Video) > 10).then_some(true).or_else(|| player.ended().map(|_| false))
+        })
+    });
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}
+
 #[test]
 fn a_module_that_dies_is_started_again() {
     needs!(Ffmpeg);
     let _alone = alone();
     let edge = Edge::start_repository();
     let first = wait::until("the splitter runs", wait::LONG, || pid(&edge, "rtmp-splitter"));
-    let killed = std::process::Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap();
+    let killed = Command::new("kill").args(["-KILL", &first.to_string()]).status().unwrap();
     assert!(killed.success());
     wait::until("it runs again", wait::LONG, || pid(&edge, "rtmp-splitter").filter(|pid| *pid != first));
     let url = url(&edge);

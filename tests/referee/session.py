@@ -198,7 +198,7 @@ class Session:
             if hub.store_full:
                 self.close("store full")
                 return False
-            hub.telemetry.take(packet.topic.removeprefix(events), packet)
+            hub.telemetry.take(packet.topic.removeprefix(events), packet, waited)
         elif topic == _GET and self._request(query, required=True):
             await self._turn_of(self._get, dict(parse_qsl(query))["$rid"])
         elif topic == _REPORT and self._request(query):

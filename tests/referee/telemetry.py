@@ -11,6 +11,9 @@ import shape
 
 #: What a body may have, as modules promise.
 MAX_BODY = 240 * 1024
+#: So long after a connection began, messages may come that waited for it: twin and report go first, and a report has
+#: its pace.
+_WAITED = 20
 _ALLOWED = {"$.on", "$.mid", "$.cid", "$.uid", "$.ct", "$.ce", "$.exp", "$.ctime", "$.schema", "$.sub"}
 
 
@@ -51,8 +54,8 @@ class Telemetry:
     def process_started(self):
         self._seen.clear()
 
-    def take(self, bag, packet):
-        """Judges a message; keeps it when edgeHub would."""
+    def take(self, bag, packet, age=1e9):
+        """Judges a message; keeps it when edgeHub would. `age` is the connection's: on a new one messages waited."""
         record = self.record
         if "/" in bag or bag.startswith("?"):
             record.add("property bag", bag)
@@ -75,10 +78,10 @@ class Telemetry:
             record.add("message id used again", mid)
         message = Message(output, body, found, time.monotonic(), packet.dup)
         if output == "events":
-            self._event(message)
+            self._event(message, age < _WAITED)
         self.messages.append(message)
 
-    def _event(self, message):
+    def _event(self, message, waited):
         body = message.body
         for fault in shape.event(body):
             self.record.add("event", f"{fault} in {body}")
@@ -93,9 +96,9 @@ class Telemetry:
             return  # sent again because the PUBACK was lost
         # What is gathered is told a minute later with the time of the first; what waited for a hub comes at once.
         minute = 58 - lag.worst()
-        if same and at - same[0] < minute and message.at - same[2] < minute:
+        if same and not same[3] and at - same[0] < minute and message.at - same[2] < minute:
             self.record.add("more than one event a minute", f"{at - same[0]:.0f} s: {body}")
-        self._seen[key] = (at, body, message.at)
+        self._seen[key] = (at, body, message.at, waited)
 
     def of(self, output):
         return [message for message in self.messages if message.output == output]

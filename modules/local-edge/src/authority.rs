@@ -16,8 +16,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::state_dir::write_private;
 
-/// How long a server certificate is good for; edgeHub asks for 90 days.
-const LEAF_LIFE: Duration = DAY.saturating_mul(90);
+/// How long a server certificate is good for, whatever is asked (Azure/iot-identity-service, `aziot-certd`).
+const LEAF_LIFE: Duration = DAY.saturating_mul(30);
+/// A device's server keys.
+const RSA_KEY: [&str; 5] = ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 const INTERMEDIATE_LIFE: Duration = DAY.saturating_mul(180);
 const ROOT_LIFE: Duration = DAY.saturating_mul(3650);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -80,6 +82,8 @@ pub struct Authority {
     /// Root certificates, the newest last.
     bundle: RwLock<String>,
     intermediate: RwLock<Arc<CertifiedIssuer<'static, KeyPair>>>,
+    /// The key of server certificates after a rotation, as PEM, where it could be made; before, each has its own.
+    rsa: RwLock<Option<String>>,
 }
 
 impl Authority {
@@ -98,15 +102,18 @@ impl Authority {
             _ => new_root(folder, "")?,
         };
         let intermediate = RwLock::new(Arc::new(new_intermediate(root_key)?));
-        Ok(Self { folder: folder.to_path_buf(), bundle: RwLock::new(bundle), intermediate })
+        let (folder, bundle) = (folder.to_path_buf(), RwLock::new(bundle));
+        Ok(Self { folder, bundle, intermediate, rsa: RwLock::default() })
     }
 
-    /// A new root, behind the newest one in the trust bundle; from now on it is what everything is signed by.
+    /// A new root, behind the newest one in the trust bundle; from now on it is what everything is signed by. Server
+    /// certificates have an RSA key from then on, as a device's, where the program `openssl` is there to make one.
     pub fn rotate(&self) -> Result<(), CertificateError> {
         let (bundle, key) = new_root(&self.folder, &self.trust_bundle())?;
         let intermediate = new_intermediate(key)?;
         *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
         *self.intermediate.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(intermediate);
+        *self.rsa.write().unwrap_or_else(PoisonError::into_inner) = new_rsa_key();
         Ok(())
     }
 
@@ -115,7 +122,7 @@ impl Authority {
         self.bundle.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Names that parse as addresses become such. It lives for `life`, 90 days if not said.
+    /// Names that parse as addresses become such. It lives for `life`, 30 days if not said.
     pub fn issue(&self, purpose: Purpose<'_>, life: Option<Duration>) -> Result<Issued, CertificateError> {
         let (name, usage) = match purpose {
             Purpose::Server(names) => {
@@ -139,7 +146,12 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![usage];
         let expires = validity(&mut params, life.unwrap_or(LEAF_LIFE));
-        let key = KeyPair::generate().map_err(make)?;
+        let rsa = self.rsa.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let key = match (rsa, purpose) {
+            (Some(rsa), Purpose::Server(_)) => KeyPair::from_pem(&rsa),
+            _ => KeyPair::generate(),
+        }
+        .map_err(make)?;
         let intermediate = Arc::clone(&self.intermediate.read().unwrap_or_else(PoisonError::into_inner));
         let leaf = params.signed_by(&key, &*intermediate).map_err(make)?;
         let chain_pem = format!("{}{}", leaf.pem(), intermediate.pem());
@@ -185,6 +197,12 @@ fn new_intermediate(root_key: KeyPair) -> Result<CertifiedIssuer<'static, KeyPai
     let mut params = authority_params(INTERMEDIATE_NAME, INTERMEDIATE_LIFE);
     params.use_authority_key_identifier_extension = true;
     CertifiedIssuer::signed_by(params, KeyPair::generate().map_err(make)?, &root).map_err(make)
+}
+
+/// `ring` signs with RSA keys and makes none.
+fn new_rsa_key() -> Option<String> {
+    let made = std::process::Command::new("openssl").args(RSA_KEY).output().ok()?;
+    String::from_utf8(made.stdout).ok().filter(|pem| made.status.success() && KeyPair::from_pem(pem).is_ok())
 }
 
 fn distinguished(name: &str) -> DistinguishedName {
@@ -256,6 +274,13 @@ mod tests {
         let second = authority.trust_bundle();
         assert!(second.starts_with(&first) && second.len() > first.len());
         assert_eq!(Authority::open(folder.path()).unwrap().trust_bundle(), second);
+        // An RSA key of 2048 bits is longer than any other.
+        let issued = authority.issue(Purpose::Server(&["gw"]), None).unwrap();
+        assert!(new_rsa_key().is_none() || issued.key_pem.len() > 1500, "{}", issued.key_pem.len());
+        assert!(
+            (28..=31).contains(&((issued.expires.as_second() - Timestamp::now().as_second()) / 86_400 + 1))
+        );
+        authority.server_config(&["gw"]).unwrap();
         authority.rotate().unwrap();
         assert_eq!(authority.trust_bundle().matches("BEGIN CERTIFICATE").count(), 2);
         assert!(!authority.trust_bundle().contains(&first));

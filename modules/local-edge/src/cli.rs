@@ -55,6 +55,9 @@ struct UpArgs {
     /// The port of 127.0.0.1 on which edgeHub speaks MQTT over TLS [default: 8883]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
+    /// What would fail on a device is an error here, and modules that end are started again as seldom as there
+    #[arg(long)]
+    device_rules: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -218,6 +221,7 @@ async fn run_up(args: UpArgs, before: Option<UpArgs>, state_dir: Option<PathBuf>
         env: args.env.or(before.env),
         state_dir,
         port: args.port.or(before.port).unwrap_or(8883),
+        device_rules: args.device_rules || before.device_rules,
     };
     match up(settings).await {
         Ok(()) => ExitCode::SUCCESS,

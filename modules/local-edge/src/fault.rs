@@ -34,7 +34,7 @@ pub enum Fault {
         #[arg(long)]
         in_get: bool,
     },
-    /// A new CA joins the trust bundle, and edgeHub restarts with a certificate from it
+    /// A new CA joins the trust bundle, and edgeHub restarts with a certificate from it, of RSA where `openssl` is at hand
     RotateCertificate,
     /// edgeHub finds every token expired: it drops the connections and takes no such token again
     ExpireTokens,
@@ -44,6 +44,22 @@ pub enum Fault {
         #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_TIMES))]
         count: u32,
     },
+    /// edgeHub takes so long for each twin request of a connection, one after the other, as while its cloud is away
+    SlowTwin {
+        /// 0 ends it
+        #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
+        seconds: u64,
+    },
+    /// edgeHub's disk is full: it closes every connection that gives it a message
+    StoreFull {
+        /// How long
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+        seconds: u64,
+    },
+    /// edgeHub forgets what is subscribed to on the connections that are up
+    LostSubscriptions,
+    /// Every module and edgeHub restart, as when the daemon is upgraded
+    RestartAll,
     /// Everything that edgeHub sends comes late, until told otherwise
     Delay {
         /// So late; 0 ends it
@@ -95,6 +111,8 @@ struct State {
     lost_patches: u32,
     delay: Duration,
     workload_down: Option<Instant>,
+    slow_twin: Duration,
+    store_full: Option<Instant>,
     refusals: (u8, u32),
     certificate_life: Option<Duration>,
 }
@@ -119,7 +137,10 @@ impl Faults {
             Fault::ShortCertificates { seconds } => {
                 state.certificate_life = (seconds > 0).then(|| Duration::from_secs(seconds));
             }
-            Fault::RotateCertificate | Fault::ExpireTokens => {}
+            Fault::SlowTwin { seconds } => state.slow_twin = Duration::from_secs(seconds),
+            Fault::StoreFull { seconds } => state.store_full = after(seconds),
+            Fault::RotateCertificate | Fault::ExpireTokens | Fault::LostSubscriptions | Fault::RestartAll => {
+            }
             Fault::Clear => {
                 *state = State::default();
                 self.hub_down.0.send_replace(None);
@@ -144,6 +165,16 @@ impl Faults {
     /// How late everything is.
     pub fn delay(&self) -> Duration {
         self.state().delay
+    }
+
+    /// How long each twin request takes.
+    pub fn slow_twin(&self) -> Duration {
+        self.state().slow_twin
+    }
+
+    /// Whether there is no room for messages.
+    pub fn is_store_full(&self) -> bool {
+        self.state().store_full.is_some_and(|until| until > Instant::now())
     }
 
     /// Whether the workload API fails.

@@ -316,6 +316,11 @@ impl Hub {
         self.modules.send_all(|| Command::Cut);
     }
 
+    /// What is subscribed to is forgotten; nobody is told.
+    pub fn lose_subscriptions(&self) {
+        self.modules.lose_subscriptions();
+    }
+
     /// Every connection is dropped for its token, and the token is good for nothing from now on.
     pub fn expire_tokens(&self) {
         self.modules.send_all(|| Command::ExpireToken);

@@ -1,5 +1,6 @@
 //! A running `local-edge`: the hub, and each module with what was made for it.
 
+mod agent;
 mod environment;
 mod running;
 mod shown;
@@ -14,15 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Address;
 use crate::authority::Authority;
+use crate::device_rules;
 use crate::fault::Fault;
 use crate::forward::forward;
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::logs::Log;
-use crate::manifest::{Module, Protocol};
-use crate::process::{ProcessState, ProcessStatus};
+use crate::manifest::{Manifest, Module, Protocol};
+use crate::process::{Pace, ProcessState, ProcessStatus};
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::workload::Workload;
+pub use agent::AGENT;
 use running::Running;
 
 /// Under this name `logs` has what `local-edge` itself says.
@@ -39,6 +42,7 @@ pub struct Instance {
     own_log: Arc<Log>,
     hub_port: u16,
     env_file: String,
+    manifest: Manifest,
     modules: Arc<Vec<Running>>,
     /// Modules that have a workload socket.
     sockets: Mutex<Vec<String>>,
@@ -48,6 +52,9 @@ pub struct Instance {
 /// edgeAgent starts modules in their order without waiting. Here each group gets this long to have its
 /// configuration before the next starts, so that nobody's first try meets a closed door.
 const HEAD_START: Duration = Duration::from_secs(2);
+
+/// How long edgeHub is away when everything restarts: a container of its size takes so long to start.
+const HUB_RESTART: u64 = 10;
 
 /// What an instance is made of.
 pub struct Parts {
@@ -67,6 +74,10 @@ pub struct Parts {
     pub hub_port: u16,
     /// Named in texts about variables.
     pub env_file: String,
+    /// What was deployed.
+    pub manifest: Manifest,
+    /// How soon modules are started again.
+    pub pace: Pace,
     /// Ends everything but the processes.
     pub stop: CancellationToken,
 }
@@ -74,7 +85,8 @@ pub struct Parts {
 impl Instance {
     /// With the manifest's modules, each with its address; nothing runs yet.
     pub fn new(parts: Parts, modules: Vec<(Module, Address)>) -> Result<Self, StateDirError> {
-        let Parts { state, hub, authority, tls, journal, own_log, hub_port, env_file, stop } = parts;
+        let Parts { state, hub, authority, tls, journal, own_log, hub_port, env_file, manifest, pace, stop } =
+            parts;
         let mut hosts: Vec<String> =
             modules.iter().map(|(module, address)| format!("{}={}", module.name, address.ip)).collect();
         hosts.push(format!("{}=127.0.0.1", hub.names.gateway));
@@ -89,6 +101,7 @@ impl Instance {
             own_log,
             hub_port,
             env_file,
+            manifest,
             modules: Arc::default(),
             sockets,
             stop,
@@ -101,7 +114,7 @@ impl Instance {
                 Log::in_memory()
             });
             let env = instance.module_environment(&spec, address.ip, &hosts)?;
-            running.push(Running::new(spec, address, Arc::new(log), env));
+            running.push(Running::new(spec, address, Arc::new(log), env, pace));
         }
         instance.modules = Arc::new(running);
         Ok(instance)
@@ -217,6 +230,16 @@ impl Instance {
         format!("no module {name:?} in the manifest; there are: {}", names.join(", "))
     }
 
+    /// Says what of a module's desired properties would fail on a device, each once.
+    pub fn look_at_device_rules(&self, name: &str) {
+        let spec = self.modules.iter().map(|module| &module.spec).find(|spec| spec.name == name);
+        if let (Some(spec), Ok(twin)) = (spec, self.hub.twin(name)) {
+            for text in device_rules::check_desired(spec, &twin.desired, &self.manifest) {
+                self.journal.say_once(&device_rules::warning(&text));
+            }
+        }
+    }
+
     /// Stops and starts a module's process.
     pub fn restart(&self, name: &str) -> Result<(), String> {
         let module = self.modules.iter().find(|module| module.spec.name == name);
@@ -236,18 +259,33 @@ impl Instance {
     }
 
     /// Makes something go wrong.
-    pub fn fault(&self, fault: Fault) -> Result<(), String> {
+    pub async fn fault(&self, fault: Fault) -> Result<(), String> {
         self.journal.note(&format!("fault: {fault:?}"));
         self.hub.faults.set(fault);
         match fault {
             Fault::Cut { in_get: false } => self.hub.cut_connections(),
             Fault::ExpireTokens => self.hub.expire_tokens(),
             Fault::RotateCertificate => {
-                let rotated = self.authority.rotate();
-                let config = rotated.and_then(|()| self.authority.server_config(&self.hub.names.server()));
+                let (authority, names) = (Arc::clone(&self.authority), self.hub.names.clone());
+                // Making an RSA key takes its time.
+                let rotated = tokio::task::spawn_blocking(move || {
+                    authority.rotate()?;
+                    authority.server_config(&names.server())
+                });
+                let config = rotated.await.map_err(|error| error.to_string())?;
                 self.tls.send_replace(config.map_err(|error| error.to_string())?);
                 // edgeHub changes its certificate by starting anew.
                 self.hub.cut_connections();
+            }
+            Fault::LostSubscriptions => self.hub.lose_subscriptions(),
+            Fault::RestartAll => {
+                self.hub.faults.set(Fault::HubDown { seconds: HUB_RESTART });
+                for module in self.modules.iter() {
+                    let process = module.process.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(process) = process.as_ref() {
+                        process.restart();
+                    }
+                }
             }
             _ => {}
         }

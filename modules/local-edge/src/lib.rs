@@ -13,6 +13,7 @@ mod ask;
 mod authority;
 mod cli;
 mod control;
+mod device_rules;
 mod fault;
 mod forward;
 mod hub;

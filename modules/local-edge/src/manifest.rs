@@ -4,6 +4,7 @@ mod document;
 mod image;
 mod module;
 mod options;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +57,14 @@ pub enum ManifestError {
         expected: &'static str,
         /// The value, shortened.
         found: String,
+    },
+    /// A name that is none of a deployment manifest's.
+    #[error("{path}: a deployment manifest has no such member there; it has {known}")]
+    Unknown {
+        /// Dotted path from the top.
+        path: String,
+        /// Those it has.
+        known: String,
     },
     /// A `${NAME}` without a value.
     #[error("{path}: {source}")]
@@ -118,6 +127,9 @@ impl Manifest {
 
         let agent = section(&content, "$edgeAgent")?;
         check_schema(&agent, "$edgeAgent", 1)?;
+        let is_whole = is_whole(&content, "$edgeAgent")?;
+        let at = Value::Object(agent.clone());
+        schema::check_agent(&document::At::named(&at, "$edgeAgent"), is_whole)?;
         let agent_raw = section(&raw, "$edgeAgent")?;
         if let Some(modules) = agent.get("modules") {
             let raw_modules = agent_raw.get("modules").and_then(Value::as_object);
@@ -135,6 +147,11 @@ impl Manifest {
 
         let hub = section(&content, "$edgeHub")?;
         check_schema(&hub, "$edgeHub", 3)?;
+        if is_whole {
+            content.field("$edgeHub")?;
+        }
+        let at = Value::Object(hub.clone());
+        schema::check_hub(&document::At::named(&at, "$edgeHub"), self::is_whole(&content, "$edgeHub")?)?;
         if let Some(routes) = hub.get("routes") {
             for (name, route) in document::At::named(routes, "$edgeHub.routes").object()? {
                 if let Some(route) = parse_route(name, route)? {
@@ -152,6 +169,12 @@ impl Manifest {
         }
         Ok(manifest)
     }
+}
+
+/// Whether the manifest has all of a section, and not the parts that a layer adds.
+fn is_whole(content: &document::At<'_>, name: &str) -> Result<bool, ManifestError> {
+    let entry = content.optional(name)?;
+    Ok(entry.is_some_and(|entry| entry.value.get("properties.desired").is_some()))
 }
 
 /// edgeAgent and edgeHub refuse everything where `schemaVersion` is not one of theirs, from 1.0 on.

@@ -20,18 +20,40 @@ use crate::manifest::RestartPolicy;
 pub use status::{Exit, ProcessState, ProcessStatus};
 use status::{describe, now};
 
-/// edgeAgent waits 10 s, doubled each time, at most 300 s, and gives up after 20 restarts; 10 minutes of
-/// running clear the count. At a desk that is too slow: here it is 0.5 s, doubled, at most 30 s, cleared
-/// after a minute, and never given up.
-const FIRST_DELAY: Duration = Duration::from_millis(500);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
-const CLEARED_AFTER: Duration = Duration::from_secs(60);
+/// How long a module that ended waits before it is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    first: Duration,
+    /// Doubled each time, up to this.
+    longest: Duration,
+    /// Running so long makes up for everything before.
+    cleared_after: Duration,
+    /// Whether it is left alone after too many times.
+    gives_up: bool,
+}
+
+impl Pace {
+    /// edgeAgent's (Azure/iotedge, `Core/RestartPolicyManager.cs` and `appsettings_agent.json`).
+    pub const DEVICE: Self = Self {
+        first: Duration::from_secs(10),
+        longest: Duration::from_secs(300),
+        cleared_after: Duration::from_secs(600),
+        gives_up: true,
+    };
+    /// At a desk that is too slow.
+    pub const DESK: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(30),
+        cleared_after: Duration::from_secs(60),
+        gives_up: false,
+    };
+}
+
 const AGENT_GIVES_UP: u32 = 20;
 /// After a process ended, what it wrote last is read for so long; a grandchild may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Variables that only the runtime gives.
-const OWN_VARIABLES: [&str; 4] =
-    ["IOTEDGE_", "AV_", "EdgeHubConnectionString", "EdgeModuleCACertificateFile"];
+/// What Docker gives every container.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -40,10 +62,12 @@ pub struct Launch {
     pub program: PathBuf,
     /// Without the program's own name.
     pub args: Vec<OsString>,
-    /// Beside the environment of `local-edge` itself.
+    /// All of its environment, but for `PATH`: a container has nothing of this machine's.
     pub env: Vec<(OsString, OsString)>,
     /// When to start it again.
     pub restart: RestartPolicy,
+    /// How soon.
+    pub pace: Pace,
     /// Between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
 }
@@ -126,13 +150,19 @@ impl Watcher {
                 RestartPolicy::OnFailure => !success,
                 RestartPolicy::Never => false,
             };
-            if started.elapsed() >= CLEARED_AFTER {
+            let pace = self.launch.pace;
+            if started.elapsed() >= pace.cleared_after {
                 failures = 0;
             }
-            let next = if again {
-                let delay = FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY);
+            let next = if again && pace.gives_up && failures >= AGENT_GIVES_UP {
+                let error = format!("ended {failures} times in a row: as edgeAgent, it is not started again");
+                self.show(ProcessState::Failed { error });
+                failures = 0;
+                self.idle().await
+            } else if again {
+                let delay = pace.first.saturating_mul(1 << failures.min(16)).min(pace.longest);
                 failures = failures.saturating_add(1);
-                if failures == AGENT_GIVES_UP {
+                if failures == AGENT_GIVES_UP && !pace.gives_up {
                     self.log.push(&format!(
                         "<4> ended {failures} times in a row: on a device edgeAgent would not start it again"
                     ));
@@ -260,15 +290,10 @@ fn read_into(log: &Arc<Log>, output: impl tokio::io::AsyncRead + Unpin + Send + 
 
 impl Launch {
     fn spawn(&self) -> std::io::Result<Child> {
-        let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if OWN_VARIABLES.iter().any(|own| text.starts_with(own)) {
-                command.env_remove(&name);
-            }
-        }
-        command
+        Command::new(&self.program)
             .args(&self.args)
+            .env_clear()
+            .env("PATH", PATH)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
 //! `local-edge up`: from the manifest to everything running, until Ctrl-C.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::{AddressError, Addresses};
 use crate::authority::{Authority, CertificateError};
 use crate::control;
+use crate::device_rules;
 use crate::hub::{Hub, Names};
 use crate::instance::{Instance, OWN_LOG, Parts};
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::{Manifest, ManifestError};
+use crate::process::Pace;
 use crate::screen::Screen;
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::variables::{EnvFileError, Variables};
@@ -38,6 +40,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// The hub's.
     pub port: u16,
+    /// What would fail on a device is an error, and modules are started again at edgeAgent's pace.
+    pub device_rules: bool,
 }
 
 /// Why nothing could start.
@@ -53,6 +57,14 @@ pub enum UpError {
         path: PathBuf,
         /// Why.
         source: ManifestError,
+    },
+    /// What would fail on a device, where its rules are to be kept.
+    #[error("{path}: on a device this fails (--device-rules):{}", .found.iter().map(|text| format!("\n  {text}")).collect::<String>())]
+    DeviceRules {
+        /// The file.
+        path: PathBuf,
+        /// Each sentence.
+        found: Vec<String>,
     },
     /// The state dir.
     #[error(transparent)]
@@ -86,7 +98,7 @@ impl UpError {
     /// 78 (`EX_CONFIG`) where a file has to be mended, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Env(_) | Self::Manifest { .. } => ExitCode::from(78),
+            Self::Env(_) | Self::Manifest { .. } | Self::DeviceRules { .. } => ExitCode::from(78),
             _ => ExitCode::FAILURE,
         }
     }
@@ -110,6 +122,11 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     let manifest = Manifest::load(&settings.manifest, &variables)
         .map_err(|source| UpError::Manifest { path: settings.manifest.clone(), source })?;
 
+    let found = device_rules::check(&manifest, allowed_bind_sources(&settings.manifest).as_deref());
+    if settings.device_rules && !found.is_empty() {
+        return Err(UpError::DeviceRules { path: settings.manifest, found });
+    }
+
     let state = StateDir::locate(settings.state_dir)?;
     let _lock = state.open()?;
     let control_socket = state.control_socket()?;
@@ -129,6 +146,9 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     for note in &manifest.notes {
         journal.say(note);
     }
+    for text in &found {
+        journal.say_once(&device_rules::warning(text));
+    }
 
     let authority = Arc::new(Authority::open(&state.certificates())?);
     let names = Names::default();
@@ -142,6 +162,7 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     for (module, desired) in &manifest.desired {
         hub.deploy(module, desired);
     }
+    let deployed = manifest.clone();
 
     let mut addresses = Addresses::default();
     let mut modules = Vec::new();
@@ -160,6 +181,8 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
         own_log,
         hub_port: port,
         env_file: variables.shown().to_owned(),
+        manifest: deployed,
+        pace: if settings.device_rules { Pace::DEVICE } else { Pace::DESK },
         stop: stop.clone(),
     };
     let instance = Arc::new(Instance::new(parts, modules)?);
@@ -228,6 +251,12 @@ async fn look(instance: Arc<Instance>, show: watch::Sender<crate::view::View>) {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
+}
+
+/// `allowed_bind_sources` of the device's configuration beside the manifest, if there is one.
+fn allowed_bind_sources(manifest: &Path) -> Option<Vec<PathBuf>> {
+    let config = manifest.parent()?.join("edge-config/config.toml");
+    device_rules::allowed_bind_sources(&std::fs::read_to_string(config).ok()?)
 }
 
 /// How this program is called from here, for texts.

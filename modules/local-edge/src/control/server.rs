@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Ask, MAX_LINE};
 use crate::accept::accept;
-use crate::instance::Instance;
+use crate::instance::{AGENT, Instance};
 use crate::logs::Log;
 
 /// How long `twin set` waits for the module's word.
@@ -82,6 +82,11 @@ async fn respond(
             if !METHOD_TIMEOUT.contains(&timeout_seconds) {
                 return Ok(Err("a method may take from 1 to 300 s".into()));
             }
+            if module.eq_ignore_ascii_case(AGENT) {
+                let answer = instance.agent_method(&name, payload);
+                let answer = json!({ "status": answer.status, "payload": answer.payload });
+                return item(write, answer).await.map(Ok);
+            }
             let timeout = Duration::from_secs(timeout_seconds);
             let answer = hub.invoke(&module, &name, &payload, timeout).await;
             answer
@@ -112,7 +117,7 @@ async fn respond(
             return Ok(Ok(()));
         }
         Ask::Restart { module } => return Ok(instance.restart(&module)),
-        Ask::Fault { fault } => return Ok(instance.fault(fault)),
+        Ask::Fault { fault } => return Ok(instance.fault(fault).await),
         Ask::Env { module, connection_string } => match instance.environment(&module, connection_string) {
             Ok(pairs) => {
                 for (name, value) in pairs {
@@ -142,6 +147,7 @@ async fn twin_set(
         Ok(change) => change,
         Err(error) => return Ok(Err(error.to_string())),
     };
+    instance.look_at_device_rules(module);
     item(write, json!({ "version": change.version, "connected": change.connected })).await?;
     if !change.connected {
         return Ok(Ok(()));

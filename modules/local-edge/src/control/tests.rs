@@ -13,6 +13,8 @@ use crate::hub::{Hub, Names};
 use crate::instance::{Instance, Parts};
 use crate::journal::Journal;
 use crate::logs::Log;
+use crate::manifest::Manifest;
+use crate::process::Pace;
 use crate::state_dir::{StateDir, bind_socket};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -45,6 +47,8 @@ impl Bench {
             own_log: Arc::clone(&log),
             hub_port: 1234,
             env_file: "local.env".into(),
+            manifest: Manifest::default(),
+            pace: Pace::DESK,
             stop: stop.clone(),
         };
         let instance = Arc::new(Instance::new(parts, Vec::new()).unwrap());
@@ -109,6 +113,34 @@ async fn what_cannot_be_done_says_why() {
     let (module, name) = ("cam".to_owned(), "ping".to_owned());
     let method = refused(Ask::Method { module, name, payload: Value::Null, timeout_seconds: 5 }).await;
     assert!(method.starts_with("404: cam is not connected"), "{method}");
+}
+
+#[tokio::test]
+async fn the_agent_answers_its_methods_in_any_case_and_says_what_it_does_not_do() {
+    let bench = Bench::start();
+    let call = |name: &str, payload: Value| {
+        let ask = Ask::Method { module: "$edgeAgent".into(), name: name.into(), payload, timeout_seconds: 5 };
+        async { bench.all(ask).await.unwrap().remove(0) }
+    };
+    assert_eq!(call("Ping", Value::Null).await, json!({"status": 200, "payload": null}));
+    for (name, payload, said) in [
+        ("RestartModule", json!({"schemaVersion": "1.0", "id": "nobody"}), "no module"),
+        ("RestartModule", json!({}), "missing field `id`"),
+        ("GetModuleLogs", json!({"items": [{"id": "("}]}), "is no regular expression"),
+        (
+            "GetModuleLogs",
+            json!({"items": [{"id": "cam"}], "encoding": "gzip"}),
+            "logs are not compressed here",
+        ),
+        ("UploadSupportBundle", json!({}), "sends to a storage account"),
+        ("Dance", json!({}), "no method"),
+    ] {
+        let answer = call(name, payload).await;
+        assert_eq!(answer["status"], 400, "{answer}");
+        assert!(answer["payload"]["message"].as_str().unwrap().contains(said), "{answer}");
+    }
+    let none = call("getmodulelogs", json!({"schemaVersion": "1.0", "items": [{"id": "all"}]})).await;
+    assert_eq!(none, json!({"status": 200, "payload": []}));
 }
 
 #[tokio::test]

@@ -217,6 +217,13 @@ impl Modules {
         }
     }
 
+    /// Forgets the subscriptions of every module.
+    pub fn lose_subscriptions(&self) {
+        for module in self.lock().modules.values_mut() {
+            module.subscriptions = Subscriptions::default();
+        }
+    }
+
     /// A connection took the module's identity: it wins, the one before is closed.
     pub fn attach(&self, module: &str, clean: bool) -> Option<Attached> {
         let mut state = self.lock();

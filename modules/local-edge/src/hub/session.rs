@@ -34,8 +34,14 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Method calls that wait for their answer.
 const MAX_CALLS: usize = 1000;
 
-/// Packets that wait to be sent late.
+/// Packets that wait to be sent late, and twin requests that wait for their turn.
 const MAX_LATE: usize = 10_000;
+
+/// A request that edgeHub handles after the one before it.
+enum TwinRequest {
+    Get { rid: String },
+    Report { rid: Option<String>, patch: Bytes },
+}
 
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(hub: Shared, stream: S, peer: SocketAddr, stop: CancellationToken)
@@ -69,6 +75,7 @@ where
         calls: HashMap::new(),
         in_flight: BTreeMap::new(),
         late: VecDeque::new(),
+        slow: VecDeque::new(),
     };
     let end = session.run(&connect, attached, stop).await;
     let unacknowledged = std::mem::take(&mut session.in_flight).into_values().collect();
@@ -133,6 +140,8 @@ struct Session<'a, S> {
     in_flight: BTreeMap<u16, Message>,
     /// Packets that are sent late on purpose, and when.
     late: VecDeque<(Instant, Packet)>,
+    /// Twin requests that take their time on purpose, and when each is done.
+    slow: VecDeque<(Instant, TwinRequest)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
@@ -168,6 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                     () = stop.cancelled() => Err(End::Stopping),
                 },
                 () = until(self.late.front().map(|(due, _)| *due)) => self.send_late().await,
+                () = until(self.slow.front().map(|(due, _)| *due)) => match self.slow.pop_front() {
+                    Some((_, request)) => self.answer(request).await,
+                    None => Ok(()),
+                },
                 () = tokio::time::sleep_until(heard + idle) => Err(End::Silent(idle.as_secs())),
                 _ = token_check.tick() => if self.expires <= now() { Err(End::TokenExpired) } else { Ok(()) },
             };
@@ -234,23 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Err(End::Qos2);
         }
         match topic::parse(&publish.topic, &self.hub.names.device, self.module) {
-            Published::TwinGet { rid } => {
-                let document = self.hub.modules.read(self.module, |state| state.twin.document());
-                let body = document.unwrap_or_default().to_string();
-                if self.hub.faults.cuts_this_get() {
-                    let topic = format!("$iothub/twin/res/200/?$rid={rid}");
-                    let answer = Publish::from_bytes(topic, QoS::AtMostOnce, body.into());
-                    return self.wire.send_half(&Packet::Publish(answer)).await;
-                }
-                self.answer_twin(200, &rid, body).await?;
-            }
+            Published::TwinGet { rid } => self.take_turn(TwinRequest::Get { rid }).await?,
             Published::Report { rid } => {
-                let status = self.hub.take_report(self.module, &publish.payload);
-                if let Some(rid) = rid {
-                    self.answer_twin(status, &rid, String::new()).await?;
-                }
+                self.take_turn(TwinRequest::Report { rid, patch: publish.payload.clone() }).await?;
             }
             Published::MethodAnswer { status, rid } => self.method_answered(status, &rid, &publish.payload),
+            Published::Telemetry { .. } if self.hub.faults.is_store_full() => return Err(End::StoreFull),
             Published::Telemetry { bag } => self.hub.take_message(self.module, &bag, publish.payload.clone()),
             Published::Forbidden => return Err(End::TwinTopic(publish.topic)),
             Published::Unknown => self.hub.journal.say_once(&format!(
@@ -263,6 +265,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.send(Packet::PubAck(PubAck::new(publish.pkid))).await?;
         }
         Ok(())
+    }
+
+    /// At once, or after those before it and as slowly as is asked for.
+    async fn take_turn(&mut self, request: TwinRequest) -> Result<(), End> {
+        let takes = self.hub.faults.slow_twin();
+        if takes.is_zero() && self.slow.is_empty() {
+            return self.answer(request).await;
+        }
+        if self.slow.len() >= MAX_LATE {
+            return Err(End::Stuck);
+        }
+        let now = Instant::now();
+        let begins = self.slow.back().map_or(now, |(due, _)| now.max(*due));
+        self.slow.push_back((begins + takes, request));
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: TwinRequest) -> Result<(), End> {
+        match request {
+            TwinRequest::Get { rid } => {
+                let document = self.hub.modules.read(self.module, |state| state.twin.document());
+                let body = document.unwrap_or_default().to_string();
+                if self.hub.faults.cuts_this_get() {
+                    let topic = format!("$iothub/twin/res/200/?$rid={rid}");
+                    let answer = Publish::from_bytes(topic, QoS::AtMostOnce, body.into());
+                    return self.wire.send_half(&Packet::Publish(answer)).await;
+                }
+                self.answer_twin(200, &rid, body).await
+            }
+            TwinRequest::Report { rid, patch } => {
+                let status = self.hub.take_report(self.module, &patch);
+                match rid {
+                    Some(rid) => self.answer_twin(status, &rid, String::new()).await,
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     async fn answer_twin(&mut self, status: u16, rid: &str, body: String) -> Result<(), End> {

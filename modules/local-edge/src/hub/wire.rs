@@ -46,6 +46,8 @@ pub(super) enum End {
     Stuck,
     #[error("a packet that only servers send")]
     ServerPacket,
+    #[error("there is no room for its message (on purpose)")]
+    StoreFull,
     #[error("cut on purpose")]
     Cut,
     #[error("local-edge stops")]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::addresses::Address;
 use crate::logs::Log;
 use crate::manifest::{Module, is_placeholder};
-use crate::process::{Launch, ProcessState, ProcessStatus, Supervised};
+use crate::process::{Launch, Pace, ProcessState, ProcessStatus, Supervised};
 use crate::services::{self, Service};
 
 pub(super) struct Running {
@@ -14,6 +14,7 @@ pub(super) struct Running {
     pub address: Address,
     pub log: Arc<Log>,
     pub env: Vec<(String, String)>,
+    pace: Pace,
     /// Ports of 127.0.0.1 that lead to it.
     pub forwarded: Mutex<Vec<u16>>,
     pub process: Mutex<Option<Supervised>>,
@@ -22,10 +23,16 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub fn new(spec: Module, address: Address, log: Arc<Log>, env: Vec<(String, String)>) -> Self {
+    pub fn new(
+        spec: Module,
+        address: Address,
+        log: Arc<Log>,
+        env: Vec<(String, String)>,
+        pace: Pace,
+    ) -> Self {
         let (forwarded, process) = Default::default();
         let absence = absence(&spec);
-        Self { spec, address, log, env, forwarded, process, absence }
+        Self { spec, address, log, env, pace, forwarded, process, absence }
     }
 
     /// Begins to watch over its process.
@@ -53,6 +60,7 @@ impl Running {
             args: vec!["module".into(), self.spec.service.clone().into()],
             env,
             restart: self.spec.restart,
+            pace: self.pace,
             stop_timeout: self.spec.stop_timeout,
         }
     }

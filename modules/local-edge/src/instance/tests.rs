@@ -9,7 +9,7 @@ use super::*;
 use crate::addresses::Addresses;
 use crate::hub::tests::Bench;
 use crate::manifest::Manifest;
-use crate::process::ProcessState;
+use crate::process::{Pace, ProcessState};
 use crate::variables::Variables;
 
 fn variables() -> Variables {
@@ -19,7 +19,8 @@ fn variables() -> Variables {
 /// With a module `front`, whose image is somebody else's, and where anybody may publish.
 async fn instance(bench: &Bench, folder: &Path) -> Instance {
     let manifest = json!({"modulesContent": {
-        "$edgeAgent": {"properties.desired.modules.front": {"settings": {"image": "reg/front:1"}}},
+        "$edgeAgent": {"properties.desired.modules.front": {
+            "type": "docker", "status": "running", "restartPolicy": "always", "settings": {"image": "reg/front:1"}}},
         "front": {"properties.desired.flows.live": {"input": {"listen": "rtmp://0.0.0.0:1935/live/*"}}}
     }});
     let manifest = Manifest::parse(&manifest.to_string(), &variables(), folder).unwrap();
@@ -44,6 +45,8 @@ async fn instance(bench: &Bench, folder: &Path) -> Instance {
         own_log,
         hub_port: 0,
         env_file: "local.env".into(),
+        manifest: Manifest::default(),
+        pace: Pace::DESK,
         stop: CancellationToken::new(),
     };
     Instance::new(parts, modules).unwrap()
@@ -53,7 +56,8 @@ async fn instance(bench: &Bench, folder: &Path) -> Instance {
 fn a_placeholder_whose_service_is_nowhere_is_a_failure_and_an_image_of_a_registry_is_not_run_here() {
     let absence = |image: &str| {
         let module = json!({"modulesContent": {
-            "$edgeAgent": {"properties.desired.modules.m": {"settings": {"image": image}}}}});
+            "$edgeAgent": {"properties.desired.modules.m": {
+            "type": "docker", "status": "running", "restartPolicy": "always", "settings": {"image": image}}}}});
         let manifest = Manifest::parse(&module.to_string(), &variables(), Path::new("/nowhere")).unwrap();
         running::absence(&manifest.modules[0])
     };

@@ -59,11 +59,6 @@ pub(super) fn parse(
     folder: &Path,
     notes: &mut Vec<String>,
 ) -> Result<Module, ManifestError> {
-    if let Some(kind) = at.optional("type")?
-        && kind.text()? != "docker"
-    {
-        return Err(kind.wrong("\"docker\""));
-    }
     let settings = at.field("settings")?;
     let image = settings.field("image")?;
     let image_name = image.text()?.trim().to_owned();

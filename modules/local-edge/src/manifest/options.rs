@@ -46,6 +46,10 @@ pub struct Bind {
     pub container: PathBuf,
     /// On this machine; absolute, or a volume's name below the state dir.
     pub host: HostPath,
+    /// `:ro`.
+    pub is_read_only: bool,
+    /// A variable gives the outer side: it is this machine's, not the device's.
+    pub is_variable: bool,
 }
 
 /// The outer side of a [`Bind`].
@@ -175,20 +179,27 @@ pub(super) fn parse(
         ports(&bindings, raw, &mut options.ports)?;
     }
     if let Some(binds) = host.optional("Binds")? {
-        for item in binds.array()? {
+        let raw = raw.and_then(|raw| raw.pointer("/HostConfig/Binds"));
+        for (index, item) in binds.array()?.iter().enumerate() {
             let at = At::named(item, binds.path.clone());
             let mut parts = at.text()?.split(':');
             let (Some(outer), Some(inner)) = (parts.next(), parts.next()) else {
                 return Err(at.wrong("\"HOST:CONTAINER\" or \"HOST:CONTAINER:ro\""));
             };
-            options.binds.push(bind(outer, inner, &at, variables)?);
+            let mut bind = bind(outer, inner, &at, variables)?;
+            bind.is_read_only = parts.any(|part| part.split(',').any(|option| option == "ro"));
+            let raw = raw.and_then(|raw| raw.get(index)?.as_str());
+            bind.is_variable = raw.is_some_and(|raw| raw.starts_with("${"));
+            options.binds.push(bind);
         }
     }
     if let Some(mounts) = host.optional("Mounts")? {
         for item in mounts.array()? {
             let at = At::named(item, mounts.path.clone());
             if let Some(source) = at.optional("Source")? {
-                options.binds.push(bind(source.text()?, at.field("Target")?.text()?, &at, variables)?);
+                let mut bind = bind(source.text()?, at.field("Target")?.text()?, &at, variables)?;
+                bind.is_read_only = at.value.get("ReadOnly") == Some(&Value::Bool(true));
+                options.binds.push(bind);
             }
         }
     }
@@ -249,7 +260,7 @@ fn bind(outer: &str, inner: &str, at: &At<'_>, variables: &Variables) -> Result<
     } else {
         HostPath::Volume(outer.to_owned())
     };
-    Ok(Bind { container, host })
+    Ok(Bind { container, host, is_read_only: false, is_variable: false })
 }
 
 /// Without `.` and `..`, so that texts show a plain path.

@@ -17,7 +17,20 @@ fn parse(manifest: Value) -> Result<Manifest, ManifestError> {
 }
 
 fn with_module(module: Value) -> Value {
-    json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"modules": {"cam": module}}}}})
+    with_modules(json!({ "cam": module }))
+}
+
+/// As a layer has them; what every module must have is added where it is missing.
+fn with_modules(modules: Value) -> Value {
+    let Value::Object(modules) = modules else { panic!("not an object") };
+    let complete = modules.into_iter().map(|(name, mut module)| {
+        for (key, value) in [("type", "docker"), ("status", "running"), ("restartPolicy", "always")] {
+            module.as_object_mut().unwrap().entry(key).or_insert(value.into());
+        }
+        (name, module)
+    });
+    let modules: serde_json::Map<String, Value> = complete.collect();
+    json!({"modulesContent": {"$edgeAgent": {"properties.desired.modules": modules}}})
 }
 
 fn refusal(module: Value) -> String {
@@ -89,8 +102,7 @@ fn modules_start_in_the_order_of_startup_order_and_last_without_one() {
     let modules = json!({
         "d": {"settings": {"image": "x"}}, "c": image(json!(2)), "b": image(json!(1)), "a": image(json!(2))
     });
-    let manifest =
-        parse(json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"modules": modules}}}}));
+    let manifest = parse(with_modules(modules));
     let order: Vec<String> = manifest.unwrap().modules.into_iter().map(|module| module.name).collect();
     assert_eq!(order, ["b", "c", "a", "d"]);
 }
@@ -98,7 +110,8 @@ fn modules_start_in_the_order_of_startup_order_and_last_without_one() {
 #[test]
 fn dotted_keys_of_layered_deployments_set_their_part() {
     let manifest = parse(json!({"modulesContent": {
-        "$edgeAgent": {"properties.desired.modules.extra": {"settings": {"image": "reg/mp4-source:1"}}},
+        "$edgeAgent": {"properties.desired.modules.extra": {
+            "type": "docker", "status": "running", "restartPolicy": "always", "settings": {"image": "reg/mp4-source:1"}}},
         "$edgeHub": {"properties.desired.routes.r2": "FROM /messages/* INTO $upstream"},
         "extra": {
             "properties.desired": {"flows": {"a": {"enabled": true}}},
@@ -117,16 +130,16 @@ fn dotted_keys_of_layered_deployments_set_their_part() {
 
 #[test]
 fn routes_are_texts_or_objects_and_what_is_not_understood_of_them_is_said() {
-    let manifest = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {
+    let manifest = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {
         "up": "FROM /messages/* INTO $upstream",
         "first": {"route": "FROM /messages/* WHERE a = 1 INTO $upstream", "priority": 0, "timeToLiveSecs": 60},
         "gone": null
     }}}}}))
     .unwrap();
     assert_eq!(manifest.routes.keys().collect::<Vec<_>>(), ["first", "up"]);
-    let bad = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": {"r": "x"}}}}}));
-    let condition = json!({"r": "FROM /* WHERE length(a) > 1 INTO $upstream"});
-    let odd = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired": {"routes": condition}}}}));
+    let bad = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired.routes.r": "x"}}}));
+    let condition = "FROM /* WHERE length(a) > 1 INTO $upstream";
+    let odd = parse(json!({"modulesContent": {"$edgeHub": {"properties.desired.routes.r": condition}}}));
     let said = odd.unwrap_err().to_string();
     assert!(said.contains(r#"routes.r: condition "length(a) > 1": "length" is not understood"#), "{said}");
     assert_eq!(
@@ -221,6 +234,125 @@ fn each_fault_names_its_place() {
     assert_eq!(no_content, "modulesContent: expected a value, found nothing");
 }
 
+/// A manifest as `az iot edge set-modules` takes it.
+fn whole() -> Value {
+    let module = |image: &str| json!({"type": "docker", "status": "running", "restartPolicy": "always", "settings": {"image": image}});
+    json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1",
+            "runtime": {"type": "docker", "settings": {
+                "minDockerVersion": "v1.25",
+                "registryCredentials": {"reg": {"username": "u", "password": "p", "address": "reg.example.com"}}}},
+            "systemModules": {"edgeAgent": module("agent:1.6.8"), "edgeHub": module("hub:1.6.8")},
+            "modules": {"cam": module("reg/rtmp-splitter:1")}
+        }},
+        "$edgeHub": {"properties.desired": {
+            "schemaVersion": "1.1",
+            "routes": {"up": {"route": "FROM /messages/* INTO $upstream", "priority": 3, "timeToLiveSecs": 60}},
+            "storeAndForwardConfiguration": {"timeToLiveSecs": 7200}
+        }},
+        "cam": {"properties.desired": {"schemaVersion": "1.0"}}
+    }})
+}
+
+#[test]
+fn what_set_modules_refuses_is_refused_by_its_path() {
+    parse(whole()).unwrap();
+    let agent = "/modulesContent/$edgeAgent/properties.desired";
+    let hub = "/modulesContent/$edgeHub/properties.desired";
+    let nothing = Value::Null;
+    for (object, key, value, text) in [
+        ("/modulesContent", "$edgeHub", &nothing, "modulesContent.$edgeHub: expected a value"),
+        (agent, "schemaVersion", &nothing, "$edgeAgent.schemaVersion: expected a value"),
+        (agent, "runtime", &nothing, "$edgeAgent.runtime: expected a value"),
+        (agent, "systemModules", &nothing, "$edgeAgent.systemModules: expected a value"),
+        (agent, "modules", &nothing, "$edgeAgent.modules: expected a value"),
+        (agent, "moduls", &json!({}), "$edgeAgent.moduls: a deployment manifest has no such member there"),
+        (hub, "routes", &nothing, "$edgeHub.routes: expected a value"),
+        (hub, "rotes", &json!({}), "$edgeHub.rotes: a deployment manifest has no such member"),
+    ] {
+        refused(object, key, value, text);
+    }
+    let cam = &format!("{agent}/modules/cam");
+    for (object, key, value, text) in [
+        (
+            &format!("{agent}/systemModules"),
+            "edgeHub",
+            &nothing,
+            "$edgeAgent.systemModules.edgeHub: expected a value",
+        ),
+        (
+            &format!("{agent}/systemModules/edgeHub"),
+            "restartPolicy",
+            &nothing,
+            "edgeHub.restartPolicy: expected a value",
+        ),
+        (&format!("{agent}/runtime"), "type", &json!("podman"), "runtime.type: expected \"docker\""),
+        (
+            &format!("{agent}/runtime/settings/registryCredentials/reg"),
+            "address",
+            &nothing,
+            "reg.address: expected a value",
+        ),
+        (cam, "type", &nothing, "$edgeAgent.modules.cam.type: expected a value, found nothing"),
+        (cam, "status", &nothing, "$edgeAgent.modules.cam.status: expected a value"),
+        (cam, "restartPolicy", &nothing, "$edgeAgent.modules.cam.restartPolicy: expected a value"),
+        (
+            cam,
+            "restartPolcy",
+            &json!("always"),
+            "$edgeAgent.modules.cam.restartPolcy: a deployment manifest has no",
+        ),
+        (
+            cam,
+            "imagePullPolicy",
+            &json!("always"),
+            "cam.imagePullPolicy: expected \"on-create\" or \"never\"",
+        ),
+        (cam, "env", &json!({"A": "x"}), "cam.env.A: expected an object"),
+        (cam, "env", &json!({"A": {"value": []}}), "cam.env.A.value: expected a text, a number or a boolean"),
+        (
+            &format!("{cam}/settings"),
+            "creatOptions",
+            &json!({}),
+            "cam.settings.creatOptions: a deployment manifest has",
+        ),
+        (&format!("{agent}/modules"), "a.b", &json!({}), "$edgeAgent.modules"),
+        (
+            &format!("{hub}/routes/up"),
+            "priority",
+            &json!(10),
+            "routes.up.priority: expected a whole number from 0 to 9",
+        ),
+        (
+            &format!("{hub}/routes/up"),
+            "ttl",
+            &json!(10),
+            "routes.up.ttl: a deployment manifest has no such member",
+        ),
+        (
+            &format!("{hub}/storeAndForwardConfiguration"),
+            "timeToLiveSecs",
+            &json!("7200"),
+            "storeAndForwardConfiguration.timeToLiveSecs: expected a whole number",
+        ),
+    ] {
+        refused(object, key, value, text);
+    }
+}
+
+/// Puts a value (null: nothing) at a place of the whole manifest, which is refused for it.
+fn refused(object: &str, key: &str, value: &Value, text: &str) {
+    let mut manifest = whole();
+    let place = manifest.pointer_mut(object).and_then(Value::as_object_mut).unwrap();
+    match value {
+        Value::Null => drop(place.shift_remove(key).expect("a member")),
+        value => drop(place.insert(key.to_owned(), value.clone())),
+    }
+    let error = parse(manifest).expect_err(text).to_string();
+    assert!(error.contains(text), "expected {text}\n  found    {error}");
+}
+
 #[test]
 fn a_schema_version_that_a_device_refuses_is_refused() {
     for (section, version, good) in [
@@ -231,8 +363,7 @@ fn a_schema_version_that_a_device_refuses_is_refused() {
         ("$edgeHub", "2.0", false),
         ("$edgeHub", "one", false),
     ] {
-        let manifest =
-            json!({"modulesContent": {section: {"properties.desired": {"schemaVersion": version}}}});
+        let manifest = json!({"modulesContent": {section: {"properties.desired.schemaVersion": version}}});
         assert_eq!(parse(manifest).is_ok(), good, "{section} {version}");
     }
 }

@@ -21,6 +21,7 @@ impl Bench {
             args: vec!["-c".into(), script.into()],
             env: vec![("AV_GIVEN".into(), "given".into())],
             restart,
+            pace: Pace::DESK,
             stop_timeout,
         };
         Self { process: Supervised::begin(launch, Arc::clone(&log), running), log }
@@ -51,6 +52,38 @@ async fn output_on_both_streams_and_the_environment_arrive() {
     bench.until(|status| matches!(status.state, ProcessState::Ended { .. })).await;
     bench.line("out given").await;
     bench.line("err").await;
+}
+
+#[tokio::test]
+async fn nothing_of_this_machines_environment_is_in_a_modules() {
+    let mut bench = Bench::start("echo all $(env | cut -d= -f1 | sort)", RestartPolicy::Never, LONG);
+    bench.until(|status| matches!(status.state, ProcessState::Ended { .. })).await;
+    let (lines, _) = bench.log.tail(1000);
+    let names = lines.iter().find_map(|line| line.strip_prefix("all ")).expect("a line");
+    // The shell sets some by itself.
+    let given: Vec<&str> =
+        names.split(' ').filter(|name| !["PWD", "SHLVL", "_", "OLDPWD"].contains(name)).collect();
+    assert_eq!(given, ["AV_GIVEN", "PATH"]);
+}
+
+#[tokio::test]
+async fn under_the_rules_of_a_device_a_module_that_ends_too_often_is_left_alone_until_somebody_asks() {
+    let log = Arc::new(Log::in_memory());
+    let pace = Pace { first: Duration::from_millis(1), longest: Duration::from_millis(1), ..Pace::DEVICE };
+    let launch = Launch {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), "exit 1".into()],
+        env: Vec::new(),
+        restart: RestartPolicy::Always,
+        pace,
+        stop_timeout: LONG,
+    };
+    let mut bench = Bench { process: Supervised::begin(launch, Arc::clone(&log), true), log };
+    let given_up = bench.until(|status| matches!(status.state, ProcessState::Failed { .. })).await;
+    assert_eq!(given_up.restarts, AGENT_GIVES_UP);
+    bench.process.restart();
+    bench.until(|status| status.restarts > AGENT_GIVES_UP).await;
+    bench.process.stop().await;
 }
 
 #[tokio::test]
@@ -130,6 +163,7 @@ async fn a_program_that_is_not_there_says_so_and_is_tried_again() {
         args: Vec::new(),
         env: Vec::new(),
         restart: RestartPolicy::Always,
+        pace: Pace::DESK,
         stop_timeout: LONG,
     };
     let process = Supervised::begin(launch, Arc::new(Log::in_memory()), true);

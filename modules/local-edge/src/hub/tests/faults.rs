@@ -118,3 +118,62 @@ async fn after_a_rotation_the_old_bundle_is_not_enough() {
     bench.tls = trusting(&bench.authority.trust_bundle());
     bench.connect("cam").await;
 }
+
+#[tokio::test]
+async fn slow_twin_requests_are_answered_one_after_the_other_and_nothing_else_waits() {
+    let bench = Bench::start().await;
+    bench.hub.deploy("cam", &object(json!({"a": 1})));
+    let mut cam = bench.connect("cam").await;
+    cam.subscribe("$iothub/twin/res/#").await;
+    cam.subscribe("$iothub/methods/POST/#").await;
+    bench.hub.faults.set(Fault::SlowTwin { seconds: 1 });
+    let asked = tokio::time::Instant::now();
+    cam.publish("$iothub/twin/GET/?$rid=1", "").await;
+    cam.publish("$iothub/twin/PATCH/properties/reported/?$rid=2", r#"{"b":2}"#).await;
+    let calling = bench.hub.invoke("cam", "ping", &Value::Null, LONG);
+    let answers = async {
+        let mut topics = Vec::new();
+        for _ in 0..3 {
+            topics.push((cam.message().await.0, asked.elapsed()));
+        }
+        topics
+    };
+    let (topics, _) = tokio::join!(answers, tokio::time::timeout(Duration::from_secs(3), calling));
+    assert!(topics[0].0.starts_with("$iothub/methods/POST/ping/"), "{topics:?}");
+    for (index, topic) in ["$iothub/twin/res/200/?$rid=1", "$iothub/twin/res/204/?$rid=2"].iter().enumerate()
+    {
+        let (found, after) = &topics[index + 1];
+        assert_eq!(found, topic);
+        assert!(after.as_secs() > index as u64, "{topics:?}");
+    }
+    assert_eq!(bench.hub.twin("cam").unwrap().reported, object(json!({"b": 2})));
+}
+
+#[tokio::test]
+async fn a_full_disk_closes_over_a_message_and_over_nothing_else() {
+    let bench = Bench::start().await;
+    bench.hub.faults.set(Fault::StoreFull { seconds: 86_400 });
+    let mut cam = bench.connect("cam").await;
+    cam.subscribe("$iothub/twin/res/#").await;
+    cam.publish("$iothub/twin/GET/?$rid=1", "").await;
+    assert_eq!(cam.message().await.0, "$iothub/twin/res/200/?$rid=1");
+    cam.publish("devices/local-edge/modules/cam/messages/events/", "{}").await;
+    cam.closed().await;
+    bench.hub.faults.set(Fault::Clear);
+    let mut again = bench.connect("cam").await;
+    again.publish("devices/local-edge/modules/cam/messages/events/", "{}").await;
+    while !matches!(again.next().await, Packet::PubAck(_)) {}
+}
+
+#[tokio::test]
+async fn lost_subscriptions_cost_answers_until_they_are_made_again() {
+    let bench = Bench::start().await;
+    let mut cam = bench.connect("cam").await;
+    cam.subscribe("$iothub/twin/res/#").await;
+    bench.hub.lose_subscriptions();
+    cam.publish("$iothub/twin/GET/?$rid=1", "").await;
+    while !matches!(cam.next().await, Packet::PubAck(_)) {}
+    cam.subscribe("$iothub/twin/res/#").await;
+    cam.publish("$iothub/twin/GET/?$rid=2", "").await;
+    assert_eq!(cam.message().await.0, "$iothub/twin/res/200/?$rid=2");
+}
