@@ -196,9 +196,10 @@ impl Playing {
         }
     }
 
-    /// Pictures that nobody can decode are none. The stream says so of its track; where nothing else comes, the state
-    /// does, within the idle time-out.
+    /// Pictures that nobody can decode are none. That is told within the idle time-out, until one comes; where nothing
+    /// else comes, by the state as well.
     fn look_for_sync(&mut self, is_sync: bool) {
+        const NO_START: &str = "no picture came yet at which a decoder can start";
         match self.unsynced {
             Unsynced::Synced => {}
             _ if is_sync => self.unsynced = Unsynced::Synced,
@@ -207,7 +208,11 @@ impl Playing {
                 self.unsynced = Unsynced::Told;
                 // What `content` leaves out is not missed.
                 let is_wanted = self.input.stream.dropped().is_none_or(|track| track.kind() != Kind::Video);
-                let [_, audio] = &self.tracks;
+                let [video, audio] = &self.tracks;
+                if let (true, Some(video)) = (is_wanted, video) {
+                    let (codec, dropped) = (video.codec_string.clone(), NO_START.to_owned());
+                    self.input.status.leave_out(Kind::Video, Some(LeftOut { codec, dropped }));
+                }
                 if is_wanted && audio.is_none() {
                     let why = "no sync frame came: nothing can be decoded";
                     let text = format!("{}.read: {}: {why}", self.input.path, self.shown);
