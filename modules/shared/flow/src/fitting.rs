@@ -8,6 +8,8 @@ use crate::endpoint::OutputContext;
 use crate::stream::State;
 use crate::trouble::{Reason, Trouble};
 
+/// Where no picture can be sent for that long, the output does not work.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last frame that was left out is told of.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -17,8 +19,8 @@ const TOLD: Duration = Duration::from_secs(60);
 pub struct Fitting {
     /// Bytes of a frame at most.
     most: usize,
-    /// Pictures are of no use before the next that a decoder can start at.
-    skipping: bool,
+    /// Since when pictures are of no use, before the next that a decoder can start at.
+    skipping: Option<Instant>,
     /// Until when it is told that frames were left out.
     told: Option<Instant>,
 }
@@ -26,31 +28,36 @@ pub struct Fitting {
 impl Fitting {
     /// For a protocol that carries frames of so many bytes at most.
     pub const fn new(most: usize) -> Self {
-        Self { most, skipping: false, told: None }
+        Self { most, skipping: None, told: None }
     }
 
     /// Whether a frame can be sent. `starts`: a decoder can start at it.
     pub fn admits(&mut self, frame: &Frame, starts: bool, output: &OutputContext, now: Instant) -> bool {
         let (size, is_picture) = (frame.data.len(), frame.kind == Kind::Video);
         if size > self.most {
-            self.skipping |= is_picture;
+            if is_picture {
+                self.skipping.get_or_insert(now);
+            }
             output.status.dropped.add(frame.kind, 1);
             self.tell(frame, output, now);
             return false;
         }
-        if self.skipping && is_picture {
+        let status = &output.status.status;
+        if is_picture && let Some(since) = self.skipping {
             if !starts {
                 output.status.dropped.add(frame.kind, 1);
+                if now.saturating_duration_since(since) >= PATIENCE {
+                    status.set(State::Retrying, status.get().trouble);
+                }
                 return false;
             }
-            self.skipping = false;
-            // Frames leave again; what was lost is told for a while.
-            let trouble = output.status.status.get().trouble;
-            output.status.status.set(State::Running, trouble);
+            self.skipping = None;
+            // Pictures leave again; what was lost is told for a while.
+            status.set(State::Running, status.get().trouble);
         }
-        if !self.skipping && self.told.is_some_and(|until| until <= now) {
+        if self.skipping.is_none() && self.told.is_some_and(|until| until <= now) {
             self.told = None;
-            output.status.status.set(State::Running, None);
+            status.set(State::Running, None);
         }
         true
     }
@@ -65,7 +72,9 @@ impl Fitting {
             tracing::warn!(path = %output.path, "{kind} frames of {size} bytes are left out: at most {most} can be sent");
         }
         self.told = Some(now + TOLD);
-        output.status.status.set(State::Retrying, Some(Trouble::new(Reason::Content, text)));
+        let stands = self.skipping.is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
+        let state = if stands { State::Retrying } else { State::Running };
+        output.status.status.set(state, Some(Trouble::new(Reason::Content, text)));
     }
 }
 
@@ -108,7 +117,7 @@ mod tests {
         assert!(!admits(Kind::Video, true, 101, now));
         assert!(!admits(Kind::Video, false, 10, now));
         assert!(admits(Kind::Audio, true, 10, now));
-        assert_eq!(state().state, State::Retrying);
+        assert_eq!(state().state, State::Running);
         let text = state().trouble.unwrap().text;
         assert_eq!(
             text,
@@ -116,10 +125,16 @@ mod tests {
         );
         assert_eq!(output.status.dropped.get(Kind::Video), 2);
 
+        // While none can be sent, the output does not work.
+        assert!(!admits(Kind::Video, false, 10, now + PATIENCE));
+        assert_eq!(state().state, State::Retrying);
+        assert!(!admits(Kind::Video, true, 101, now + PATIENCE));
+        assert_eq!(state().state, State::Retrying);
+
         // From the next one on that decoding can start at, pictures leave again; it is told for a minute.
         assert!(admits(Kind::Video, true, 10, now) && admits(Kind::Video, false, 10, now));
         assert_eq!((state().state, state().trouble.is_some()), (State::Running, true));
-        assert!(admits(Kind::Video, false, 10, now + TOLD));
+        assert!(admits(Kind::Video, false, 10, now + PATIENCE + TOLD));
         assert_eq!((state().state, state().trouble), (State::Running, None));
     }
 }
