@@ -122,7 +122,6 @@ impl Playing {
         let (publisher, _) = self.publisher.get_or_insert_with(|| {
             let (flow, file) = (&self.input.flow, &self.shown);
             tracing::info!(%flow, %file, "read: playing");
-            self.input.module.emit(EventKind::InputConnected, flow, None, format!("playing {file}"));
             let kick = Kick::default();
             (self.input.stream.publisher(kick.clone()), kick)
         });

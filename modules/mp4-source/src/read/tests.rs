@@ -4,7 +4,7 @@ use std::sync::Arc;
 use av_edge::{Certificates, Context, EventSink, Paths, StateDir};
 use av_flow::Module;
 use av_flow::config::Content;
-use av_flow::stream::{Changes, Entry, InputStatus, Item, Settings, Stream};
+use av_flow::stream::{Cache, Changes, Entry, InputStatus, Item, Settings, Stream};
 use av_media::Frame;
 use av_media::mp4::{Mp4, Playback};
 use tokio::task::JoinHandle;
@@ -49,7 +49,7 @@ impl Reads {
             hold: true,
             hold_for: None,
         };
-        let stream = Stream::new(settings, InputStatus::new(Changes::default()));
+        let stream = Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default());
         let input = InputContext {
             module: Module::new(context()),
             flow: "card".into(),

@@ -176,7 +176,7 @@ impl<W: Wire> Packer<W> {
                 }
                 return;
             }
-            Item::Lost(_) => return self.forget_gop(),
+            Item::Lost(_) | Item::GivenUp => return self.forget_gop(),
             Item::Ended => {
                 self.tracks = None;
                 self.wire.forget();
@@ -198,7 +198,7 @@ impl<W: Wire> Packer<W> {
             Item::Frame(frame) => self.picture && frame.kind == Kind::Video && entry.starts,
             Item::Gap(_) | Item::Anchor(_) => false,
             Item::Aside(aside) => aside.keep_latest,
-            Item::Tracks(_) | Item::Lost(_) | Item::Away | Item::Ended => true,
+            Item::Tracks(_) | Item::Lost(_) | Item::GivenUp | Item::Away | Item::Ended => true,
         }
     }
 

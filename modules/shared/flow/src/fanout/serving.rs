@@ -105,7 +105,12 @@ impl<W: Wire> Serving<W> {
                     self.shards.end().await;
                     output.status.status.set(State::Waiting, None);
                 }
-                Item::Frame(_) | Item::Aside(_) | Item::Anchor(_) | Item::Gap(_) | Item::Away => {}
+                Item::Frame(_)
+                | Item::Aside(_)
+                | Item::Anchor(_)
+                | Item::Gap(_)
+                | Item::GivenUp
+                | Item::Away => {}
             }
             self.packer.take(entry, now);
         }

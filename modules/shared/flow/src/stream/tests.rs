@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::*;
 
 mod exact;
+mod kept;
 
 fn settings() -> Settings {
     Settings {
@@ -20,7 +21,7 @@ fn settings() -> Settings {
 }
 
 fn stream(settings: Settings) -> Stream {
-    Stream::new(settings, InputStatus::new(Changes::default()))
+    Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default())
 }
 
 fn track(codec: Codec, config: &'static [u8]) -> Track {
@@ -99,6 +100,7 @@ fn short(item: &Item) -> String {
             format!("gap {} {cause}", anchor.time.millis())
         }
         Item::Away => "away".into(),
+        Item::GivenUp => "given up".into(),
         Item::Lost(Lost { video, audio }) => format!("lost {video}+{audio}"),
         Item::Ended => "ended".into(),
     }
@@ -285,7 +287,7 @@ async fn a_silent_publisher_is_kicked_and_its_tracks_are_stalled() {
     publisher.frame(idr(0), now).unwrap();
     stream.tick(now + Duration::from_secs(11));
     assert_eq!(kick.fired().await, KickReason::Idle);
-    assert!(stream.input().stalled[0].load(std::sync::atomic::Ordering::Relaxed));
+    assert!(stream.input().stalled[0].load(Ordering::Relaxed));
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ impl Sender {
                 // The next publisher has one of its own, or none.
                 self.announce |= self.description.take().is_some();
             }
-            Item::Gap(_) | Item::Anchor(_) => {}
+            Item::Gap(_) | Item::Anchor(_) | Item::GivenUp => {}
             Item::Ended => self.over = true,
         }
     }
