@@ -14,8 +14,11 @@ use PlayWith::{Ffmpeg, Ffmpeg9, Ffprobe, Gst, Rtmpdump};
 
 /// Publishes `clip` through a splitter to all `players` at once, and to one of the tests' own.
 fn walk(clip: Clip, publisher: PublishWith, players: &[PlayWith]) {
-    let port = port::free();
-    let url = rtmp(port, "live/cam");
+    walk_at("live/cam", clip, publisher, players);
+}
+
+fn walk_at(path: &str, clip: Clip, publisher: PublishWith, players: &[PlayWith]) {
+    let url = rtmp(port::free(), path);
     let splitter = Module::start(
         "rtmp-splitter",
         &twin(json!({ "cam": {
@@ -48,6 +51,15 @@ fn walk(clip: Clip, publisher: PublishWith, players: &[PlayWith]) {
         }
     }
     assert_eq!(splitter.terminate().status.code(), Some(0));
+}
+
+/// ffmpeg asks for `mp4:cam.mp4` and for `cam`, librtmp for `mp4:cam`.
+#[test]
+fn a_path_that_ends_like_a_file_is_reached_by_whatever_clients_make_of_it() {
+    needs!(Ffmpeg, Rtmpdump, Gst);
+    for path in ["live/cam.mp4", "live/cam.flv"] {
+        walk_at(path, Clip::Plain, PublishWith::Ffmpeg, &[Ffmpeg, Rtmpdump, Gst]);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod reference;
+mod rooms;
 mod samples;
 mod schema;
 

@@ -1,4 +1,6 @@
-use av_flow::config::{OptionSpec, Shape};
+use std::fs;
+
+use av_flow::config::{Role, Shape, reference};
 
 use super::*;
 
@@ -35,42 +37,39 @@ fn every_example_of_the_page_is_a_document_without_errors() {
     }
 }
 
-#[test]
-fn every_option_of_todays_modules_is_on_the_page_with_its_range_and_default() {
-    let modules = modules();
-    let endpoints = modules.iter().flat_map(|supports| supports.endpoints());
-    let mut options: Vec<&OptionSpec> = Vec::new();
-    for option in endpoints.flat_map(|spec| spec.all_options()) {
-        if !options.contains(&option) {
-            options.push(option);
-        }
+/// A page with each generated part, between two comments, as the tables of options are now.
+fn generated(page: &str) -> String {
+    let mut rest = page;
+    let mut made = String::new();
+    for (side, roles) in [("inputs", Role::INPUTS.as_slice()), ("outputs", Role::OUTPUTS.as_slice())] {
+        let (start, end) = (format!("<!-- made: options of {side} -->\n"), "\n<!-- made: end -->");
+        let (before, behind) = rest.split_once(&start).unwrap_or_else(|| panic!("no {start}"));
+        let (_, behind) = behind.split_once(end).unwrap_or_else(|| panic!("no {end}"));
+        made.extend([before, &start, reference(&modules(), roles).trim_end(), end]);
+        rest = behind;
     }
-    assert!(options.len() >= 18, "{}", options.len());
-    for spec in options {
-        let start = format!("| `{}` |", spec.name);
-        let row = TWIN.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {start}"));
-        let cells = row.split('|').map(str::trim).collect::<Vec<_>>();
-        let (range, default) = (cells[3], cells[4]);
-        match spec.shape {
-            Shape::Whole { min, max, default: value } => {
-                assert_eq!(
-                    (range, default),
-                    (&*format!("{min} to {max}"), &*value.to_string()),
-                    "{}",
-                    spec.name
-                );
+    made + rest
+}
+
+#[test]
+fn every_option_of_every_module_is_on_the_page_with_its_range_default_and_modules() {
+    let path = repository().join("docs/twin.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let made = generated(&page);
+    if std::env::var_os("AV_WRITE_SCHEMA").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    let page = fs::read_to_string(&path).unwrap();
+    assert!(
+        page == made,
+        "docs/twin.md is not up to date; AV_WRITE_SCHEMA=1 cargo test -p av-tests --test repository reference writes it"
+    );
+    for option in modules().iter().flat_map(|module| module.endpoints()).flat_map(|spec| spec.all_options()) {
+        assert!(!option.meaning.is_empty(), "{} says nothing", option.name);
+        if let Shape::Object { properties } = option.shape {
+            for property in properties {
+                assert!(page.contains(&format!("\"{}\"", property.name)), "{}", property.name);
             }
-            Shape::Word { words } => {
-                let choice = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>();
-                assert_eq!((range, default), (&*choice.join(", "), &*choice[0]), "{}", spec.name);
-            }
-            Shape::Flag { default: value } => assert_eq!(default, value.to_string(), "{}", spec.name),
-            Shape::Object { properties } => {
-                for property in properties {
-                    assert!(TWIN.contains(&format!("\"{}\"", property.name)), "{}", property.name);
-                }
-            }
-            _ => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::h264::AvcConfig;
 use crate::h265::HevcConfig;
 use crate::nal::{AnnexBUnits, NalUnits};
 use crate::picture::{Part, Picture};
-use crate::{Codec, Frame, Kind, MediaError, Track, VideoFormat, h264, h265};
+use crate::{Codec, Frame, Kind, MediaError, Timestamp, Track, VideoFormat, h264, h265};
 
 /// Units without a picture that wait for it: supplemental information that came in a message of its own.
 const MAX_PREFIX: usize = 64 << 10;
@@ -51,6 +51,8 @@ struct Video {
     /// VPS, SPS, PPS, as whole NAL units.
     sets: [Vec<Bytes>; 3],
     prefix: BytesMut,
+    /// The time of the last picture.
+    last: Option<Timestamp>,
 }
 
 impl Normaliser {
@@ -132,7 +134,7 @@ impl Video {
             }
             track.config = config.into();
         }
-        Self { track, source, length_size, sets, prefix: BytesMut::new() }
+        Self { track, source, length_size, sets, prefix: BytesMut::new(), last: None }
     }
 
     fn frame(&mut self, mut frame: Frame) -> Normalised {
@@ -181,7 +183,10 @@ impl Video {
             frame.data = joined.freeze();
         }
         let is_intra = frame.is_sync && found.intra;
-        frame.is_sync = found.begins && (found.random_access || found.recovery || is_intra);
+        // A slice header that can't be read is no reason to wait: what has a time of its own is another picture.
+        let begins = found.begins || self.last != Some(frame.dts);
+        self.last = Some(frame.dts);
+        frame.is_sync = begins && (found.random_access || found.recovery || is_intra);
         let picture = if found.begins { Picture::Begins } else { Picture::Continues };
         Normalised { track, frame: Some(Normal { frame, picture }) }
     }

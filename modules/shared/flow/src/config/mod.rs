@@ -15,6 +15,7 @@ mod flow;
 mod options;
 mod pattern;
 mod read;
+mod reference;
 mod role;
 mod schema;
 mod scheme;
@@ -39,6 +40,7 @@ pub use options::{
 };
 pub use pattern::valid_instance_name;
 pub use read::Options;
+pub use reference::reference;
 pub use role::Role;
 pub use schema::schema;
 pub use scheme::Scheme;

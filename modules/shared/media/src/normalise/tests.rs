@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixture;
 use crate::nal::{to_annex_b, to_length_prefixed};
-use crate::{Timestamp, fixture};
 
 fn avc() -> Track {
     Track::h264(fixture::config_box("bframes.mp4", b"avcC")).unwrap()
@@ -170,6 +170,23 @@ fn where_decoding_may_start_is_told_by_the_units_not_by_the_flag() {
     for flag in [false, true] {
         assert!(is_sync(19, flag) && is_sync(21, flag) && is_sync(16, flag));
         assert!(!is_sync(1, flag) && !is_sync(0, flag));
+    }
+}
+
+/// Slices by themselves share the time of their picture.
+#[test]
+fn a_key_picture_whose_slice_header_cannot_be_read_is_one_all_the_same_when_it_has_a_time_of_its_own() {
+    for (track, nal) in [(avc(), &[0x65, 0, 0, 0, 0, 0, 0][..]), (hevc(), &[19 << 1, 1, 0, 0, 0])] {
+        let mut normaliser = Normaliser::default();
+        normaliser.track(track);
+        let mut is_sync = |millis| {
+            let at = Timestamp::from_millis(millis);
+            let data = to_length_prefixed([nal]).unwrap();
+            let picture = Frame { kind: Kind::Video, dts: at, pts: at, is_sync: true, data: data.into() };
+            normaliser.frame(picture).frame.unwrap().frame.is_sync
+        };
+        assert!(is_sync(0) && is_sync(40));
+        assert!(!is_sync(40), "another slice");
     }
 }
 

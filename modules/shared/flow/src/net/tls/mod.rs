@@ -51,7 +51,7 @@ pub enum TlsError {
     /// The edge runtime issues none, or its trust bundle is not to be had.
     #[error("{0}")]
     Edge(String),
-    /// `rtmps` without certificate files needs a name to have one issued for.
+    /// TLS without certificate files needs a name to have one issued for.
     #[error(
         "no name to have a certificate issued for; set tls.hostName, or tls.certificateFile and tls.keyFile"
     )]

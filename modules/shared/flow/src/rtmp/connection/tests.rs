@@ -1,3 +1,5 @@
+mod habits;
+
 use std::net::SocketAddr;
 
 use tokio_util::sync::CancellationToken;
