@@ -21,8 +21,8 @@ mod reading;
 
 pub(super) use reading::Step;
 
-/// Pictures that wait for a sync frame are shown as left out after that long: longer than nearly any GOP.
-const SYNC_PATIENCE: Duration = Duration::from_secs(12);
+/// Pictures that wait for a sync frame are shown as left out after that long: longer than most GOPs.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
 
