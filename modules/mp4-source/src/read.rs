@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use av_edge::EventKind;
+use av_flow::config::Retry;
+use av_flow::net::Attempts;
 use av_flow::stream::{Displaced, Skip, State};
 use av_flow::{InputContext, Reason, Trouble};
 use av_media::{Kind, Timestamp};
@@ -27,7 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) async fn read(input: InputContext, config: ReadConfig) {
     let cancel = input.cancel.clone();
     let path = input.module.net.paths().resolve(&config.path);
-    let file = FileInput { input, config, path, logged: None };
+    let attempts = Attempts::of_input(&input, "read", Retry { initial: LOOK, max: LOOK });
+    let file = FileInput { input, config, path, attempts };
     tokio::select! {
         () = cancel.cancelled() => {}
         () = file.run() => {}
@@ -39,8 +41,7 @@ struct FileInput {
     config: ReadConfig,
     /// On this machine.
     path: PathBuf,
-    /// The last reason that was logged.
-    logged: Option<String>,
+    attempts: Attempts,
 }
 
 /// How playing came to its end.
@@ -71,8 +72,8 @@ impl FileInput {
                 // Whoever took over has the stream now.
                 Over::Displaced => return std::future::pending().await,
                 Over::Failed(error) => {
-                    self.failed(&error);
-                    self.wait_for_another(before, error.may_pass()).await;
+                    let look = self.failed(&error);
+                    self.wait_for_another(before, look, error.may_pass()).await;
                 }
             }
         }
@@ -82,7 +83,7 @@ impl FileInput {
     async fn play(&mut self) -> Result<Over, Over> {
         let mut playing = Playing::new(self.input.clone(), &self.config.path);
         let reading = self.open(self.config.start, Timestamp::ZERO).await.map_err(Over::Failed)?;
-        self.logged = None;
+        self.attempts.connected(format!("playing {}", self.config.path.display()));
         let mut next = take(reading);
         loop {
             let piece = playing.during(&mut next, "the file is not read").await?;
@@ -149,24 +150,19 @@ impl FileInput {
         }
     }
 
-    fn failed(&mut self, error: &ReadError) {
-        let text = format!("{}.read: {error}", self.input.path);
-        if self.logged.as_ref() != Some(&text) {
-            tracing::warn!(flow = %self.input.flow, "{text}");
-            self.input.module.emit(EventKind::InputLost, &self.input.flow, None, error.to_string());
-            self.logged = Some(text.clone());
-        }
+    /// How long to wait before it is looked at again.
+    fn failed(&mut self, error: &ReadError) -> Duration {
         for (kind, track) in [Kind::Video, Kind::Audio].into_iter().zip(error.left_out()) {
             self.input.status.leave_out(kind, track);
         }
         let state = if error.may_pass() { State::Retrying } else { State::Failed };
-        self.input.status.status.set(state, Some(Trouble::new(Reason::File, text)));
+        self.attempts.failed(state, Reason::File, error, Duration::ZERO)
     }
 
     /// Waits until it is worth trying again: for a while, or for the file to be another one.
-    async fn wait_for_another(&self, before: Option<Stamp>, may_pass: bool) {
+    async fn wait_for_another(&self, before: Option<Stamp>, look: Duration, may_pass: bool) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(look).await;
             if may_pass || self.stamp().await != before {
                 return;
             }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 /// A payload below that is copied in among the headers: another piece would cost more.
 const COPIED: usize = 1024;
 /// Pieces that are written with one system call.
-const SLICES: usize = 64;
+const SLICES: usize = 32;
 
 /// See the module's text. Cheap to share, never changed.
 #[derive(Debug, Default)]

@@ -14,15 +14,15 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::capacity::Capacity;
-use super::{Backoff, Count, Counted, ListenError, Listener, Routes, ServerTlsAcceptor, TlsError};
+use super::{Attempts, Count, Counted, ListenError, Listener, Routes, ServerTlsAcceptor, TlsError};
 use crate::config::{Retry, ServerTls};
 use crate::endpoint::Module;
-use crate::stream::{State, Status};
-use crate::trouble::{Reason, Trouble};
+use crate::stream::State;
+use crate::trouble::Reason;
 use slot::Slot;
 
 /// How often an address that is taken is tried again.
-const RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
+pub const RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
 
 /// A protocol that is spoken on listeners, as far as they have to know it.
 pub trait Protocol: Send + Sync + Sized + 'static {
@@ -255,29 +255,21 @@ impl Listeners {
         Ok(Some(Lease { port, slot }))
     }
 
-    /// Opens the listener of an endpoint, however often that takes. The reason why it does not open is
-    /// `status`'s, with `path` in front, and in the log once.
+    /// Opens the listener of an endpoint, however often that takes.
     pub async fn open_at_last<P: Protocol>(
         &self,
         module: &Arc<Module>,
         (address, tls): (SocketAddr, Option<&ServerTls>),
-        path: &str,
-        status: &Status,
+        mut attempts: Attempts,
     ) -> Lease<P> {
-        let mut backoff = Backoff::new(RETRY);
-        let mut said = None;
         loop {
-            let error = match self.open(module, address, tls).await {
+            match self.open(module, address, tls).await {
                 Ok(lease) => return lease,
-                Err(error) => error,
-            };
-            let why = format!("{path}: {error}");
-            if said.as_ref() != Some(&why) {
-                tracing::warn!("{why}");
-                said = Some(why.clone());
+                Err(error) => {
+                    let wait = attempts.failed(State::Retrying, error.reason(), &error, Duration::ZERO);
+                    tokio::time::sleep(wait).await;
+                }
             }
-            status.set(State::Retrying, Some(Trouble::new(error.reason(), why)));
-            tokio::time::sleep(backoff.next_wait()).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sockets: listening, connecting, TLS, secrets, who may enter, and how long to wait before the next try.
 
+mod attempts;
 pub mod auth;
 pub mod backoff;
 mod capacity;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use av_edge::{Certificates, Context, Paths};
 
+pub use attempts::Attempts;
 pub use backoff::Backoff;
 pub use count::{Count, Counted};
 pub use dial::{Connection, DialError};

@@ -4,14 +4,14 @@ use super::ListenConfig;
 use super::port::{PublishRoute, Rtmp, listener};
 use crate::endpoint::InputContext;
 use crate::ingest::Target;
-use crate::net::Place;
+use crate::net::{Attempts, Place, listeners};
 use crate::stream::{KickReason, State};
 
 /// Takes publishers until cancelled; on a pattern into one stream for each published name.
 pub async fn listen(input: InputContext, config: ListenConfig) {
-    let (path, listeners) = (format!("{}.listen", input.path), &input.module.listeners);
-    let address = listener(&config.url, &config.tls);
-    let opening = listeners.open_at_last::<Rtmp>(&input.module, address, &path, &input.status.status);
+    let (listeners, address) = (&input.module.listeners, listener(&config.url, &config.tls));
+    let attempts = Attempts::of_input(&input, "listen", listeners::RETRY);
+    let opening = listeners.open_at_last::<Rtmp>(&input.module, address, attempts);
     let lease = tokio::select! {
         () = input.cancel.cancelled() => return,
         lease = opening => lease,

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 
 use super::PullConfig;
@@ -11,9 +10,8 @@ use super::client::{self, Client, ClientError};
 use super::incoming::Intake;
 use super::skipped::{self, Omissions};
 use crate::endpoint::InputContext;
-use crate::net::Backoff;
+use crate::net::Attempts;
 use crate::stream::{Dedup, InputStatus, Kick, KickReason, Passed, Publisher, Seam, State};
-use crate::trouble::Trouble;
 
 /// A server that has no media to send yet is asked for a sign of life that often, and has as long to give one.
 const PING: Duration = Duration::from_secs(10);
@@ -26,14 +24,13 @@ const PING: Duration = Duration::from_secs(10);
 pub async fn pull(input: InputContext, config: PullConfig) {
     let cancel = input.cancel.clone();
     let pull = Pull {
-        backoff: Backoff::new(config.retry),
+        attempts: Attempts::of_input(&input, "pull", config.retry),
         input,
         config,
         dedup: Dedup::default(),
         omissions: Omissions::default(),
         intake: Intake::default(),
         writing: None,
-        logged: None,
     };
     tokio::select! {
         () = cancel.cancelled() => {}
@@ -44,13 +41,11 @@ pub async fn pull(input: InputContext, config: PullConfig) {
 struct Pull {
     input: InputContext,
     config: PullConfig,
-    backoff: Backoff,
+    attempts: Attempts,
     dedup: Dedup,
     omissions: Omissions,
     intake: Intake,
     writing: Option<Writing>,
-    /// The last reason that was logged.
-    logged: Option<String>,
 }
 
 /// The right to write, kept over a break of the connection.
@@ -66,14 +61,21 @@ struct Flowed {
     last: Option<Instant>,
 }
 
+impl Flowed {
+    fn how_long(&self) -> Duration {
+        self.first
+            .zip(self.last)
+            .map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first))
+    }
+}
+
 impl Pull {
     async fn run(mut self) {
         loop {
             let mut flowed = Flowed::default();
             let error = self.connection(&mut flowed).await;
             self.dedup.disconnected();
-            self.lost(&flowed, &error);
-            let wait = self.backoff.next_wait();
+            let wait = self.attempts.failed(State::Retrying, error.reason(), &error, flowed.how_long());
             let () = unless_kicked(&mut self.writing, &self.input.status, tokio::time::sleep(wait)).await;
         }
     }
@@ -210,28 +212,9 @@ impl Pull {
 
     /// The first frame of a connection.
     fn connected(&mut self) {
-        self.logged = None;
         let host = &self.config.url.host;
         tracing::info!(flow = %self.input.flow, %host, "pull: receiving");
-        self.input.module.emit(
-            EventKind::InputConnected,
-            &self.input.flow,
-            None,
-            format!("pulling from {host}"),
-        );
-    }
-
-    fn lost(&mut self, flowed: &Flowed, error: &ClientError) {
-        let text = format!("{}.pull: {error}", self.input.path);
-        if let (Some(first), Some(last)) = (flowed.first, flowed.last) {
-            self.backoff.media_flowed(last.saturating_duration_since(first));
-            self.input.module.emit(EventKind::InputLost, &self.input.flow, None, error.to_string());
-        }
-        if self.logged.as_ref() != Some(&text) {
-            tracing::warn!(flow = %self.input.flow, "{text}");
-            self.logged = Some(text.clone());
-        }
-        self.input.status.status.set(State::Retrying, Some(Trouble::new(error.reason(), text)));
+        self.attempts.connected(format!("pulling from {host}"));
     }
 }
 

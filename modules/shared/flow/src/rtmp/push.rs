@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use av_edge::EventKind;
 use av_rtmp::{ClientEvent, ClientOutput, Limits, Mode};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -14,7 +13,7 @@ use super::PushConfig;
 use super::client::{self, Client, ClientError};
 use crate::config::Content;
 use crate::endpoint::OutputContext;
-use crate::net::Backoff;
+use crate::net::Attempts;
 use crate::stream::{Entry, Item, Reader, State};
 use crate::trouble::{Reason, Trouble};
 use sender::{Due, Sender};
@@ -31,7 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Connects only when there is something to send. A connection that breaks is made again after a growing wait,
 /// and starts at the last sync frame.
 pub async fn push(output: OutputContext, config: PushConfig) {
-    let mut push = Push { backoff: Backoff::new(config.retry), output, config, logged: None };
+    let attempts = Attempts::of_output(&output, "push", config.retry);
+    let mut push = Push { attempts, output, config };
     loop {
         let cancel = push.output.cancel.clone();
         tokio::select! {
@@ -53,8 +53,7 @@ pub async fn push(output: OutputContext, config: PushConfig) {
                 push.output.status.status.set(State::Waiting, None);
             }
             Err(error) => {
-                push.lost(flowed, &error);
-                let wait = push.backoff.next_wait();
+                let wait = push.attempts.failed(State::Retrying, error.reason(), &error, flowed);
                 tokio::select! {
                     () = cancel.cancelled() => return,
                     () = tokio::time::sleep(wait) => {}
@@ -67,9 +66,7 @@ pub async fn push(output: OutputContext, config: PushConfig) {
 struct Push {
     output: OutputContext,
     config: PushConfig,
-    backoff: Backoff,
-    /// The last reason that was logged.
-    logged: Option<String>,
+    attempts: Attempts,
 }
 
 /// A connection that ended as it should.
@@ -128,12 +125,7 @@ impl Push {
         }
         let ended = ended?;
         client.finish(sender.into_pending(), FAREWELL).await;
-        self.output.module.emit(
-            EventKind::OutputLost,
-            &self.output.flow,
-            Some(&self.output.output),
-            format!("ended the push to {}", self.config.url.host),
-        );
+        self.attempts.ended(format!("ended the push to {}", self.config.url.host));
         Ok(ended)
     }
 
@@ -221,6 +213,11 @@ impl Push {
                     self.output.status.status.set(State::Running, None);
                 }
                 Item::Lost(lost) => self.too_slow(lost.total()),
+                Item::Frame(frame)
+                    if !sender.fitting.admits(frame, entry.starts, &self.output, Instant::now()) =>
+                {
+                    continue;
+                }
                 _ => {}
             }
             sender.take(entry, Instant::now());
@@ -228,26 +225,11 @@ impl Push {
     }
 
     fn connected(&mut self) {
-        self.logged = None;
         self.output.status.status.set(State::Running, None);
         let host = &self.config.url.host;
         let (flow, name) = (&self.output.flow, &self.output.output);
         tracing::info!(%flow, output = %name, %host, "push: the target takes the stream");
-        self.output.module.emit(EventKind::OutputConnected, flow, Some(name), format!("pushing to {host}"));
-    }
-
-    fn lost(&mut self, flowed: Duration, error: &ClientError) {
-        let text = format!("{}.push: {error}", self.output.path);
-        let (flow, name) = (&self.output.flow, &self.output.output);
-        if !flowed.is_zero() {
-            self.backoff.media_flowed(flowed);
-            self.output.module.emit(EventKind::OutputLost, flow, Some(name), error.to_string());
-        }
-        if self.logged.as_ref() != Some(&text) {
-            tracing::warn!(%flow, output = %name, "{text}");
-            self.logged = Some(text.clone());
-        }
-        self.output.status.status.set(State::Retrying, Some(Trouble::new(error.reason(), text)));
+        self.attempts.connected(format!("pushing to {host}"));
     }
 
     fn too_slow(&self, frames: u64) {

@@ -5,14 +5,14 @@ use super::port::{PlayRoute, Rtmp, listener};
 use super::wire::Players;
 use crate::endpoint::OutputContext;
 use crate::fanout::{self, Serving};
-use crate::net::Place;
+use crate::net::{Attempts, Place, listeners};
 use crate::stream::State;
 
 /// Serves until cancelled.
 pub async fn serve(output: OutputContext, config: ServeConfig) {
-    let (path, listeners) = (format!("{}.serve", output.path), &output.module.listeners);
-    let address = listener(&config.url, &config.tls);
-    let opening = listeners.open_at_last::<Rtmp>(&output.module, address, &path, &output.status.status);
+    let (listeners, address) = (&output.module.listeners, listener(&config.url, &config.tls));
+    let attempts = Attempts::of_output(&output, "serve", listeners::RETRY);
+    let opening = listeners.open_at_last::<Rtmp>(&output.module, address, attempts);
     let lease = tokio::select! {
         () = output.cancel.cancelled() => return,
         lease = opening => lease,
