@@ -179,6 +179,13 @@ class Schema(unittest.TestCase):
                     seen += 1
         self.assertGreaterEqual(seen, 3)
 
+    def test_the_flows_of_an_automatic_configuration_are_valid(self):
+        document = json.loads((ROOT / "edge-config/configurations/one-camera.json").read_text())
+        for key, value in document["content"]["moduleContent"].items():
+            for name in reversed(key.removeprefix("properties.desired").split(".")[1:]):
+                value = {name: value}
+            self.assert_valid(key, value)
+
     def test_every_example_of_the_page_is_valid(self):
         page = (ROOT / "docs/twin.md").read_text()
         examples = re.findall(r"^```json\n(.*?)^```$", page, re.M | re.S)
@@ -279,6 +286,47 @@ class Logs(unittest.TestCase):
             for item in json.loads(payload)["items"]:
                 shown = [line[1] for line in lines if self.passes(item["filter"], line)]
                 self.assertEqual(shown, ["3", "4"], payload)
+
+
+class Portal(unittest.TestCase):
+    """What docs/operate.md has for pasting."""
+
+    PAGE = (ROOT / "docs/operate.md").read_text()
+
+    def test_the_page_holds_what_the_template_says(self):
+        made = subprocess.run(
+            [sys.executable, ROOT / "edge-config/portal.py", "--check"], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(made.returncode, 0, made.stdout + made.stderr)
+
+    def test_every_json_of_the_page_is_json(self):
+        blocks = re.findall(r"^```json\n(.*?)^```$", self.PAGE, re.M | re.S)
+        payloads = re.findall(r"(?:--mp|--desired) '(.*?)'", self.PAGE, re.S)
+        rows = re.findall(r"^\| `\w+` \| `(null|\{.*\})` \|$", self.PAGE, re.M)
+        self.assertGreaterEqual((len(blocks), len(payloads), len(rows)), (8, 4, 8))
+        for text in [*blocks, *payloads, *(row.replace("\\|", "|") for row in rows)]:
+            json.loads(text)
+
+    def test_every_command_of_the_pages_is_one_for_a_shell(self):
+        for page in ["operate", "deploy"]:
+            text = (ROOT / f"docs/{page}.md").read_text()
+            for commands in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S):
+                read = subprocess.run(["bash", "-n"], input=commands, capture_output=True, text=True, check=False)
+                self.assertEqual(read.returncode, 0, commands + read.stderr)
+
+    def test_filters_of_the_page_show_errors_and_warnings_and_nothing_else(self):
+        at = "2026-01-01 00:00:00.000 +00:00"
+        for row in re.findall(r"^\| `GetModuleLogs` \| `(.*)` \|$", self.PAGE, re.M):
+            for item in json.loads(row.replace("\\|", "|"))["items"]:
+                words = [word for word in ["ERR", "WRN", "INF", "DBG"] if re.search(item["filter"]["regex"], f"[{word}] - x")]
+                self.assertEqual(words, ["ERR", "WRN"], at)
+
+    def test_the_automatic_configuration_has_a_flow_and_asks_modules(self):
+        document = json.loads((ROOT / "edge-config/configurations/one-camera.json").read_text())
+        content = document["content"]["moduleContent"]
+        self.assertTrue(all(key.startswith("properties.desired.flows.") for key in content))
+        for query in document["metrics"]["queries"].values():
+            self.assertRegex(query, "^SELECT .* FROM devices.modules WHERE .*properties.reported.config.status")
 
 
 class Device(unittest.TestCase):

@@ -266,6 +266,29 @@ fn every_answer_comes_half_a_second_late() {
 }
 
 #[test]
+fn every_twin_request_takes_three_seconds_one_after_the_other() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["slow-twin", "3"]);
+    bench.fault(&["cut"]);
+    bench.change("live/first");
+    bench.change("live/second");
+    bench.settle("live/second");
+}
+
+#[test]
+fn the_hubs_disk_is_full_and_twin_and_methods_go_on() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["store-full", "3600"]);
+    bench.change("live/during");
+    wait::until_true("the log says so", wait::LONG, || {
+        bench.edge.ask(&["logs", MODULE]).stdout.contains("is its disk full?")
+    });
+    bench.settle("live/during");
+}
+
+#[test]
 fn the_workload_api_fails_when_a_new_token_is_needed() {
     needs!(Ffmpeg);
     let bench = Bench::start();

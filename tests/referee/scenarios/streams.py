@@ -19,6 +19,7 @@ _METRICS = {
     "av_input_frames_total": {"flow", "kind"},
     "av_input_reconnects_total": {"flow"},
     "av_frames_skipped_total": {"flow", "reason"},
+    "av_stream_given_up_total": {"flow"},
     "av_output_bytes_total": {"flow", "output"},
     "av_output_frames_dropped_total": {"flow", "output", "kind"},
     "av_output_clients": {"flow", "output"},

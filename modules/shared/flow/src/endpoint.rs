@@ -15,7 +15,7 @@ use crate::config::Content;
 use crate::extension::Extension;
 use crate::ingest::Instances;
 use crate::net::{Listeners, Net};
-use crate::stream::{InputStatus, OutputStatus, Stream};
+use crate::stream::{Cache, InputStatus, OutputStatus, Stream, usable_memory};
 
 /// What all endpoints of the module share.
 pub struct Module {
@@ -25,6 +25,8 @@ pub struct Module {
     pub net: Net,
     /// Listening addresses, shared by all flows that name the same one.
     pub listeners: Listeners,
+    /// What all streams keep for readers.
+    pub cache: Cache,
     /// For lines about single players: at most one a second for the whole module.
     pub player_log: Throttle,
     /// For lines about peers that are refused or break the protocol.
@@ -47,11 +49,19 @@ impl Module {
             listeners: Listeners::new(net.dialled().clone()),
             net,
             context,
+            cache: Cache::default(),
             player_log: Throttle::new(1),
             peer_log: Throttle::new(20),
             latency: latency_histogram(),
             extension,
         })
+    }
+
+    /// `cacheMegabytes`; 0 is a quarter of the memory that the process may use.
+    pub fn set_cache_megabytes(&self, megabytes: u64) {
+        let quarter = || usable_memory().map_or(u64::MAX, |bytes| bytes / 4);
+        let bytes = if megabytes == 0 { quarter() } else { megabytes.saturating_mul(1 << 20) };
+        self.cache.set_limit(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// What the service brought, where that is an `E`.

@@ -25,13 +25,17 @@ pub(super) const MAX_TELEMETRY_INTERVAL: u64 = 86_400;
 pub(crate) const CONNECTIONS: usize = 10_000;
 pub(super) const MOST_CONNECTIONS: u64 = 1_000_000;
 
+/// A tebibyte.
+pub(super) const MOST_CACHE_MEGABYTES: u64 = 1 << 20;
+
 /// Those of every module.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 8] = [
     "schemaVersion",
     "logLevel",
     "telemetryIntervalSeconds",
     "publicHost",
     "maxConnections",
+    "cacheMegabytes",
     "defaults",
     "flows",
 ];
@@ -175,6 +179,9 @@ impl<'a> Top<'a> {
         if let Some(connections) = connections.flatten() {
             desired.max_connections = usize::try_from(connections).unwrap_or(usize::MAX);
         }
+        let cache =
+            self.optional("cacheMegabytes", |path, value| whole(path, value, 0, MOST_CACHE_MEGABYTES));
+        desired.cache_megabytes = cache.flatten().unwrap_or(0);
         desired.public_host = self.optional("publicHost", host_name).flatten();
     }
 

@@ -8,7 +8,9 @@
 use serde_json::{Map, Value, json};
 
 use super::access::{CREDENTIAL_KEY, MAX_KEYS, MAX_NETWORKS};
-use super::document::{CONNECTIONS, LEVELS, MAX_FLOWS, MAX_TELEMETRY_INTERVAL, MOST_CONNECTIONS};
+use super::document::{
+    CONNECTIONS, LEVELS, MAX_FLOWS, MAX_TELEMETRY_INTERVAL, MOST_CACHE_MEGABYTES, MOST_CONNECTIONS,
+};
 use super::flow::MAX_OUTPUTS;
 use super::options::{CONTENT, MAX_INSTANCES, OptionSpec, Shape};
 use super::role::Role;
@@ -52,6 +54,7 @@ pub fn schema(modules: &[Supports]) -> Value {
         ("telemetryIntervalSeconds", whole(0, MAX_TELEMETRY_INTERVAL, 0)),
         ("publicHost", host_name()),
         ("maxConnections", whole(1, MOST_CONNECTIONS, CONNECTIONS as u64)),
+        ("cacheMegabytes", whole(0, MOST_CACHE_MEGABYTES, 0)),
         ("defaults", described(defaults(modules), "Options for every flow that does not say otherwise.")),
         ("flows", described(flows, "The flows by name.")),
     ];

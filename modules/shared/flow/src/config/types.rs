@@ -21,6 +21,8 @@ pub struct Desired {
     pub public_host: Option<String>,
     /// `maxConnections`: all listeners together.
     pub max_connections: usize,
+    /// `cacheMegabytes`: what all streams together keep for readers; 0 is a quarter of the memory.
+    pub cache_megabytes: u64,
     /// Top-level properties that the service brought, checked.
     pub properties: Map<String, Value>,
     /// Usable flows by name.

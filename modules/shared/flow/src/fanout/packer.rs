@@ -33,6 +33,8 @@ const COPIED_SOUND: usize = 448;
 pub trait Wire: Send + 'static {
     /// Players that start within so much stream time have the same zero.
     const EPOCH: Duration;
+    /// Bytes of a frame at most: larger ones are left out.
+    const MOST: usize = usize::MAX;
 
     /// Takes note of a message beside the frames. Whether it is sent where it stands; otherwise it describes the
     /// stream, or is of another protocol.
@@ -176,7 +178,7 @@ impl<W: Wire> Packer<W> {
                 }
                 return;
             }
-            Item::Lost(_) => return self.forget_gop(),
+            Item::Lost(_) | Item::GivenUp => return self.forget_gop(),
             Item::Ended => {
                 self.tracks = None;
                 self.wire.forget();
@@ -198,7 +200,7 @@ impl<W: Wire> Packer<W> {
             Item::Frame(frame) => self.picture && frame.kind == Kind::Video && entry.starts,
             Item::Gap(_) | Item::Anchor(_) => false,
             Item::Aside(aside) => aside.keep_latest,
-            Item::Tracks(_) | Item::Lost(_) | Item::Away | Item::Ended => true,
+            Item::Tracks(_) | Item::Lost(_) | Item::GivenUp | Item::Away | Item::Ended => true,
         }
     }
 

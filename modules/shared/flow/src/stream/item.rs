@@ -44,6 +44,9 @@ pub enum Item {
     Gap(Gap),
     /// The publisher is gone, or another one comes: what was sent so far is no place to start at any more.
     Away,
+    /// There was no room for what was sent since the last place to start: it is no such place any more, and who keeps it
+    /// for others lets it go as well.
+    GivenUp,
     /// This reader was too slow and goes on at a later sync frame.
     Lost(Lost),
     /// The stream ended (`onPublisherLoss`: `close`); it may begin again.

@@ -8,7 +8,8 @@ use av_media::{Frame, Kind, Normal, Picture, Samples, SoundClock, Timestamp, Tra
 use tokio::time::Instant;
 
 use super::interval::Measured;
-use super::ring::{MAX_BYTES, Ring, StartPoint, Told};
+use super::reader::From;
+use super::ring::{Keep, MAX_BYTES, Ring, StartPoint, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
@@ -16,10 +17,14 @@ use super::{
     Settings, Skip, State, Tracks,
 };
 
+/// A start point whose picture stands still is at most that old.
+const MAX_STILL: Duration = Duration::from_secs(10);
+/// The still is given again that many nanoseconds before the sound.
+const STILL_BEFORE: i64 = 500_000_000;
 /// Readers of a stream whose video is silent start at sound after that long.
 const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
-/// Pictures that wait for a sync frame are shown as left out after that long: longer than nearly any GOP.
-const SYNC_PATIENCE: Duration = Duration::from_secs(12);
+/// Pictures that wait for a sync frame are shown as left out after that long: longer than most GOPs.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
 /// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
@@ -483,6 +488,9 @@ impl Live {
     }
 
     fn append(&mut self, placed: Placed) {
+        if placed.frame.kind == Kind::Audio {
+            self.repeat_still(&placed);
+        }
         let Placed { frame, stamped, arrived, .. } = placed;
         let starts = self.may_start(&frame, arrived);
         if let (Kind::Video, Some(writer)) = (frame.kind, &mut self.writer) {
@@ -491,7 +499,38 @@ impl Live {
         if starts && let Some(told) = &self.told {
             self.ring.start_here(told.clone());
         }
-        self.ring.push(Entry { item: Item::Frame(frame), arrived, starts }, stamped);
+        self.write(Entry { item: Item::Frame(frame), arrived, starts }, stamped);
+    }
+
+    /// A picture that stands still is no place to start at for ever, or who joins would be as far behind: while sound
+    /// goes on, it is given again. Where more than one picture came since the start point, that is given up.
+    fn repeat_still(&mut self, sound: &Placed) {
+        let Some(StartPoint { seq, told }) = self.ring.start() else { return };
+        let (start, now) = (*seq, sound.arrived);
+        let silent =
+            self.writer.as_ref().map(|writer| now.saturating_duration_since(writer.heard(Kind::Video)));
+        if silent.is_none_or(|silent| silent < VIDEO_PATIENCE) {
+            return;
+        }
+        let told = told.clone();
+        let Some((Entry { item: Item::Frame(still), arrived, .. }, _)) = self.ring.take(start) else {
+            return;
+        };
+        if still.kind != Kind::Video || now.saturating_duration_since(arrived) < MAX_STILL {
+            return;
+        }
+        let pictures = self.ring.frames_before(self.ring.end()).get(Kind::Video)
+            - self.ring.frames_before(start).get(Kind::Video);
+        if pictures > 1 {
+            return self.ring.forget_start();
+        }
+        // A little before the sound, so that the picture that comes next, which may be muxed late, is behind it.
+        let offset = still.pts.nanos_since(still.dts);
+        let dts = sound.frame.dts.moved(-STILL_BEFORE);
+        let frame = Frame { dts, pts: dts.moved(offset), ..still };
+        let stamped = sound.stamped.moved(-STILL_BEFORE);
+        self.ring.start_here(told);
+        self.ring.push(Entry { item: Item::Frame(frame), arrived: now, starts: true }, stamped);
     }
 
     /// The rule where a decoder may start: at a sync picture; at sound where there are no pictures, or none yet, as
@@ -507,19 +546,67 @@ impl Live {
     }
 
     fn push(&mut self, item: Item, arrived: Instant) {
-        self.ring.push(Entry::new(item, arrived), Timestamp::ZERO);
+        self.write(Entry::new(item, arrived), Timestamp::ZERO);
     }
 
-    /// What a reader at `cursor` does next.
-    pub(super) fn step(&mut self, cursor: Option<u64>, now: Instant) -> Step {
+    fn write(&mut self, entry: Entry, stamped: Timestamp) {
+        let arrived = entry.arrived;
+        if self.ring.push(entry, stamped) {
+            self.ring.push(Entry::new(Item::GivenUp, arrived), Timestamp::ZERO);
+        }
+    }
+
+    /// Bytes that are kept for readers.
+    pub(super) fn bytes(&self) -> usize {
+        let writer = self.writer.as_ref();
+        let held = writer.and_then(|writer| writer.held.as_ref()).map_or(0, |held| held.bytes);
+        let pending =
+            writer.and_then(|writer| writer.pending.as_ref()).map_or(0, |(frame, _)| frame.data.len());
+        self.ring.bytes().saturating_add(held).saturating_add(pending)
+    }
+
+    /// Makes room for other streams. Returns whether there was anything to give up.
+    pub(super) fn give_up(&mut self, now: Instant) -> bool {
+        // What waits for a second track has waited long enough.
+        self.announce(now);
+        let given_up = self.ring.give_up();
+        if given_up == Some(true) {
+            self.push(Item::GivenUp, now);
+        }
+        given_up.is_some()
+    }
+
+    /// A reader begins; see [`Ring::enter`].
+    pub(super) fn enter(&mut self, keep: Keep) -> u64 {
+        self.ring.enter(keep)
+    }
+
+    /// Where a reader is now.
+    pub(super) fn moved(&mut self, place: u64, cursor: Option<u64>) {
+        self.ring.moved(place, cursor);
+    }
+
+    /// A reader has gone.
+    pub(super) fn leave(&mut self, place: u64) {
+        self.ring.leave(place);
+    }
+
+    /// What a reader at `cursor` does next; where it has none, it starts as `from` says.
+    pub(super) fn step(&mut self, cursor: Option<u64>, from: From, now: Instant) -> Step {
         if self.writer.as_ref().is_some_and(|writer| writer.held.is_some()) && self.complete(now) {
             self.announce(now);
         }
         let Some(cursor) = cursor else {
             // Whatever is written next, a decoder can start at it.
             let fresh = self.writer.as_ref().is_none_or(|writer| !writer.pictures);
-            let (seq, told) = match self.ring.start() {
-                Some(StartPoint { seq, told }) => (*seq, Some(told.clone())),
+            let start = match from {
+                From::LastSync => self.ring.start().cloned(),
+                From::NextSync { after } => self.ring.start().filter(|start| start.seq >= after).cloned(),
+                From::Oldest => self.ring.start_at(Timestamp::from_nanos(i64::MIN)),
+                From::Time(time) => self.ring.start_at(time),
+            };
+            let (seq, told) = match start {
+                Some(StartPoint { seq, told }) => (seq, Some(told)),
                 None if fresh => (self.ring.end(), self.told.clone()),
                 None => return Step::Wait(self.due()),
             };
@@ -532,6 +619,11 @@ impl Live {
             Some((entry, stamped)) => Step::Entry(entry, stamped),
             None => Step::Wait(self.due()),
         }
+    }
+
+    /// The number that the next entry gets.
+    pub(super) fn end_of_ring(&self) -> u64 {
+        self.ring.end()
     }
 
     /// Whether the last place to start at lies ahead of a cursor.
@@ -554,6 +646,8 @@ impl Live {
             input.bitrate.store(bits as u64, Ordering::Relaxed);
         }
         self.counted_bytes = total;
+        // What was kept for readers that have gone on since.
+        self.ring.tidy_passed();
         let idle = self.settings.idle_timeout;
         if let Some(writer) = &self.writer {
             let mut all = true;

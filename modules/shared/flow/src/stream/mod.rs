@@ -2,11 +2,13 @@
 //!
 //! It outlives its publishers and its configuration: readers stay while publishers come and go.
 
+mod cache;
 mod dedup;
 mod interval;
 mod item;
 mod latency;
 mod live;
+mod memory;
 mod publisher;
 mod reader;
 mod ring;
@@ -20,6 +22,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,11 +30,14 @@ use av_media::{Kind, Track};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub use cache::Cache;
 pub use dedup::{Dedup, Passed, Seam};
 pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Lost};
 pub use latency::Latency;
+pub(crate) use memory::usable as usable_memory;
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
-pub use reader::Reader;
+pub use reader::{Reader, Start};
+pub use ring::Keep;
 pub use said::Said;
 pub use skipped::{LeftOut, Skip, Skipped};
 pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
@@ -67,20 +73,59 @@ struct Shared {
     /// Readers wait here for entries.
     grown: Notify,
     input: Arc<InputStatus>,
+    cache: Cache,
+    /// Bytes that are counted in `cache`.
+    kept: AtomicUsize,
 }
 
 impl Shared {
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Bytes that this stream keeps.
+    fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Counts what is kept after a change, under the stream's lock.
+    fn count(&self, live: &Live) {
+        let now = live.bytes();
+        self.cache.count(self.kept.swap(now, Ordering::Relaxed), now);
+    }
+
+    /// Makes room for other streams. Returns whether there was anything to give up.
+    fn give_up(&self, now: Instant) -> bool {
+        let mut live = self.live();
+        let given_up = live.give_up(now);
+        self.count(&live);
+        drop(live);
+        if given_up {
+            self.input.given_up.fetch_add(1, Ordering::Relaxed);
+            self.grown.notify_waiters();
+        }
+        given_up
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.cache.count(self.kept(), 0);
+    }
 }
 
 impl Stream {
-    /// An empty stream whose input counts into `input`.
-    pub fn new(settings: Settings, input: Arc<InputStatus>) -> Self {
-        Self {
-            shared: Arc::new(Shared { live: Mutex::new(Live::new(settings)), grown: Notify::new(), input }),
-        }
+    /// An empty stream whose input counts into `input`, and which keeps no more than `cache` has room for.
+    pub fn new(settings: Settings, input: Arc<InputStatus>, cache: &Cache) -> Self {
+        let shared = Arc::new(Shared {
+            live: Mutex::new(Live::new(settings)),
+            grown: Notify::new(),
+            input,
+            cache: cache.clone(),
+            kept: AtomicUsize::new(0),
+        });
+        cache.register(&shared);
+        Self { shared }
     }
 
     /// Applies changed settings from the next frame on.
@@ -114,7 +159,12 @@ impl Stream {
 
     /// Starts reading at the last sync frame, or at the first that comes.
     pub fn reader(&self, content: Content) -> Reader {
-        Reader::new(self.shared.clone(), content)
+        self.reader_from(content, Start::default(), Keep::default())
+    }
+
+    /// Starts reading where `start` says. As long as the reader is there, the stream keeps what `keep` asks for.
+    pub fn reader_from(&self, content: Content, start: Start, keep: Keep) -> Reader {
+        Reader::new(self.shared.clone(), content, start, keep)
     }
 
     /// What readers were last told of.
@@ -137,6 +187,7 @@ impl Stream {
     pub fn tick(&self, now: impl Into<Instant>) {
         let mut live = self.shared.live();
         let grew = live.tick(now.into(), &self.shared.input);
+        self.shared.count(&live);
         drop(live);
         if grew {
             self.shared.grown.notify_waiters();

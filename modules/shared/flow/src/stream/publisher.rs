@@ -65,7 +65,10 @@ enum Ready {
 
 impl Publisher {
     pub(super) fn begin(shared: Arc<Shared>, kick: Kick) -> Self {
-        let id = shared.live().begin(kick, Instant::now());
+        let mut live = shared.live();
+        let id = live.begin(kick, Instant::now());
+        shared.count(&live);
+        drop(live);
         [Kind::Video, Kind::Audio].into_iter().for_each(|kind| shared.input.leave_out(kind, None));
         if id > 1 {
             shared.input.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -109,8 +112,10 @@ impl Publisher {
             Ready::Expect(expected) => live.expect(self.id, expected, now),
             Ready::Aside(aside) => live.aside(self.id, aside, now),
         };
+        self.shared.count(&live);
         drop(live);
         self.shared.grown.notify_waiters();
+        self.shared.cache.relieve(now);
         done.ok_or(Displaced)
     }
 
@@ -133,6 +138,7 @@ impl Drop for Publisher {
             self.shared.input.bitrate.store(0, Ordering::Relaxed);
             self.shared.input.status.set(State::Waiting, None);
         }
+        self.shared.count(&live);
         drop(live);
         self.shared.grown.notify_waiters();
     }

@@ -6,13 +6,39 @@ use std::time::Duration;
 use av_media::{Kind, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
-use super::live::Step;
-use super::ring::Told;
+use super::live::{Live, Step};
+use super::ring::{Keep, Told};
 use super::{Entry, Item, Lost, Shared, Tracks};
 use crate::config::Content;
 
 /// At most that many entries at once, so that other tasks get their turn.
 const BATCH: usize = 64;
+
+/// Where a reader starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the last sync frame, or at the next where there is none.
+    #[default]
+    LastSync,
+    /// At the next sync frame.
+    NextSync,
+    /// At the oldest sync frame that is kept.
+    Oldest,
+    /// At the last sync frame at or before that stream time; at the oldest where none is that old.
+    Time(Timestamp),
+}
+
+/// The same, as the stream knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    LastSync,
+    NextSync {
+        /// Not before the entry with this number.
+        after: u64,
+    },
+    Oldest,
+    Time(Timestamp),
+}
 
 /// A cursor of one output. Bounded by the ring: a reader that is too slow loses entries and is told so.
 #[derive(Debug)]
@@ -20,6 +46,9 @@ pub struct Reader {
     shared: Arc<Shared>,
     content: Content,
     as_stamped: bool,
+    /// By which the stream knows it.
+    place: u64,
+    from: From,
     cursor: Option<u64>,
     /// Frames that were written before the cursor.
     passed: Lost,
@@ -31,11 +60,22 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, content: Content) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, content: Content, start: Start, keep: Keep) -> Self {
+        let mut live = shared.live();
+        let from = match start {
+            Start::LastSync => From::LastSync,
+            Start::NextSync => From::NextSync { after: live.end_of_ring() },
+            Start::Oldest => From::Oldest,
+            Start::Time(time) => From::Time(time),
+        };
+        let place = live.enter(keep);
+        let step = live.step(None, from, Instant::now());
         let mut reader = Self {
-            shared,
+            shared: shared.clone(),
             content,
             as_stamped: false,
+            place,
+            from,
             cursor: None,
             passed: Lost::default(),
             behind: false,
@@ -43,12 +83,14 @@ impl Reader {
             first: None,
         };
         // Nothing that is written from now on is missed, however late the first `recv` comes.
-        let step = reader.shared.live().step(None, Instant::now());
         if let Step::Start { seq, told, before } = step {
+            reader.from = From::LastSync;
             reader.cursor = Some(seq);
             reader.passed = before;
             reader.first = told;
+            live.moved(place, reader.cursor);
         }
+        drop(live);
         reader
     }
 
@@ -94,14 +136,17 @@ impl Reader {
         let now = Instant::now();
         self.cursor = None;
         self.behind = true;
-        if let Step::Start { seq, told, before } = live.step(None, now) {
+        if let Step::Start { seq, told, before } = live.step(None, From::LastSync, now) {
             self.start(seq, told, before, now, out);
         }
+        live.moved(self.place, self.cursor);
         true
     }
 
     fn start(&mut self, seq: u64, told: Option<Told>, before: Lost, now: Instant, out: &mut Vec<Entry>) {
         self.cursor = Some(seq);
+        // Whoever has to start again does so where the others do.
+        self.from = From::LastSync;
         let missed = before.since(self.passed);
         self.passed = before;
         if std::mem::take(&mut self.behind) {
@@ -127,6 +172,12 @@ impl Reader {
     fn take(&mut self, out: &mut Vec<Entry>, now: Instant) -> Taken {
         let shared = self.shared.clone();
         let mut live = shared.live();
+        let taken = self.take_from(&mut live, out, now);
+        live.moved(self.place, self.cursor);
+        taken
+    }
+
+    fn take_from(&mut self, live: &mut Live, out: &mut Vec<Entry>, now: Instant) -> Taken {
         let before = out.len();
         if let Some(told) = self.first.take() {
             self.begin(told, now, out);
@@ -135,7 +186,7 @@ impl Reader {
             if out.len() - before >= BATCH {
                 return Taken::Some;
             }
-            match live.step(self.cursor, now) {
+            match live.step(self.cursor, self.from, now) {
                 Step::Wait(due) => return if out.len() > before { Taken::Some } else { Taken::Nothing(due) },
                 Step::Behind => {
                     self.cursor = None;
@@ -178,6 +229,12 @@ impl Reader {
             self.told = Some(tracks.clone());
             out.push(Entry::new(Item::Tracks(tracks), arrived));
         }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.live().leave(self.place);
     }
 }
 

@@ -162,6 +162,8 @@ pub struct InputStatus {
     pub dropped: PerKind,
     /// What came and is not passed on, by reason, and tracks that are left out.
     pub skipped: Skipped,
+    /// How often the stream gave up what it kept for readers, for want of room in the module.
+    pub given_up: AtomicU64,
     /// What of it was said in the log.
     pub said: Said,
     /// Publishers or sessions after the first.
@@ -193,6 +195,7 @@ impl InputStatus {
             frames: PerKind::default(),
             dropped: PerKind::default(),
             skipped: Skipped::default(),
+            given_up: AtomicU64::new(0),
             said: Said::default(),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),

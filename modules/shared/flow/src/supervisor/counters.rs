@@ -17,6 +17,7 @@ pub(super) struct Counters {
     pub(super) input_bytes: [u64; 2],
     pub(super) input_frames: [u64; 2],
     pub(super) reconnects: u64,
+    pub(super) given_up: u64,
     /// In the order of [`Skip::ALL`](crate::stream::Skip::ALL).
     pub(super) skipped: [u64; 4],
     pub(super) outputs: BTreeMap<String, OutputCounters>,
@@ -45,6 +46,7 @@ impl Counters {
             input_bytes: KINDS.map(|kind| input.bytes.get(kind)),
             input_frames: KINDS.map(|kind| input.frames.get(kind)),
             reconnects: input.reconnects.load(Ordering::Relaxed),
+            given_up: input.given_up.load(Ordering::Relaxed),
             skipped: input.skipped.counts(),
             outputs: outputs.collect(),
         }
@@ -63,6 +65,7 @@ impl Counters {
         add(&mut self.input_bytes, other.input_bytes);
         add(&mut self.input_frames, other.input_frames);
         self.reconnects += other.reconnects;
+        self.given_up += other.given_up;
         add(&mut self.skipped, other.skipped);
         for (name, output) in &other.outputs {
             let own = self.outputs.entry(name.clone()).or_default();

@@ -288,6 +288,7 @@ impl Supervisor {
         }
         self.configure(parsed.properties);
         self.module().listeners.set_max_connections(parsed.max_connections);
+        self.module().set_cache_megabytes(parsed.cache_megabytes);
         let wanted = self.settle(parsed.flows, &mut errors);
         self.run(wanted, &errors).await;
         let (running, content) = {
@@ -295,7 +296,13 @@ impl Supervisor {
             let host = parsed.public_host.as_deref();
             (
                 present.configs(),
-                remembered::document(&present.flows, host, parsed.max_connections, &present.properties),
+                remembered::document(
+                    &present.flows,
+                    host,
+                    parsed.max_connections,
+                    parsed.cache_megabytes,
+                    &present.properties,
+                ),
             )
         };
         remembered::remember(self.module().context.state.clone(), content).await;
@@ -324,6 +331,7 @@ impl Supervisor {
         self.present().public_host.clone_from(&desired.public_host);
         self.configure(desired.properties);
         self.module().listeners.set_max_connections(desired.max_connections);
+        self.module().set_cache_megabytes(desired.cache_megabytes);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
         if usable {

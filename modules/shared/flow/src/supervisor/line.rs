@@ -53,7 +53,7 @@ impl Line {
         Self {
             flow: config.name.as_str().into(),
             instance: instance.map(Into::into),
-            stream: Stream::new(settings(&config.input), input),
+            stream: Stream::new(settings(&config.input), input, &environment.module.cache),
             environment,
             outputs: BTreeMap::new(),
             input: None,

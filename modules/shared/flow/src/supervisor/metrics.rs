@@ -30,6 +30,11 @@ pub(super) fn families<'a>(
     let input_frames = counter("av_input_frames_total", "Frames received", &["flow", "kind"])?;
     let reconnects =
         counter("av_input_reconnects_total", "Publishers or sessions after the first", &["flow"])?;
+    let given_up = counter(
+        "av_stream_given_up_total",
+        "Times that a stream gave up what it kept for readers because cacheMegabytes was used up",
+        &["flow"],
+    )?;
     let skipped = counter(
         "av_frames_skipped_total",
         "Frames that were received and not passed on: of a codec that is not carried, malformed, before the first \
@@ -40,7 +45,7 @@ pub(super) fn families<'a>(
         counter("av_output_bytes_total", "Bytes sent to clients or targets", &["flow", "output"])?;
     let dropped = counter(
         "av_output_frames_dropped_total",
-        "Frames that clients or targets did not get because they were too slow",
+        "Frames that clients or targets did not get because they were too slow, or that the protocol cannot carry",
         &["flow", "output", "kind"],
     )?;
     let clients = gauge("av_output_clients", "Clients connected now", &["flow", "output"])?;
@@ -52,6 +57,7 @@ pub(super) fn families<'a>(
         }
         let counters = flow.counters();
         reconnects.with_label_values(&[&name]).inc_by(counters.reconnects);
+        given_up.with_label_values(&[&name]).inc_by(counters.given_up);
         for (reason, count) in Skip::ALL.into_iter().zip(counters.skipped) {
             skipped.with_label_values(&[name.as_str(), reason.as_str()]).inc_by(count);
         }
@@ -71,6 +77,6 @@ pub(super) fn families<'a>(
         }
     }
     let gauges = [state, trouble, clients].into_iter().flat_map(|family| family.collect());
-    let counters = [input_bytes, input_frames, reconnects, skipped, output_bytes, dropped];
+    let counters = [input_bytes, input_frames, reconnects, given_up, skipped, output_bytes, dropped];
     Ok(gauges.chain(counters.into_iter().flat_map(|family| family.collect())).collect())
 }

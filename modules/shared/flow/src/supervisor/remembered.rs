@@ -44,6 +44,7 @@ pub(super) fn recall(state: &StateDir, supports: &Supports) -> Option<(Desired, 
 struct Remembered<'a> {
     schema_version: &'static str,
     max_connections: usize,
+    cache_megabytes: u64,
     /// Null is the same as absent.
     public_host: Option<&'a str>,
     flows: BTreeMap<&'a str, &'a Map<String, Value>>,
@@ -60,6 +61,7 @@ pub(super) fn document(
     flows: &BTreeMap<String, Flow>,
     public_host: Option<&str>,
     max_connections: usize,
+    cache_megabytes: u64,
     properties: &Map<String, Value>,
 ) -> Vec<u8> {
     let versions =
@@ -67,6 +69,7 @@ pub(super) fn document(
     let remembered = Remembered {
         schema_version: "1.0",
         max_connections,
+        cache_megabytes,
         public_host,
         flows: flows.iter().map(|(name, flow)| (name.as_str(), &flow.config.source)).collect(),
         properties,

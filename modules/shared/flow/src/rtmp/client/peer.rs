@@ -15,7 +15,7 @@ use crate::config::{ClientTls, ConnectUrl, Content, Retry, Secret};
 use crate::endpoint::Module;
 use crate::net::Listener;
 use crate::net::tests::context;
-use crate::stream::{Changes, Current, InputStatus, Publisher, Settings, State, Status, Stream};
+use crate::stream::{Cache, Changes, Current, InputStatus, Publisher, Settings, State, Status, Stream};
 
 /// What a test waits for takes far less; only a fault takes as long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -80,7 +80,7 @@ pub(crate) fn stream() -> Stream {
         hold: true,
         hold_for: None,
     };
-    Stream::new(settings, InputStatus::new(Changes::default()))
+    Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default())
 }
 
 pub(crate) fn video() -> Track {
