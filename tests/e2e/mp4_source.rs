@@ -171,7 +171,7 @@ fn a_file_that_cannot_be_played_fails_alone_and_says_why() {
         })))
         .start();
     let player = Player::start(&url("good"));
-    for bad in ["missing", "truncated", "text", "folder"] {
+    for bad in ["missing", "text", "folder"] {
         source.wait_status(&format!("/flows/{bad}/state"), |state| state == "failed" || state == "retrying");
         let status = source.status();
         let error =
@@ -180,6 +180,11 @@ fn a_file_that_cannot_be_played_fails_alone_and_says_why() {
     }
     source.wait_value("/flows/good/state", "running");
     player.wait_frames(Kind::Video, 50);
+
+    // What is cut behind its index plays as far as it goes, and it is said where it is cut.
+    source.wait_value("/flows/truncated/state", "running");
+    source.wait_log(&["the file is cut at byte ", " samples are not in it, from sample ", "flow=truncated"]);
+    Player::start(&url("truncated")).wait_frames(Kind::Video, 10);
 
     // What was missing comes, and is played.
     std::fs::copy(Clip::Plain.mp4(), dir.join("nowhere.mp4")).unwrap();
@@ -299,4 +304,31 @@ fn a_file_begins_where_it_is_told_to_and_later_rounds_are_whole() {
             assert!((0..=100).contains(&(pair[1].dts - pair[0].dts)), "{kind:?}: {pair:?}");
         }
     }
+}
+
+#[test]
+fn a_track_that_is_left_aside_is_reported_with_codec_and_reason_and_the_other_plays() {
+    needs!(Ffmpeg);
+    let setup = Setup::new("mp4-source");
+    let file = setup.dir().join("clip.mp4");
+    let mut clip = std::fs::read(Clip::Plain.mp4()).unwrap();
+    let esds = clip.windows(4).rposition(|four| four == b"esds").unwrap();
+    clip[esds..esds + 4].copy_from_slice(b"junk");
+    // Bytes of whoever copied it.
+    clip.extend(b"\0\0\0\x05behind the last box");
+    std::fs::write(&file, clip).unwrap();
+    let url = rtmp(port::free(), "live/clip");
+    let source = setup.twin(&twin(json!({ "clip": flow(&file, &url) }))).start();
+    source.wait_value("/flows/clip/state", "running");
+    source.wait_value("/flows/clip/input/audio/codec", "mp4a");
+    source.wait_status("/flows/clip/input/audio/dropped", |dropped| {
+        dropped.as_str().is_some_and(|text| text.starts_with("it has no esds box (box mp4a at byte "))
+    });
+    let line = source.wait_log(&["left aside: track 2 (mp4a): it has no esds box", "flow=clip"]);
+    assert!(line.contains("[WRN]"), "{line}");
+    let player = Player::start(&url);
+    player.wait_frames(Kind::Video, 50);
+    assert_eq!(player.frames(Kind::Audio), 0);
+    let skipped = source.metrics().sum("av_frames_skipped_total", &[("flow", "clip")]);
+    assert_eq!(skipped, Some(0.0), "a track that is left aside gives no frames to be counted");
 }

@@ -79,7 +79,17 @@ pub fn amf0(data: &[u8]) {
 pub fn flv_tag(data: &[u8]) {
     let Some((kind, body)) = data.split_first() else { return };
     let body = Bytes::copy_from_slice(body);
-    let _ = if kind % 2 == 0 { flv::parse_video(&body) } else { flv::parse_audio(&body) };
+    let parse = if kind % 2 == 0 { flv::parse_video } else { flv::parse_audio };
+    let tags = match parse(&body) {
+        Ok(flv::Tag::Several(tags)) => tags,
+        Ok(tag) => vec![tag],
+        Err(_) => return,
+    };
+    for tag in tags {
+        if let flv::Tag::Extra { body, .. } = &tag {
+            assert_eq!(parse(body).as_ref(), Ok(&tag), "what leaves by itself says the same");
+        }
+    }
 }
 
 /// Parameter sets, as NAL units.

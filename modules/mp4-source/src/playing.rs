@@ -91,9 +91,6 @@ impl Playing {
         }
         self.tracks = of_kinds;
         self.unsynced = Unsynced::default();
-        for (kind, track) in [Kind::Video, Kind::Audio].into_iter().zip(left_out.clone()) {
-            self.input.status.leave_out(kind, track);
-        }
         self.left_out = left_out;
         self.tell_tracks()
     }
@@ -132,6 +129,10 @@ impl Playing {
         }
         for track in self.tracks.iter().flatten() {
             publisher.track(track.clone(), now)?;
+        }
+        // A publisher begins with nothing left out.
+        for (kind, track) in [Kind::Video, Kind::Audio].into_iter().zip(self.left_out.clone()) {
+            self.input.status.leave_out(kind, track);
         }
         Ok(())
     }
@@ -194,17 +195,13 @@ impl Playing {
         }
     }
 
-    /// Pictures that nobody can decode are none: that is told within the idle time-out.
+    /// Pictures that nobody can decode are none. That is told within the idle time-out, until one comes; where nothing
+    /// else comes, by the state as well.
     fn look_for_sync(&mut self, is_sync: bool) {
-        const NO_SYNC: &str = "no sync frame came: nothing can be decoded from it";
+        const NO_START: &str = "no picture came yet at which a decoder can start";
         match self.unsynced {
             Unsynced::Synced => {}
-            _ if is_sync => {
-                if matches!(self.unsynced, Unsynced::Told) {
-                    self.input.status.leave_out(Kind::Video, None);
-                }
-                self.unsynced = Unsynced::Synced;
-            }
+            _ if is_sync => self.unsynced = Unsynced::Synced,
             Unsynced::NoPicture => self.unsynced = Unsynced::Since(Instant::now()),
             Unsynced::Since(since) if since.elapsed() * 5 >= self.input.idle_timeout * 4 => {
                 self.unsynced = Unsynced::Told;
@@ -212,15 +209,14 @@ impl Playing {
                 let is_wanted = self.input.stream.dropped().is_none_or(|track| track.kind() != Kind::Video);
                 let [video, audio] = &self.tracks;
                 if let (true, Some(video)) = (is_wanted, video) {
-                    let codec = video.codec_string.clone();
-                    tracing::warn!(flow = %self.input.flow, file = %self.shown, %codec, "read: pictures: {NO_SYNC}");
-                    self.input
-                        .status
-                        .leave_out(Kind::Video, Some(LeftOut { codec, dropped: NO_SYNC.into() }));
-                    if audio.is_none() {
-                        let text = format!("{}.read: {}: pictures: {NO_SYNC}", self.input.path, self.shown);
-                        self.input.status.status.set(State::Failed, Some(Trouble::new(Reason::File, text)));
-                    }
+                    let (codec, dropped) = (video.codec_string.clone(), NO_START.to_owned());
+                    self.input.status.leave_out(Kind::Video, Some(LeftOut { codec, dropped }));
+                }
+                if is_wanted && audio.is_none() {
+                    let why = "no sync frame came: nothing can be decoded";
+                    let text = format!("{}.read: {}: {why}", self.input.path, self.shown);
+                    tracing::warn!(flow = %self.input.flow, "{text}");
+                    self.input.status.status.set(State::Failed, Some(Trouble::new(Reason::File, text)));
                 }
             }
             Unsynced::Since(_) | Unsynced::Told => {}

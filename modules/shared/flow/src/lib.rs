@@ -9,6 +9,7 @@ pub mod config;
 mod endpoint;
 mod extension;
 pub mod fanout;
+mod fitting;
 pub mod ingest;
 pub mod net;
 mod registry;

@@ -212,7 +212,7 @@ fn plan(
         return Err(IgnoredReason::Empty);
     }
     track.settle(file_end);
-    let (lost, count) = (track.samples.lost(), track.samples.count());
+    let (lost, count) = (track.lost, track.samples.count());
     if lost.missing.is_some_and(|missing| missing.count == count) {
         return Err(IgnoredReason::NotInFile(file_end));
     }

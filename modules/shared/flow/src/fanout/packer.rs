@@ -33,6 +33,8 @@ const COPIED_SOUND: usize = 448;
 pub trait Wire: Send + 'static {
     /// Players that start within so much stream time have the same zero.
     const EPOCH: Duration;
+    /// Bytes of a frame at most: larger ones are left out.
+    const MOST: usize = usize::MAX;
 
     /// Takes note of a message beside the frames. Whether it is sent where it stands; otherwise it describes the
     /// stream, or is of another protocol.

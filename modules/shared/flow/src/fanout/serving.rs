@@ -12,6 +12,7 @@ use super::shards::{Shards, report_slow};
 use super::{Arrival, Farewell};
 use crate::config::Content;
 use crate::endpoint::OutputContext;
+use crate::fitting::Fitting;
 use crate::stream::{Entry, Item, Lost, Reader, State};
 use crate::trouble::{Reason, Trouble};
 
@@ -43,6 +44,7 @@ pub struct Serving<W> {
     reader: Reader,
     join_instant: bool,
     shards: Shards,
+    fitting: Fitting,
 }
 
 impl<W: Wire> Serving<W> {
@@ -53,6 +55,7 @@ impl<W: Wire> Serving<W> {
             reader,
             join_instant: options.join_instant,
             shards: Shards::new(output, options.protocol),
+            fitting: Fitting::new(W::MOST),
         }
     }
 
@@ -92,6 +95,11 @@ impl<W: Wire> Serving<W> {
     async fn entries(&mut self, entries: &mut Vec<Entry>, output: &OutputContext) {
         let now = Instant::now();
         for entry in entries.drain(..) {
+            if let Item::Frame(frame) = &entry.item
+                && !self.fitting.admits(frame, entry.starts, output, now)
+            {
+                continue;
+            }
             if self.packer.must_flush_before(&entry) {
                 self.flush().await;
             }

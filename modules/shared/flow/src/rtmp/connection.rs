@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::RtmpPath;
 use super::admission::Admission;
+use super::joined;
 use super::port::Rtmp;
 use super::skipped::chain;
 use crate::endpoint::Module;
@@ -248,7 +248,7 @@ impl Connection {
     }
 
     async fn connected(&mut self, connect: Connect) -> Result<(), End> {
-        let application = RtmpPath::join(&connect.app, "").path;
+        let application = joined(&connect.app, "");
         let verdict = self.admission.connect(&self.module.net, &self.port, &application, &connect).await;
         self.connect = connect;
         match verdict {
@@ -279,7 +279,7 @@ impl Connection {
     fn target(&self, name: &str, query: Option<String>) -> (String, Vec<String>) {
         let Connect { app, query: of_app, tc_query, .. } = &self.connect;
         let queries = query.into_iter().chain(of_app.clone()).chain(tc_query.clone());
-        (RtmpPath::join(app, name).path, queries.collect())
+        (joined(app, name), queries.collect())
     }
 }
 

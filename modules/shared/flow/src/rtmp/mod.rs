@@ -22,7 +22,7 @@ mod wire;
 pub(crate) use client::peer;
 pub use listen::listen;
 pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
-pub use path::{RtmpPath, RtmpTarget};
+pub use path::{RtmpTarget, joined};
 pub use pull::pull;
 pub use push::push;
 pub use serve::serve;

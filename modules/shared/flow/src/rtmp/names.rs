@@ -14,6 +14,15 @@ const EXTENSIONS: [&str; 4] = [".mp4", ".f4v", ".flv", ".mp3"];
 /// Where a path leads, and how it is written there. The path as it came is meant before anything else, and paths that
 /// are configured before patterns.
 pub(super) fn find<T>(routes: &Routes<T>, path: &str) -> Option<(Found<T>, String)> {
+    meant(routes, path).or_else(|| {
+        // Whoever types a URL into an encoder leaves a space.
+        let trimmed = path.split('/').map(str::trim).filter(|segment| !segment.is_empty());
+        let trimmed = trimmed.collect::<Vec<_>>().join("/");
+        meant(routes, &trimmed).filter(|_| trimmed != path)
+    })
+}
+
+fn meant<T>(routes: &Routes<T>, path: &str) -> Option<(Found<T>, String)> {
     let exact = |path: String| routes.exact(&path).map(|route| (Found { route, rest: None }, path));
     let plain = without_prefix(path);
     let found = exact(path.to_owned()).or_else(|| match &plain {
@@ -93,6 +102,7 @@ mod tests {
             ),
             ("live/floor/cam.mp4", &["live/mp4:floor/cam.mp4", "live/floor/mp4:cam.mp4"]),
             ("cam.mp4", &["mp4:cam.mp4", "mp4:cam"]),
+            ("live/my cam", &[" live/my cam", "live / my cam "]),
         ] {
             for asked in asked {
                 assert_eq!(leads(&[configured], asked).as_deref(), Some(configured), "{asked}");

@@ -7,39 +7,13 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::{ConnectUrl, bracketed, encoded_value};
 
-/// What a client asked for.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RtmpPath {
-    /// Application + `/` + name without queries, outer and doubled slashes; percent-decoded once where that gives
-    /// text. Compare it with [`ListenUrl::path`](crate::config::ListenUrl::path).
-    pub path: String,
-    /// The stream name's query, else the application's, without `?`. May hold a key.
-    pub query: Option<String>,
-}
-
-impl RtmpPath {
-    /// From `connect`'s `app` and the name of `publish` or `play`.
-    pub fn join(application: &str, name: &str) -> Self {
-        let (application, application_query) = split_query(application);
-        let (name, name_query) = split_query(name);
-        let segments = application.split('/').chain(name.split('/')).filter(|segment| !segment.is_empty());
-        let path = segments.map(decoded).collect::<Vec<_>>().join("/");
-        Self { path, query: name_query.or(application_query).map(str::to_owned) }
-    }
-}
-
-/// Without the query's text.
-impl fmt::Debug for RtmpPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RtmpPath({:?})", self.path)
-    }
-}
-
-fn split_query(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('?') {
-        Some((before, query)) => (before, Some(query).filter(|query| !query.is_empty())),
-        None => (text, None),
-    }
+/// The path that a client asks for, from `connect`'s `app` and the name of `publish` or `play`: both joined, without
+/// queries, outer and doubled slashes; percent-decoded once where that gives text. Compare it with
+/// [`ListenUrl::path`](crate::config::ListenUrl::path).
+pub fn joined(application: &str, name: &str) -> String {
+    let plain = [application, name].map(|text| text.split_once('?').map_or(text, |(before, _)| before));
+    let segments = plain.into_iter().flat_map(|text| text.split('/')).filter(|segment| !segment.is_empty());
+    segments.map(decoded).collect::<Vec<_>>().join("/")
 }
 
 /// Decoded where that gives a plain segment; as it came otherwise, so that nothing compares equal by accident.

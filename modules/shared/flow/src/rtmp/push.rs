@@ -213,6 +213,11 @@ impl Push {
                     self.output.status.status.set(State::Running, None);
                 }
                 Item::Lost(lost) => self.too_slow(lost.total()),
+                Item::Frame(frame)
+                    if !sender.fitting.admits(frame, entry.starts, &self.output, Instant::now()) =>
+                {
+                    continue;
+                }
                 _ => {}
             }
             sender.take(entry, Instant::now());

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use av_media::{Frame, Timestamp, Track};
 use av_rtmp::Egress;
-use av_rtmp::chunk::Out;
+use av_rtmp::chunk::{MAX_LENGTH, Out};
 use bytes::Bytes;
 
 use super::incoming::{Description, Message, write_headers};
 use crate::fanout::{PieceWriter, Wire};
 use crate::stream::{Aside, Tracks};
+
+/// Bytes of a frame at most: a message has 24 bits for its length, and the frame has a header of eight bytes at most.
+pub(super) const MAX_FRAME: usize = MAX_LENGTH - 8;
 
 /// What all players of a stream are sent.
 pub(super) struct Players {
@@ -29,6 +32,7 @@ impl Players {
 
 impl Wire for Players {
     const EPOCH: Duration = Duration::from_secs(10 * 60);
+    const MOST: usize = MAX_FRAME;
 
     fn note(&mut self, aside: &Aside) -> bool {
         match Message::of(aside) {

@@ -17,10 +17,14 @@ use super::{
     Settings, Skip, State, Tracks,
 };
 
+/// A start point whose picture stands still is at most that old.
+const MAX_STILL: Duration = Duration::from_secs(10);
+/// The still is given again that many nanoseconds before the sound.
+const STILL_BEFORE: i64 = 500_000_000;
 /// Readers of a stream whose video is silent start at sound after that long.
 const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
-/// Pictures that wait for a sync frame are shown as left out after that long: longer than nearly any GOP.
-const SYNC_PATIENCE: Duration = Duration::from_secs(12);
+/// Pictures that wait for a sync frame are shown as left out after that long: longer than most GOPs.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
 /// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
@@ -484,6 +488,9 @@ impl Live {
     }
 
     fn append(&mut self, placed: Placed) {
+        if placed.frame.kind == Kind::Audio {
+            self.repeat_still(&placed);
+        }
         let Placed { frame, stamped, arrived, .. } = placed;
         let starts = self.may_start(&frame, arrived);
         if let (Kind::Video, Some(writer)) = (frame.kind, &mut self.writer) {
@@ -493,6 +500,37 @@ impl Live {
             self.ring.start_here(told.clone());
         }
         self.write(Entry { item: Item::Frame(frame), arrived, starts }, stamped);
+    }
+
+    /// A picture that stands still is no place to start at for ever, or who joins would be as far behind: while sound
+    /// goes on, it is given again. Where more than one picture came since the start point, that is given up.
+    fn repeat_still(&mut self, sound: &Placed) {
+        let Some(StartPoint { seq, told }) = self.ring.start() else { return };
+        let (start, now) = (*seq, sound.arrived);
+        let silent =
+            self.writer.as_ref().map(|writer| now.saturating_duration_since(writer.heard(Kind::Video)));
+        if silent.is_none_or(|silent| silent < VIDEO_PATIENCE) {
+            return;
+        }
+        let told = told.clone();
+        let Some((Entry { item: Item::Frame(still), arrived, .. }, _)) = self.ring.take(start) else {
+            return;
+        };
+        if still.kind != Kind::Video || now.saturating_duration_since(arrived) < MAX_STILL {
+            return;
+        }
+        let pictures = self.ring.frames_before(self.ring.end()).get(Kind::Video)
+            - self.ring.frames_before(start).get(Kind::Video);
+        if pictures > 1 {
+            return self.ring.forget_start();
+        }
+        // A little before the sound, so that the picture that comes next, which may be muxed late, is behind it.
+        let offset = still.pts.nanos_since(still.dts);
+        let dts = sound.frame.dts.moved(-STILL_BEFORE);
+        let frame = Frame { dts, pts: dts.moved(offset), ..still };
+        let stamped = sound.stamped.moved(-STILL_BEFORE);
+        self.ring.start_here(told);
+        self.ring.push(Entry { item: Item::Frame(frame), arrived: now, starts: true }, stamped);
     }
 
     /// The rule where a decoder may start: at a sync picture; at sound where there are no pictures, or none yet, as

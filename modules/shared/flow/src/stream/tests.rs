@@ -474,3 +474,60 @@ async fn a_publisher_that_goes_late_does_not_undo_what_the_next_one_did() {
         drop(second);
     }
 }
+
+#[tokio::test]
+async fn who_joins_a_still_picture_with_sound_is_at_most_ten_seconds_behind() {
+    let (stream, began) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, began);
+    let at = |millis: i64| began + Duration::from_millis(millis as u64);
+    publisher.frame(idr(0), at(0)).unwrap();
+    for millis in (0..39_000).step_by(100) {
+        publisher.frame(sound(millis), at(millis)).unwrap();
+    }
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut entries = Vec::new();
+    reader.recv(&mut entries).await;
+    let frames: Vec<&Frame> = entries
+        .iter()
+        .filter_map(|entry| match &entry.item {
+            Item::Frame(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    // The picture itself, at a time just before the sound beside it.
+    assert_eq!((frames[0].kind, &frames[0].data), (Kind::Video, &idr(0).data));
+    assert!(frames[0].is_sync && frames[0].dts.millis() >= 29_000 - 500, "{:?}", frames[0].dts);
+    let behind = frames[1].dts.millis() - frames[0].dts.millis();
+    assert_eq!((frames[1].kind, behind), (Kind::Audio, 500));
+
+    // The next picture goes on.
+    publisher.frame(idr(39_000), at(39_000)).unwrap();
+    let mut later = stream.reader(Content::AudioVideo);
+    entries.clear();
+    later.recv(&mut entries).await;
+    let first = entries.iter().find_map(|entry| match &entry.item {
+        Item::Frame(frame) => Some(frame.data.clone()),
+        _ => None,
+    });
+    assert_eq!(first, Some(idr(39_000).data));
+}
+
+#[tokio::test]
+async fn a_start_point_with_several_pictures_that_stand_still_is_given_up() {
+    let (stream, began) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, began);
+    let at = |millis: i64| began + Duration::from_millis(millis as u64);
+    publisher.frame(idr(0), at(0)).unwrap();
+    publisher.frame(delta(40), at(40)).unwrap();
+    for millis in (0..20_000).step_by(100) {
+        publisher.frame(sound(millis), at(millis)).unwrap();
+    }
+    let mut reader = stream.reader(Content::AudioVideo);
+    let mut entries = Vec::new();
+    reader.recv(&mut entries).await;
+    let first = entries.iter().find_map(|entry| match &entry.item {
+        Item::Frame(frame) => Some((frame.kind, frame.dts.millis())),
+        _ => None,
+    });
+    assert!(first.is_some_and(|(kind, millis)| kind == Kind::Audio && millis >= 10_000), "{first:?}");
+}

@@ -45,7 +45,7 @@ pub(super) fn families<'a>(
         counter("av_output_bytes_total", "Bytes sent to clients or targets", &["flow", "output"])?;
     let dropped = counter(
         "av_output_frames_dropped_total",
-        "Frames that clients or targets did not get because they were too slow",
+        "Frames that clients or targets did not get because they were too slow, or that the protocol cannot carry",
         &["flow", "output", "kind"],
     )?;
     let clients = gauge("av_output_clients", "Clients connected now", &["flow", "output"])?;

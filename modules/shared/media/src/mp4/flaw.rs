@@ -54,7 +54,7 @@ impl Flaw {
     /// Those of the tracks that are read.
     pub(super) fn of(tracks: &[MovieTrack], file_end: u64) -> impl Iterator<Item = Self> {
         tracks.iter().flat_map(move |track| {
-            let (kind, of, lost) = (track.kind, track.samples.count(), track.samples.lost());
+            let (kind, of, lost) = (track.kind, track.samples.count(), track.lost);
             let cut = lost.missing.map(|missing| Self::Cut {
                 kind,
                 first: missing.index.saturating_add(1),

@@ -8,7 +8,7 @@ use mp4_atom::FourCC;
 use super::boxes::{BadBox, BoxBody};
 use super::error::BoxFault;
 use super::fragments::Defaults;
-use super::samples::{SampleTable, UNUSABLE};
+use super::samples::{Lost, SampleTable, UNUSABLE};
 use super::{IgnoredReason, IgnoredTrack, Mp4Track, entry, tables};
 use crate::{Kind, Track};
 
@@ -52,6 +52,8 @@ pub(super) struct MovieTrack {
     /// Ticks, by the track's header; 0 where it doesn't say.
     pub(super) media_duration: u64,
     pub(super) samples: SampleTable,
+    /// Samples that can't be given, once the table is settled.
+    pub(super) lost: Lost,
     /// Ticks that its fragments are later than they say: their clock went back.
     pub(super) shift: i64,
 }
@@ -140,6 +142,7 @@ impl Movie {
             edits: edits(trak)?,
             media_duration: media_duration(&mdhd),
             samples: SampleTable::new(timescale),
+            lost: Lost::default(),
             shift: 0,
         };
         track.samples =
@@ -183,6 +186,7 @@ impl MovieTrack {
     /// Fills in what only the whole table tells.
     pub(super) fn settle(&mut self, file_end: u64) {
         self.samples.settle(file_end, self.media_duration);
+        self.lost = self.samples.lost();
         let (ticks, count) = (self.samples.duration(), self.samples.count());
         let seconds = ticks as f64 / f64::from(self.samples.timescale().get());
         for track in &mut self.configurations {

@@ -84,7 +84,11 @@ impl ServerSession {
                 self.say_result(transaction, Value::Null, Value::Undefined);
                 self.link.command(0, &status("onFCPublish", "status", "NetStream.Publish.Start", name));
             }
+            // What follows is another stream, or nothing; encoders that delete the stream as well do it twice.
             "FCUnpublish" => {
+                if self.state == State::Publishing {
+                    self.stop();
+                }
                 let name = command.argument(0).cloned().unwrap_or(Value::Null);
                 self.say_result(transaction, Value::Null, Value::Undefined);
                 self.link.command(0, &status("onFCUnpublish", "status", "NetStream.Unpublish.Success", name));

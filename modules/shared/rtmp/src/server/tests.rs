@@ -560,6 +560,12 @@ fn a_hundred_malformed_messages_in_a_row_end_the_connection() {
 
 #[test]
 fn streams_end_by_delete_or_close_and_another_may_follow() {
+    let mut server = Server::publishing();
+    for verb in ["FCUnpublish", "deleteStream"] {
+        server.send(&command(verb, 0.0, &[Value::Null, Value::from("s")]));
+    }
+    server.send(&command("publish", 5.0, &[Value::Null, Value::from("t")]));
+    assert!(matches!(&server.events()[..], [ServerEvent::PublishStopped, ServerEvent::Publish { .. }]));
     for verb in ["deleteStream", "closeStream"] {
         let mut server = Server::publishing();
         server.send(&command(verb, 0.0, &[Value::Null, Value::from(1.0)]));

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::*;
 use crate::config::url::{Stars, parse_file};
 use crate::config::{ConnectUrl, MAX_ERROR_BYTES, conflicts};
-use crate::rtmp::RtmpPath;
+use crate::rtmp::joined;
 
 fn key() -> impl Strategy<Value = String> {
     let options = catalogue::ENDPOINTS.iter().flat_map(|entry| entry.spec.all_options());
@@ -225,7 +225,7 @@ proptest! {
             }
         }
         let _ = parse_file(&text, scheme);
-        let _ = RtmpPath::join(&text, &text);
+        let _ = joined(&text, &text);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Connection {
     ) -> Result<(), End> {
         let (path, queries) = self.target(name, query);
         let peer = self.peer;
-        let Admitted { route, publisher, seat, kick, input } =
+        let Admitted { route, path, publisher, seat, kick, input } =
             match self.admit_publisher(&path, &queries).await {
                 Ok(admitted) => admitted,
                 Err(Denied { code, why, route }) => {
@@ -145,12 +145,14 @@ impl Connection {
         let kick = Kick::default();
         let seating = route.entrance.seat(&path, who, &input, kick.clone());
         let (publisher, seat) = seating.map_err(|taken| refused(&taken))?;
-        Ok(Admitted { route, publisher, seat, kick, input })
+        Ok(Admitted { route, path, publisher, seat, kick, input })
     }
 }
 
 struct Admitted {
     route: Arc<PublishRoute>,
+    /// As it is written where it is configured.
+    path: String,
     publisher: Publisher,
     seat: Seat,
     kick: Kick,

@@ -11,7 +11,9 @@ use bytes::{Buf, BytesMut};
 use prometheus::Histogram;
 
 use crate::endpoint::OutputContext;
+use crate::fitting::Fitting;
 use crate::rtmp::incoming::{Description, Message, write_headers};
+use crate::rtmp::wire::MAX_FRAME;
 use crate::stream::{Entry, Item, OutputStatus, Tracks};
 
 /// Sound waits at most that long for a picture to leave with (40 ms, less what timers are late).
@@ -47,6 +49,8 @@ pub(super) struct Sender {
     arrived: [Option<Instant>; 2],
     sent_media: bool,
     over: bool,
+    /// Which frames a message can hold.
+    pub(super) fitting: Fitting,
 }
 
 /// When to write.
@@ -77,6 +81,7 @@ impl Sender {
             arrived: [None; 2],
             sent_media: false,
             over: false,
+            fitting: Fitting::new(MAX_FRAME),
         }
     }
 
@@ -111,13 +116,8 @@ impl Sender {
                 let Some(track) = self.tracks.as_ref().and_then(|tracks| tracks.get(frame.kind)) else {
                     return;
                 };
-                let (before, time) = (self.out.len(), wire(frame.dts.millis(), self.base));
+                let time = wire(frame.dts.millis(), self.base);
                 self.egress.frame(&mut self.out, track, &frame, time);
-                if self.out.len() == before {
-                    // Longer than an RTMP message can be.
-                    self.status.dropped.add(frame.kind, 1);
-                    return;
-                }
                 self.last = time;
                 self.status.frames.add(frame.kind, 1);
                 self.sent_media = true;
