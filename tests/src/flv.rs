@@ -50,8 +50,9 @@ impl Tag {
         }
         let mut tag = Self { timestamp: self.timestamp + round * period, ..self.clone() };
         if self.kind == 9 {
-            // A filler NAL unit (type 12) behind its length.
-            tag.body.extend([0, 0, 0, 7, 12, 0xFF]);
+            // An SEI unit (type 6) behind its length, with user data (type 5): a UUID and the round.
+            tag.body.extend([0, 0, 0, 24, 6, 5, 20]);
+            tag.body.extend([0x61; 16]);
             tag.body.extend(round.to_be_bytes().map(|byte| byte | 0x80));
             tag.body.push(0x80);
         } else {

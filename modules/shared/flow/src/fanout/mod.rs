@@ -1,6 +1,6 @@
 //! Fan-out: one stream to many players, whatever protocol they speak.
 //!
-//! A [`Wire`] says how a protocol puts frames into bytes. The [`Packer`](packer) gathers frames to flushes and
+//! A [`Wire`] says how a protocol puts frames into bytes. The `Packer` gathers frames to flushes and
 //! serialises each once; [`Serving`] reads the stream and walks the players, a write each.
 
 mod packer;
