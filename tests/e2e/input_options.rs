@@ -202,12 +202,12 @@ fn a_message_of_exactly_the_length_allowed_passes_and_a_longer_one_does_not() {
     );
     let tags = only(9, &Clip::Plain.tags());
     let sync = tags.iter().position(Tag::is_sync).unwrap();
-    // The first picture with filler (NAL unit type 12) up to this length. It is dropped, and counts as it came.
+    // The first picture with a NAL unit of no specified type (30) up to this length: a relay takes filler out.
     let filled = |length: usize| {
         let mut tag = tags[sync].clone();
         let filler = length - tag.body.len() - 4;
         tag.body.extend(u32::try_from(filler).unwrap().to_be_bytes());
-        tag.body.push(12);
+        tag.body.push(30);
         tag.body.resize(length - 1, 0xFF);
         tag.body.push(0x80);
         tag
