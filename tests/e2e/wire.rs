@@ -46,7 +46,7 @@ fn aggregate_messages_are_taken_apart() {
 }
 
 #[test]
-fn a_broken_aggregate_ends_its_sender_alone() {
+fn a_broken_aggregate_costs_what_is_cut_and_its_sender_goes_on() {
     needs!(Ffmpeg);
     let url = rtmp(port::free(), "live/cam");
     let splitter = Module::start("rtmp-splitter", &cam(&url, json!({}), json!({})));
@@ -57,9 +57,10 @@ fn a_broken_aggregate_ends_its_sender_alone() {
     publisher.send(&broken).unwrap();
     let address = publisher.connection().socket().local_addr().unwrap().to_string();
     splitter.wait_log(&[&address, "byte", "aggregate"]);
-    let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+    let publishing = publisher.run_endlessly(Clip::Plain.tags());
     splitter.wait_receiving("cam");
     publishing.stop();
+    assert_eq!(splitter.metrics().sum("av_frames_skipped_total", &[("reason", "malformed")]), Some(1.0));
 }
 
 /// An enhanced H.265 message under the classic, unofficial codec number 12.

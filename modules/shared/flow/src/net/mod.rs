@@ -79,11 +79,6 @@ impl Net {
         }
     }
 
-    /// Listens on a configured address.
-    pub fn listen(&self, configured: SocketAddr) -> Result<Listener, ListenError> {
-        Listener::bind(self.bind_address(configured))
-    }
-
     /// Connects to `host`, a name or an IP literal without brackets; with `tls` when that is given.
     /// Takes at most 10 s, and 10 s more for the TLS handshake.
     pub async fn dial(

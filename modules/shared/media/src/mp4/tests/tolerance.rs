@@ -467,6 +467,39 @@ fn a_fragment_with_more_samples_announced_than_described_gives_those() {
 }
 
 #[test]
+fn a_run_may_have_flags_for_its_first_sample_and_for_each() {
+    let whole = clip("fragmented.mp4");
+    let mut file = files::File::of(&whole);
+    let moof = file.nodes.iter_mut().find(|node| node.kind == *b"moof").unwrap();
+    let before = moof.bytes().len();
+    // The video's run: the flags of the first sample, and then those of each, which count.
+    let trun = moof.get(&[b"traf", b"trun"]).body();
+    let has = u32::from_be_bytes(trun[..4].try_into().unwrap()) & 0x00ff_ffff;
+    assert_eq!(has & 0x105, 0x5, "{has:#x}: data offset and first flags, no durations");
+    let count = u32::from_be_bytes(trun[4..8].try_into().unwrap());
+    let row = 4 * [0x200, 0x800].iter().filter(|bit| has & **bit != 0).count();
+    let mut body = (has | 0x400).to_be_bytes().to_vec();
+    body.extend(&trun[4..16]);
+    for (number, entry) in trun[16..].chunks(row).enumerate() {
+        // Size, flags, composition offset.
+        body.extend(&entry[..4]);
+        body.extend(if number == 0 { 0x0200_0000_u32 } else { 0x0101_0000 }.to_be_bytes());
+        body.extend(&entry[4..]);
+    }
+    assert_eq!(body.len(), 16 + count as usize * (row + 4));
+    *trun = body;
+    // Data lies as much further behind the header as that has grown.
+    let more = (moof.bytes().len() - before) as u32;
+    for traf in moof.boxes().iter_mut().filter(|node| node.kind == *b"traf") {
+        let trun = traf.get(&[b"trun"]).body();
+        let offset = u32::from_be_bytes(trun[8..12].try_into().unwrap()) + more;
+        trun[8..12].copy_from_slice(&offset.to_be_bytes());
+    }
+    assert_plays_like(&file.bytes(), &whole, &BOTH);
+    assert_eq!(sync_of(&file.bytes()), sync_of(&whole));
+}
+
+#[test]
 fn a_sample_description_of_0_or_out_of_range_is_the_first() {
     let whole = clip("fragmented.mp4");
     for index in [0, 9] {
