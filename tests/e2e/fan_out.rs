@@ -87,7 +87,7 @@ fn a_slow_player_goes_on_at_a_sync_frame() {
         let (from, to) = (at(&pair[0].hash), at(&pair[1].hash));
         if to != from + 1 {
             assert!(to > from, "went back from picture {from} to {to}");
-            // Later rounds carry a filler, so compare by place in the clip.
+            // Later rounds carry a mark, so compare by place in the clip.
             assert!(to % 25 == 0 || sync.contains(&pair[1].hash), "went on at picture {to}, no sync frame");
             jumps += 1;
         }

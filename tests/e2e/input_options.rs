@@ -202,7 +202,7 @@ fn a_message_of_exactly_the_length_allowed_passes_and_a_longer_one_does_not() {
     );
     let tags = only(9, &Clip::Plain.tags());
     let sync = tags.iter().position(Tag::is_sync).unwrap();
-    // The first picture with filler (NAL unit type 12) up to this length.
+    // The first picture with filler (NAL unit type 12) up to this length. It is dropped, and counts as it came.
     let filled = |length: usize| {
         let mut tag = tags[sync].clone();
         let filler = length - tag.body.len() - 4;
