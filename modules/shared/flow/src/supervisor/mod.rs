@@ -8,7 +8,8 @@ mod metrics;
 mod pattern;
 mod remembered;
 mod report;
+mod service;
 mod status;
 mod task;
 
-pub use flows::{Flows, StartExtension};
+pub use service::{Flows, StartExtension};

@@ -45,7 +45,7 @@ pub(super) async fn method(supervisor: &Supervisor, name: &str, payload: Value) 
     match name {
         "getStatus" => Some(match GetStatus::of(&payload) {
             Ok(wanted) => get_status(supervisor, &wanted),
-            Err(why) => reply(400, why),
+            Err(why) => reply(400, why.to_string()),
         }),
         "restartFlow" => Some(match flow_name(&payload, &[]) {
             Some(Some(flow)) => match supervisor.restart(&flow).await {
@@ -88,6 +88,11 @@ fn flow_name(payload: &Value, others: &[&str]) -> Option<Option<String>> {
     }
 }
 
+/// What `getStatus` can't make anything of.
+#[derive(Debug, thiserror::Error)]
+#[error("expected {{\"flow\"?: \"NAME\", \"offset\"?: 0 or more, \"limit\"?: 1 or more}}")]
+struct NoRequest;
+
 struct GetStatus {
     flow: Option<String>,
     offset: usize,
@@ -95,17 +100,15 @@ struct GetStatus {
 }
 
 impl GetStatus {
-    fn of(payload: &Value) -> Result<Self, String> {
-        let expected =
-            || "expected {\"flow\"?: \"NAME\", \"offset\"?: 0 or more, \"limit\"?: 1 or more}".to_owned();
-        let flow = flow_name(payload, &["offset", "limit"]).ok_or_else(expected)?;
+    fn of(payload: &Value) -> Result<Self, NoRequest> {
+        let flow = flow_name(payload, &["offset", "limit"]).ok_or(NoRequest)?;
         let number = |key: &str, default: usize| match payload.get(key) {
             None | Some(Value::Null) => Ok(default),
-            Some(value) => value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or_else(expected),
+            Some(value) => value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or(NoRequest),
         };
         let (offset, limit) = (number("offset", 0)?, number("limit", DEFAULT_LIMIT)?);
         if limit == 0 {
-            return Err(expected());
+            return Err(NoRequest);
         }
         Ok(Self { flow, offset, limit })
     }

@@ -154,10 +154,12 @@ impl Iterator for Children {
             let offset = self.offset;
             let have = self.rest.len() as u64;
             let size = header.size;
+            // Where it is known what may stand here, what has no name is no box.
+            let is_named = self.siblings.is_empty() || header.has_name();
             // Only the last box of a file may say 0, and reach to its end (§4.2.2).
-            let is_box = size >= header.length || size == 0;
+            let is_box = is_named && (size >= header.length || size == 0);
             let taken = match size {
-                size if size >= header.length && size <= have => size as usize,
+                size if is_named && size >= header.length && size <= have => size as usize,
                 _ => next_of(self.siblings, &self.rest).unwrap_or(self.rest.len()),
             };
             let mut body = self.rest.split_to(taken);
@@ -188,10 +190,10 @@ const fn siblings(parent: &[u8; 4]) -> &'static [&'static [u8; 4]] {
     }
 }
 
-/// Where behind this header a box of one of these kinds begins that fits.
+/// Where behind the start of this header, which may be none, a box of one of these kinds begins that fits.
 fn next_of(kinds: &[&[u8; 4]], rest: &Bytes) -> Option<usize> {
     let mut found =
-        rest.windows(4).enumerate().skip(12).filter(|(_, kind)| kinds.iter().any(|k| k[..] == **kind));
+        rest.windows(4).enumerate().skip(5).filter(|(_, kind)| kinds.iter().any(|k| k[..] == **kind));
     found.find_map(|(at, _)| {
         let start = at.checked_sub(4)?;
         let header = Header::parse(rest.get(start..)?)?;
@@ -209,6 +211,12 @@ struct Header {
 }
 
 impl Header {
+    /// Whether its type is of letters, digits and the like, as all are that are registered; QuickTime's may begin with a
+    /// copyright sign.
+    fn has_name(&self) -> bool {
+        <[u8; 4]>::from(self.kind).iter().all(|byte| matches!(byte, b' '..=b'~' | 0xa9))
+    }
+
     /// `None` where fewer bytes than a header are left.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (size, rest) = bytes.split_first_chunk::<4>()?;

@@ -285,6 +285,17 @@ fn a_box_that_overruns_the_index_costs_no_track() {
 }
 
 #[test]
+fn a_box_that_says_too_little_costs_no_track() {
+    let whole = clip("bframes.mp4");
+    let at = whole.windows(4).position(|four| four == b"mvhd").unwrap() - 4;
+    for size in 0..108_u32 {
+        let mut file = whole.clone();
+        file[at..at + 4].copy_from_slice(&size.to_be_bytes());
+        assert_plays_like(&file, &whole, &BOTH);
+    }
+}
+
+#[test]
 fn an_index_that_is_written_twice_is_the_one_with_samples() {
     let mut early = bframes();
     for track in 0..2 {
