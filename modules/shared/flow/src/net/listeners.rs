@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::capacity::Capacity;
 use super::{Attempts, Count, Counted, ListenError, Listener, Routes, ServerTlsAcceptor, TlsError};
@@ -23,6 +24,8 @@ use slot::Slot;
 
 /// How often an address that is taken is tried again.
 pub const RETRY: Retry = Retry { initial: Duration::from_millis(500), max: Duration::from_secs(10) };
+/// Within that time all endpoints that were started with the first one of an address have opened their paths.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A protocol that is spoken on listeners, as far as they have to know it.
 pub trait Protocol: Send + Sync + Sized + 'static {
@@ -65,6 +68,15 @@ pub struct Port<P: Protocol> {
     pub publish: Routes<P::Publish>,
     /// Paths that have players.
     pub play: Routes<P::Play>,
+    opened: Instant,
+}
+
+impl<P: Protocol> Port<P> {
+    /// Waits until a listener that was only just opened has its paths: the endpoints of an address open theirs one
+    /// after the other, and peers that were waiting for the address are faster.
+    pub async fn settled(&self) {
+        tokio::time::sleep_until(self.opened + SETTLE).await;
+    }
 }
 
 /// Keeps a listener open.
@@ -247,6 +259,7 @@ impl Listeners {
             state: P::State::default(),
             publish: Routes::default(),
             play: Routes::default(),
+            opened: Instant::now(),
         });
         let slot = Arc::new(Slot::leased(P::NAME, tls.cloned(), port.clone() as Arc<dyn Any + Send + Sync>));
         tracing::info!(address = %port.address, tls = tls.is_some(), "listening for {}", P::NAME);

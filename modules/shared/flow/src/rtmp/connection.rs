@@ -15,12 +15,13 @@ use tokio::net::TcpStream;
 
 use super::admission::Admission;
 use super::joined;
+use super::names;
 use super::port::Rtmp;
 use super::skipped::chain;
 use crate::endpoint::Module;
 use crate::fanout::Sink;
 use crate::ingest::Seat;
-use crate::net::TlsError;
+use crate::net::{Found, Routes, TlsError};
 use crate::net::listeners::{Accepted, Port};
 
 /// TLS and RTMP handshake, each.
@@ -280,6 +281,15 @@ impl Connection {
         let Connect { app, query: of_app, tc_query, .. } = &self.connect;
         let queries = query.into_iter().chain(of_app.clone()).chain(tc_query.clone());
         (joined(app, name), queries.collect())
+    }
+
+    /// Where a path leads, and how it is written there. What is not there may come, as long as the listener is young.
+    async fn find<T>(&self, routes: &Routes<T>, path: &str) -> Option<(Found<T>, String)> {
+        if let Some(found) = names::find(routes, path) {
+            return Some(found);
+        }
+        self.port.settled().await;
+        names::find(routes, path)
     }
 }
 

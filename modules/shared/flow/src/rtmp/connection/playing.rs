@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::{BUFFERS, Connection, End, GOODBYE};
 use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
 use crate::net::{Found, auth};
-use crate::rtmp::names;
 use crate::rtmp::port::PlayRoute;
 
 impl Connection {
@@ -122,7 +121,7 @@ impl Connection {
         path: &str,
         queries: &[String],
     ) -> Result<(Arc<PlayRoute>, Client), (&'static str, String, Option<Arc<PlayRoute>>)> {
-        let Some((Found { route, .. }, _)) = names::find(&self.port.play, path) else {
+        let Some((Found { route, .. }, _)) = self.find(&self.port.play, path).await else {
             return Err(("NetStream.Play.StreamNotFound", format!("nothing here serves {path}"), None));
         };
         let failed =

@@ -12,7 +12,6 @@ use crate::endpoint::InputContext;
 use crate::ingest::{Identity, Seat};
 use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
-use crate::rtmp::names;
 use crate::rtmp::port::PublishRoute;
 use crate::rtmp::skipped::{self, Omissions, chain};
 use crate::stream::{Kick, KickReason, Publisher};
@@ -124,7 +123,7 @@ impl Connection {
 
     async fn admit_publisher(&self, path: &str, queries: &[String]) -> Result<Admitted, Denied> {
         let bad_name = |why: String, route| Denied { code: "NetStream.Publish.BadName", why, route };
-        let Some((Found { route, rest }, path)) = names::find(&self.port.publish, path) else {
+        let Some((Found { route, rest }, path)) = self.find(&self.port.publish, path).await else {
             return Err(bad_name(format!("nothing here takes {path}"), None));
         };
         let denied = |why: String| Denied {

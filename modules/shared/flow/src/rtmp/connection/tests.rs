@@ -19,10 +19,15 @@ struct Flow {
     address: SocketAddr,
     input: InputContext,
     output: OutputContext,
+    listening: ListenConfig,
 }
 
 impl Flow {
     fn start(takeover: bool, max_clients: usize) -> Self {
+        Self::begin(takeover, max_clients, true)
+    }
+
+    fn begin(takeover: bool, max_clients: usize, listens: bool) -> Self {
         // Nobody else is given this port so soon.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (module, stream, cancel) = (module(), stream(), CancellationToken::new());
@@ -64,9 +69,16 @@ impl Flow {
             batch: Duration::ZERO,
             tls: ServerTls::default(),
         };
-        tokio::spawn(listen(input.clone(), listening));
         tokio::spawn(serve(output.clone(), serving));
-        Self { address, input, output }
+        let flow = Self { address, input, output, listening };
+        if listens {
+            flow.listen();
+        }
+        flow
+    }
+
+    fn listen(&self) {
+        tokio::spawn(listen(self.input.clone(), self.listening.clone()));
     }
 
     async fn publisher(&self) -> Guest {
@@ -85,6 +97,21 @@ async fn what_is_published_is_played() {
     let mut publisher = flow.publisher().await;
     publisher.send(&live(0..400)).await;
     assert_eq!(player.frames(20).await, live(0..400));
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_faster_than_its_path_is_let_in() {
+    let flow = Flow::begin(true, 0, false);
+    // The output has opened the address; the input, started beside it, is not so far.
+    while tokio::net::TcpStream::connect(flow.address).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let address = flow.address;
+    let mut publishing = tokio::spawn(async move { Guest::publish(address, "live/stream1").await });
+    let refused = tokio::time::timeout(Duration::from_millis(100), &mut publishing).await;
+    assert!(refused.is_err(), "refused before the listener had its paths");
+    flow.listen();
+    publishing.await.unwrap().unwrap();
 }
 
 #[tokio::test]
