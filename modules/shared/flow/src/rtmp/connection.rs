@@ -21,8 +21,8 @@ use super::skipped::chain;
 use crate::endpoint::Module;
 use crate::fanout::Sink;
 use crate::ingest::Seat;
-use crate::net::{Found, Routes, TlsError};
 use crate::net::listeners::{Accepted, Port};
+use crate::net::{Found, Routes, TlsError};
 
 /// TLS and RTMP handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
