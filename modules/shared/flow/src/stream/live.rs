@@ -41,6 +41,7 @@ pub(super) struct Live {
     /// Since when there is no publisher although there was one.
     lost_at: Option<Instant>,
     counted_bytes: u64,
+    counted_reanchors: u64,
     ticked: Option<Instant>,
 }
 
@@ -57,6 +58,7 @@ impl Live {
             writers: 0,
             lost_at: None,
             counted_bytes: 0,
+            counted_reanchors: 0,
             ticked: None,
         }
     }
@@ -353,6 +355,9 @@ impl Live {
             input.bitrate.store(bits as u64, Ordering::Relaxed);
         }
         self.counted_bytes = total;
+        let reanchored = self.sound.reanchored();
+        let more = reanchored - std::mem::replace(&mut self.counted_reanchors, reanchored);
+        input.reanchored.fetch_add(more, Ordering::Relaxed);
         // What was kept for readers that have gone on since.
         self.ring.tidy_passed();
         let idle = self.settings.idle_timeout;

@@ -1,6 +1,7 @@
 //! Times and shapes as they reach readers.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
 
 use av_media::nal::to_length_prefixed;
 
@@ -114,6 +115,20 @@ async fn sound_from_milliseconds_lies_on_its_samples_and_rtmp_gets_its_milliseco
         assert!(
             interval.abs_diff(Duration::from_secs_f64(1024.0 / f64::from(hertz))) < Duration::from_nanos(2)
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_where_sound_is_missing_is_counted_as_a_new_anchor() {
+    let stream = stream(settings());
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.track(Track::aac(Bytes::from_static(&[0x11, 0x90])).unwrap(), Instant::now()).unwrap();
+    publisher.item(Incoming::Expect { video: false, audio: true }, Instant::now()).unwrap();
+    let count = || stream.input().reanchored.load(Ordering::Relaxed);
+    for (i, anchors) in [(0, 0), (1, 0), (2, 0), (12, 1), (13, 1)] {
+        publisher.frame(sound(i * 1024 / 48), Instant::now()).unwrap();
+        stream.tick(Instant::now());
+        assert_eq!(count(), anchors, "frame {i}");
     }
 }
 
