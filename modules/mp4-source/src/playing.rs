@@ -14,6 +14,8 @@ use crate::watch::Watched;
 
 /// Frames due within that time leave together.
 const TOGETHER: Duration = Duration::from_millis(1);
+/// After so many frames that are due together others get their turn.
+const AT_A_TIME: usize = 256;
 /// After a standstill of that length (a frozen disk, a frozen process) the past is not made up for.
 const MAX_LATE: Duration = Duration::from_secs(5);
 /// While nothing is due, the file is looked at that often.
@@ -143,7 +145,10 @@ impl Playing {
         parts: Vec<Part>,
         watched: Option<&Watched>,
     ) -> Result<Sent, Displaced> {
-        for part in parts {
+        for (number, part) in parts.into_iter().enumerate() {
+            if number % AT_A_TIME == AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
             let frame = match part {
                 Part::Frame(frame) => frame,
                 Part::Track(track) => {

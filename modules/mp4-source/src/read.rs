@@ -111,7 +111,9 @@ impl FileInput {
             }
             next = match reading {
                 Some(reading) if sent == Sent::All => reading,
-                _ => {
+                unplayed => {
+                    // With the index that it was read by.
+                    drop(unplayed);
                     let flow = &self.input.flow;
                     tracing::info!(%flow, file = %self.config.path.display(), "read: the file is written over");
                     let base = playing.now();

@@ -11,9 +11,10 @@ use av_media::{Frame, Kind, Timestamp, Track};
 
 use crate::watch::{Changed, Stamp, Watched};
 
-/// A piece is about that long, or that large.
+/// A piece is about that long, or that large, or of so many parts.
 const PIECE_NANOS: i64 = 500_000_000;
 const PIECE_BYTES: usize = 1 << 20;
+pub(crate) const PIECE_PARTS: usize = 2048;
 /// Changes of a file that are looked into one after another before it is taken for another one.
 const MAX_LOOKS: u32 = 100;
 
@@ -159,6 +160,14 @@ pub(crate) struct Piece {
     pub(crate) then: Then,
 }
 
+/// Why a piece ends.
+enum Stop {
+    Full,
+    Over,
+    Changed,
+    Failed(Mp4Error),
+}
+
 pub(crate) enum Then {
     /// More of the same, or of the file that took its place.
     More(Box<Reading>),
@@ -252,7 +261,7 @@ impl Reading {
         };
         let (mut first, mut bytes) = (None, 0_usize);
         self.looks = 0;
-        piece.then = loop {
+        let stop = loop {
             match self.playback.next_sample(again) {
                 Ok(Some(sample)) => {
                     self.loop_index = self.loop_index.max(sample.loop_index);
@@ -267,22 +276,26 @@ impl Reading {
                     bytes = bytes.saturating_add(frame.data.len());
                     let since = frame.dts.nanos_since(*first.get_or_insert(frame.dts));
                     piece.parts.push(Part::Frame(frame));
-                    if bytes >= PIECE_BYTES || since >= PIECE_NANOS {
-                        break Then::More(self);
+                    if bytes >= PIECE_BYTES || since >= PIECE_NANOS || piece.parts.len() >= PIECE_PARTS {
+                        break Stop::Full;
                     }
                 }
-                Ok(None) => break self.over(),
+                Ok(None) => break Stop::Over,
                 Err(error) if was_changed(&error) => {
                     if !self.has_only_grown(error.offset) {
-                        break Then::Changed;
+                        break Stop::Changed;
                     }
                 }
-                Err(source) => break Then::Failed(ReadError::Mp4 { path: self.shown, source }),
+                Err(error) => break Stop::Failed(error),
             }
         };
-        if let Then::More(reading) = &mut piece.then {
-            piece.too_large = reading.newly_too_large();
-        }
+        piece.too_large = self.newly_too_large();
+        piece.then = match stop {
+            Stop::Full => Then::More(self),
+            Stop::Over => self.over(),
+            Stop::Changed => Then::Changed,
+            Stop::Failed(source) => Then::Failed(ReadError::Mp4 { path: self.shown, source }),
+        };
         piece
     }
 
@@ -305,12 +318,31 @@ impl Reading {
     }
 
     fn over(self: Box<Self>) -> Then {
+        let repeat = self.repeat;
+        let round = self.close();
+        if repeat { round.again() } else { Then::End { at: round.end } }
+    }
+
+    /// Lets the file and its index go.
+    pub(crate) fn close(self: Box<Self>) -> Round {
         let next = self.loop_index.saturating_add(1);
-        let at = self.playback.loop_start(next).moved(self.base.nanos());
-        if !self.repeat {
-            return Then::End { at };
-        }
-        match Self::open(&self.shown, &self.path, true, Duration::ZERO, at) {
+        let end = self.playback.loop_start(next).moved(self.base.nanos());
+        let Self { shown, path, .. } = *self;
+        Round { shown, path, end }
+    }
+}
+
+/// What is left of a file that is over: not its index, so that two are never held for the sake of one.
+pub(crate) struct Round {
+    shown: PathBuf,
+    path: PathBuf,
+    end: Timestamp,
+}
+
+impl Round {
+    /// Opens what is there by now.
+    fn again(self) -> Then {
+        match Reading::open(&self.shown, &self.path, true, Duration::ZERO, self.end) {
             Ok(reading) if reading.is_whole() || reading.opened().is_still() => Then::More(Box::new(reading)),
             Err(error) if error.may_pass() || Stamp::of(&self.path).is_some_and(|stamp| stamp.is_still()) => {
                 Then::Failed(error)

@@ -106,6 +106,12 @@ impl Watched {
         now != expected && (now.length == expected.length || !now.has_grown_from(&expected))
     }
 
+    /// How many hold the file open.
+    #[cfg(test)]
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.file)
+    }
+
     fn expect(&self, stamp: Option<Stamp>) -> Option<Stamp> {
         std::mem::replace(&mut *self.expected.lock().unwrap_or_else(PoisonError::into_inner), stamp)
     }

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use av_edge::{Certificates, Context, EventSink, Paths, StateDir};
 use av_flow::Module;
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::reading::Part;
+use crate::reading::{PIECE_PARTS, Part};
 
 /// Pictures with sound: the clip that is played out of the box.
 fn test_card() -> PathBuf {
@@ -34,6 +35,30 @@ fn context() -> Context {
     }
 }
 
+fn input(stream: &Stream) -> InputContext {
+    InputContext {
+        module: Module::new(context()),
+        flow: "card".into(),
+        path: "flows.card.input".into(),
+        status: stream.input().clone(),
+        idle_timeout: Duration::from_secs(10),
+        instances: None,
+        stream: stream.clone(),
+        cancel: CancellationToken::new(),
+    }
+}
+
+fn stream() -> Stream {
+    let settings = Settings {
+        content: Content::AudioVideo,
+        track_wait: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(10),
+        hold: true,
+        hold_for: None,
+    };
+    Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default())
+}
+
 struct Reads {
     stream: Stream,
     status: Arc<InputStatus>,
@@ -42,24 +67,8 @@ struct Reads {
 
 impl Reads {
     fn file(path: &Path, repeat: bool) -> Self {
-        let settings = Settings {
-            content: Content::AudioVideo,
-            track_wait: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(10),
-            hold: true,
-            hold_for: None,
-        };
-        let stream = Stream::new(settings, InputStatus::new(Changes::default()), &Cache::default());
-        let input = InputContext {
-            module: Module::new(context()),
-            flow: "card".into(),
-            path: "flows.card.input".into(),
-            status: stream.input().clone(),
-            idle_timeout: Duration::from_secs(10),
-            instances: None,
-            stream: stream.clone(),
-            cancel: CancellationToken::new(),
-        };
+        let stream = stream();
+        let input = input(&stream);
         let config = ReadConfig { path: path.into(), repeat, start: Duration::ZERO };
         let (ticked, task) = (stream.clone(), tokio::spawn(read(input, config)));
         let ticks = tokio::spawn(async move {
@@ -449,4 +458,97 @@ async fn several_flows_play_the_same_file_at_once() {
         reads.stream.reader(Content::VideoOnly).recv(&mut entries).await;
         assert!(matches!(entries[0].item, Item::Tracks(_)));
     }
+}
+
+/// Pictures alone.
+fn without_sound() -> Vec<u8> {
+    renamed(std::fs::read(test_card()).unwrap(), b"esds", b"junk")
+}
+
+#[test]
+fn a_piece_of_frames_that_are_all_due_at_once_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    let mut file = without_sound();
+    // 5000 samples of a byte each, in one chunk, that take no time.
+    set(&mut file, b"stts", 12, 0);
+    set(&mut file, b"stsz", 4, 1);
+    set(&mut file, b"stsz", 8, 5000);
+    set(&mut file, b"stsc", 12, 5000);
+    std::fs::write(&path, file).unwrap();
+    let mut reading = Box::new(opened(&path, false));
+    let mut sizes = Vec::new();
+    loop {
+        let piece = reading.piece();
+        sizes.push(piece.parts.len());
+        match piece.then {
+            Then::More(next) => reading = next,
+            Then::End { .. } => break,
+            Then::Changed | Then::Failed(_) => panic!("not played to the end"),
+        }
+    }
+    assert_eq!(sizes, [PIECE_PARTS, PIECE_PARTS, 5000 - 2 * PIECE_PARTS]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_many_frames_are_sent_that_are_due_others_get_their_turn() {
+    let stream = stream();
+    let mut playing = Playing::new(input(&stream), Path::new("clip.mp4"));
+    let piece = Box::new(opened(&test_card(), false)).piece();
+    playing.announce(piece.announcement.unwrap()).unwrap_or_else(|_| panic!("displaced"));
+    let frame = piece.parts.into_iter().find_map(|part| match part {
+        Part::Frame(frame) => Some(frame),
+        Part::Track(_) => None,
+    });
+    let frame = frame.unwrap();
+    let frames = std::iter::repeat_with(|| Part::Frame(frame.clone())).take(1000);
+    let mut send = std::pin::pin!(playing.send(frames.collect(), None));
+    let mut turns = 0;
+    let sent = std::future::poll_fn(|context| {
+        turns += 1;
+        send.as_mut().poll(context)
+    });
+    assert!(matches!(sent.await, Ok(Sent::All)));
+    assert_eq!(turns, 1 + 1000 / 256);
+}
+
+#[test]
+fn the_index_of_a_round_that_is_over_is_let_go_before_the_next_is_read() {
+    let Piece { then, watched, .. } = Box::new(opened(&test_card(), true)).piece();
+    let (Then::More(reading), Some(watched)) = (then, watched) else { panic!("no piece") };
+    assert!(watched.holders() > 1);
+    let _round = reading.close();
+    assert_eq!(watched.holders(), 1);
+}
+
+#[test]
+fn a_cut_file_from_the_future_is_played_round_by_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    let whole = std::fs::read(test_card()).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    // The clock was set back since.
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
+    let reading = opened(&path, true);
+    assert!(!reading.is_whole() && !reading.opened().is_still());
+    let (once, _) = pieces(opened(&path, false), usize::MAX, |_| {});
+    let (_, announced) = pieces(reading, once.len() * 3, |_| {});
+    assert_eq!(announced, [0]);
+}
+
+#[test]
+fn frames_that_are_too_large_are_counted_in_the_last_piece_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("clip.mp4");
+    let mut file = without_sound();
+    // All of it is one piece.
+    set(&mut file, b"stts", 12, 1);
+    set(&mut file, b"elst", 12, 0);
+    set(&mut file, b"stsz", 12, 40 << 20);
+    std::fs::write(&path, file).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(60 << 20).unwrap();
+    let piece = Box::new(opened(&path, false)).piece();
+    assert!(matches!(piece.then, Then::End { .. }));
+    assert_eq!(piece.too_large, 1);
 }

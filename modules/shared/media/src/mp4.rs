@@ -62,6 +62,8 @@ const MAX_MOOF: u64 = 64 << 20;
 /// More samples than this in all tracks of a file are refused: 46 hours of 60 pictures and 47 audio
 /// frames a second.
 const MAX_SAMPLES: u32 = 20_000_000;
+/// What all samples of a file take in memory at most: a day of 25 pictures and 47 audio frames a second takes 113 MB.
+const MAX_INDEX: usize = 128 << 20;
 
 /// An MP4 file whose index has been read.
 #[derive(Debug)]
@@ -120,8 +122,13 @@ impl<R: Read + Seek> Mp4<R> {
     ///
     /// It can't be read, is not an MP4 file, or nothing in it can be played: with the box, its byte offset, and the
     /// reason for each track.
-    pub fn open(mut reader: R) -> Result<Self, Mp4Error> {
-        let Found { movie, moov, parts, damaged, file_end } = Found::read(&mut reader)?;
+    pub fn open(reader: R) -> Result<Self, Mp4Error> {
+        Self::open_within(reader, MAX_INDEX)
+    }
+
+    /// The same with an index of at most `max_bytes` in memory.
+    fn open_within(mut reader: R, max_bytes: usize) -> Result<Self, Mp4Error> {
+        let Found { movie, moov, parts, damaged, file_end } = Found::read(&mut reader, max_bytes)?;
         let mut ignored = movie.ignored;
         let (mut plans, mut index) = (Vec::new(), Vec::new());
         // A track that is not enabled plays where no other of its kind does.
@@ -136,9 +143,8 @@ impl<R: Read + Seek> Mp4<R> {
                 ignored.push(track.ignored(reason));
                 continue;
             }
-            match plan(&mut track, movie.timescale, file_end) {
+            match plan(&mut reader, &mut track, movie.timescale, file_end) {
                 Ok(mut plan) => {
-                    sync::begin_at_sync(&mut reader, &track, &mut plan);
                     plan.track = index.len();
                     plans.push(plan);
                     index.push(track);
@@ -203,7 +209,8 @@ impl<R: Read + Seek> Mp4<R> {
 }
 
 /// What a track gives to play.
-fn plan(
+fn plan<R: Read + Seek>(
+    reader: &mut R,
     track: &mut MovieTrack,
     movie_timescale: Option<NonZeroU32>,
     file_end: u64,
@@ -219,10 +226,13 @@ fn plan(
     if lost.too_large == count {
         return Err(IgnoredReason::TooLarge(lost.largest));
     }
-    TrackPlan::of(track, movie_timescale).map_err(|reason| match reason {
+    let mut plan = TrackPlan::of(track, movie_timescale).map_err(|reason| match reason {
         IgnoredReason::EditedAway if track.edits.is_empty() => IgnoredReason::Empty,
         reason => reason,
-    })
+    })?;
+    sync::begin_at_sync(reader, track, &mut plan);
+    plan.bound(count)?;
+    Ok(plan)
 }
 
 /// The index as it is in the file.
@@ -236,7 +246,7 @@ struct Found {
 }
 
 impl Found {
-    fn read<R: Read + Seek>(reader: &mut R) -> Result<Self, Mp4Error> {
+    fn read<R: Read + Seek>(reader: &mut R, max_bytes: usize) -> Result<Self, Mp4Error> {
         let mut boxes = FileBoxes::new(reader)?;
         let file_end = boxes.end();
         // A sample that is sent has a byte at least: small files can't announce many.
@@ -253,13 +263,16 @@ impl Found {
                     let body = boxes.load(&found, MAX_MOOV)?;
                     parts.insert(0, IndexPart::of(&body));
                     parts.truncate(1);
-                    index = Some((Movie::parse(&body, max_samples), found));
+                    index = Some((Movie::parse(&body, max_samples, max_bytes), found));
                 }
                 (b"moof", Some((movie, _))) => {
                     let body = boxes.load(&found, MAX_MOOF)?;
                     parts.push(IndexPart::of(&body));
                     if !fragments::append(movie, &body, file_end) {
                         damaged.add(found.offset);
+                    }
+                    if size_of_val(&parts[..]).saturating_add(movie.index_bytes) > max_bytes {
+                        return Err(found.error(Mp4Fault::IndexTooLarge { most: max_bytes as u64 }));
                     }
                 }
                 (b"moof", None) => orphan = orphan.or(Some(found)),

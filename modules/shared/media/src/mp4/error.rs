@@ -59,6 +59,12 @@ pub enum Mp4Fault {
         /// How many are read.
         most: u64,
     },
+    /// The samples and fragments that it describes take too much memory.
+    #[error("the file's index takes more than {most} bytes of memory")]
+    IndexTooLarge {
+        /// How many it may take.
+        most: u64,
+    },
     /// A box that must be there.
     #[error("it has no {0} box")]
     Missing(FourCC),
@@ -99,6 +105,18 @@ pub enum BoxFault {
         /// How many there are.
         value: u64,
         /// How many are read.
+        most: u64,
+    },
+    /// The samples that it describes take too much memory.
+    #[error(
+        "{samples} of its {of} samples take more than the {most} bytes of memory that are left for the index"
+    )]
+    IndexTooLarge {
+        /// How many were read.
+        samples: u32,
+        /// How many there are.
+        of: u32,
+        /// Bytes that they may take.
         most: u64,
     },
     /// A box that must be there.

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use super::boxes::BoxBody;
 use super::media_time::MediaTime;
 use super::movie::{Movie, MovieTrack};
-use super::samples::NewSample;
+use super::samples::{BETWEEN_CHECKS, NewSample};
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 /// `sample_is_non_sync_sample` (§8.8.3.1).
@@ -48,6 +48,7 @@ pub(super) fn append(movie: &mut Movie, moof: &BoxBody, file_end: u64) -> bool {
             continue;
         };
         let left = movie.samples_left();
+        let room = movie.bytes_left();
         let defaults = *movie.defaults.get(&header.track_id).unwrap_or(&Defaults::NONE);
         let track = movie.tracks.iter_mut().find(|track| track.id == header.track_id);
         let own = header.base_data_offset.or(header.base_is_moof.then_some(moof.offset));
@@ -56,11 +57,15 @@ pub(super) fn append(movie: &mut Movie, moof: &BoxBody, file_end: u64) -> bool {
             continue;
         };
         let defaults = header.over(defaults);
-        let mut fragment = Fragment { track, defaults, base, at: base, left, file_end, shift: movie.shift };
+        let mut fragment =
+            Fragment { track, defaults, base, at: base, left, most: 0, file_end, shift: movie.shift };
+        let before = fragment.bytes();
+        fragment.most = before.saturating_add(room);
         let is_whole = fragment.read(&traf);
         whole &= is_whole;
         data_end = is_whole.then_some(fragment.at);
         movie.shift = fragment.shift;
+        movie.index_bytes = movie.index_bytes.saturating_sub(before).saturating_add(fragment.bytes());
     }
     whole
 }
@@ -125,12 +130,19 @@ struct Fragment<'a> {
     at: u64,
     /// Samples that may still come.
     left: u32,
+    /// Memory that the track's samples may take.
+    most: usize,
     file_end: u64,
     /// As [`Movie::shift`].
     shift: i64,
 }
 
 impl Fragment<'_> {
+    /// Memory that the track's samples take.
+    fn bytes(&self) -> usize {
+        self.track.as_ref().map_or(0, |track| track.samples.bytes())
+    }
+
     fn read(&mut self, traf: &BoxBody) -> bool {
         if let Some(tfdt) = traf.find(b"tfdt") {
             let time = match tfdt.version() {
@@ -165,7 +177,8 @@ impl Fragment<'_> {
         track.samples.continue_at(time.saturating_add(track.shift));
     }
 
-    /// A `trun` (§8.8.8). One that announces more samples than it describes gives those.
+    /// A `trun` (§8.8.8). One that announces more samples than it describes gives those, and so does one whose samples
+    /// take too much memory.
     fn run(&mut self, trun: &BoxBody) -> bool {
         let has = trun.flags();
         let Some(count) = trun.u32_at(4) else { return false };
@@ -180,6 +193,7 @@ impl Fragment<'_> {
             fields += 4;
         }
         let columns = [0x100, 0x200, 0x400, 0x800].map(|bit| has & bit != 0);
+        let [has_duration, has_size, has_flags, has_composition] = columns;
         let entry = 4 * columns.iter().filter(|has| **has).count();
         let described = match (trun.body.len().saturating_sub(fields)).checked_div(entry) {
             Some(described) => u32::try_from(described).unwrap_or(u32::MAX),
@@ -192,17 +206,25 @@ impl Fragment<'_> {
         };
         let taken = count.min(described).min(self.left);
         self.left -= taken;
-        if let Some(track) = &mut self.track {
-            track.samples.place(self.at);
+        match &mut self.track {
+            Some(track) => track.samples.place(self.at),
+            // Nothing bounds how often that is said of samples that nobody counts: no round for each.
+            None if !has_size => {
+                self.at = self.at.saturating_add(u64::from(taken) * u64::from(self.defaults.size));
+                return taken == count;
+            }
+            None => {}
         }
         let mut at = fields;
         for index in 0..taken {
+            if index.is_multiple_of(BETWEEN_CHECKS) && self.bytes() > self.most {
+                return false;
+            }
             let mut column = |has: bool| {
                 let value = has.then(|| trun.u32_at(at)).flatten();
                 at += if has { 4 } else { 0 };
                 value
             };
-            let [has_duration, has_size, has_flags, has_composition] = columns;
             let (duration, size) = (column(has_duration), column(has_size));
             let flags =
                 column(has_flags).or(first_flags.filter(|_| index == 0)).unwrap_or(self.defaults.flags);

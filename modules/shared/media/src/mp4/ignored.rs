@@ -66,8 +66,8 @@ pub enum IgnoredReason {
     /// The edit list leaves nothing to show.
     #[error("its edit list shows nothing of it")]
     EditedAway,
-    /// The edit list shows the same again and again.
-    #[error("its edit list shows more than {0} samples")]
+    /// The edit list shows the same again and again, or what needs the same before it.
+    #[error("its edit list takes more than {0} samples to show")]
     Repeated(u64),
     /// The samples it has take no time.
     #[error("nothing of it is shown for a millisecond or longer")]

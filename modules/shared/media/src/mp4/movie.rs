@@ -33,6 +33,9 @@ pub(super) struct Movie {
     /// Nanoseconds that the fragments of the last track are later than they say whose clock went back.
     pub(super) shift: i64,
     max_samples: u32,
+    /// Memory that the samples of all tracks take.
+    pub(super) index_bytes: usize,
+    max_bytes: usize,
 }
 
 /// A track that can be played, if it has samples.
@@ -68,8 +71,9 @@ pub(super) struct Edit {
 }
 
 impl Movie {
-    /// Reads `moov`; all tracks together, the fragments' samples included, may have `max_samples`.
-    pub(super) fn parse(moov: &BoxBody, max_samples: u32) -> Self {
+    /// Reads `moov`; all tracks together, the fragments' samples included, may have `max_samples`, which may
+    /// take `max_bytes`.
+    pub(super) fn parse(moov: &BoxBody, max_samples: u32, max_bytes: usize) -> Self {
         let timescale = moov.find(b"mvhd").and_then(|mvhd| NonZeroU32::new(header_timescale(&mvhd).ok()?));
         let mut movie = Self {
             timescale,
@@ -78,6 +82,8 @@ impl Movie {
             defaults: BTreeMap::new(),
             shift: 0,
             max_samples,
+            index_bytes: 0,
+            max_bytes,
         };
         for trex in moov.children(0).filter(|child| child.is(b"mvex")).flat_map(|mvex| mvex.children(0)) {
             if trex.is(b"trex")
@@ -104,6 +110,7 @@ impl Movie {
             Ok(mut track) => {
                 track.order = order;
                 track.enabled = enabled;
+                self.index_bytes = self.index_bytes.saturating_add(track.samples.bytes());
                 self.tracks.push(track);
             }
             Err(reason) => self.ignored.push((order, IgnoredTrack { reason, ..about })),
@@ -145,14 +152,19 @@ impl Movie {
             lost: Lost::default(),
             shift: 0,
         };
-        track.samples =
-            tables::read(&stbl, timescale, |index| track.configuration(index), self.samples_left())?;
+        let (most, room) = (self.samples_left(), self.bytes_left());
+        track.samples = tables::read(&stbl, timescale, |index| track.configuration(index), most, room)?;
         Ok(track)
     }
 
     /// Samples that may still come.
     pub(super) fn samples_left(&self) -> u32 {
         self.tracks.iter().fold(self.max_samples, |left, track| left.saturating_sub(track.samples.count()))
+    }
+
+    /// Memory that samples may still take.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.max_bytes.saturating_sub(self.index_bytes)
     }
 
     /// Whether no track has a sample.

@@ -14,9 +14,10 @@ use super::samples::{Cursor, SampleTable};
 use crate::Kind;
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
-/// Samples that all edits of a track may show together: this many, and so many times what the track has.
-const MAX_SHOWN: u64 = 50_000_000;
-const MAX_TIMES_SHOWN: u64 = 32;
+/// Samples that all edits of a track may take together, those included that only the decoder needs: this many, and so
+/// many times what the track has.
+const MAX_TAKEN: u64 = 50_000_000;
+const MAX_TIMES_TAKEN: u64 = 32;
 
 /// What is played in one loop, and its length.
 #[derive(Clone, Debug)]
@@ -73,6 +74,17 @@ impl TrackPlan {
         let windows = windows(&track.edits, movie, timescale);
         let (segments, extent) = cut(&track.samples, track.kind, &windows)?;
         Ok(Self { track: 0, kind: track.kind, timescale, shift: 0, segments, extent })
+    }
+
+    /// Refuses edits that take too long to walk, once it is known where each begins: one of a single picture may need
+    /// all pictures before it. `count` is what the track has.
+    pub(super) fn bound(&self, count: u32) -> Result<(), IgnoredReason> {
+        let taken = |segment: &Segment| u64::from(segment.end.saturating_sub(segment.from.index()));
+        let most = most_taken(count);
+        match self.segments.iter().map(taken).sum::<u64>() > most {
+            true => Err(IgnoredReason::Repeated(most)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -152,6 +164,11 @@ fn windows(edits: &[Edit], movie: Option<NonZeroU32>, track: NonZeroU32) -> Vec<
     windows
 }
 
+/// Samples that all edits of a track of so many may take.
+fn most_taken(count: u32) -> u64 {
+    u64::from(count).saturating_mul(MAX_TIMES_TAKEN).saturating_add(MAX_TAKEN)
+}
+
 /// Finds the samples of each window in one walk over the table, which asks each sample of the windows that it may be
 /// in, and no others.
 fn cut(table: &SampleTable, kind: Kind, windows: &[Window]) -> Result<(Vec<Segment>, Extent), IgnoredReason> {
@@ -161,7 +178,7 @@ fn cut(table: &SampleTable, kind: Kind, windows: &[Window]) -> Result<(Vec<Segme
     let mut later = by_start.into_iter().peekable();
     let mut active: Vec<usize> = Vec::new();
     let latest = table.latest_composition();
-    let most = u64::from(table.count()).saturating_mul(MAX_TIMES_SHOWN).saturating_add(MAX_SHOWN);
+    let most = most_taken(table.count());
     let mut asked = 0_u64;
 
     let mut cursor = table.cursor();

@@ -1,5 +1,8 @@
 //! A column of the sample table: values, each with how often it repeats.
 
+/// Runs that are sorted at most: they are copied for that.
+const MAX_SORTED: usize = 1 << 20;
+
 /// See above. An empty run is never stored.
 #[derive(Clone, Debug)]
 pub(super) struct Runs<T>(Vec<(u32, T)>);
@@ -40,9 +43,17 @@ impl<T: Copy + Ord> Runs<T> {
         self.0.iter().copied()
     }
 
-    /// The value in the middle of all samples', sorted.
+    /// Another value for each.
+    pub(super) fn change(&mut self, change: impl Fn(T) -> T) {
+        for (_, value) in &mut self.0 {
+            *value = change(*value);
+        }
+    }
+
+    /// The value in the middle of all samples', sorted; in a long column that of some of its runs, evenly spread.
     pub(super) fn median(&self) -> Option<T> {
-        let mut sorted = self.0.clone();
+        let every = self.0.len() / MAX_SORTED + 1;
+        let mut sorted: Vec<_> = self.0.iter().step_by(every).copied().collect();
         sorted.sort_unstable_by_key(|(_, value)| *value);
         let total: u64 = sorted.iter().map(|(count, _)| u64::from(*count)).sum();
         let mut seen = 0;
@@ -58,7 +69,7 @@ impl<T: Copy + Ord> Runs<T> {
         self.0.shrink_to_fit();
     }
 
-    #[cfg(test)]
+    /// Memory that they take.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.0[..])
     }

@@ -13,6 +13,8 @@ const REORDER: i64 = 2 * 16;
 const MAX_STEP_BACK: i64 = 10;
 /// A sample larger than this is left out.
 pub(super) const MAX_SAMPLE: u32 = 32 << 20;
+/// How often a table that is built is held against what it may take: after so many samples, of some 60 bytes at most.
+pub(super) const BETWEEN_CHECKS: u32 = 1 << 16;
 /// The samples of an entry that cannot be used.
 pub(super) const UNUSABLE: u16 = u16::MAX;
 
@@ -265,13 +267,7 @@ impl SampleTable {
         let most =
             interval.saturating_mul(REORDER as u64).saturating_add(pause.unwrap_or(0).saturating_mul(4));
         let is_wild = |offset: i32| u64::from(offset.abs_diff(usual)) > most;
-        if self.composition.iter().any(|(_, offset)| is_wild(offset)) {
-            let mut mended = Runs::default();
-            for (count, offset) in self.composition.iter() {
-                mended.push(count, if is_wild(offset) { usual } else { offset });
-            }
-            self.composition = mended;
-        }
+        self.composition.change(|offset| if is_wild(offset) { usual } else { offset });
     }
 
     /// Samples that can't be given.
@@ -291,7 +287,6 @@ impl SampleTable {
     }
 
     /// Memory that the table takes.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.durations.bytes()
             + self.composition.bytes()
@@ -323,6 +318,11 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
+    /// Of the sample here.
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// The sample here; the cursor moves behind it.
     pub(super) fn next(&mut self, table: &SampleTable) -> Option<SampleAt> {
         self.step(table).map(|(sample, _)| sample)

@@ -10,15 +10,16 @@ use mp4_atom::FourCC;
 
 use super::boxes::{BadBox, BoxBody, Entries, pair, words};
 use super::error::BoxFault;
-use super::samples::{NewSample, SampleTable, SyncRule};
+use super::samples::{BETWEEN_CHECKS, NewSample, SampleTable, SyncRule};
 
-/// Reads the tables of an `stbl` of at most `most` samples. `description` gives the track's configuration for a
+/// Reads the tables of an `stbl` of at most `most` samples, which may take `room` bytes. `description` gives the track's configuration for a
 /// `sample_description_index`.
 pub(super) fn read(
     stbl: &BoxBody,
     timescale: NonZeroU32,
     description: impl Fn(u32) -> u16,
     most: u32,
+    room: usize,
 ) -> Result<SampleTable, BadBox> {
     let mut table = SampleTable::new(timescale);
     let stss = stbl.find(b"stss");
@@ -54,7 +55,16 @@ pub(super) fn read(
         composition.flat_map(|(count, offset)| iter::repeat_n(offset as i32, count as usize));
     let mut sync = sync_numbers.iter_mut().flat_map(|numbers| numbers.iter().flat_map(words)).peekable();
 
+    let fits = |table: &SampleTable| match table.bytes() > room {
+        true => {
+            Err(stbl.bad(BoxFault::IndexTooLarge { samples: table.count(), of: count, most: room as u64 }))
+        }
+        false => Ok(()),
+    };
     for index in 0..count {
+        if index.is_multiple_of(BETWEEN_CHECKS) {
+            fits(&table)?;
+        }
         let Some(place) = placed.next_sample() else { break };
         if let Some(offset) = place.begins {
             table.place(offset);
@@ -69,6 +79,7 @@ pub(super) fn read(
             description: description(place.description),
         });
     }
+    fits(&table)?;
     match table.count() {
         0 => Err(stbl.bad(BoxFault::Unplaced(count.into()))),
         _ => Ok(table),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::files::{self, Content, Node, sized};
 use super::*;
 
 /// Opens a file and reads every sample of it once: what the fuzzer does too.
@@ -98,6 +99,116 @@ fn a_fragment_that_announces_billions_of_samples_gives_those_that_there_is_data_
     assert!(matches!(mp4.flaws(), [.., Flaw::Fragments { count: 1, .. }]), "{:?}", mp4.flaws());
     let samples: usize = mp4.tracks().iter().map(|track| track.sample_count as usize).sum();
     assert!(samples < file.len());
+}
+
+#[test]
+fn fragments_of_no_track_that_announce_billions_of_samples_are_passed_over_at_once() {
+    let mut file = clip("fragmented.mp4");
+    let tracks = Mp4::open(Cursor::new(file.clone())).unwrap().tracks().to_vec();
+    // A track that is nowhere, its data behind the `moof`, samples of a byte; as many as can be said, with no columns.
+    let tfhd = Node::new(b"tfhd", [2 << 16 | 0x10, 99, 1_u32].map(u32::to_be_bytes).concat());
+    let traf =
+        Node { kind: *b"traf", content: Content::Boxes(vec![tfhd, Node::full(b"trun", 0, &[u32::MAX])]) };
+    let traf = traf.bytes();
+    assert_eq!(traf.len(), 44);
+    file.extend(sized(b"moof", &traf.repeat(50_000)));
+
+    let (done, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(Mp4::open(Cursor::new(file))).is_ok());
+    let mp4 = opened.recv_timeout(Duration::from_secs(60)).expect("opened by now").unwrap();
+    assert_eq!(mp4.tracks(), tracks);
+    assert!(matches!(mp4.flaws(), [Flaw::Fragments { count: 1, .. }]), "{:?}", mp4.flaws());
+}
+
+#[test]
+fn an_index_that_takes_too_much_memory_is_refused_with_the_reason() {
+    let refused = |name: &str, bytes| Mp4::open_within(Cursor::new(clip(name)), bytes).unwrap_err();
+    let error = refused("bframes.mp4", 100);
+    assert!(matches!(error.source, Mp4Fault::NoTrack(_)));
+    let text = error.source.to_string();
+    assert!(
+        text.contains(
+            "25 of its 25 samples take more than the 100 bytes of memory that are left for the index"
+        ),
+        "{text}"
+    );
+
+    // The samples of fragments, which are of no one box.
+    let error = refused("fragmented.mp4", 100);
+    assert_eq!(error.name, FourCC::new(b"moof"));
+    assert_eq!(error.source.to_string(), "the file's index takes more than 100 bytes of memory");
+    for name in ["bframes.mp4", "fragmented.mp4"] {
+        assert!(Mp4::open_within(Cursor::new(clip(name)), 10_000).is_ok(), "{name}");
+    }
+
+    // Fragments of nothing.
+    let mut file = clip("fragmented.mp4");
+    file.extend(sized(b"moof", &[]).repeat(1000));
+    let error = Mp4::open_within(Cursor::new(file), 10_000).unwrap_err();
+    assert!(matches!(error.source, Mp4Fault::IndexTooLarge { most: 10_000 }), "{error:?}");
+}
+
+#[test]
+fn a_fragment_that_takes_too_much_memory_is_not_read_to_its_end() {
+    let mut file = files::File::of(&clip("fragmented.mp4"));
+    let id = 1_u32;
+    let tfhd = Node::new(b"tfhd", [2 << 16, id].map(u32::to_be_bytes).concat());
+    // Sizes that all differ from the one before.
+    let count = 1 << 20;
+    let mut trun = Node::new(b"trun", [0x200, count].map(u32::to_be_bytes).concat());
+    trun.body().extend((0..count).flat_map(|index| (index % 2).to_be_bytes()));
+    let traf = Node { kind: *b"traf", content: Content::Boxes(vec![tfhd, trun]) };
+    file.nodes.push(Node { kind: *b"moof", content: Content::Boxes(vec![traf]) });
+    let mut file = Cursor::new(file.bytes());
+    let most = 100_000;
+    let mut boxes = FileBoxes::new(&mut file).unwrap();
+    let end = boxes.end();
+    let mut movie = None;
+    while let Some(found) = boxes.next_box().unwrap() {
+        match (&found.kind.into(), &mut movie) {
+            (b"moov", _) => {
+                movie = Some(Movie::parse(&boxes.load(&found, MAX_MOOV).unwrap(), u32::MAX, most))
+            }
+            (b"moof", Some(movie)) => {
+                let _whole = fragments::append(movie, &boxes.load(&found, MAX_MOOF).unwrap(), end);
+            }
+            _ => {}
+        }
+    }
+    let movie = movie.unwrap();
+    let count = movie.tracks.iter().find(|track| track.id == id).unwrap().samples.count();
+    assert!((1 << 16..3 << 16).contains(&count), "{count} samples");
+    assert_eq!(movie.index_bytes, movie.tracks.iter().map(|track| track.samples.bytes()).sum::<usize>());
+}
+
+#[test]
+fn edits_that_need_many_pictures_before_each_of_theirs_are_refused() {
+    // The one sync sample is the first, or none is said to be one.
+    for sync in [&[1, 1][..], &[0]] {
+        let mut file = files::File::of(&clip("bframes.mp4"));
+        let count = 100_000;
+        let stbl = file.trak(0).stbl();
+        stbl.remove(b"ctts");
+        stbl.put(Node::full(b"stts", 0, &[1, count, 512]));
+        stbl.put(Node::full(b"stss", 0, sync));
+        stbl.put(Node::full(b"stsz", 0, &[1, count]));
+        stbl.put(Node::full(b"stsc", 0, &[1, 1, count, 1]));
+        stbl.put(Node::full(b"stco", 0, &[1, 100]));
+        let mut elst = Node::full(b"elst", 0, &[8192]);
+        let edit = [40, 512 * 90_000, 1 << 16_u32].map(u32::to_be_bytes).concat();
+        elst.body().extend(edit.repeat(8192));
+        file.trak(0).get(&[b"edts"]).put(elst);
+        file.nodes.push(Node::new(b"free", vec![0; count as usize]));
+        let mp4 = Mp4::open(Cursor::new(file.bytes())).unwrap();
+        let reasons: Vec<_> = mp4.ignored().iter().map(|track| track.reason.clone()).collect();
+        assert_eq!(reasons, [IgnoredReason::Repeated(32 * 100_000 + 50_000_000)]);
+
+        // A few of them are no trouble.
+        let mut elst = Node::full(b"elst", 0, &[10]);
+        elst.body().extend(edit.repeat(10));
+        file.trak(0).get(&[b"edts"]).put(elst);
+        assert_eq!(Mp4::open(Cursor::new(file.bytes())).unwrap().ignored(), []);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::super::boxes::{BadBox, BoxBody};
+use super::super::runs::Runs;
 use super::super::samples::{SampleAt, SampleTable, UNUSABLE};
 use super::super::tables;
 use super::*;
@@ -24,7 +25,8 @@ fn stbl(children: &[Vec<u8>]) -> BoxBody {
 fn table(children: &[Vec<u8>]) -> Result<SampleTable, BadBox> {
     // Two sample entries, of which the second can't be used.
     let description = |index| if index == 1 { 0 } else { UNUSABLE };
-    let mut table = tables::read(&stbl(children), NonZeroU32::new(100).unwrap(), description, 1000)?;
+    let mut table =
+        tables::read(&stbl(children), NonZeroU32::new(100).unwrap(), description, 1000, usize::MAX)?;
     table.settle(1 << 20, 0);
     Ok(table)
 }
@@ -74,6 +76,38 @@ fn compact_sizes_that_overrun_are_read_as_far_as_they_go() {
     assert_eq!(read(&children).unwrap().len(), 3);
     children[1] = full(b"stz2", &numbers(&[7, 3]));
     assert_eq!(read(&children).unwrap_err().name, FourCC::new(b"stz2"));
+}
+
+#[test]
+fn a_table_that_takes_too_much_memory_is_not_read_to_its_end() {
+    // Each sample of another size than the one before, each second one a sync sample.
+    let count = 1 << 20;
+    let sizes = [&numbers(&[4, count])[..], &vec![0x12; count as usize / 2]].concat();
+    let sync: Vec<u32> = (1..=count).step_by(2).collect();
+    let children = [
+        full(b"stts", &numbers(&[1, count, 10])),
+        full(b"stz2", &sizes),
+        full(b"stss", &numbers(&[&[count / 2], &sync[..]].concat())),
+        full(b"stsc", &numbers(&[1, 1, count, 1])),
+        full(b"stco", &numbers(&[1, 100])),
+    ];
+    let read = |room| tables::read(&stbl(&children), NonZeroU32::new(100).unwrap(), |_| 0, u32::MAX, room);
+    let fault = read(100_000).unwrap_err().fault;
+    let BoxFault::IndexTooLarge { samples, of, most } = fault else { panic!("{fault}") };
+    assert_eq!((samples, of, most), (1 << 16, count, 100_000));
+    assert_eq!(read(100 << 20).unwrap().count(), count);
+}
+
+#[test]
+fn a_long_column_is_judged_by_some_of_its_runs() {
+    let mut runs = Runs::default();
+    for index in 0..5_000_000 {
+        runs.push(1, index % 7);
+    }
+    assert_eq!(runs.median(), Some(3));
+    runs.change(|value| value * 2);
+    assert_eq!(runs.iter().map(|(count, _)| count).sum::<u32>(), 5_000_000);
+    assert_eq!(runs.median(), Some(6));
 }
 
 #[test]
@@ -174,7 +208,8 @@ fn a_last_delta_of_0_is_the_frame_interval() {
         let description = |_| 0;
         let children = with(0, table);
         let mut table =
-            tables::read(&stbl(&children), NonZeroU32::new(100).unwrap(), description, 1000).unwrap();
+            tables::read(&stbl(&children), NonZeroU32::new(100).unwrap(), description, 1000, usize::MAX)
+                .unwrap();
         table.settle(1 << 20, media);
         table.duration()
     };
