@@ -225,11 +225,14 @@ fn information_in_a_message_of_its_own_joins_the_picture_that_follows() {
 }
 
 /// Memory that tells whether it is still kept.
-struct Watched(Vec<u8>, std::sync::Arc<()>);
+struct Watched {
+    data: Vec<u8>,
+    _alive: std::sync::Arc<()>,
+}
 
 impl AsRef<[u8]> for Watched {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.data
     }
 }
 
@@ -243,7 +246,8 @@ fn a_small_picture_does_not_keep_the_filler_around_it_in_memory() {
         let picture = of_picture(size);
         for nals in [[&picture[..], &filler[..]], [&filler[..], &picture[..]]] {
             let alive = std::sync::Arc::new(());
-            let data = Bytes::from_owner(Watched(to_length_prefixed(nals).unwrap(), alive.clone()));
+            let data =
+                Bytes::from_owner(Watched { data: to_length_prefixed(nals).unwrap(), _alive: alive.clone() });
             let got = normaliser.frame(frame(data, false)).frame.unwrap();
             assert_eq!(got.frame.data, to_length_prefixed([&picture[..]]).unwrap());
             assert_eq!(std::sync::Arc::strong_count(&alive) > 1, is_kept, "{size}");
