@@ -122,6 +122,8 @@ pub struct OutputContext {
     pub output: Arc<str>,
     /// `flows.NAME.outputs.NAME`.
     pub path: Arc<str>,
+    /// Whether it is of an instance of a pattern: whatever is configured by name stands before it.
+    pub of_instance: bool,
     /// Where frames come from.
     pub stream: Stream,
     /// Kinds to take.

@@ -101,6 +101,7 @@ mod tests {
             flow: "dock".into(),
             output: "cloud".into(),
             path: "flows.dock.outputs.cloud".into(),
+            of_instance: false,
             stream: stream(),
             content: Content::AudioVideo,
             status: OutputStatus::new(Changes::default()),

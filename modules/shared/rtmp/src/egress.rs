@@ -79,13 +79,17 @@ impl Egress {
         tracks: &[&Track],
         timestamp: u32,
     ) {
+        self.completed_metadata(out, &Metadata::completed(metadata, tracks), timestamp);
+    }
+
+    /// The same with the value of [`Metadata::completed`], for who sends it again and again.
+    pub fn completed_metadata(&self, out: &mut impl Out, value: &Bytes, timestamp: u32) {
         let mut names = BytesMut::new();
         if self.role == Role::Server {
             amf0::encode(&mut names, &Value::from("@setDataFrame"));
         }
         amf0::encode(&mut names, &Value::from("onMetaData"));
-        let value = Metadata::completed(metadata, tracks);
-        self.write_data(out, timestamp, &[Part::Copied(&names), Part::Copied(&value)]);
+        self.write_data(out, timestamp, &[Part::Copied(&names), Part::Shared(value)]);
     }
 
     /// A data message, as it came in [`MediaItem::Data`](crate::MediaItem::Data).

@@ -86,6 +86,12 @@ pub enum RtmpError {
         /// Where the sub-message begins.
         at: usize,
     },
+    /// An aggregate message of more parts than any encoder puts in one (§7.1.6).
+    #[error("aggregate message of more than {limit} parts (RTMP 1.0 §7.1.6)")]
+    AggregateParts {
+        /// The limit.
+        limit: usize,
+    },
     /// A command or data message is not AMF0.
     #[error("message type {type_id} is not AMF0")]
     Amf {

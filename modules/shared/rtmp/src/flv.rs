@@ -6,6 +6,7 @@ mod write;
 use av_media::{AudioFormat, Codec, Kind, MediaError, RtmpFraming};
 use bytes::Bytes;
 
+use crate::message::slice_of;
 use crate::{SkipReason, Slot};
 pub(crate) use enhanced::{codec_of_four_cc, four_cc};
 pub(crate) use write::{classic_number, frame_header, sequence_header};
@@ -230,7 +231,8 @@ impl<'a> Fields<'a> {
     }
 
     fn rest(&self) -> Bytes {
-        self.body.slice(self.at.min(self.body.len())..)
+        // Modifiers in front of it may be most of the message.
+        slice_of(self.body, self.at.min(self.body.len())..)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Messages: what is inside a payload (RTMP 1.0 §5.4, §6.2, §7.1).
 
+use std::ops::RangeBounds;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::RtmpError;
@@ -127,22 +129,38 @@ impl UserControl {
     }
 }
 
+/// Parts of one aggregate message at most: a second of pictures and sound has a hundred.
+const MAX_PARTS: usize = 4096;
+
+/// A part of a message that is kept longer than the message: it holds the whole of it, so a small part is copied.
+pub(crate) fn slice_of(message: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
+    let part = message.slice(range);
+    if part.len() < message.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
+}
+
 /// Splits an aggregate message; times are moved so that the first sub-message has the aggregate's own time
 /// (RTMP 1.0 §7.1.6). Calls `each` for one after the other and stops at its first error.
 ///
 /// # Errors
 ///
-/// [`RtmpError::Aggregate`] when a sub-message runs beyond the end.
+/// [`RtmpError::Aggregate`] when a sub-message runs beyond the end, [`RtmpError::AggregateParts`] when there are more
+/// than any encoder puts in one.
 pub fn split_aggregate(
     aggregate: &RawMessage,
     mut each: impl FnMut(RawMessage) -> Result<(), RtmpError>,
 ) -> Result<(), RtmpError> {
     const TAG_HEADER: usize = 11;
     const BACK_POINTER: usize = 4;
-    let length = aggregate.payload.len();
-    let mut rest = aggregate.payload.clone();
+    let whole = &aggregate.payload;
+    let length = whole.len();
+    let mut rest = whole.clone();
     let mut first = None;
+    let mut parts = 0;
     while !rest.is_empty() {
+        if parts == MAX_PARTS {
+            return Err(RtmpError::AggregateParts { limit: MAX_PARTS });
+        }
+        parts += 1;
         let at = length - rest.len();
         let cut = RtmpError::Aggregate { length, at };
         if rest.len() < TAG_HEADER {
@@ -157,7 +175,9 @@ pub fn split_aggregate(
         if rest.len() < size {
             return Err(cut);
         }
-        let payload = rest.split_to(size);
+        let begin = length - rest.len();
+        let payload = slice_of(whole, begin..begin + size);
+        rest.advance(size);
         // Some senders leave the last back pointer out.
         rest.advance(rest.len().min(BACK_POINTER));
         let offset = timestamp.wrapping_sub(*first.get_or_insert(timestamp));

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::amf0::{self, AmfError, Properties, Reader, Value};
 use crate::flv;
+use crate::message::slice_of;
 
 /// `onMetaData` as it came, and what matters of it.
 ///
@@ -102,7 +103,7 @@ impl Metadata {
             _ => None,
         };
         Ok(Self {
-            raw: value.slice(..reader.position()),
+            raw: slice_of(value, ..reader.position()),
             video_codec: parsed.get("videocodecid").and_then(CodecId::from_value),
             audio_codec: parsed.get("audiocodecid").and_then(CodecId::from_value),
             width: positive("width"),
@@ -113,8 +114,10 @@ impl Metadata {
         })
     }
 
-    /// The value to send on: as it came where nothing is missing and nothing too much.
-    pub(crate) fn completed(metadata: Option<&Self>, tracks: &[&Track]) -> Bytes {
+    /// The AMF0 value to send on: the publisher's own, completed from the tracks; as it came where nothing is missing
+    /// and nothing too much, and made from the tracks where there is none. Properties of a kind that has no track in
+    /// `tracks` are left out, unless `tracks` is empty.
+    pub fn completed(metadata: Option<&Self>, tracks: &[&Track]) -> Bytes {
         let raw = metadata.map(|metadata| metadata.raw.clone()).unwrap_or_default();
         let mut value = match Reader::new(&raw).value() {
             Ok(Some(value)) => value,

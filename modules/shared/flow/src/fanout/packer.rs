@@ -47,8 +47,9 @@ pub trait Wire: Send + 'static {
     /// The publisher is gone, and with it what was noted.
     fn forget(&mut self);
 
-    /// Writes what a player has to know before the frame at `at`: tracks, and what was noted.
-    fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp);
+    /// Writes what a player has to know before the frame at `at`: tracks, and what was noted. With sound alone that
+    /// is with every flush, so what takes time is kept; the same tracks are the same `Arc`.
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp);
 
     /// Writes a frame.
     fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp);
@@ -216,13 +217,12 @@ impl<W: Wire> Packer<W> {
 
     /// Serialises what is pending for every epoch that has players.
     pub(super) fn flush(&mut self) -> Option<Flush> {
-        let tracks = self.tracks.clone()?;
-        if self.pending.is_empty() {
-            return None;
-        }
         let units = std::mem::take(&mut self.pending);
         self.since = None;
         self.picture = false;
+        // What came before any track is of no use to anybody.
+        let tracks = self.tracks.clone()?;
+        let first = first(&units)?;
         let mut flush = Flush { sync: false, pictures: 0, sounds: 0, arrived: [None; 2], parts: Vec::new() };
         for unit in &units {
             let Unit::Frame(frame, arrived, starts) = unit else { continue };
@@ -239,10 +239,9 @@ impl<W: Wire> Packer<W> {
                 }
             }
         }
-        let first = units.iter().map(Unit::time).min()?;
         let announce = self.wire.take_news() | std::mem::take(&mut self.announce);
         self.epochs.retire();
-        let (wire, sync) = (&self.wire, flush.sync);
+        let (wire, sync) = (&mut self.wire, flush.sync);
         let room = units.len() * OVERHEAD + flush.sounds as usize * COPIED_SOUND;
         flush.parts = self.epochs.each(|epoch| {
             let zero = epoch.zero_from(sync.then_some(first))?;
@@ -291,7 +290,7 @@ impl<W: Wire> Packer<W> {
 
     /// Seats a player: at the last sync frame, or (`instant` false, or there is none) at the next.
     pub(super) fn join(&mut self, instant: bool) -> Joining {
-        let start = self.gop.iter().map(Unit::time).min();
+        let start = first(&self.gop);
         let (epoch, is_new) = self.epochs.newest(|epoch: &Epoch| match (epoch.zero, start) {
             (Some(zero), Some(start)) => {
                 let after = u128::try_from(start.nanos_since(zero));
@@ -320,6 +319,12 @@ impl<W: Wire> Packer<W> {
         }
         Joining { seat, burst }
     }
+}
+
+/// Where players start: at the first frame. What stands beside frames may say any time, and often says 0.
+fn first(units: &[Unit]) -> Option<Timestamp> {
+    let frames = units.iter().filter(|unit| matches!(unit, Unit::Frame(..)));
+    frames.map(Unit::time).min().or_else(|| units.iter().map(Unit::time).min())
 }
 
 fn write<W: Wire>(wire: &W, out: &mut PieceWriter, tracks: &Tracks, units: &[Unit], zero: Timestamp) {

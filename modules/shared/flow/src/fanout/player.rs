@@ -114,6 +114,9 @@ impl Player {
 
     /// Stops the media, or lets it go on at the next sync frame. What a player does not get meanwhile is no loss.
     pub(super) fn pause(&mut self, paused: bool) {
+        if paused == self.paused {
+            return;
+        }
         self.drop_media();
         self.paused = paused;
         self.waits_for_sync = true;

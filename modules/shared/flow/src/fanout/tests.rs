@@ -1,5 +1,6 @@
 //! A protocol for tests: each message is its type, its time and its length, and then its body.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use av_media::{Frame, Kind, Timestamp, Track};
@@ -30,7 +31,7 @@ impl Toy {
         first: u8,
         length: usize,
     ) {
-        let time = u32::try_from(time.millis() - zero.millis()).unwrap();
+        let time = u32::try_from((time.millis() - zero.millis()).max(0)).unwrap();
         out.copy(&[kind]);
         out.copy(&time.to_be_bytes());
         out.copy(&u32::try_from(length + 1).unwrap().to_be_bytes());
@@ -65,7 +66,7 @@ impl Wire for Toy {
         self.about = None;
     }
 
-    fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp) {
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
         Self::message(out, ABOUT, (at, zero), CONFIG, 0);
         for track in tracks.iter() {
             Self::message(out, Self::kind(track.kind()), (at, zero), CONFIG, 0);

@@ -4,7 +4,7 @@
 //! the way, and nothing can pile up: a connection that says more than a session has to say is itself the bound, since
 //! it waits for its peer.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -73,6 +73,8 @@ impl Drop for Tie {
 impl Post {
     fn tell(&self, news: u8) {
         self.news.fetch_or(news, Ordering::Release);
+        // Of this and `owned_by`, which write one thing and read the other, one sees what the other wrote.
+        fence(Ordering::SeqCst);
         if let Some(owner) = self.owner.get() {
             owner.notify_one();
         }
@@ -81,6 +83,7 @@ impl Post {
     /// From now on `owner` is woken when there is news.
     pub(super) fn owned_by(&self, owner: &Arc<Notify>) {
         let _ = self.owner.set(owner.clone());
+        fence(Ordering::SeqCst);
         if self.has_news() {
             owner.notify_one();
         }

@@ -196,8 +196,10 @@ impl Listeners {
                     None => continue,
                 },
             };
-            closes.close_unless_leased();
-            closes.closed().await;
+            // Leased again meanwhile, it does not close: then that is what there is to say or to join.
+            if closes.close_unless_leased() {
+                closes.closed().await;
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub struct Found<T> {
 /// The routes of one kind of one listener. Exact paths win over patterns, and patterns over prefixes, of which the
 /// longest wins.
 #[derive(Debug)]
-pub struct Routes<T>(Arc<RwLock<HashMap<Place, Arc<T>>>>);
+pub struct Routes<T>(Arc<RwLock<HashMap<Place, Stack<T>>>>);
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
@@ -53,52 +53,87 @@ impl<T> Default for Routes<T> {
 }
 
 impl<T> Routes<T> {
-    /// Opens a route while the answer lives. A newer route to the same place displaces an older one.
+    /// Opens a route to a place that is configured, while the answer lives. It stands before those of instances, and
+    /// before older ones as long as both live.
     pub fn add(&self, place: Place, route: Arc<T>) -> RouteGuard<T> {
+        self.insert(place, Standing { configured: true, route })
+    }
+
+    /// The same for an instance of a pattern: what is configured at that place stands before it.
+    pub fn add_of_instance(&self, place: Place, route: Arc<T>) -> RouteGuard<T> {
+        self.insert(place, Standing { configured: false, route })
+    }
+
+    fn insert(&self, place: Place, standing: Standing<T>) -> RouteGuard<T> {
+        let route = standing.route.clone();
         let mut routes = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        routes.insert(place.clone(), route.clone());
+        let stack = &mut routes.entry(place.clone()).or_insert_with(|| Stack(Vec::with_capacity(1))).0;
+        let above = |present: &Standing<T>| present.configured && !standing.configured;
+        let at = stack.iter().position(above).unwrap_or(stack.len());
+        stack.insert(at, standing);
+        drop(routes);
         RouteGuard { routes: self.0.clone(), place, route }
     }
 
     /// What stands at exactly this path.
     pub fn exact(&self, path: &str) -> Option<Arc<T>> {
-        self.read().get(&Place::Exact(path.to_owned())).cloned()
+        self.read().get(&Place::Exact(path.to_owned()))?.first().cloned()
     }
 
     /// Where a path leads.
     pub fn find(&self, path: &str) -> Option<Found<T>> {
         let routes = self.read();
-        if let Some(route) = routes.get(&Place::Exact(path.to_owned())) {
+        let standing = |place: &Place| routes.get(place)?.first();
+        if let Some(route) = standing(&Place::Exact(path.to_owned())) {
             return Some(Found { route: route.clone(), rest: None });
         }
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if let Some(route) = routes.get(&Place::Pattern(above.to_owned())) {
+        if let Some(route) = standing(&Place::Pattern(above.to_owned())) {
             return Some(Found { route: route.clone(), rest: Some(name.to_owned()) });
         }
         let mut borders =
             std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(border, _)| border));
         borders.find_map(|border| {
             let (prefix, rest) = path.split_at_checked(border)?;
-            let route = routes.get(&Place::Prefix(prefix.to_owned()))?.clone();
+            let route = standing(&Place::Prefix(prefix.to_owned()))?.clone();
             Some(Found { route, rest: Some(rest.trim_start_matches('/').to_owned()) })
         })
     }
 
-    /// All routes whose [`Place::path`] passes.
-    pub fn all(&self, passes: impl Fn(&str) -> bool) -> Vec<Arc<T>> {
+    /// All routes whose place passes.
+    pub fn all(&self, passes: impl Fn(&Place) -> bool) -> Vec<Arc<T>> {
         let routes = self.read();
-        routes.iter().filter(|(place, _)| passes(place.path())).map(|(_, route)| route.clone()).collect()
+        let passing = routes.iter().filter(|(place, _)| passes(place));
+        passing.filter_map(|(_, stack)| stack.first().cloned()).collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Place, Arc<T>>> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Place, Stack<T>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All routes to one place: those of instances, then those that are configured, each newest last. The last one is
+/// taken.
+#[derive(Debug)]
+struct Stack<T>(Vec<Standing<T>>);
+
+#[derive(Debug)]
+struct Standing<T> {
+    configured: bool,
+    route: Arc<T>,
+}
+
+impl<T> Stack<T> {
+    /// The one that is taken.
+    fn first(&self) -> Option<&Arc<T>> {
+        self.0.last().map(|standing| &standing.route)
     }
 }
 
 /// Takes a route off its listener again when it is dropped.
 #[derive(Debug)]
 pub struct RouteGuard<T> {
-    routes: Arc<RwLock<HashMap<Place, Arc<T>>>>,
+    routes: Arc<RwLock<HashMap<Place, Stack<T>>>>,
     place: Place,
     route: Arc<T>,
 }
@@ -106,9 +141,12 @@ pub struct RouteGuard<T> {
 impl<T> Drop for RouteGuard<T> {
     fn drop(&mut self) {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        // A newer route may already stand there.
-        if routes.get(&self.place).is_some_and(|present| Arc::ptr_eq(present, &self.route)) {
-            routes.remove(&self.place);
+        // Others may stand there too.
+        if let Some(Stack(stack)) = routes.get_mut(&self.place) {
+            stack.retain(|present| !Arc::ptr_eq(&present.route, &self.route));
+            if stack.is_empty() {
+                routes.remove(&self.place);
+            }
         }
     }
 }
@@ -165,5 +203,25 @@ mod tests {
         assert_eq!(found(&routes, "live/a"), Some(("new", None)));
         drop(new);
         assert_eq!(found(&routes, "live/a"), None);
+    }
+
+    #[test]
+    fn an_instance_never_stands_before_a_configured_route_nor_takes_it_along() {
+        let routes = Routes::default();
+        let add = |name| routes.add(Place::of("live/a"), Arc::new(name));
+        let add_of_instance = |name| routes.add_of_instance(Place::of("live/a"), Arc::new(name));
+        let configured = add("configured");
+        let instance = add_of_instance("instance");
+        assert_eq!(found(&routes, "live/a"), Some(("configured", None)));
+        assert_eq!(routes.all(|_| true).iter().map(|route| **route).collect::<Vec<_>>(), ["configured"]);
+        drop(instance);
+        assert_eq!(found(&routes, "live/a"), Some(("configured", None)));
+        let instance = add_of_instance("instance");
+        drop(configured);
+        assert_eq!(found(&routes, "live/a"), Some(("instance", None)));
+        let _configured = add("configured later");
+        assert_eq!(found(&routes, "live/a"), Some(("configured later", None)));
+        drop(instance);
+        assert_eq!(routes.exact("live/a").as_deref(), Some(&"configured later"));
     }
 }

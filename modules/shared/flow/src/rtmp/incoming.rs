@@ -65,17 +65,23 @@ impl Body {
     }
 }
 
-/// What a peer has to know before the first frame: metadata, sequence headers, and what belongs to them.
+/// `onMetaData` as it is sent on: what the publisher said, completed from the tracks.
+pub(super) fn completed(tracks: &Tracks, description: Option<&Description>) -> Bytes {
+    let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
+    Metadata::completed(description.and_then(|said| said.metadata.as_ref()), &list)
+}
+
+/// What a peer has to know before the first frame: metadata ([`completed`]), sequence headers, and what belongs to
+/// them.
 pub(super) fn write_headers(
     egress: &Egress,
     out: &mut impl Out,
     tracks: &Tracks,
-    description: Option<&Description>,
+    (description, metadata): (Option<&Description>, &Bytes),
     timestamp: u32,
 ) {
-    let list: Vec<_> = tracks.iter().map(AsRef::as_ref).collect();
-    egress.metadata(out, description.and_then(|said| said.metadata.as_ref()), &list, timestamp);
-    for track in list {
+    egress.completed_metadata(out, metadata, timestamp);
+    for track in tracks.iter() {
         egress.sequence_header(out, track, timestamp);
     }
     for extra in description.iter().flat_map(|said| &said.extras) {

@@ -14,12 +14,19 @@ const EXTENSIONS: [&str; 4] = [".mp4", ".f4v", ".flv", ".mp3"];
 /// Where a path leads, and how it is written there. The path as it came is meant before anything else, and paths that
 /// are configured before patterns.
 pub(super) fn find<T>(routes: &Routes<T>, path: &str) -> Option<(Found<T>, String)> {
-    meant(routes, path).or_else(|| {
-        // Whoever types a URL into an encoder leaves a space.
-        let trimmed = path.split('/').map(str::trim).filter(|segment| !segment.is_empty());
-        let trimmed = trimmed.collect::<Vec<_>>().join("/");
-        meant(routes, &trimmed).filter(|_| trimmed != path)
-    })
+    let found = meant(routes, path);
+    if found.as_ref().is_some_and(|(found, _)| found.rest.is_none()) {
+        return found;
+    }
+    let trimmed = trimmed(path);
+    let mended = if trimmed == path { None } else { meant(routes, &trimmed) };
+    mended.or(found)
+}
+
+/// Whoever types a URL into an encoder leaves a space.
+pub(super) fn trimmed(path: &str) -> String {
+    let segments = path.split('/').map(str::trim).filter(|segment| !segment.is_empty());
+    segments.collect::<Vec<_>>().join("/")
 }
 
 fn meant<T>(routes: &Routes<T>, path: &str) -> Option<(Found<T>, String)> {
@@ -141,5 +148,15 @@ mod tests {
         assert_eq!(leads(&all, "any/cam").as_deref(), Some("any/* as cam at any/cam"));
         assert_eq!(leads(&all, "any/mp4:door").as_deref(), Some("any/door.mp4"));
         assert_eq!(leads(&all, "any/mp4:gate.mp4").as_deref(), Some("any/* as gate.mp4 at any/gate.mp4"));
+    }
+
+    #[test]
+    fn a_pattern_does_not_take_a_path_that_only_has_to_be_trimmed() {
+        let all = ["live/*", "live/cam"];
+        assert_eq!(leads(&all, "live/cam ").as_deref(), Some("live/cam"));
+        assert_eq!(leads(&all, "live/mp4:cam ").as_deref(), Some("live/cam"));
+        assert_eq!(leads(&all, " live/door ").as_deref(), Some("live/* as door at live/door"));
+        // What leads nowhere without its spaces is taken as it is.
+        assert_eq!(leads(&all, "live/ ").as_deref(), Some("live/* as   at live/ "));
     }
 }

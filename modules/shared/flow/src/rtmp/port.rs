@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use av_rtmp::{AdobeAuth, Intent};
 
-use super::connection;
 use super::{ListenConfig, ServeConfig};
+use super::{connection, names};
 use crate::config::{Auth, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
 use crate::fanout::Arrivals;
 use crate::ingest::{Entrance, Target};
+use crate::net::Place;
 use crate::net::listeners::{Accepted, Port, Protocol};
 use crate::stream::OutputStatus;
 
@@ -88,10 +89,55 @@ pub(super) fn listener<'a>(url: &ListenUrl, tls: &'a ServerTls) -> (SocketAddr, 
 /// `auth` of every route below an application that a client with this intent may have come for: what a `connect` is
 /// judged by.
 pub(super) fn auths_below(port: &Port<Rtmp>, application: &str, intent: Option<Intent>) -> Vec<Option<Auth>> {
-    let prefix = format!("{application}/");
-    let below = |path: &str| path.starts_with(&prefix) || path == application;
-    let publish = port.publish.all(|path| intent != Some(Intent::Play) && below(path));
+    let trimmed = names::trimmed(application);
+    let below = |place: &Place| is_below(place, application) || is_below(place, &trimmed);
+    let publish = port.publish.all(|place| intent != Some(Intent::Play) && below(place));
     let publish = publish.into_iter().map(|route| route.config.auth.clone());
-    let play = port.play.all(|path| intent != Some(Intent::Publish) && below(path));
+    let play = port.play.all(|place| intent != Some(Intent::Publish) && below(place));
     publish.chain(play.into_iter().map(|route| route.config.auth.clone())).collect()
+}
+
+/// Whether some name, or none, leads from this application to that place.
+fn is_below(place: &Place, application: &str) -> bool {
+    let below = |path: &str, above: &str| {
+        above.is_empty()
+            || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(place.path(), application)
+        || match place {
+            Place::Exact(_) => false,
+            // The application may be all of the path.
+            Place::Pattern(above) => application.rsplit_once('/').map_or("", |(above, _)| above) == above,
+            Place::Prefix(prefix) => below(application, prefix),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_below_every_application_from_which_a_client_may_come() {
+        for (path, applications) in [
+            ("live/cam", &["live", "live/cam", ""][..]),
+            ("live/*", &["live", "live/cam", ""]),
+            ("live/floor/*", &["live", "live/floor", "live/floor/cam", ""]),
+            ("cam", &["cam", ""]),
+            ("*", &["cam", ""]),
+        ] {
+            for application in applications {
+                assert!(is_below(&Place::of(path), application), "{path} below {application:?}");
+            }
+        }
+        for (path, application) in [
+            ("live/cam", "liv"),
+            ("live/cam", "live/cam/more"),
+            ("live/cam", "other"),
+            ("live/*", "other"),
+            ("live/*", "live/floor/cam"),
+            ("*", "live/cam"),
+        ] {
+            assert!(!is_below(&Place::of(path), application), "{path} below {application:?}");
+        }
+    }
 }

@@ -19,7 +19,8 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     };
     let (arrivals, arriving) = fanout::arrivals();
     let route = PlayRoute::new(&output, &config, arrivals);
-    let _route = lease.port().play.add(Place::of(&config.url.path), route);
+    let (play, place) = (&lease.port().play, Place::of(&config.url.path));
+    let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);
     let options = fanout::Options {
         join_instant: config.join_instant,

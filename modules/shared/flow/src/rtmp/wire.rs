@@ -9,7 +9,7 @@ use av_rtmp::Egress;
 use av_rtmp::chunk::{MAX_LENGTH, Out};
 use bytes::Bytes;
 
-use super::incoming::{Description, Message, write_headers};
+use super::incoming::{Description, Message, completed, write_headers};
 use crate::fanout::{PieceWriter, Wire};
 use crate::stream::{Aside, Tracks};
 
@@ -22,11 +22,20 @@ pub(super) struct Players {
     /// What the publisher said of the stream, and what players were told of that.
     description: Option<Arc<Description>>,
     told: Option<Arc<Description>>,
+    completed: Option<Completed>,
+}
+
+/// `onMetaData` of some tracks and what the publisher said of them: to read and write it takes time, and it may be
+/// large.
+struct Completed {
+    tracks: Arc<Tracks>,
+    description: Option<Arc<Description>>,
+    metadata: Bytes,
 }
 
 impl Players {
     pub(super) const fn new() -> Self {
-        Self { egress: Egress::players(), description: None, told: None }
+        Self { egress: Egress::players(), description: None, told: None, completed: None }
     }
 }
 
@@ -51,13 +60,24 @@ impl Wire for Players {
     }
 
     fn take_news(&mut self) -> bool {
-        let news = self.told != self.description;
+        let news = !same(self.told.as_ref(), self.description.as_ref()) && self.told != self.description;
         self.told.clone_from(&self.description);
         news
     }
 
-    fn start(&self, out: &mut PieceWriter, tracks: &Tracks, at: Timestamp, zero: Timestamp) {
-        write_headers(&self.egress, out, tracks, self.description.as_deref(), wire(at, zero));
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
+        let said = self.description.as_ref();
+        let known = self
+            .completed
+            .take()
+            .filter(|known| Arc::ptr_eq(&known.tracks, tracks) && same(known.description.as_ref(), said));
+        let known = self.completed.insert(known.unwrap_or_else(|| Completed {
+            tracks: tracks.clone(),
+            description: said.cloned(),
+            metadata: completed(tracks, said.map(AsRef::as_ref)),
+        }));
+        let said = said.map(AsRef::as_ref);
+        write_headers(&self.egress, out, tracks, (said, &known.metadata), wire(at, zero));
     }
 
     fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp) {
@@ -69,6 +89,11 @@ impl Wire for Players {
             body.write(&self.egress, out, tracks, wire(time, zero));
         }
     }
+}
+
+/// Whether both are one; two that say the same may be two.
+fn same(one: Option<&Arc<Description>>, other: Option<&Arc<Description>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 impl Out for PieceWriter {

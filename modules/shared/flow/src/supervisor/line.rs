@@ -113,6 +113,7 @@ impl Line {
             flow: self.flow.clone(),
             output: name.into(),
             path: format!("flows.{}.outputs.{name}", self.flow).into(),
+            of_instance: self.instance.is_some(),
             stream: self.stream.clone(),
             content: config.content,
             status: status.clone(),

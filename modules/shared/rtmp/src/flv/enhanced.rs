@@ -5,6 +5,7 @@ use av_media::{Codec, Kind, RtmpFraming};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{FRAME_COMMAND, Fields, FlvError, Tag, frame, is_sync};
+use crate::message::slice_of;
 use crate::{SkipReason, Slot};
 
 /// Packet types that audio and video share.
@@ -138,15 +139,17 @@ fn parse_tracks(
         };
         let start = fields.at;
         fields.skip(size)?;
-        let body = fields.body.slice(start..fields.at);
+        let range = start..fields.at;
         let slot = configures(kind, packet_type).map(|slot| Slot { track, ..slot });
         let tag = if track == 0 && (slot.is_none() || packet_type == SEQUENCE_START) {
+            let body = slice_of(fields.body, range);
             let inner = Fields::new("track 0 of a multitrack tag", &body, 0);
             parse_packet(kind, inner, packet_type, four_cc, is_sync)?
         } else if layout == ONE_TRACK {
             Tag::Extra { kind, slot, body: fields.body.clone() }
         } else {
-            Tag::Extra { kind, slot, body: alone(kind, first, packet_type, four_cc, track, &body) }
+            let body = fields.body.get(range).unwrap_or_default();
+            Tag::Extra { kind, slot, body: alone(kind, first, packet_type, four_cc, track, body) }
         };
         if layout == ONE_TRACK {
             return Ok(tag);
@@ -170,7 +173,7 @@ const fn configures(kind: Kind, packet_type: u8) -> Option<Slot> {
 }
 
 /// A multitrack message with one track in it.
-fn alone(kind: Kind, first: u8, packet_type: u8, four_cc: [u8; 4], track: u8, body: &Bytes) -> Bytes {
+fn alone(kind: Kind, first: u8, packet_type: u8, four_cc: [u8; 4], track: u8, body: &[u8]) -> Bytes {
     let multitrack = match kind {
         Kind::Video => VIDEO_MULTITRACK,
         Kind::Audio => AUDIO_MULTITRACK,

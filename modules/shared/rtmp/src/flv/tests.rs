@@ -244,3 +244,20 @@ proptest! {
         let _ = audio(&bytes);
     }
 }
+
+#[test]
+fn a_small_frame_does_not_keep_the_large_message_that_it_came_in() {
+    let other = [&b"\x96\x13avc1\x01\x00\x10\x00"[..], &[0; 4096], b"\x00\x00\x00\x03nal"].concat();
+    let modifiers = [&b"\x97\xff\x0f\xff"[..], &[0; 4096], b"\x01av01obu"].concat();
+    let alone = [&b"\x91av01"[..], &[7; 4096]].concat();
+    for (message, copied) in [(other, true), (modifiers, true), (alone, false)] {
+        let body = Bytes::from(message);
+        let read = parse_video(&body).unwrap();
+        let frame = match &read {
+            Tag::Several(tags) => tags.last().unwrap(),
+            tag => tag,
+        };
+        let Tag::Frame { data, .. } = frame else { panic!("{frame:?}") };
+        assert_ne!(body.as_ptr_range().contains(&data.as_ptr()), copied, "{} bytes", data.len());
+    }
+}

@@ -96,7 +96,7 @@ fn a_sequence_header_becomes_a_track_and_a_picture_a_slice_of_its_message() {
     let items = feed(&mut ingest, &raw(9, 0, AVCC));
     let [MediaItem::Track(track)] = items.as_slice() else { panic!("{items:?}") };
     assert_eq!((track.codec, track.video.width, track.video.height), (Codec::H264, 640, 360));
-    let message = raw(9, 40, b"\x27\x01\0\0\x28nal");
+    let message = raw(9, 40, b"\x27\x01\0\0\x28a picture");
     let items = feed(&mut ingest, &message);
     let [MediaItem::Frame(frame)] = items.as_slice() else { panic!("{items:?}") };
     assert_eq!(frame.data.as_ptr(), message.payload[5..].as_ptr());

@@ -103,3 +103,23 @@ fn acknowledgements_count_modulo_four_gigabytes() {
     write_acknowledgement(&mut out, (1 << 32) + 5);
     assert_eq!(&out[12..], 5u32.to_be_bytes());
 }
+
+#[test]
+fn a_small_part_of_an_aggregate_does_not_keep_the_whole_of_it() {
+    let payload = [part(8, 0, &[1; 100]), part(9, 0, &[2; 5000]), part(8, 20, &[3; 100])].concat();
+    let aggregate = raw(22, &payload);
+    let whole = aggregate.payload.as_ptr_range();
+    let shared = |(_, _, part): &(u8, u32, Bytes)| whole.contains(&part.as_ptr());
+    let parts = split(&aggregate).unwrap();
+    assert_eq!(parts.iter().map(shared).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(parts.iter().map(|(_, _, part)| part.len()).collect::<Vec<_>>(), [100, 5000, 100]);
+    assert_eq!(parts[2].2, vec![3; 100]);
+}
+
+#[test]
+fn an_aggregate_has_no_more_parts_than_any_encoder_sends() {
+    let one = part(8, 0, b"a");
+    assert_eq!(split(&raw(22, &one.repeat(MAX_PARTS))).unwrap().len(), 4096);
+    let many = split(&raw(22, &one.repeat(MAX_PARTS + 1))).unwrap_err();
+    assert!(matches!(many, RtmpError::AggregateParts { limit: 4096 }), "{many:?}");
+}

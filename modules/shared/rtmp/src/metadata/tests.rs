@@ -107,3 +107,11 @@ fn metadata_that_is_no_object_counts_as_empty() {
         assert_eq!(Metadata::parse(&raw).unwrap(), Metadata::default());
     }
 }
+
+#[test]
+fn what_stands_behind_the_metadata_is_not_kept_with_it() {
+    let message = Bytes::from([&array(&[("width", Value::from(1.0))])[..], &[5; 10_000]].concat());
+    let metadata = Metadata::parse(&message).unwrap();
+    assert_eq!(metadata.width, Some(1.0));
+    assert!(!message.as_ptr_range().contains(&metadata.raw.as_ptr()));
+}

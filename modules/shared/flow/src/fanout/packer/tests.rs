@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::fanout::pieces::Place;
-use crate::fanout::tests::{ABOUT, AUDIO, Toy, VIDEO, times, whole};
+use crate::fanout::tests::{ABOUT, ASIDE, AUDIO, Toy, VIDEO, times, whole};
 
 /// A real avcC: 640x360, high profile.
 const AVCC: &[u8] = &[1, 100, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 100, 0, 30, 1, 0, 1, 0x68];
@@ -29,6 +29,11 @@ fn delta(millis: i64) -> Item {
 
 fn sound(millis: i64) -> Item {
     frame(Kind::Audio, millis, true)
+}
+
+fn aside(millis: i64) -> Item {
+    let time = Some(Timestamp::from_millis(millis));
+    Item::Aside(Aside { time, content: Arc::new("onText"), size: 6, keep_latest: false })
 }
 
 fn packer() -> Packer<Toy> {
@@ -214,4 +219,37 @@ fn whatever_the_number_of_epochs_a_picture_is_in_memory_once() {
     assert!(joining.burst.iter().any(|pieces| is_shared(pieces)));
     let own: usize = flush.parts.iter().flatten().map(|part| part.pieces.len() - 100_000).sum();
     assert!(own < 33 * 100, "{own} bytes of headers");
+}
+
+#[test]
+fn a_message_that_says_zero_moves_neither_the_zero_of_who_joins_nor_the_epoch() {
+    let mut packer = packer();
+    let before = packer.join(true);
+    let flushes = packer.feed([tracks(), idr(7_200_000), aside(0), delta(7_200_040)]);
+    let sent = |seat: &Seat| {
+        flushes.iter().map(|flush| times(&whole(&flush.part(seat).unwrap().pieces))).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&before.seat)[0][3..], [(VIDEO, 0)]);
+    assert_eq!(sent(&before.seat)[1], [(ASIDE, 0), (VIDEO, 40)]);
+    let after = packer.join(true);
+    assert_eq!(after.seat.epoch, before.seat.epoch);
+    assert_eq!(times(&whole(&after.burst[1])), [(VIDEO, 0), (ASIDE, 0), (VIDEO, 40)]);
+    // And so it is where the message stands before the frame, and nobody was there.
+    let mut packer = self::packer();
+    packer.feed([tracks(), aside(0), idr(7_200_000)]);
+    let (one, two) = (packer.join(true), packer.join(true));
+    assert_eq!(times(&whole(&one.burst[1])), [(ASIDE, 0), (VIDEO, 0)]);
+    assert_eq!(one.seat.epoch, two.seat.epoch);
+}
+
+#[test]
+fn frames_before_any_track_are_given_up_and_leave_nothing_due() {
+    let mut packer = packer();
+    let flushes = packer.feed([idr(0), sound(10)]);
+    assert!(flushes.is_empty());
+    assert!(packer.flush().is_none());
+    assert!(packer.due().is_none() && !packer.is_due(Instant::now()));
+    let player = packer.join(true);
+    let flushes = packer.feed([tracks(), idr(40)]);
+    assert_eq!(times(&whole(&flushes[0].part(&player.seat).unwrap().pieces))[3..], [(VIDEO, 0)]);
 }

@@ -17,6 +17,7 @@ fn output() -> OutputContext {
         flow: "dock".into(),
         output: "out".into(),
         path: "flows.dock.outputs.out".into(),
+        of_instance: false,
         stream: stream(),
         content: Content::VideoOnly,
         status: OutputStatus::new(Changes::default()),

@@ -353,3 +353,19 @@ async fn sinks_that_take_one_piece_at_a_time_get_the_same() {
     assert_eq!(pictures(&one), (0..30).collect::<Vec<u8>>());
     assert_eq!(one, other);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_player_that_goes_on_without_having_paused_keeps_its_gop() {
+    let mut rig = Rig::new();
+    let mut viewer = rig.join(500);
+    rig.picture(0, true, 2000).await;
+    viewer.tie.pause(false);
+    rig.walk.hear(Instant::now());
+    rig.picture(40, false, 100).await;
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        seen.extend(viewer.read().await);
+        rig.drive().await;
+    }
+    assert_eq!(pictures(&seen), [0, 1]);
+}

@@ -80,15 +80,18 @@ impl Slot {
         });
     }
 
-    /// Closes what only lingers.
-    pub(super) fn close_unless_leased(&self) {
+    /// Closes what only lingers. Whether it is closing.
+    pub(super) fn close_unless_leased(&self) -> bool {
+        let mut closing = false;
         self.usage.send_if_modified(|usage| {
             let lingers = matches!(usage, Usage::Lingering(_));
             if lingers {
                 *usage = Usage::Closing;
             }
+            closing = *usage == Usage::Closing;
             lingers
         });
+        closing
     }
 
     /// Waits until nobody needs it; nobody can have it from then on.

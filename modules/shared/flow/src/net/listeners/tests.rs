@@ -95,7 +95,7 @@ async fn an_address_that_is_just_being_closed_is_waited_for() {
     let (module, address) = (module(), free_address());
     drop(open(&module, address).await.unwrap());
     let slot = module.listeners.lock().get(&address).unwrap().clone();
-    slot.close_unless_leased();
+    assert!(slot.close_unless_leased());
     // The socket is still open, and nobody else is to blame.
     let again = open(&module, address).await.unwrap();
     assert!(!Arc::ptr_eq(&slot, &again.slot));
@@ -174,4 +174,17 @@ fn a_wildcard_overlaps_with_what_it_takes() {
     assert!(!overlap("0.0.0.0:1935", "[fe80::1]:1935"));
     assert!(!overlap("0.0.0.0:1935", "10.0.0.1:1936"));
     assert!(!overlap("10.0.0.1:1935", "10.0.0.2:1935"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_leased_again_is_not_waited_for_and_what_closes_is_whoever_closed_it() {
+    let (module, address) = (module(), free_address());
+    let first = open(&module, address).await.unwrap();
+    let slot = first.slot.clone();
+    drop(first);
+    let again = open(&module, address).await.unwrap();
+    // As for one that saw it linger before.
+    assert!(!slot.close_unless_leased());
+    drop(again);
+    assert!(slot.close_unless_leased() && slot.close_unless_leased());
 }

@@ -86,7 +86,7 @@ impl Connection {
         omissions: &mut Omissions,
     ) -> Result<Option<KickReason>, End> {
         let mut intake = Intake::default();
-        let mut good = Instant::now();
+        let mut nonsense = Nonsense::default();
         loop {
             let now = Instant::now();
             loop {
@@ -95,13 +95,13 @@ impl Connection {
                     Some(ServerOutput::Event(ServerEvent::Media(MediaItem::Skipped { reason, count }))) => {
                         omissions.skipped(&input.status, &reason, count, now);
                         if let SkipReason::Malformed { error: source, .. } = reason
-                            && now.saturating_duration_since(good) >= NOTHING_GOOD
+                            && nonsense.lasts_too_long(now)
                         {
                             return Err(End::NothingGood { source });
                         }
                     }
                     Some(ServerOutput::Event(ServerEvent::Media(item))) => {
-                        good = now;
+                        nonsense = Nonsense::default();
                         omissions.passed(&item, now);
                         let mut written = Ok(());
                         intake.take(item, |item| written = written.and_then(|()| publisher.item(item, now)));
@@ -149,6 +149,18 @@ impl Connection {
     }
 }
 
+/// Since when nothing but malformed messages came; a silence says nothing.
+#[derive(Default)]
+struct Nonsense(Option<Instant>);
+
+impl Nonsense {
+    /// Notes a malformed message.
+    fn lasts_too_long(&mut self, now: Instant) -> bool {
+        let since = *self.0.get_or_insert(now);
+        now.saturating_duration_since(since) >= NOTHING_GOOD
+    }
+}
+
 struct Admitted {
     route: Arc<PublishRoute>,
     /// As it is written where it is configured.
@@ -176,5 +188,23 @@ fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) ->
             None => format!("nothing came for {} s", idle.as_secs()),
         },
         KickReason::Reconfigured => "the flow was changed or stopped".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_first_malformed_message_after_a_silence_is_forgiven_and_ten_seconds_of_them_are_not() {
+        let now = Instant::now();
+        let mut nonsense = Nonsense::default();
+        // However long ago the last good message came.
+        assert!(!nonsense.lasts_too_long(now + Duration::from_secs(3600)));
+        let later = |millis| now + Duration::from_secs(3600) + Duration::from_millis(millis);
+        assert!(!nonsense.lasts_too_long(later(9999)));
+        assert!(nonsense.lasts_too_long(later(10_000)));
     }
 }

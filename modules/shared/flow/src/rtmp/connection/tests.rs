@@ -41,6 +41,7 @@ impl Flow {
             flow: "dock".into(),
             output: "out".into(),
             path: "flows.dock.outputs.out".into(),
+            of_instance: false,
             stream,
             content: Content::AudioVideo,
             status: OutputStatus::new(Changes::default()),

@@ -12,7 +12,7 @@ use prometheus::Histogram;
 
 use crate::endpoint::OutputContext;
 use crate::fitting::Fitting;
-use crate::rtmp::incoming::{Description, Message, write_headers};
+use crate::rtmp::incoming::{Description, Message, completed, write_headers};
 use crate::rtmp::wire::MAX_FRAME;
 use crate::stream::{Entry, Item, OutputStatus, Tracks};
 
@@ -164,7 +164,9 @@ impl Sender {
     /// What the target has to know before the next message.
     fn headers(&mut self) {
         if let (true, Some(tracks)) = (std::mem::take(&mut self.announce), &self.tracks) {
-            write_headers(&self.egress, &mut self.out, tracks, self.description.as_deref(), self.last);
+            let said = self.description.as_deref();
+            let metadata = completed(tracks, said);
+            write_headers(&self.egress, &mut self.out, tracks, (said, &metadata), self.last);
         }
     }
 

@@ -1,8 +1,12 @@
 use av_media::Kind;
+use av_rtmp::amf0::{self, Value};
+use av_rtmp::{MediaItem, Metadata};
 use bytes::BytesMut;
 
 use super::*;
+use crate::rtmp::incoming::Intake;
 use crate::rtmp::peer::{audio, video};
+use crate::stream::Incoming;
 
 fn frame(kind: Kind, millis: i64, size: usize) -> Frame {
     let time = Timestamp::from_millis(millis);
@@ -39,4 +43,55 @@ fn a_players_time_keeps_the_milliseconds_that_came_in_and_wraps() {
     assert_eq!(wire(zero.moved(40_000_000), zero), 40);
     assert_eq!(wire(Timestamp::ZERO, zero), 0);
     assert_eq!(wire(Timestamp::from_millis((1 << 32) + 1502), Timestamp::from_millis(1500)), 2);
+}
+
+/// Notes what a publisher says.
+fn say(players: &mut Players, intake: &mut Intake, metadata: Metadata) {
+    intake.take(MediaItem::Metadata(metadata), |item| {
+        if let Incoming::Aside(aside) = item {
+            players.note(&aside);
+        }
+    });
+}
+
+fn start(players: &mut Players, tracks: &Arc<Tracks>, millis: i64) -> Vec<Bytes> {
+    let mut out = PieceWriter::default();
+    players.start(&mut out, tracks, Timestamp::from_millis(millis), Timestamp::ZERO);
+    out.take()
+}
+
+#[test]
+fn metadata_is_completed_once_for_all_who_start_while_it_and_the_tracks_stay() {
+    let (mut players, mut intake) = (Players::new(), Intake::default());
+    let raw = |text: &str| {
+        let value = Value::EcmaArray(vec![("notes".to_owned(), Value::from(text.repeat(5000).as_str()))]);
+        Metadata::parse(&amf0::encode_all([&value])).unwrap()
+    };
+    let large = |pieces: &[Bytes]| pieces.iter().max_by_key(|piece| piece.len()).unwrap().as_ptr();
+    let tracks = Arc::new(Tracks { video: Some(video().into()), audio: Some(audio().into()) });
+    say(&mut players, &mut intake, raw("a"));
+    let (first, second) = (start(&mut players, &tracks, 0), start(&mut players, &tracks, 40));
+    assert_eq!(large(&first), large(&second));
+    // The times are each player's own, and so is all that is new.
+    assert_ne!(first.concat(), second.concat());
+    let pictures = Arc::new(Tracks { video: Some(video().into()), audio: None });
+    let silent = start(&mut players, &pictures, 0).concat();
+    assert!(!silent.windows(12).any(|name| name == b"audiocodecid"));
+    say(&mut players, &mut intake, raw("b"));
+    assert!(start(&mut players, &pictures, 0).concat().windows(9).any(|text| text == b"bbbbbbbbb"));
+}
+
+#[test]
+fn what_was_told_is_no_news_and_is_not_compared_word_for_word() {
+    let (mut players, mut intake) = (Players::new(), Intake::default());
+    // Compared by its value it would not even be the same as itself.
+    say(&mut players, &mut intake, Metadata { width: Some(f64::NAN), ..Metadata::default() });
+    assert!(players.take_news());
+    assert!(!players.take_news());
+    say(&mut players, &mut intake, Metadata { width: Some(640.0), ..Metadata::default() });
+    assert!(players.take_news());
+    assert!(!players.take_news());
+    // The same from another connection.
+    say(&mut players, &mut Intake::default(), Metadata { width: Some(640.0), ..Metadata::default() });
+    assert!(!players.take_news());
 }
