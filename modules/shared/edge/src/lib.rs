@@ -33,6 +33,6 @@ pub use open_files::{open_files, raise_open_files};
 pub use renewal::Renewal;
 pub use run::{run, run_from};
 pub use service::{
-    Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply, Outcome, Paths, Running,
-    ServerCertificate, Service, Settings, StateDir,
+    CertificateSource, Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply,
+    Outcome, Paths, Running, ServerCertificate, Service, Settings, StateDir,
 };

@@ -180,6 +180,10 @@ impl Module {
     }
 
     fn tell(&self, version: Option<i64>, outcome: &Outcome) {
+        // What comes too late for a service that ends its flows is no fault of the document.
+        if self.is_stopping() {
+            return;
+        }
         let version =
             version.map_or_else(|| "without version".to_owned(), |version| format!("version {version}"));
         for (name, error) in outcome.errors.iter().take(MAX_EVENTS) {

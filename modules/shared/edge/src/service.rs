@@ -212,13 +212,21 @@ pub struct Certificates {
     pub(crate) source: Option<Arc<dyn CertificateSource>>,
 }
 
-/// What the workload API offers.
-pub(crate) trait CertificateSource: Send + Sync {
+/// What the workload API offers. Errors say what to do.
+pub trait CertificateSource: Send + Sync {
+    /// A server certificate for a name.
     fn server(&self, host_name: &str) -> BoxFuture<'_, Result<ServerCertificate, String>>;
+
+    /// PEM text of the certificates that are trusted beside the public roots.
     fn trust_bundle(&self) -> BoxFuture<'_, Result<String, String>>;
 }
 
 impl Certificates {
+    /// Certificates from elsewhere: tests of services have no edge runtime.
+    pub fn from_source(source: Arc<dyn CertificateSource>) -> Self {
+        Self { source: Some(source) }
+    }
+
     /// A server certificate for `host_name`; the error says what to do.
     pub async fn server(&self, host_name: &str) -> Result<ServerCertificate, String> {
         match &self.source {

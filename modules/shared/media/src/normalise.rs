@@ -15,6 +15,8 @@ use crate::{Codec, Frame, Kind, MediaError, Timestamp, Track, VideoFormat, h264,
 
 /// Units without a picture that wait for it: supplemental information that came in a message of its own.
 const MAX_PREFIX: usize = 64 << 10;
+/// All parameter sets of a track together: what a configuration can be rebuilt from at every change.
+const MAX_SETS: usize = u16::MAX as usize;
 
 /// What a frame has become.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +25,8 @@ pub struct Normalised {
     pub track: Option<Track>,
     /// `None`: nothing to decode was left of it.
     pub frame: Option<Normal>,
+    /// So many units that ought to stay were left out: there is more of their kind than is taken.
+    pub malformed: u64,
 }
 
 /// A frame in the one shape.
@@ -48,11 +52,39 @@ struct Video {
     /// The configuration as the source gave it: the same once more is no change, whatever came in the stream since.
     source: Bytes,
     length_size: u8,
-    /// VPS, SPS, PPS, as whole NAL units.
-    sets: [Vec<Bytes>; 3],
+    /// VPS, SPS, PPS.
+    sets: [Vec<Set>; 3],
     prefix: BytesMut,
+    /// A recovery point was announced for the picture that follows.
+    recovers: bool,
     /// The time of the last picture.
     last: Option<Timestamp>,
+}
+
+/// A parameter set.
+#[derive(Debug)]
+struct Set {
+    id: Option<u32>,
+    /// The whole NAL unit.
+    nal: Bytes,
+}
+
+impl Set {
+    fn new(codec: Codec, nal: Bytes) -> Self {
+        Self { id: set_id(codec, &nal), nal: nal.slice(..trimmed(&nal)) }
+    }
+}
+
+fn set_id(codec: Codec, nal: &[u8]) -> Option<u32> {
+    match codec {
+        Codec::H264 => h264::parameter_set_id(nal),
+        _ => h265::parameter_set_id(nal),
+    }
+}
+
+/// How long a unit is without the zeros behind it, which belong to the stream.
+fn trimmed(nal: &[u8]) -> usize {
+    nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
 }
 
 impl Normaliser {
@@ -81,9 +113,13 @@ impl Normaliser {
     pub fn frame(&mut self, frame: Frame) -> Normalised {
         match &mut self.video {
             Some(video) if frame.kind == Kind::Video => video.frame(frame),
-            _ => Normalised { track: None, frame: Some(Normal { frame, picture: Picture::Unknown }) },
+            _ => as_it_is(frame),
         }
     }
+}
+
+fn as_it_is(frame: Frame) -> Normalised {
+    Normalised { frame: Some(Normal { frame, picture: Picture::Unknown }), ..Normalised::default() }
 }
 
 /// What `known` leaves open is taken from `said`.
@@ -102,6 +138,9 @@ struct Found {
     sets_changed: bool,
     /// Bytes of the frame from the first to the last unit that stays.
     kept: Option<(usize, usize)>,
+    /// Bytes of the units that stay, behind 4-byte lengths.
+    bytes: usize,
+    malformed: u64,
     /// Units that go lie between ones that stay.
     is_broken: bool,
     dropped: bool,
@@ -112,11 +151,19 @@ struct Found {
     intra: bool,
 }
 
+/// What became of a parameter set.
+enum Taken {
+    News,
+    Known,
+    /// It has no number, or there is no room for it.
+    Refused,
+}
+
 impl Video {
     fn new(mut track: Track) -> Self {
         let source = track.config.clone();
         let length_size = track.length_size();
-        let sets = match track.codec {
+        let sets: [Vec<Bytes>; 3] = match track.codec {
             Codec::H264 => AvcConfig::parse(source.clone())
                 .map_or_else(|_| Default::default(), |config| [Vec::new(), config.sps, config.pps]),
             _ => HevcConfig::parse(source.clone()).map_or_else(
@@ -134,18 +181,17 @@ impl Video {
             }
             track.config = config.into();
         }
-        Self { track, source, length_size, sets, prefix: BytesMut::new(), last: None }
+        let sets = sets.map(|sets| sets.into_iter().map(|nal| Set::new(track.codec, nal)).collect());
+        Self { track, source, length_size, sets, prefix: BytesMut::new(), recovers: false, last: None }
     }
 
     fn frame(&mut self, mut frame: Frame) -> Normalised {
-        let as_it_is =
-            |frame| Normalised { track: None, frame: Some(Normal { frame, picture: Picture::Unknown }) };
         let annex_b = !is_whole(&frame.data, self.length_size) && has_start_code(&frame.data);
         if !annex_b && !is_whole(&frame.data, self.length_size) {
             return as_it_is(frame);
         }
         let data = frame.data.clone();
-        let found = if annex_b {
+        let mut found = if annex_b {
             self.look(AnnexBUnits::new(&data).map(|nal| (0, nal)))
         } else {
             let prefix = usize::from(self.length_size);
@@ -160,13 +206,15 @@ impl Video {
         let track = found.sets_changed.then(|| self.rebuilt().ok()).flatten();
         let Some((start, end)) = found.kept else {
             if found.dropped {
-                return Normalised { track, frame: None };
+                return Normalised { track, frame: None, malformed: found.malformed };
             }
             return as_it_is(frame);
         };
-        let must_copy = annex_b || self.length_size != 4 || found.is_broken;
+        // A slice keeps all of the message in memory: a small part of one is not worth that.
+        let is_small_part = found.dropped && found.bytes < data.len() / 4 * 3;
+        let must_copy = annex_b || self.length_size != 4 || found.is_broken || is_small_part;
         if must_copy {
-            frame.data = self.copied(&data, annex_b);
+            frame.data = self.copied(&data, annex_b, found.bytes);
         } else if found.dropped {
             frame.data = data.slice(start..end.min(data.len()));
         }
@@ -174,21 +222,27 @@ impl Video {
             // It belongs to the picture that follows.
             if self.prefix.len() + frame.data.len() <= MAX_PREFIX {
                 self.prefix.extend_from_slice(&frame.data);
+            } else {
+                found.malformed += 1;
             }
-            return Normalised { track, frame: None };
+            self.recovers |= found.recovery;
+            return Normalised { track, frame: None, malformed: found.malformed };
         }
         if !self.prefix.is_empty() {
-            let mut joined = std::mem::take(&mut self.prefix);
+            let prefix = std::mem::take(&mut self.prefix);
+            let mut joined = BytesMut::with_capacity(prefix.len() + frame.data.len());
+            joined.extend_from_slice(&prefix);
             joined.extend_from_slice(&frame.data);
             frame.data = joined.freeze();
         }
         let is_intra = frame.is_sync && found.intra;
+        let recovers = std::mem::take(&mut self.recovers) || found.recovery;
         // A slice header that can't be read is no reason to wait: what has a time of its own is another picture.
         let begins = found.begins || self.last != Some(frame.dts);
         self.last = Some(frame.dts);
-        frame.is_sync = begins && (found.random_access || found.recovery || is_intra);
+        frame.is_sync = begins && (found.random_access || recovers || is_intra);
         let picture = if found.begins { Picture::Begins } else { Picture::Continues };
-        Normalised { track, frame: Some(Normal { frame, picture }) }
+        Normalised { track, frame: Some(Normal { frame, picture }), malformed: found.malformed }
     }
 
     /// Goes through all units, and takes parameter sets that are news. With each unit comes where its length begins.
@@ -198,7 +252,11 @@ impl Video {
         for (start, nal) in units {
             let part = Part::of(self.track.codec, nal);
             match part {
-                Part::Set(kind) => found.sets_changed |= self.take_set(kind, nal),
+                Part::Set(kind) => match self.take_set(kind, nal) {
+                    Taken::News => found.sets_changed = true,
+                    Taken::Known => {}
+                    Taken::Refused => found.malformed += 1,
+                },
                 Part::Slice(slice) => {
                     found.slices = true;
                     found.begins |= slice.begins;
@@ -214,6 +272,7 @@ impl Video {
                 continue;
             }
             found.is_broken |= gap;
+            found.bytes += 4 + nal.len();
             let end = start + usize::from(self.length_size) + nal.len();
             found.kept = Some((found.kept.map_or(start, |(first, _)| first), end));
         }
@@ -221,34 +280,33 @@ impl Video {
         found
     }
 
-    /// Returns whether it was news.
-    fn take_set(&mut self, kind: usize, nal: &[u8]) -> bool {
-        let id = |nal: &[u8]| match self.track.codec {
-            Codec::H264 => h264::parameter_set_id(nal),
-            _ => h265::parameter_set_id(nal),
-        };
-        let (Some(set_id), Some(known)) = (id(nal), self.sets.get(kind)) else { return false };
-        let trimmed = |set: &[u8]| set.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        let set = nal.get(..trimmed(nal)).unwrap_or(nal);
-        if set.len() > usize::from(u16::MAX)
-            || known.iter().any(|known| known.get(..trimmed(known)).is_some_and(|known| known == set))
-        {
-            return false;
+    fn take_set(&mut self, kind: usize, nal: &[u8]) -> Taken {
+        let nal = nal.get(..trimmed(nal)).unwrap_or(nal);
+        let Some(id) = set_id(self.track.codec, nal) else { return Taken::Refused };
+        let all: usize = self.sets.iter().flatten().map(|set| set.nal.len()).sum();
+        let Some(sets) = self.sets.get_mut(kind) else { return Taken::Refused };
+        // A configuration may have more than one of a number.
+        if sets.iter().any(|set| set.id == Some(id) && set.nal == nal) {
+            return Taken::Known;
         }
-        let same = known.iter().position(|known| id(known) == Some(set_id));
+        let same = sets.iter_mut().find(|set| set.id == Some(id));
+        let others = all - same.as_ref().map_or(0, |same| same.nal.len());
+        if others + nal.len() > MAX_SETS {
+            return Taken::Refused;
+        }
         // A copy, so that a small configuration does not keep a large message in memory.
-        let set = Bytes::copy_from_slice(set);
-        let Some(sets) = self.sets.get_mut(kind) else { return false };
-        match same.and_then(|index| sets.get_mut(index)) {
-            Some(known) => *known = set,
+        let set = Set { id: Some(id), nal: Bytes::copy_from_slice(nal) };
+        match same {
+            Some(same) => *same = set,
             None => sets.push(set),
         }
-        true
+        Taken::News
     }
 
     /// The track with the parameter sets of now.
     fn rebuilt(&mut self) -> Result<Track, MediaError> {
-        let [vps, sps, pps] = self.sets.clone();
+        let nals = |sets: &Vec<Set>| sets.iter().map(|set| set.nal.clone()).collect();
+        let [vps, sps, pps] = self.sets.each_ref().map(nals);
         let mut track = match self.track.codec {
             Codec::H264 => Track::h264(AvcConfig::from_parameter_sets(sps, pps)?.build()?)?,
             _ => Track::h265(HevcConfig::from_parameter_sets(vps, sps, pps)?.build()?)?,
@@ -260,9 +318,9 @@ impl Video {
         Ok(track)
     }
 
-    /// The units that stay, behind 4-byte lengths.
-    fn copied(&self, data: &[u8], annex_b: bool) -> Bytes {
-        let mut out = BytesMut::with_capacity(data.len() + 64);
+    /// The units that stay, behind 4-byte lengths: `size` bytes.
+    fn copied(&self, data: &[u8], annex_b: bool, size: usize) -> Bytes {
+        let mut out = BytesMut::with_capacity(size);
         let mut put = |nal: &[u8]| {
             if let (true, Ok(length)) =
                 (stays(Part::of(self.track.codec, nal), nal), u32::try_from(nal.len()))

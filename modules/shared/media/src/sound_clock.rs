@@ -18,6 +18,9 @@ pub struct Samples {
     pub rate: NonZeroU32,
 }
 
+/// No sound is coded at a lower rate, whatever a configuration says.
+const LEAST_RATE: u32 = 4000;
+
 /// Where a codec says how long its frames are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
@@ -59,7 +62,7 @@ impl Length {
             Self::MpegAudio => mpeg_audio(frame),
             Self::Ac3 => ac3(frame),
         }
-        .filter(|samples| samples.count > 0)
+        .filter(|samples| samples.count > 0 && samples.rate.get() >= LEAST_RATE)
     }
 }
 
@@ -130,7 +133,8 @@ fn ac3(frame: &[u8]) -> Option<Samples> {
 /// The grid is that of whole samples since the stream's time zero. While the source's times agree with it, within a
 /// frame less the millisecond that containers round by, each frame follows the one before it exactly. Otherwise the
 /// row begins anew: where frames are missing, as many frames further on; else at the sample that is nearest to the
-/// source's time. A source that never agrees (its rate is not what its configuration says) is left as it is.
+/// source's time. A source that never agrees (its rate is not what its configuration says) is left as it is, until so many
+/// of its frames would have agreed after all that it was a burst of loss.
 #[derive(Clone, Debug, Default)]
 pub struct SoundClock {
     length: Option<Length>,
@@ -140,6 +144,8 @@ pub struct SoundClock {
     last_samples: Option<Samples>,
     reanchored: u64,
     distrust: u32,
+    /// Frames that would have agreed since the codec's word was last taken.
+    agreed: u32,
 }
 
 /// The next frame is due at this sample.
@@ -149,15 +155,28 @@ struct Grid {
     next: i64,
 }
 
-/// What one disagreement costs, what one frame that agrees is worth, and where the codec's word is no longer taken.
+/// What a stamp costs that the samples do not explain, what a hole of whole frames, and where the codec's word is no longer
+/// taken. A frame that agrees is worth one.
 const DOUBT: u32 = 8;
+const HOLE: u32 = 2;
 const DISTRUST: u32 = 40;
+/// After so many frames that would have agreed it is taken again: about 10 s.
+const AGREED: u32 = 500;
+
+/// How a stamp and the grid go together: the sample at which the frame belongs.
+enum Fit {
+    Agrees(i64),
+    /// Whole frames are missing before it.
+    Hole(i64),
+    Differs,
+}
 
 impl SoundClock {
     /// A track begins, or another one takes its place: the row begins anew.
     pub fn set_track(&mut self, track: &Track) {
         self.length = Length::of(track);
         self.distrust = 0;
+        self.agreed = 0;
         self.restart();
     }
 
@@ -179,10 +198,13 @@ impl SoundClock {
     /// Where a frame belongs that the source puts at `stamp`. Strictly later than the one before it.
     pub fn place(&mut self, stamp: Timestamp, frame: &[u8]) -> Timestamp {
         self.last_samples = self.length.and_then(|length| length.samples(frame));
-        let time = match self.last_samples.filter(|_| self.distrust < DISTRUST) {
+        let samples = self.last_samples;
+        if samples.is_none() {
+            self.grid = None;
+        }
+        let time = match samples.filter(|samples| self.is_trusted(stamp, *samples)) {
             Some(samples) => self.on_grid(stamp, samples),
             None => {
-                self.grid = None;
                 // A tick at 90 kHz at least.
                 self.last.map_or(stamp, |last| stamp.max(last.moved(11_112)))
             }
@@ -191,28 +213,70 @@ impl SoundClock {
         time
     }
 
-    fn on_grid(&mut self, stamp: Timestamp, Samples { count, rate }: Samples) -> Timestamp {
-        let (count, milli) = (i64::from(count), i64::from(rate.get() / 1000));
+    /// Whether the codec's word is taken. Where it is not, the grid runs on beside the source's times, to see whether they
+    /// agree again.
+    fn is_trusted(&mut self, stamp: Timestamp, samples: Samples) -> bool {
+        if self.distrust < DISTRUST {
+            return true;
+        }
+        let Samples { count, rate } = samples;
         let stamped = stamp.ticks(rate);
-        let index = match self.grid.filter(|grid| grid.rate == rate) {
-            Some(Grid { next, .. }) => {
-                let ahead = stamped.saturating_sub(next);
-                if ahead.saturating_abs() <= milli.max(count - milli) {
-                    self.distrust = self.distrust.saturating_sub(1);
-                    next
-                } else {
-                    self.reanchored += 1;
-                    self.distrust += DOUBT;
-                    let missing = ahead.saturating_add(count / 2) / count;
-                    let whole = missing.saturating_mul(count);
-                    if missing > 0 && ahead.saturating_sub(whole).abs() <= milli {
-                        next.saturating_add(whole)
-                    } else {
-                        stamped
-                    }
-                }
+        let index = match self.fit(stamped, samples) {
+            Fit::Agrees(next) => {
+                self.agreed += 1;
+                next
             }
-            None => stamped,
+            Fit::Hole(index) => index,
+            Fit::Differs => {
+                self.agreed = 0;
+                stamped
+            }
+        };
+        self.grid = Some(Grid { rate, next: index.saturating_add(count.into()) });
+        if self.agreed < AGREED {
+            return false;
+        }
+        self.agreed = 0;
+        self.distrust = DISTRUST - DOUBT;
+        self.grid = None;
+        true
+    }
+
+    fn fit(&self, stamped: i64, Samples { count, rate }: Samples) -> Fit {
+        let Some(Grid { next, .. }) = self.grid.filter(|grid| grid.rate == rate) else { return Fit::Differs };
+        let (count, milli) = (i64::from(count), i64::from(rate.get() / 1000));
+        let ahead = stamped.saturating_sub(next);
+        // A frame may be as long as a message: more than an eighth of a second is no rounding.
+        if ahead.saturating_abs() <= milli.max((count - milli).min(i64::from(rate.get() / 8))) {
+            return Fit::Agrees(next);
+        }
+        let missing = ahead.saturating_add(count / 2) / count;
+        let whole = missing.saturating_mul(count);
+        if missing > 0 && ahead.saturating_sub(whole).abs() <= milli {
+            return Fit::Hole(next.saturating_add(whole));
+        }
+        Fit::Differs
+    }
+
+    fn on_grid(&mut self, stamp: Timestamp, samples: Samples) -> Timestamp {
+        let Samples { count, rate } = samples;
+        let (count, stamped) = (i64::from(count), stamp.ticks(rate));
+        let index = match self.fit(stamped, samples) {
+            Fit::Agrees(next) => {
+                self.distrust = self.distrust.saturating_sub(1);
+                next
+            }
+            Fit::Hole(index) => {
+                self.reanchored += 1;
+                self.distrust += HOLE;
+                index
+            }
+            Fit::Differs if self.grid.is_none_or(|grid| grid.rate != rate) => stamped,
+            Fit::Differs => {
+                self.reanchored += 1;
+                self.distrust += DOUBT;
+                stamped
+            }
         };
         let index = self.last.map_or(index, |last| {
             // A tick at 90 kHz at least.

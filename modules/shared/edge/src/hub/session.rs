@@ -275,6 +275,7 @@ impl<'a> Session<'a> {
         let hub = &mut *self.hub;
         match self.gets.poll(now, || hub.request_id()) {
             Some(Due::Get(id)) => {
+                self.hub.desired.requested();
                 let topic = topics::get(&format!("{}{id}", self.request_prefix));
                 self.publish(topic, Bytes::new()).await?;
             }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::merge::merge;
 
-/// Patches held while an answer is awaited. More than that, and the answer is asked for again.
+/// Patches held while an answer is under way. More than that, and the answer is asked for again.
 const MAX_HELD: usize = 32;
 
 /// The desired side of a twin on one connection after the other.
@@ -13,8 +13,11 @@ const MAX_HELD: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Desired {
     known: Option<Known>,
-    /// Whether a get has been asked for and not been answered.
+    /// Whether a get has been asked for and not been answered: nothing is applied before.
     awaiting: bool,
+    /// Whether a get is under way that only makes sure: patches are applied meanwhile.
+    refreshing: bool,
+    /// What came while an answer was under way, which may be older than that.
     held: Vec<(i64, Map<String, Value>)>,
     missed: bool,
 }
@@ -43,7 +46,13 @@ impl Desired {
     pub fn connected(&mut self) -> Step {
         self.held.clear();
         self.missed = false;
+        self.refreshing = false;
         self.ask()
+    }
+
+    /// A get goes out, asked for or not. Its answer may be older than patches that come before it.
+    pub fn requested(&mut self) {
+        self.refreshing = !self.awaiting;
     }
 
     /// Asks for the whole twin, unless an answer is under way.
@@ -58,10 +67,11 @@ impl Desired {
         self.awaiting
     }
 
-    /// The `desired` section of a whole twin. It holds whatever its version: a lower one means that the
-    /// module's identity was made anew.
+    /// The `desired` section of a whole twin, with the patches that came since it was requested. It holds whatever its
+    /// version: a lower one means that the module's identity was made anew.
     pub fn on_full(&mut self, desired: Option<Value>) -> Step {
         self.awaiting = false;
+        self.refreshing = false;
         let Some(Value::Object(document)) = desired else { return Step::GetLater };
         let version = version_of(&document);
         let document = without_metadata(document);
@@ -103,26 +113,30 @@ impl Desired {
         };
         let Some(version) = version else { return self.doubt() };
         let patch = without_metadata(patch);
-        if self.awaiting || self.known.is_none() {
+        if self.awaiting || self.refreshing || self.known.is_none() {
             if self.held.len() < MAX_HELD {
-                self.held.push((version, patch));
+                self.held.push((version, patch.clone()));
             } else {
                 self.missed = true;
             }
-            return if self.awaiting { Step::Nothing } else { self.ask() };
+        }
+        if self.awaiting {
+            return Step::Nothing;
         }
         let Some(known) = &mut self.known else { return self.ask() };
         let before = known.version;
         match known.take(version, patch) {
             Order::Next => Step::Apply { version: known.version, document: strip(known.document.clone()) },
             Order::Old if before == Some(version) => Step::Nothing,
+            // Held: the answer that is under way tells whether it fills the gap.
+            Order::Gap if self.refreshing => Step::Nothing,
             // Older: late, or the first of an identity made anew. The whole twin tells.
-            Order::Old | Order::Gap => self.ask(),
+            Order::Old | Order::Gap => self.doubt(),
         }
     }
 
     fn doubt(&mut self) -> Step {
-        if self.awaiting {
+        if self.awaiting || self.refreshing {
             // What came while the answer was under way may not be in it.
             self.missed = true;
             return Step::Nothing;
@@ -259,6 +273,69 @@ mod tests {
         desired.on_patch(Some(9), Some(json!({"v": 9})));
         assert_eq!(applied(desired.on_full(Some(json!({"v": 7, "$version": 7})))).0, Some(7));
         assert!(desired.take_gap());
+    }
+
+    /// A twin that is in order and looked at again, as it is every few minutes.
+    fn looked_at_again(document: Value) -> Desired {
+        let mut desired = connected(document);
+        desired.requested();
+        desired
+    }
+
+    #[test]
+    fn an_answer_that_is_older_than_a_patch_before_it_takes_nothing_back() {
+        let mut desired = looked_at_again(json!({"v": 7, "$version": 7}));
+        let step = desired.on_patch(Some(8), Some(json!({"v": 8})));
+        assert_eq!(applied(step), (Some(8), json!({"v": 8})), "applied at once");
+        let old = json!({"v": 7, "$version": 7});
+        assert_eq!(applied(desired.on_full(Some(old))), (Some(8), json!({"v": 8})));
+        assert!(!desired.take_gap());
+
+        // What came before a request is in its answer; a lower one is of an identity made anew.
+        desired.requested();
+        assert_eq!(applied(desired.on_full(Some(json!({"v": 1, "$version": 1})))).0, Some(1));
+    }
+
+    #[test]
+    fn an_answer_that_holds_the_patches_before_it_is_taken_as_it_is() {
+        let mut desired = looked_at_again(json!({"v": 7, "$version": 7}));
+        desired.on_patch(Some(8), Some(json!({"v": 8})));
+        let new = json!({"v": 9, "w": 9, "$version": 9});
+        assert_eq!(applied(desired.on_full(Some(new))), (Some(9), json!({"v": 9, "w": 9})));
+        assert!(!desired.take_gap());
+    }
+
+    #[test]
+    fn a_gap_while_an_answer_is_under_way_is_filled_by_it_or_asked_about_after_it() {
+        for (answer, is_filled) in [(7, false), (8, true), (9, true)] {
+            let mut desired = looked_at_again(json!({"v": 7, "$version": 7}));
+            assert_eq!(desired.on_patch(Some(9), Some(json!({"v": 9}))), Step::Nothing);
+            let step = desired.on_full(Some(json!({"v": answer, "$version": answer})));
+            let expected = if is_filled { 9 } else { 7 };
+            assert_eq!(applied(step), (Some(expected), json!({"v": expected})));
+            assert_eq!(desired.take_gap(), !is_filled);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_held_or_read_while_an_answer_is_under_way_is_asked_about_after_it() {
+        let document = json!({"v": 0, "$version": 0});
+        let mut desired = looked_at_again(document.clone());
+        for version in 1..=MAX_HELD as i64 + 1 {
+            let step = desired.on_patch(Some(version), Some(json!({"v": version})));
+            assert_eq!(applied(step).0, Some(version));
+        }
+        assert_eq!(desired.held.len(), MAX_HELD);
+        desired.on_full(Some(document.clone()));
+        assert!(desired.take_gap());
+
+        for (version, patch) in [(None, Some(json!({"v": 1}))), (Some(1), None), (Some(-1), Some(json!({})))]
+        {
+            let mut desired = looked_at_again(document.clone());
+            assert_eq!(desired.on_patch(version, patch), Step::Nothing);
+            desired.on_full(Some(document.clone()));
+            assert!(desired.take_gap());
+        }
     }
 
     #[test]

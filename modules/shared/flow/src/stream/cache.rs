@@ -78,13 +78,18 @@ impl Cache {
             return;
         }
         let Ok(_one) = self.inner.relieving.try_lock() else { return };
+        // Those that have nothing to give up.
+        let mut spent = Vec::new();
         while self.is_full() {
             let most = {
                 let streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
-                streams.all.iter().filter_map(Weak::upgrade).max_by_key(|stream| stream.kept())
+                let all = streams.all.iter().filter_map(Weak::upgrade);
+                all.filter(|stream| stream.kept() > 0 && !spent.contains(&Arc::as_ptr(stream)))
+                    .max_by_key(|stream| stream.kept())
             };
-            if !most.is_some_and(|stream| stream.give_up(now)) {
-                return;
+            let Some(most) = most else { return };
+            if !most.give_up(now) {
+                spent.push(Arc::as_ptr(&most));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use av_media::{Kind, Samples, SoundClock, Timestamp, Track};
+use av_media::{Frame, Kind, Samples, SoundClock, Timestamp, Track};
 use tokio::time::Instant;
 
 use super::interval::Measured;
@@ -12,8 +12,8 @@ use super::ring::{MAX_BYTES, Ring, Told};
 use super::timeline::{JITTER, Timeline};
 use super::writer::{Held, Opening, Writer};
 use super::{
-    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, LeftOut, Settings,
-    Tracks,
+    Anchor, Aside, Entry, Gap, GapCause, InputStatus, Item, Kick, KickReason, KnownBy, LeftOut, Lost,
+    Settings, Skip, Tracks,
 };
 
 mod frames;
@@ -40,8 +40,26 @@ pub(super) struct Live {
     writers: u64,
     /// Since when there is no publisher although there was one.
     lost_at: Option<Instant>,
+    /// The newest picture's time.
+    last_video: Option<Timestamp>,
+    uncounted: Uncounted,
     counted_bytes: u64,
+    counted_reanchors: u64,
     ticked: Option<Instant>,
+}
+
+/// What waited for a second track and went to nobody; [`Live::tick`] counts it.
+#[derive(Debug, Default)]
+struct Uncounted {
+    frames: Lost,
+    /// Messages beside them for which there was no room.
+    asides: u64,
+}
+
+impl Uncounted {
+    fn add(&mut self, held: &Held) {
+        held.frames.iter().for_each(|(frame, _)| self.frames.add(frame.kind));
+    }
 }
 
 impl Live {
@@ -56,7 +74,10 @@ impl Live {
             writer: None,
             writers: 0,
             lost_at: None,
+            last_video: None,
+            uncounted: Uncounted::default(),
             counted_bytes: 0,
+            counted_reanchors: 0,
             ticked: None,
         }
     }
@@ -96,6 +117,10 @@ impl Live {
 
     /// Changed settings. A kind that `content` admits from now on joins, one that it no longer admits leaves.
     pub(super) fn configure(&mut self, settings: Settings, now: Instant) {
+        if self.settings.content != settings.content {
+            // By what was set when it came.
+            self.whole_picture();
+        }
         let before = std::mem::replace(&mut self.settings, settings).content;
         let Some(writer) = &mut self.writer else { return };
         if before == settings.content {
@@ -113,6 +138,7 @@ impl Live {
         self.whole_picture();
         if let Some(writer) = self.writer.take() {
             writer.kick.fire(KickReason::TakenOver);
+            writer.held.iter().for_each(|held| self.uncounted.add(held));
             self.push(Item::Away, now);
             cause = GapCause::TakenOver;
         }
@@ -120,7 +146,7 @@ impl Live {
         self.timeline.next_publisher();
         self.sound.restart();
         self.pictures.restart();
-        self.ring.forget_start();
+        self.ring.forget_starts();
         let opening = match &mut self.told {
             Some(told) => {
                 told.aside = None;
@@ -140,8 +166,10 @@ impl Live {
         self.whole_picture();
         // What waited for a second track is all there is.
         self.announce(now);
-        self.writer = None;
-        self.ring.forget_start();
+        if let Some(held) = self.writer.take().and_then(|writer| writer.held) {
+            self.uncounted.add(&held);
+        }
+        self.ring.forget_starts();
         if let Some(told) = &mut self.told {
             told.aside = None;
         }
@@ -217,9 +245,12 @@ impl Live {
             return Some(());
         }
         if let Some(held) = &mut writer.held {
-            if aside.time.is_some() && held.asides.len() < MAX_HELD_ASIDES && held.bytes < MAX_BYTES / 4 {
-                held.bytes += aside.size;
+            let bytes = held.bytes.saturating_add(aside.size);
+            if aside.time.is_some() && held.asides.len() < MAX_HELD_ASIDES && bytes <= MAX_BYTES / 4 {
+                held.bytes = bytes;
                 held.asides.push((held.frames.len(), aside, now));
+            } else if aside.time.is_some() {
+                self.uncounted.asides += 1;
             }
             return Some(());
         }
@@ -281,9 +312,21 @@ impl Live {
     /// Tells readers of the tracks and lets the frames through that waited for it.
     fn announce(&mut self, now: Instant) {
         let Some(writer) = &mut self.writer else { return };
-        let Some(Held { frames, asides, .. }) = writer.held.take_if(|held| held.since.is_some()) else {
+        let Some(Held { mut frames, mut asides, .. }) = writer.held.take_if(|held| held.since.is_some())
+        else {
             return;
         };
+        let content = self.settings.content;
+        let admits = |(frame, _): &(Frame, Instant)| content.admits(frame.kind);
+        if !frames.iter().all(admits) {
+            // It was changed since they came.
+            for (place, ..) in &mut asides {
+                *place = frames.iter().take(*place).filter(|frame| admits(frame)).count();
+            }
+            for dropped in frames.extract_if(.., |frame| !admits(frame)) {
+                self.uncounted.frames.add(dropped.0.kind);
+            }
+        }
         if let Some((first, arrived)) = frames.first() {
             // One of the others may lie before it.
             let near = first.dts.moved(-JITTER);
@@ -291,9 +334,9 @@ impl Live {
             self.timeline.begin(earliest.unwrap_or(first.dts), *arrived);
         }
         let placed: Vec<_> = frames.into_iter().map(|(frame, arrived)| self.place(frame, arrived)).collect();
-        let first = placed.iter().map(|placed| placed.frame.dts).min();
+        let first = placed.iter().min_by_key(|placed| placed.frame.dts);
         let opening =
-            first.zip(placed.first()).and_then(|(time, placed)| Some((self.open(time)?, placed.arrived)));
+            first.and_then(|first| Some((self.open(first.frame.dts, first.arrived)?, first.arrived)));
         if let Some((Item::Gap(gap), arrived)) = &opening {
             self.push(Item::Gap(*gap), *arrived);
         }
@@ -317,18 +360,20 @@ impl Live {
     }
 
     /// A publisher's first frame goes to readers: from here on its anchor holds. What they are told of it.
-    fn open(&mut self, time: Timestamp) -> Option<Item> {
+    fn open(&mut self, time: Timestamp, arrived: Instant) -> Option<Item> {
         let opening = self.writer.as_mut()?.opening.take()?;
-        let anchor = self.anchor(time);
+        let anchor = self.anchor(time, arrived);
         Some(match opening {
             Opening::First => Item::Anchor(anchor),
             Opening::After(cause) => Item::Gap(Gap { cause, anchor }),
         })
     }
 
-    /// From now on `time` is what it is now by UTC.
-    fn anchor(&mut self, time: Timestamp) -> Anchor {
-        let anchor = Anchor { time, utc: SystemTime::now(), known_by: KnownBy::Arrival };
+    /// From now on `time` is what it was by UTC when the frame of that time arrived.
+    fn anchor(&mut self, time: Timestamp, arrived: Instant) -> Anchor {
+        let utc = SystemTime::now();
+        let utc = utc.checked_sub(arrived.elapsed()).unwrap_or(utc);
+        let anchor = Anchor { time, utc, known_by: KnownBy::Arrival };
         self.told.get_or_insert_default().anchor = Some(anchor);
         anchor
     }
@@ -344,6 +389,15 @@ impl Live {
         }
     }
 
+    fn count_left(&mut self, input: &InputStatus) {
+        let Uncounted { frames, asides } = std::mem::take(&mut self.uncounted);
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| input.dropped.add(kind, frames.get(kind)));
+        if asides > 0 {
+            input.skipped.add(Skip::TooLarge, asides);
+            input.said.note("sends more messages before its first frame than are kept: some are left out");
+        }
+    }
+
     /// Once a second. Returns whether entries were added.
     pub(super) fn tick(&mut self, now: Instant, input: &InputStatus) -> bool {
         let total = input.bytes.sum();
@@ -353,6 +407,10 @@ impl Live {
             input.bitrate.store(bits as u64, Ordering::Relaxed);
         }
         self.counted_bytes = total;
+        let reanchored = self.sound.reanchored();
+        let more = reanchored - std::mem::replace(&mut self.counted_reanchors, reanchored);
+        input.reanchored.fetch_add(more, Ordering::Relaxed);
+        self.count_left(input);
         // What was kept for readers that have gone on since.
         self.ring.tidy_passed();
         let idle = self.settings.idle_timeout;
@@ -381,7 +439,7 @@ impl Live {
                 self.announce(now);
                 return true;
             }
-            return false;
+            return self.flush_due(now);
         }
         let Settings { hold, hold_for, .. } = self.settings;
         let is_over =

@@ -7,7 +7,7 @@ use av_media::{Frame, Kind, Normalised, Normaliser, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Aside, Incoming, Shared, State};
+use super::{Aside, Incoming, Shared, Skip, State};
 
 /// Why a publisher has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,14 @@ impl Publisher {
                 input.status.touch();
                 done
             }
-            Ready::Frame(kind, size, Normalised { track, frame }) => {
+            Ready::Frame(kind, size, Normalised { track, frame, malformed }) => {
+                if malformed > 0 {
+                    input.skipped.add(Skip::Malformed, malformed);
+                    input.said.note(
+                        "sends parameter sets or supplemental information that are malformed or too much: \
+                         those are left out",
+                    );
+                }
                 let changed = track.map_or(Some(()), |track| {
                     input.status.touch();
                     live.track(self.id, track, now)

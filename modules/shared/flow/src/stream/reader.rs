@@ -153,7 +153,13 @@ impl Reader {
             let of = |kind: Kind| if self.content.admits(kind) { missed.get(kind) } else { 0 };
             let lost = Lost { video: of(Kind::Video), audio: of(Kind::Audio) };
             out.push(Entry::new(Item::Lost(lost), now));
+            if told.is_none() {
+                // The end is in what it missed.
+                out.push(Entry::new(Item::Ended, now));
+            }
             self.told = None;
+        } else if told.is_none() && self.told.take().is_some() {
+            out.push(Entry::new(Item::Ended, now));
         }
         if let Some(told) = told {
             self.begin(told, now, out);
@@ -191,6 +197,8 @@ impl Reader {
                 Step::Behind => {
                     self.cursor = None;
                     self.behind = true;
+                    // It may be long until there is a place to go on: what was given so far is none.
+                    out.push(Entry::new(Item::GivenUp, now));
                 }
                 Step::Start { seq, told, before } => self.start(seq, told, before, now, out),
                 Step::Entry(entry, stamped) => {

@@ -141,10 +141,24 @@ impl Ring {
         Some(StartPoint { seq, told })
     }
 
-    /// What was written so far is no place to start at.
+    /// Who joins waits for what is written next. Places further back stay for those who ask for what was before.
     pub(super) fn forget_start(&mut self) {
         self.start = None;
+    }
+
+    /// What was written so far is no place to start at.
+    pub(super) fn forget_starts(&mut self) {
+        self.start = None;
         self.starts.clear();
+    }
+
+    /// Of which kind the frame at the newest place to start is, and when it arrived.
+    pub(super) fn start_frame(&self) -> Option<(Kind, Instant)> {
+        let Entry { item: Item::Frame(frame), arrived, .. } = &self.slot(self.start.as_ref()?.seq)?.entry
+        else {
+            return None;
+        };
+        Some((frame.kind, *arrived))
     }
 
     /// A reader may start at what is written next.
@@ -205,19 +219,22 @@ impl Ring {
         self.places.retain(|place| place.id != id);
     }
 
-    /// Adds another slice to the picture that was written last. False: something follows it, or a reader has it.
-    pub(super) fn add_slice(&mut self, slice: &Bytes) -> bool {
+    /// Adds another slice to the picture that was written last. `None`: something follows it, or a reader has it.
+    /// Otherwise whether the GOP of now had to be given up for it.
+    pub(super) fn add_slice(&mut self, slice: &Bytes) -> Option<bool> {
         if self.taken >= self.end() {
-            return false;
+            return None;
         }
-        match self.slots.back_mut().map(|slot| &mut slot.entry.item) {
-            Some(Item::Frame(frame)) if frame.kind == Kind::Video => {
-                frame.data = joined(&frame.data, slice);
-                self.bytes += slice.len();
-                true
-            }
-            _ => false,
+        let Entry { item: Item::Frame(frame), arrived, .. } = &mut self.slots.back_mut()?.entry else {
+            return None;
+        };
+        if frame.kind != Kind::Video {
+            return None;
         }
+        let arrived = *arrived;
+        frame.data = joined(&frame.data, slice);
+        self.bytes += slice.len();
+        Some(self.tidy(arrived))
     }
 
     /// Returns whether the GOP of now had to be given up for it.

@@ -166,6 +166,8 @@ pub struct InputStatus {
     pub given_up: AtomicU64,
     /// What of it was said in the log.
     pub said: Said,
+    /// How often the times of the sound disagreed with its samples, so that its cadence began anew.
+    pub reanchored: AtomicU64,
     /// Publishers or sessions after the first.
     pub reconnects: AtomicU64,
     /// Bits per second over the last second or so.
@@ -197,6 +199,7 @@ impl InputStatus {
             skipped: Skipped::default(),
             given_up: AtomicU64::new(0),
             said: Said::default(),
+            reanchored: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             bitrate: AtomicU64::new(0),
             stalled: Default::default(),

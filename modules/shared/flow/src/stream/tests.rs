@@ -9,6 +9,7 @@ use super::*;
 
 mod exact;
 mod kept;
+mod odd;
 
 fn settings() -> Settings {
     Settings {
@@ -233,7 +234,7 @@ async fn a_reader_that_falls_off_goes_on_at_a_sync_frame_and_is_told() {
         publisher.frame(if i % 50 == 0 { idr(millis) } else { delta(millis) }, at).unwrap();
     }
     let got = received(&mut reader).await;
-    assert_eq!(got[..3], ["lost 349+0", "tracks v+a", "I14000"]);
+    assert_eq!(got[..4], ["given up", "lost 349+0", "tracks v+a", "I14000"]);
     assert_eq!(got.last().unwrap(), "p15960");
 }
 
@@ -323,7 +324,7 @@ async fn configurations_count_as_memory() {
     publisher.frame(idr(40), now).unwrap();
     let got = received(&mut reader).await;
     assert!(
-        got[0] == "lost 0+0" && got[1].starts_with("tracks v+9") && got[2] == "I40",
+        got[..2] == ["given up", "lost 0+0"] && got[2].starts_with("tracks v+9") && got[3] == "I40",
         "{} items",
         got.len()
     );

@@ -17,7 +17,7 @@ const DOUBT: i64 = 1_000_000_000;
 const DEFAULT_STEP: i64 = 40_000_000;
 /// The least distance of two frames of a track: one tick at 90 kHz, rounded up, so that no timescale in use makes
 /// one time of two.
-const LEAST_STEP: i64 = 11_112;
+pub(super) const LEAST_STEP: i64 = 11_112;
 
 /// Maps publishers' times onto one timeline on which every track rises strictly. All in nanoseconds.
 ///

@@ -1,11 +1,18 @@
 //! The present publisher, as the stream knows it.
 
+use std::time::Duration;
+
 use av_media::{Frame, Kind, Timestamp};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::ring::joined;
 use super::{Aside, GapCause, Kick, Tracks};
+
+/// How long a picture waits for more of its slices after the last one.
+const SLICE_WAIT: Duration = Duration::from_millis(5);
+/// After so many pictures in a row that came whole they wait no longer.
+const WHOLE: u8 = 50;
 
 /// The present publisher.
 #[derive(Debug)]
@@ -28,14 +35,26 @@ pub(super) struct Writer {
     pub(super) waits_for_sync: Option<Instant>,
     /// Readers were given pictures of the present configuration.
     pub(super) pictures: bool,
-    /// The last picture that was taken, in the publisher's time, and the slices that were added to it.
-    pub(super) picture: Option<(Timestamp, u8)>,
-    /// It sends the slices of a picture one by one, so a picture is whole when something else comes.
+    /// The last picture that was taken.
+    pub(super) picture: Option<Last>,
+    /// It sends the slices of a picture one by one, so a picture is whole when something else comes or it has waited.
     pub(super) is_sliced: bool,
-    /// The picture that may not be whole.
+    /// Pictures in a row that came whole.
+    whole: u8,
+    /// The picture that may not be whole, and when the last of it arrived.
     pub(super) pending: Option<(Frame, Instant)>,
     pub(super) heard: [Option<Instant>; 2],
     pub(super) began: Instant,
+}
+
+/// The last picture that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last {
+    /// In the publisher's time.
+    pub(super) time: Timestamp,
+    /// Slices that came after its first part.
+    pub(super) slices: u8,
+    pub(super) bytes: usize,
 }
 
 /// How a publisher's frames follow on what was before.
@@ -72,6 +91,7 @@ impl Writer {
             pictures: false,
             picture: None,
             is_sliced: false,
+            whole: 0,
             pending: None,
             heard: [None; 2],
             began: now,
@@ -97,14 +117,30 @@ impl Writer {
         if kind == Kind::Video { video } else { audio }
     }
 
+    /// A picture begins.
+    pub(super) fn begin_picture(&mut self, frame: &Frame) {
+        let begun = Last { time: frame.dts, slices: 0, bytes: frame.data.len() };
+        let was_whole = self.picture.replace(begun).is_none_or(|last| last.slices == 0);
+        self.whole = if was_whole { self.whole.saturating_add(1) } else { 0 };
+        self.is_sliced &= self.whole < WHOLE;
+    }
+
+    /// When the picture that may not be whole has waited for long enough.
+    pub(super) fn pending_until(&self) -> Option<Instant> {
+        self.pending.as_ref().map(|(_, arrived)| *arrived + SLICE_WAIT)
+    }
+
     /// Adds a slice to the picture that waits, here or for the second track.
-    pub(super) fn add_slice(&mut self, slice: &Bytes) -> bool {
+    pub(super) fn add_slice(&mut self, slice: &Bytes, now: Instant) -> bool {
         let waiting = match (&mut self.pending, &mut self.held) {
-            (Some((frame, _)), _) => Some(frame),
-            (None, Some(held)) => held.frames.last_mut().map(|(frame, _)| frame),
+            (Some(pending), _) => Some(pending),
+            (None, Some(held)) => held.frames.last_mut(),
             (None, None) => None,
         };
-        let Some(frame) = waiting.filter(|frame| frame.kind == Kind::Video) else { return false };
+        let Some((frame, arrived)) = waiting.filter(|(frame, _)| frame.kind == Kind::Video) else {
+            return false;
+        };
+        *arrived = now;
         frame.data = joined(&frame.data, slice);
         if let Some(held) = &mut self.held {
             held.bytes += slice.len();

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use av_media::Kind;
 
 use super::line::Line;
+use crate::config::OutputConfig;
 
 /// Both kinds, in the order of metrics.
 pub(super) const KINDS: [Kind; 2] = [Kind::Video, Kind::Audio];
@@ -58,6 +59,12 @@ impl Counters {
             output.clients = 0;
         }
         self
+    }
+
+    /// Forgets outputs that a configuration does not have, as running lines do: what is left of a total without them
+    /// would be less than was told before.
+    pub(super) fn retain_outputs(&mut self, outputs: &BTreeMap<String, OutputConfig>) {
+        self.outputs.retain(|name, _| outputs.contains_key(name));
     }
 
     /// Adds what another line counted.

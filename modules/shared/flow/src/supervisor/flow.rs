@@ -111,7 +111,7 @@ impl Flow {
 
     /// Stops what `config` has otherwise or not at all; [`start_missing`](Self::start_missing) follows, best when
     /// that has ended.
-    pub(super) fn stop_changed(&mut self, diff: &FlowDiff, config: &FlowConfig) -> Vec<Ended> {
+    pub(super) fn stop_changed(&mut self, diff: &FlowDiff, config: &Arc<FlowConfig>) -> Vec<Ended> {
         if diff.enabled || config.is_pattern() != self.config.is_pattern() {
             return self.stop();
         }
@@ -136,6 +136,7 @@ impl Flow {
             self.retired = self.counters().without_clients();
             self.body = Body::of(&self.environment, &config);
         }
+        self.retired.retain_outputs(&config.outputs);
         self.config = config.clone();
         if !config.enabled {
             return;

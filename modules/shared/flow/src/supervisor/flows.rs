@@ -83,11 +83,27 @@ pub(super) struct Present {
     /// The version of the last document.
     version: Option<i64>,
     ticked: Option<Instant>,
+    /// The process ends: nothing starts any more.
+    stopping: bool,
+}
+
+/// Why a flow was not restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotRestarted {
+    NoSuchFlow,
+    Stopping,
 }
 
 impl Present {
     fn configs(&self) -> BTreeMap<String, Arc<FlowConfig>> {
         self.flows.iter().map(|(name, flow)| (name.clone(), flow.config.clone())).collect()
+    }
+
+    fn startable(&mut self, name: &str) -> Result<&mut Flow, NotRestarted> {
+        if self.stopping {
+            return Err(NotRestarted::Stopping);
+        }
+        self.flows.get_mut(name).ok_or(NotRestarted::NoSuchFlow)
     }
 }
 
@@ -153,9 +169,17 @@ impl Supervisor {
         settled
     }
 
-    async fn run(&self, wanted: BTreeMap<String, Arc<FlowConfig>>, errors: &BTreeMap<String, String>) {
+    /// Makes `wanted` run; `false` where the process ends before.
+    async fn run(
+        &self,
+        wanted: BTreeMap<String, Arc<FlowConfig>>,
+        errors: &BTreeMap<String, String>,
+    ) -> bool {
         let (diff, stopping) = {
             let mut present = self.present();
+            if present.stopping {
+                return false;
+            }
             let diff = Diff::between(&present.configs(), &wanted);
             let mut stopping = Vec::new();
             for name in &diff.removed {
@@ -174,6 +198,9 @@ impl Supervisor {
         };
         join(stopping).await;
         let mut present = self.present();
+        if present.stopping {
+            return false;
+        }
         let version = present.version;
         for (name, config) in wanted {
             let is_enabled = config.enabled;
@@ -201,10 +228,25 @@ impl Supervisor {
                 };
             }
         }
+        true
+    }
+
+    /// The answer to a document that the end of the process leaves aside. The state dir keeps what ran before.
+    fn too_late(&self) -> Outcome {
+        let why = "not applied: the module is stopping".to_owned();
+        Outcome {
+            status: ConfigStatus::Rejected,
+            errors: BTreeMap::from([(config::MODULE.to_owned(), why)]),
+            kept: self.present().flows.len(),
+            ..Outcome::default()
+        }
     }
 
     async fn take(&self, desired: &Map<String, Value>) -> Outcome {
         let _one = self.applying.lock().await;
+        if self.present().stopping {
+            return self.too_late();
+        }
         let parsed = parse(desired, &self.supports);
         let version = desired.get("$version").and_then(Value::as_i64);
         if parsed.rejected.is_some() {
@@ -227,7 +269,9 @@ impl Supervisor {
         self.module().listeners.set_max_connections(parsed.max_connections);
         self.module().set_cache_megabytes(parsed.cache_megabytes);
         let wanted = self.settle(parsed.flows, &mut errors);
-        self.run(wanted, &errors).await;
+        if !self.run(wanted, &errors).await {
+            return self.too_late();
+        }
         let (running, content) = {
             let present = self.present();
             let host = parsed.public_host.as_deref();
@@ -261,6 +305,9 @@ impl Supervisor {
         let (state, supports) = (self.module().context.state.clone(), self.supports.clone());
         let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
         let Some((desired, versions)) = recalled.ok().flatten() else { return false };
+        if self.present().stopping {
+            return false;
+        }
         for why in desired.errors.values() {
             tracing::warn!("the last good configuration no longer fits: {why}");
         }
@@ -274,7 +321,9 @@ impl Supervisor {
         if usable {
             tracing::info!(flows = wanted.len(), "starting with the last good configuration");
         }
-        self.run(wanted, &errors).await;
+        if !self.run(wanted, &errors).await {
+            return false;
+        }
         for (name, flow) in &mut self.present().flows {
             flow.good_version = versions.get(name).copied();
             flow.using_version = None;
@@ -284,12 +333,12 @@ impl Supervisor {
     }
 
     /// Stops a flow and starts it anew.
-    pub(super) async fn restart(&self, name: &str) -> Result<(), ()> {
+    pub(super) async fn restart(&self, name: &str) -> Result<(), NotRestarted> {
         let _one = self.applying.lock().await;
-        let stopping = self.present().flows.get_mut(name).ok_or(())?.stop();
+        let stopping = self.present().startable(name)?.stop();
         join(stopping).await;
         let mut present = self.present();
-        let flow = present.flows.get_mut(name).ok_or(())?;
+        let flow = present.startable(name)?;
         let config = flow.config.clone();
         flow.start_missing(config);
         tracing::info!(flow = %name, "flow restarted");
@@ -359,13 +408,21 @@ impl Running for Supervisor {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let _one = self.applying.lock().await;
-            self.present().flows.values_mut().for_each(|flow| drop(flow.stop()));
             let began = Instant::now();
+            {
+                // Nobody is waited for before peers are told. Whoever applies a document meanwhile starts endpoints
+                // under this lock only, and finds the flag set.
+                let mut present = self.present();
+                present.stopping = true;
+                present.flows.values_mut().for_each(|flow| drop(flow.stop()));
+            }
             // Those too whose flow or instance is gone already.
             let ending = self.environment.places.taken();
             let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
-            if tokio::time::timeout(self.stop, all).await.is_err() {
+            // A document that runs already is written to the state dir, unless that takes too long.
+            let written = tokio::time::timeout(self.stop / 3, self.applying.lock());
+            let (ended, _) = tokio::join!(tokio::time::timeout(self.stop, all), written);
+            if ended.is_err() {
                 for late in ending.iter().filter(|ending| !ending.is_over()) {
                     tracing::warn!("{} did not end within {} s", late.place(), self.stop.as_secs_f32());
                 }

@@ -91,14 +91,15 @@ impl Line {
         Task::spawn(&self.environment.places, self.place(&path), cancel, shown, move || endpoint.run(context))
     }
 
-    /// Starts every output of `outputs` that does not run, and forgets all others.
+    /// Starts every output of `outputs` that does not run as it is there, and stops and forgets all others.
     pub(super) fn start_outputs(&mut self, outputs: &BTreeMap<String, OutputConfig>) {
         self.outputs.retain(|name, _| outputs.contains_key(name));
         for (name, config) in outputs {
             let present = self.outputs.get(name);
-            if present.is_some_and(|output| output.task.is_some()) {
+            if present.is_some_and(|output| output.task.is_some() && output.config == *config) {
                 continue;
             }
+            // One that runs otherwise is replaced below: dropped, it ends, and the new one waits for that.
             let status = present.map(|output| output.status.clone());
             let status = status.unwrap_or_else(|| OutputStatus::new(self.environment.changes.clone()));
             let started = self.start_output(name, config, status);

@@ -114,9 +114,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops what differs in every instance; [`configure`](Self::configure) starts it anew.
-    pub(super) fn stop_changed_outputs(&self, config: &FlowConfig) -> Vec<Ended> {
+    /// Stops what differs in every instance; [`configure`](Self::configure) starts it anew. Instances that come
+    /// meanwhile are of the new configuration.
+    pub(super) fn stop_changed_outputs(&self, config: &Arc<FlowConfig>) -> Vec<Ended> {
         let mut names = self.lock();
+        names.config = config.clone();
         let stop = |(name, instance): (&String, &mut Instance)| {
             instance.line.stop_changed_outputs(&config.instance_outputs(name))
         };
@@ -129,6 +131,7 @@ impl Shared {
             instance.line.stream.configure(settings(&config.input));
             instance.line.start_outputs(&config.instance_outputs(name));
         }
+        names.retired.retain_outputs(&config.outputs);
         names.config = config;
     }
 

@@ -153,6 +153,7 @@ impl Reporter {
             out.insert("framesDropped".into(), status.dropped.sum().into());
             out.insert("bitrateBps".into(), status.bitrate.load(Ordering::Relaxed).into());
             out.insert("reconnects".into(), status.reconnects.load(Ordering::Relaxed).into());
+            out.insert("soundReanchored".into(), status.reanchored.load(Ordering::Relaxed).into());
         }
         out.into()
     }

@@ -15,6 +15,9 @@ const STOP: Duration = Duration::from_secs(5);
 /// The most that a service may ask for: the process has to end within 8 s.
 pub(super) const MOST_STOP: Duration = Duration::from_secs(6);
 
+/// What is left of that to [`Extension::shutdown`] at least.
+const LEAST_EXTENSION: Duration = Duration::from_millis(500);
+
 /// Makes what a service has beside its endpoints. Whoever changes what is reported ticks the changes.
 pub type StartExtension = fn(&Context, Changes) -> Arc<dyn Extension>;
 
@@ -63,14 +66,28 @@ impl Flows {
         self
     }
 
-    /// How long endpoints may take to end when the process is told to: 5 s, and at most 6.
+    /// How long endpoints may take to end when the process is told to: 5 s, and at most 5.5. Endpoints and
+    /// [`Extension::shutdown`] together have 6 s.
     pub fn finish_within(mut self, stop: Duration) -> Self {
-        self.stop = stop.min(MOST_STOP);
+        self.stop = stop.min(MOST_STOP.saturating_sub(LEAST_EXTENSION));
         self
     }
 
     /// What documents of this service may hold.
     pub fn supports(&self) -> &Supports {
         &self.supports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_leave_half_a_second_to_what_the_service_ends_itself() {
+        for asked in [STOP, MOST_STOP, Duration::MAX] {
+            let flows = Flows::new("tester").finish_within(asked);
+            assert!(flows.stop + Duration::from_millis(500) <= MOST_STOP, "{asked:?}");
+        }
     }
 }

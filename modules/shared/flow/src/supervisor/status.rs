@@ -4,7 +4,7 @@ use av_edge::MethodReply;
 use serde_json::{Map, Value, json};
 
 use super::flow::Flow;
-use super::flows::{Present, Supervisor};
+use super::flows::{NotRestarted, Present, Supervisor};
 use super::report::{Detail, Reporter, summary};
 
 /// The body of a method's answer, with room for what the runtime adds.
@@ -50,7 +50,8 @@ pub(super) async fn method(supervisor: &Supervisor, name: &str, payload: Value) 
         "restartFlow" => Some(match flow_name(&payload, &[]) {
             Some(Some(flow)) => match supervisor.restart(&flow).await {
                 Ok(()) => MethodReply { status: 200, body: json!({}) },
-                Err(()) => reply(404, no_flow(&flow)),
+                Err(NotRestarted::NoSuchFlow) => reply(404, no_flow(&flow)),
+                Err(NotRestarted::Stopping) => reply(409, "the module is stopping".into()),
             },
             _ => reply(400, "expected {\"flow\": \"NAME\"}".into()),
         }),

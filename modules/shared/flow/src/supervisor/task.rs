@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -11,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::endpoint::Module;
 use crate::stream::{Changes, State, Status};
 use crate::trouble::{Reason, Trouble};
+
+/// Whoever waits for its place says so that often: what ends there may still report a state of its own.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What all flows of a supervisor run in.
 #[derive(Clone)]
@@ -84,7 +88,7 @@ impl Places {
     }
 }
 
-/// An endpoint that runs, or waits for its place.
+/// An endpoint that runs, or waits for its place. Dropped, it is asked to end.
 pub(super) struct Task {
     cancel: CancellationToken,
     ended: Ended,
@@ -108,10 +112,18 @@ impl Task {
             let _turn = turn;
             let status = || S::as_ref(&status);
             if let Some(before) = before.filter(|before| !before.is_over()) {
-                let text = format!("{path}: what ran here before has not ended yet; this starts when it has");
-                status().set(State::Waiting, Some(Trouble::new(Reason::Ending, text)));
+                let mut again = tokio::time::interval(SAY_AGAIN);
                 // Whoever comes next waits for this one, so this one waits even when it is not wanted any more.
-                before.wait().await;
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = before.wait() => break,
+                        _ = again.tick(), if !cancelled.is_cancelled() => {}
+                    }
+                    let text =
+                        format!("{path}: what ran here before has not ended yet; this starts when it has");
+                    status().set(State::Waiting, Some(Trouble::new(Reason::Ending, text)));
+                }
             }
             if cancelled.is_cancelled() {
                 return;
@@ -131,7 +143,91 @@ impl Task {
 
     /// Asks it to end.
     pub(super) fn stop(self) -> Ended {
+        self.ended.clone()
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
         self.cancel.cancel();
-        self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtmp::peer::{soon, state};
+    use crate::stream::InputStatus;
+
+    /// A place, and what runs there one after the other.
+    struct Rig {
+        places: Arc<Places>,
+        status: Arc<InputStatus>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            Self { places: Arc::default(), status: InputStatus::new(Changes::default()) }
+        }
+
+        /// Runs until it is stopped and `held` is dropped.
+        fn spawn(&self, held: tokio::sync::oneshot::Receiver<()>) -> Task {
+            let cancel = CancellationToken::new();
+            let (ending, shown) = (cancel.clone(), ("place".into(), self.status.clone()));
+            let status = self.status.clone();
+            Task::spawn(&self.places, "place".into(), cancel, shown, move || {
+                Box::pin(async move {
+                    status.status.set(State::Running, None);
+                    ending.cancelled().await;
+                    let _ = held.await;
+                })
+            })
+        }
+
+        /// Waits for the state of one that waits for its place.
+        async fn says_that_it_waits(&self) {
+            let is_said = || {
+                let trouble = self.status.status.get().trouble;
+                trouble.is_some_and(|trouble| trouble.reason == Reason::Ending)
+            };
+            soon("it says that it waits", async {
+                while !is_said() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_nobody_holds_any_more_is_asked_to_end() {
+        let rig = Rig::new();
+        let (may_end, held) = tokio::sync::oneshot::channel();
+        drop(may_end);
+        let task = rig.spawn(held);
+        let ended = task.ended.clone();
+        drop(task);
+        soon("it ends", ended.wait()).await;
+        assert!(rig.places.taken().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_says_so_again_after_what_ends_has_said_something_else() {
+        let rig = Rig::new();
+        let (may_end, held) = tokio::sync::oneshot::channel();
+        let first = rig.spawn(held);
+        state(&rig.status.status, State::Running).await;
+        let ended = first.stop();
+        let (_never, other) = tokio::sync::oneshot::channel();
+        let _second = rig.spawn(other);
+        rig.says_that_it_waits().await;
+        for other in [State::Running, State::Retrying] {
+            rig.status.status.set(other, None);
+            rig.says_that_it_waits().await;
+        }
+        drop(may_end);
+        soon("the first ends", ended.wait()).await;
+        let now = state(&rig.status.status, State::Running).await;
+        assert!(now.trouble.is_none());
     }
 }

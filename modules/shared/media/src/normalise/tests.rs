@@ -57,7 +57,9 @@ fn with_lengths(track: &Track, length_size: u8) -> Track {
 }
 
 fn normal(normaliser: &mut Normaliser, data: Vec<u8>, is_sync: bool) -> Normal {
-    let Normalised { track: None, frame: Some(normal) } = normaliser.frame(frame(data, is_sync)) else {
+    let Normalised { track: None, frame: Some(normal), malformed: 0 } =
+        normaliser.frame(frame(data, is_sync))
+    else {
         panic!("another track, or no frame")
     };
     normal
@@ -92,9 +94,10 @@ fn what_is_right_already_is_the_same_memory() {
     assert_eq!((got.frame.data.as_ptr(), got.frame.data.len()), (data.as_ptr(), data.len()));
     // What goes in front of a picture is cut off, without a copy.
     let sets = sets(&avc());
-    let data = Bytes::from(to_length_prefixed([AUD, &sets[0], &sets[1], IDR, FILLER]).unwrap());
+    let large = [IDR, &[7; 1000]].concat();
+    let data = Bytes::from(to_length_prefixed([AUD, &sets[0], &sets[1], &large, FILLER]).unwrap());
     let got = normaliser.frame(frame(data.clone(), true)).frame.unwrap().frame.data;
-    assert_eq!(got, to_length_prefixed([IDR]).unwrap());
+    assert_eq!(got, to_length_prefixed([&large[..]]).unwrap());
     assert!(data.as_ptr_range().contains(&got.as_ptr()));
     // From between others it is taken out by copying.
     let data = to_length_prefixed([USER_DATA, &sets[0], &sets[1], IDR]).unwrap();
@@ -115,7 +118,7 @@ fn a_changed_parameter_set_in_the_stream_is_another_track() {
         let mut nals: Vec<&[u8]> = sets.iter().map(|set| &set[..]).collect();
         nals.push(idr);
         let data = to_length_prefixed(nals.iter().copied()).unwrap();
-        let Normalised { track: Some(changed), frame: Some(normal) } =
+        let Normalised { track: Some(changed), frame: Some(normal), malformed: 0 } =
             normaliser.frame(frame(data.clone(), false))
         else {
             panic!("no other track");
@@ -219,6 +222,98 @@ fn information_in_a_message_of_its_own_joins_the_picture_that_follows() {
         normal(&mut normaliser, to_length_prefixed([P]).unwrap(), false).frame.data.len(),
         4 + P.len()
     );
+}
+
+/// Memory that tells whether it is still kept.
+struct Watched {
+    data: Vec<u8>,
+    _alive: std::sync::Arc<()>,
+}
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+#[test]
+fn a_small_picture_does_not_keep_the_filler_around_it_in_memory() {
+    let mut normaliser = Normaliser::default();
+    normaliser.track(avc());
+    let filler = [&[12][..], &[0xff; 100_000]].concat();
+    let of_picture = |size: usize| [P, &vec![7; size]].concat();
+    for (size, is_kept) in [(20, false), (100_000, false), (400_000, true)] {
+        let picture = of_picture(size);
+        for nals in [[&picture[..], &filler[..]], [&filler[..], &picture[..]]] {
+            let alive = std::sync::Arc::new(());
+            let data =
+                Bytes::from_owner(Watched { data: to_length_prefixed(nals).unwrap(), _alive: alive.clone() });
+            let got = normaliser.frame(frame(data, false)).frame.unwrap();
+            assert_eq!(got.frame.data, to_length_prefixed([&picture[..]]).unwrap());
+            assert_eq!(std::sync::Arc::strong_count(&alive) > 1, is_kept, "{size}");
+        }
+    }
+}
+
+/// ue(v) with the id, and bytes.
+fn pps(id: u32, size: usize) -> Vec<u8> {
+    let value = id + 1;
+    let bits = 32 - value.leading_zeros();
+    // Left-aligned, behind as many zeros as there are bits after the first.
+    let code = value << (32 - (2 * bits - 1));
+    [&[0x68][..], &code.to_be_bytes(), &vec![0x80; size]].concat()
+}
+
+#[test]
+fn parameter_sets_beyond_what_is_taken_are_counted_and_left_out() {
+    let mut normaliser = Normaliser::default();
+    normaliser.track(avc());
+    let mut malformed = 0;
+    for id in 0..255 {
+        let got = normaliser.frame(frame(to_length_prefixed([&pps(id, 6000)[..], P]).unwrap(), false));
+        malformed += got.malformed;
+        let size = got.track.map_or(0, |track| track.config.len());
+        assert!(size <= 70_000, "{size}");
+        assert!(got.frame.is_some());
+    }
+    assert_eq!(malformed, 245);
+    // The same once more is known, one in the place of another is news.
+    let again = |normaliser: &mut Normaliser, size| {
+        let got = normaliser.frame(frame(to_length_prefixed([&pps(3, size)[..], P]).unwrap(), false));
+        (got.track.is_some(), got.malformed)
+    };
+    assert_eq!(again(&mut normaliser, 6000), (false, 0));
+    assert_eq!(again(&mut normaliser, 5000), (true, 0));
+    // Without a number it is none.
+    assert_eq!(
+        normaliser.frame(frame(to_length_prefixed([&[0x68, 0, 0][..], P]).unwrap(), false)).malformed,
+        1
+    );
+}
+
+#[test]
+fn a_recovery_point_in_a_message_of_its_own_is_that_of_the_picture_that_follows() {
+    let mut normaliser = Normaliser::default();
+    normaliser.track(avc());
+    let alone = normaliser.frame(frame(to_length_prefixed([RECOVERY]).unwrap(), false));
+    assert_eq!(alone, Normalised::default());
+    let mut is_sync = |millis| {
+        let at = Timestamp::from_millis(millis);
+        let picture = Frame { dts: at, pts: at, ..frame(to_length_prefixed([P]).unwrap(), false) };
+        normaliser.frame(picture).frame.unwrap().frame.is_sync
+    };
+    assert!(is_sync(40));
+    assert!(!is_sync(80), "that picture alone");
+}
+
+#[test]
+fn information_that_no_picture_follows_is_counted_beyond_its_bound() {
+    let mut normaliser = Normaliser::default();
+    normaliser.track(avc());
+    let large = [USER_DATA, &[7; 40_000]].concat();
+    let mut malformed =
+        || normaliser.frame(frame(to_length_prefixed([&large[..]]).unwrap(), false)).malformed;
+    assert_eq!([malformed(), malformed(), malformed()], [0, 1, 1]);
 }
 
 #[test]

@@ -105,6 +105,54 @@ fn a_source_that_never_agrees_keeps_its_own_times() {
 }
 
 #[test]
+fn a_source_that_never_agrees_keeps_its_own_times_for_good() {
+    let mut track = Track::other(Codec::PcmU);
+    track.audio = AudioFormat { sample_rate: 8000, channels: 1 };
+    let mut clock = clock(&track);
+    for i in 0..3000 {
+        let time = clock.place(Timestamp::from_millis(i * 20), &[0; 320]);
+        assert!(i < 100 || time == Timestamp::from_millis(i * 20), "{i}: {time:?}");
+    }
+}
+
+#[test]
+fn a_burst_of_loss_does_not_turn_the_grid_off() {
+    let (mut clock, rate) = (clock(&aac_at(48_000)), rate(48_000));
+    // Every other frame is lost for a while.
+    for index in (0..200).filter(|index| !(100..130).contains(index) || index % 2 == 0) {
+        let time = clock.place(Timestamp::from_millis(index * 1024 / 48), b"aac");
+        assert_eq!(time.ticks(rate), index * 1024, "{index}");
+    }
+}
+
+#[test]
+fn times_that_were_wild_for_a_while_come_back_to_the_grid() {
+    let (mut clock, rate) = (clock(&aac_at(44_100)), rate(44_100));
+    let times: Vec<i64> = (0..1000_i64)
+        .map(|index| {
+            let wild = if (100..140).contains(&index) { index % 5 * 35 } else { 0 };
+            clock.place(Timestamp::from_millis(index * 1_024_000 / 44_100 + wild), b"aac").ticks(rate)
+        })
+        .collect();
+    let is_exact = |times: &[i64]| times.windows(2).all(|two| two[1] - two[0] == 1024);
+    assert!(is_exact(&times[..100]) && !is_exact(&times[150..600]) && is_exact(&times[700..]), "{times:?}");
+}
+
+#[test]
+fn a_rate_that_no_sound_has_says_nothing_and_a_long_frame_does_not_hide_what_is_missing() {
+    let mut track = Track::other(Codec::PcmU);
+    track.audio = AudioFormat { sample_rate: 1, channels: 1 };
+    let mut slow = clock(&track);
+    slow.place(Timestamp::ZERO, &[0; 8000]);
+    assert_eq!(slow.samples(), None);
+    track.audio = AudioFormat { sample_rate: 8000, channels: 1 };
+    // Two seconds in a frame, of which half is missing.
+    let mut long = clock(&track);
+    long.place(Timestamp::ZERO, &[0; 16_000]);
+    assert_eq!(long.place(Timestamp::from_millis(3000), &[0; 16_000]), Timestamp::from_millis(3000));
+}
+
+#[test]
 fn stamps_that_stand_still_never_give_one_time_twice() {
     for track in [aac_at(96_000), Track::other(Codec::Flac)] {
         let mut clock = clock(&track);

@@ -21,7 +21,7 @@ use crate::net::Net;
 
 /// How often files are looked at, at most.
 const FILE_CHECK: Duration = Duration::from_secs(1);
-/// How often the edge runtime is asked again when a renewal fails.
+/// How often the edge runtime is asked at most, when a renewal fails or what it issues is due at once.
 const RENEW_RETRY: Duration = Duration::from_secs(10);
 /// How long a client waits for a renewal while the certificate at hand still serves.
 const RENEW_WAIT: Duration = Duration::from_secs(5);
@@ -142,11 +142,11 @@ impl ServerTlsAcceptor {
                 if !renewal.is_due() || Instant::now() < *next_try {
                     return;
                 }
+                // Also where it succeeds: the edge runtime may hand out one that is due already.
                 *next_try = Instant::now() + RENEW_RETRY;
                 match timeout(RENEW_WAIT, issued(certificates, host_name)).await {
                     Ok(Ok((key, next))) => {
                         *renewal = next;
-                        *next_try = Instant::now();
                         self.current.replace(key);
                         tracing::info!("TLS certificate renewed");
                     }

@@ -1,12 +1,15 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use av_edge::{CertificateSource, Certificates, Context, Renewal, ServerCertificate};
+use futures_util::future::BoxFuture;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::{ClientTls, ServerTls};
-use crate::net::tests::net_with_hosts;
+use crate::net::tests::{context, net_with_hosts};
 use crate::net::{Connection, DialError, Listener, Net, ServerTlsAcceptor};
 
 const NAME: &str = "splitter.example";
@@ -153,6 +156,47 @@ async fn replaced_certificate_files_are_used_without_cutting_open_connections() 
     let mut heard = [0; 10];
     open.reader.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"still here");
+}
+
+/// An edge runtime whose certificates are due as soon as they are issued.
+struct Overdue {
+    authority: Authority,
+    asked: AtomicUsize,
+}
+
+impl CertificateSource for Overdue {
+    fn server(&self, host_name: &str) -> BoxFuture<'_, Result<ServerCertificate, String>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::tempdir().unwrap();
+        self.authority.issue(dir.path(), host_name);
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let issued = ServerCertificate {
+            chain_pem: text("cert.pem"),
+            key_pem: text("key.pem"),
+            renewal: Renewal::after(Duration::ZERO),
+        };
+        Box::pin(std::future::ready(Ok(issued)))
+    }
+
+    fn trust_bundle(&self) -> BoxFuture<'_, Result<String, String>> {
+        Box::pin(std::future::ready(Ok(self.authority.0.pem())))
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_due_when_it_is_issued_is_not_asked_for_at_every_handshake() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Arc::new(Overdue { authority: Authority::new(), asked: AtomicUsize::new(0) });
+    std::fs::write(dir.path().join("ca.pem"), runtime.authority.0.pem()).unwrap();
+    let certificates = Certificates::from_source(runtime.clone());
+    let net = Net::new(&Context { certificates, ..context([]) });
+    let tls = ServerTls { host_name: Some(NAME.into()), ..ServerTls::default() };
+    let acceptor = net.tls_acceptor(&tls).await.unwrap();
+    for _ in 0..5 {
+        meet(&acceptor, NAME, &trusting(dir.path())).await.0.unwrap();
+    }
+    // At the start, and when the first handshake finds that due.
+    assert_eq!(runtime.asked.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use super::Live;
 use crate::stream::ring::StartPoint;
+use crate::stream::timeline::LEAST_STEP;
+use crate::stream::writer::Last;
 use crate::stream::{Entry, Gap, GapCause, InputStatus, Item, Skip, State};
 
 /// A start point whose picture stands still is at most that old.
@@ -15,9 +17,11 @@ const MAX_STILL: Duration = Duration::from_secs(10);
 const STILL_BEFORE: i64 = 500_000_000;
 /// Readers of a stream whose video is silent start at sound after that long.
 const VIDEO_PATIENCE: Duration = Duration::from_secs(2);
+/// While it stays silent, the sound at which they start is at most about that old.
+const SOUND_START: Duration = Duration::from_secs(1);
 /// Slices that are added to a picture; more are set apart, so that nobody makes us copy without end.
 const MAX_SLICES: u8 = 64;
-/// And bytes.
+/// And bytes of the picture with them.
 const MAX_PICTURE: usize = 32 << 20;
 
 /// A frame on the stream's timeline.
@@ -58,7 +62,7 @@ impl Live {
         let content = self.settings.content;
         let kind = frame.kind;
         self.heard(id, kind, size, now, input)?;
-        if picture == Picture::Continues && self.add_slice(&frame) {
+        if picture == Picture::Continues && self.add_slice(&frame, now) {
             return Some(());
         }
         self.whole_picture();
@@ -86,7 +90,7 @@ impl Live {
             if writer.waits_for_sync.take().is_some() {
                 input.leave_out(kind, None);
             }
-            writer.picture = Some((frame.dts, 0));
+            writer.begin_picture(&frame);
         }
         if let Some(held) = &mut writer.held {
             held.since.get_or_insert(now);
@@ -104,19 +108,40 @@ impl Live {
         Some(())
     }
 
-    /// Adds another slice to the picture that came last, if it is one of that picture. From then on pictures wait until
-    /// something else comes, as they may not be whole.
-    fn add_slice(&mut self, slice: &Frame) -> bool {
+    /// Adds another slice to the picture that came last, if it is one of that picture. From then on pictures wait a little,
+    /// as they may not be whole: also where a reader was quicker this time and has the first part already.
+    fn add_slice(&mut self, slice: &Frame, now: Instant) -> bool {
         let Some(writer) = &mut self.writer else { return false };
-        let Some((time, slices)) = writer.picture.filter(|(time, _)| *time == slice.dts) else {
-            return false;
-        };
-        writer.is_sliced = true;
-        if slices >= MAX_SLICES || slice.data.len() > MAX_PICTURE / usize::from(MAX_SLICES) {
+        let Some(last) = writer.picture.as_mut().filter(|last| last.time == slice.dts) else { return false };
+        let Last { slices, bytes, .. } = *last;
+        let sum = bytes.saturating_add(slice.data.len());
+        if slices >= MAX_SLICES || sum > MAX_PICTURE {
             return false;
         }
-        writer.picture = Some((time, slices + 1));
-        writer.add_slice(&slice.data) || (writer.held.is_none() && self.ring.add_slice(&slice.data))
+        (last.slices, last.bytes) = (slices + 1, sum);
+        writer.is_sliced = true;
+        if writer.add_slice(&slice.data, now) {
+            return true;
+        }
+        if writer.held.is_some() {
+            return false;
+        }
+        let Some(given_up) = self.ring.add_slice(&slice.data) else { return false };
+        if given_up {
+            self.push(Item::GivenUp, now);
+        }
+        true
+    }
+
+    /// The picture that waited for more of its slices goes to readers when it has waited for long enough. Returns whether
+    /// it did.
+    pub(super) fn flush_due(&mut self, now: Instant) -> bool {
+        let due =
+            self.writer.as_ref().and_then(|writer| writer.pending_until()).is_some_and(|due| due <= now);
+        if due {
+            self.whole_picture();
+        }
+        due
     }
 
     /// The picture that waited for more of its slices goes to readers.
@@ -129,10 +154,10 @@ impl Live {
     /// To readers, who know the tracks.
     fn deliver(&mut self, frame: Frame, now: Instant) {
         let placed = self.place(frame, now);
-        if let Some(opening) = self.open(placed.frame.dts) {
+        if let Some(opening) = self.open(placed.frame.dts, now) {
             self.push(opening, now);
         } else if let Some(nanos) = placed.jumped {
-            let anchor = self.anchor(placed.frame.dts);
+            let anchor = self.anchor(placed.frame.dts, now);
             self.push(Item::Gap(Gap { cause: GapCause::Jump { nanos }, anchor }), now);
         }
         self.append(placed);
@@ -148,13 +173,17 @@ impl Live {
         }
         frame.dts = match frame.kind {
             Kind::Video => {
-                self.pictures.frame(placed.dts);
-                placed.dts
+                // A still that was given again may lie behind it.
+                let dts = self.last_video.map_or(placed.dts, |last| placed.dts.max(last.moved(LEAST_STEP)));
+                self.last_video = Some(dts);
+                self.pictures.frame(dts);
+                dts
             }
             Kind::Audio => self.sound.place(placed.dts, &frame.data),
         };
+        let stamped = if frame.kind == Kind::Video { frame.dts } else { placed.dts };
         frame.pts = frame.dts.moved(offset);
-        Placed { frame, stamped: placed.dts, jumped: placed.jumped, arrived }
+        Placed { frame, stamped, jumped: placed.jumped, arrived }
     }
 
     pub(super) fn append(&mut self, placed: Placed) {
@@ -183,7 +212,7 @@ impl Live {
             return;
         }
         let told = told.clone();
-        let Some((Entry { item: Item::Frame(still), arrived, .. }, _)) = self.ring.take(start) else {
+        let Some((Entry { item: Item::Frame(still), arrived, .. }, stamped)) = self.ring.take(start) else {
             return;
         };
         if still.kind != Kind::Video || now.saturating_duration_since(arrived) < MAX_STILL {
@@ -194,17 +223,21 @@ impl Live {
         if pictures > 1 {
             return self.ring.forget_start();
         }
-        // A little before the sound, so that the picture that comes next, which may be muxed late, is behind it.
-        let offset = still.pts.nanos_since(still.dts);
-        let dts = sound.frame.dts.moved(-STILL_BEFORE);
-        let frame = Frame { dts, pts: dts.moved(offset), ..still };
-        let stamped = sound.stamped.moved(-STILL_BEFORE);
+        // By the time that has passed, but a little before the sound, so that the picture that comes next, which may be
+        // muxed late, is behind it.
+        let passed = still.dts.saturating_add(now.saturating_duration_since(arrived));
+        let least = self.last_video.unwrap_or(still.dts).moved(LEAST_STEP);
+        let dts = passed.min(sound.frame.dts.moved(-STILL_BEFORE)).max(least);
+        let moved = dts.nanos_since(still.dts);
+        let frame = Frame { dts, pts: still.pts.moved(moved), ..still };
+        let stamped = stamped.moved(moved);
+        self.last_video = Some(dts);
         self.ring.start_here(told);
         self.write(Entry { item: Item::Frame(frame), arrived: now, starts: true }, stamped);
     }
 
     /// The rule where a decoder may start: at a sync picture; at sound where there are no pictures, or none yet, as
-    /// the first one will be a sync frame.
+    /// the first one will be a sync frame. About once a second there, so that who joins late is not given all of it.
     fn may_start(&self, frame: &Frame, now: Instant) -> bool {
         if frame.kind == Kind::Video {
             return frame.is_sync;
@@ -212,6 +245,9 @@ impl Live {
         let has_video = self.told.as_ref().is_some_and(|told| told.tracks.video.is_some());
         let Some(writer) = self.writer.as_ref().filter(|_| has_video) else { return !has_video };
         let silent = now.saturating_duration_since(writer.heard(Kind::Video)) > VIDEO_PATIENCE;
-        self.ring.start().is_none() && (!writer.pictures || silent)
+        let is_due = self.ring.start_frame().is_none_or(|(kind, arrived)| {
+            kind == Kind::Audio && now.saturating_duration_since(arrived) >= SOUND_START
+        });
+        is_due && (!writer.pictures || silent)
     }
 }

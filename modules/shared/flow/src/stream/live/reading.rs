@@ -32,13 +32,24 @@ impl Live {
 
     /// Makes room for other streams. Returns whether there was anything to give up.
     pub(in crate::stream) fn give_up(&mut self, now: Instant) -> bool {
-        // What waits for a second track has waited long enough.
+        // What waits for a second track, or for more of its picture, has waited long enough.
+        self.whole_picture();
         self.announce(now);
+        let asides = self.give_up_asides();
         let given_up = self.ring.give_up();
         if given_up == Some(true) {
             self.push(Item::GivenUp, now);
         }
-        given_up.is_some()
+        asides || given_up.is_some()
+    }
+
+    /// Lets go of messages that wait for a first frame. Returns whether there were any.
+    fn give_up_asides(&mut self) -> bool {
+        let Some(held) = self.writer.as_mut().and_then(|writer| writer.held.as_mut()) else { return false };
+        let asides = std::mem::take(&mut held.asides);
+        held.bytes = asides.iter().fold(held.bytes, |bytes, (_, aside, _)| bytes.saturating_sub(aside.size));
+        self.uncounted.asides += asides.len() as u64;
+        !asides.is_empty()
     }
 
     /// A reader begins; see [`Ring::enter`].
@@ -58,6 +69,7 @@ impl Live {
 
     /// What a reader at `cursor` does next; where it has none, it starts as `from` says.
     pub(in crate::stream) fn step(&mut self, cursor: Option<u64>, from: From, now: Instant) -> Step {
+        self.flush_due(now);
         if self.writer.as_ref().is_some_and(|writer| writer.held.is_some()) && self.complete(now) {
             self.announce(now);
         }
@@ -96,9 +108,13 @@ impl Live {
         self.ring.start().is_some_and(|start| start.seq > cursor)
     }
 
-    /// When the wait for a second track ends.
+    /// When the wait for a second track, or for more of a picture, ends.
     fn due(&self) -> Option<Instant> {
-        let held = self.writer.as_ref()?.held.as_ref()?;
+        let writer = self.writer.as_ref()?;
+        if let Some(until) = writer.pending_until() {
+            return Some(until);
+        }
+        let held = writer.held.as_ref()?;
         Some(held.since? + self.settings.track_wait)
     }
 }

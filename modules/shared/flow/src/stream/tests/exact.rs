@@ -1,6 +1,7 @@
 //! Times and shapes as they reach readers.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
 
 use av_media::nal::to_length_prefixed;
 
@@ -54,21 +55,95 @@ async fn slices_that_come_after_a_reader_has_the_first_are_joined_from_the_next_
     let mut reader = stream.reader(Content::AudioVideo);
     publisher.frame(picture(&[IDR], 0, true), now).unwrap();
     assert_eq!(frames(&mut reader).await.len(), 1);
-    publisher.frame(picture(&[IDR_MORE], 0, true), now).unwrap();
-    publisher.frame(picture(&[P], 40, false), now).unwrap();
+    for (nal, millis) in [(IDR_MORE, 0), (P, 40), (P_MORE, 40)] {
+        publisher.frame(picture(&[nal], millis, false), Instant::now()).unwrap();
+    }
+    // The last picture comes although nothing else does.
     let late = frames(&mut reader).await;
     assert_eq!(
         (late.len(), late[0].is_sync),
-        (1, false),
-        "the rest of the first picture, at a time of its own"
+        (2, false),
+        "the rest of the first picture, at a time of its own, and the next"
     );
     assert!(late[0].dts > Timestamp::ZERO);
-    publisher.frame(picture(&[P_MORE], 40, false), now).unwrap();
-    publisher.frame(picture(&[P], 80, false), now).unwrap();
-    assert_eq!(frames(&mut reader).await[0].data, to_length_prefixed([P, P_MORE]).unwrap());
-    // The last picture comes when the publisher goes.
+    assert_eq!(late[1].data, to_length_prefixed([P, P_MORE]).unwrap());
+    publisher.frame(picture(&[P], 80, false), Instant::now()).unwrap();
+    // Or when the publisher goes.
     drop(publisher);
     assert_eq!(frames(&mut reader).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pictures_wait_for_slices_a_few_milliseconds_and_no_longer_when_none_came_for_a_while() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    let mut reader = stream.reader(Content::VideoOnly);
+    publisher.frame(picture(&[IDR], 0, true), Instant::now()).unwrap();
+    publisher.frame(picture(&[IDR_MORE], 0, false), Instant::now()).unwrap();
+    assert_eq!(frames(&mut reader).await.len(), 1);
+    let mut waited = Vec::new();
+    for i in 1..60 {
+        let began = Instant::now();
+        publisher.frame(picture(&[P], i * 40, false), began).unwrap();
+        reader.recv(&mut Vec::new()).await;
+        waited.push(began.elapsed());
+    }
+    assert!(waited[..40].iter().all(|waited| *waited >= Duration::from_millis(5)), "{waited:?}");
+    assert!(waited[55..].iter().all(Duration::is_zero), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picture_that_nobody_reads_is_whole_at_the_next_tick() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    publisher.frame(picture(&[IDR], 0, true), Instant::now()).unwrap();
+    publisher.frame(picture(&[IDR_MORE], 0, false), Instant::now()).unwrap();
+    publisher.frame(picture(&[P], 40, false), Instant::now()).unwrap();
+    stream.tick(Instant::now() + Duration::from_secs(1));
+    let mut reader = stream.reader(Content::VideoOnly);
+    let mut out = Vec::new();
+    let began = Instant::now();
+    reader.recv(&mut out).await;
+    let count = out.iter().filter(|entry| matches!(entry.item, Item::Frame(_))).count();
+    assert_eq!((count, began.elapsed()), (2, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_slices_are_joined_and_a_picture_has_a_bound() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    let slice = |nal: &[u8], size: usize| [nal, &vec![7; size]].concat();
+    let (first, more) = (slice(IDR, 700_000), slice(IDR_MORE, 700_000));
+    publisher.frame(picture(&[&first], 0, true), now).unwrap();
+    for _ in 0..3 {
+        publisher.frame(picture(&[&more], 0, false), now).unwrap();
+    }
+    let mut reader = stream.reader(Content::VideoOnly);
+    let whole = frames(&mut reader).await;
+    assert_eq!(whole.iter().map(|frame| frame.data.len()).collect::<Vec<_>>(), [4 * 700_004 + 6 + 3 * 4]);
+    // What would make it larger than that is set apart.
+    let (first, more) = (slice(IDR, 20 << 20), slice(IDR_MORE, 20 << 20));
+    publisher.frame(picture(&[&first], 40, true), now).unwrap();
+    publisher.frame(picture(&[&more], 40, false), now).unwrap();
+    assert_eq!(frames(&mut reader).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_anchor_tells_when_its_frame_arrived_not_when_readers_were_told() {
+    let stream = stream(settings());
+    let mut publisher = stream.publisher(Kick::default());
+    let mut reader = stream.reader(Content::AudioVideo);
+    publisher.track(track(Codec::H264, b"v"), Instant::now()).unwrap();
+    publisher.frame(idr(0), Instant::now()).unwrap();
+    // The second track is waited for, for a second.
+    let mut out = Vec::new();
+    reader.recv(&mut out).await;
+    let anchor = out.iter().find_map(|entry| match entry.item {
+        Item::Anchor(anchor) => Some(anchor),
+        _ => None,
+    });
+    let since = std::time::SystemTime::now().duration_since(anchor.unwrap().utc).unwrap();
+    assert!(since >= Duration::from_secs(1), "{since:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,6 +189,20 @@ async fn sound_from_milliseconds_lies_on_its_samples_and_rtmp_gets_its_milliseco
         assert!(
             interval.abs_diff(Duration::from_secs_f64(1024.0 / f64::from(hertz))) < Duration::from_nanos(2)
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_where_sound_is_missing_is_counted_as_a_new_anchor() {
+    let stream = stream(settings());
+    let mut publisher = stream.publisher(Kick::default());
+    publisher.track(Track::aac(Bytes::from_static(&[0x11, 0x90])).unwrap(), Instant::now()).unwrap();
+    publisher.item(Incoming::Expect { video: false, audio: true }, Instant::now()).unwrap();
+    let count = || stream.input().reanchored.load(Ordering::Relaxed);
+    for (i, anchors) in [(0, 0), (1, 0), (2, 0), (12, 1), (13, 1)] {
+        publisher.frame(sound(i * 1024 / 48), Instant::now()).unwrap();
+        stream.tick(Instant::now());
+        assert_eq!(count(), anchors, "frame {i}");
     }
 }
 

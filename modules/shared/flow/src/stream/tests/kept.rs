@@ -67,7 +67,7 @@ async fn a_reader_that_says_so_may_be_ten_seconds_behind() {
         slow.recv(&mut Vec::new()).await;
         live(&mut publisher, &mut fast, 1..240).await;
         let got = received(&mut slow).await;
-        assert_eq!(got[0].starts_with("lost"), lost, "{lag}: {}", got[0]);
+        assert_eq!(got[0] == "given up" && got[1].starts_with("lost"), lost, "{lag}: {}", got[0]);
         assert_eq!(got.last().unwrap(), "p9560");
     }
 }
@@ -215,4 +215,53 @@ async fn frames_that_wait_for_a_second_track_count_as_well() {
     }
     let kept = alive.load(Ordering::Relaxed);
     assert!(kept <= 9 << 20, "{kept}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_for_a_first_frame_go_when_the_cache_is_full_and_are_counted() {
+    let cache = Cache::default();
+    cache.set_limit(8 << 20);
+    let make = |_| Stream::new(settings(), InputStatus::new(Changes::default()), &cache);
+    let streams: Vec<Stream> = (0..20).map(make).collect();
+    let mut publishers: Vec<Publisher> =
+        streams.iter().map(|stream| stream.publisher(Kick::default())).collect();
+    for publisher in &mut publishers {
+        for _ in 0..4 {
+            let time = Some(Timestamp::ZERO);
+            let aside = Aside { time, content: Arc::new("much"), size: 1 << 20, keep_latest: false };
+            publisher.item(Incoming::Aside(aside), Instant::now()).unwrap();
+            assert!(cache.used() <= 9 << 20, "{}", cache.used());
+        }
+    }
+    streams.iter().for_each(|stream| stream.tick(Instant::now()));
+    let counted: u64 = streams.iter().map(|stream| stream.input().skipped.counts()[3]).sum();
+    assert!((72..=80).contains(&counted), "{counted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_fit_beside_those_that_wait_is_left_out_and_counted() {
+    let stream = stream(settings());
+    let mut publisher = stream.publisher(Kick::default());
+    for _ in 0..3 {
+        let time = Some(Timestamp::ZERO);
+        let aside = Aside { time, content: Arc::new("much"), size: 11 << 20, keep_latest: false };
+        publisher.item(Incoming::Aside(aside), Instant::now()).unwrap();
+    }
+    stream.tick(Instant::now());
+    assert_eq!(stream.input().skipped.counts()[3], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_configuration_leaves_the_pre_roll_before_it() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    let mut fast = stream.reader(Content::AudioVideo);
+    let keep = Keep { pre_roll: Duration::from_secs(60), ..Keep::default() };
+    let _recorder = stream.reader_from(Content::AudioVideo, Start::LastSync, keep);
+    live(&mut publisher, &mut fast, 0..1000).await;
+    publisher.track(track(Codec::H264, b"w"), Instant::now()).unwrap();
+    live(&mut publisher, &mut fast, 1000..1010).await;
+    let at = |start| stream.reader_from(Content::AudioVideo, start, Keep::default());
+    assert_eq!(first(at(Start::Time(Timestamp::from_millis(25_000)))).await, "I24000");
+    assert_eq!(first(at(Start::LastSync)).await, "I40000");
 }

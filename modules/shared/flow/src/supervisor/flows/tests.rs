@@ -10,6 +10,8 @@ use crate::rtmp;
 use crate::rtmp::guest::Guest;
 use crate::rtmp::peer::{live, soon};
 use crate::supervisor::flow::Body;
+use crate::supervisor::line::Line;
+use crate::supervisor::pattern;
 
 /// A module without a process around it, whose state outlives it.
 struct Rig {
@@ -53,6 +55,30 @@ impl Rig {
     async fn apply(&self, version: i64, flows: Value) -> Outcome {
         let desired = json!({ "$version": version, "flows": flows });
         self.running.apply(desired.as_object().unwrap().clone()).await
+    }
+
+    /// A pattern flow's listening, and its instances.
+    fn instances(&self, flow: &str) -> Arc<pattern::Shared> {
+        match &self.running.present().flows[flow].body {
+            Body::Pattern(pattern) => pattern.shared.clone(),
+            Body::Line(_) => panic!("not a pattern"),
+        }
+    }
+
+    /// A flow as a document has it.
+    fn config(&self, flow: Value) -> Arc<FlowConfig> {
+        let document = json!({ "flows": { "f": flow } });
+        let parsed = parse(document.as_object().unwrap(), &self.running.supports);
+        assert_eq!(parsed.errors, BTreeMap::new());
+        parsed.flows["f"].clone()
+    }
+
+    /// Places where endpoints run or end.
+    fn places(&self) -> Vec<String> {
+        let mut places: Vec<_> =
+            self.running.environment.places.taken().iter().map(|ended| ended.place().to_owned()).collect();
+        places.sort();
+        places
     }
 
     fn status(&self, flow: &str) -> Value {
@@ -188,10 +214,7 @@ async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_star
         rig.status("p")["instances"]["active"] == 1
     })
     .await;
-    let instances = match &rig.running.present().flows["p"].body {
-        Body::Pattern(pattern) => pattern.shared.clone(),
-        _ => panic!("not a pattern"),
-    };
+    let instances = rig.instances("p");
     rig.apply(2, json!({})).await;
     let told = one.farewell().await;
     assert!(told.contains("the flow was changed or stopped"), "{told}");
@@ -207,10 +230,7 @@ async fn an_instance_is_not_taken_away_from_a_publisher_that_is_being_let_in() {
         "outputs": { "out": { "serve": rig.at("live/*") } },
     });
     rig.apply(1, json!({ "p": pattern })).await;
-    let instances = match &rig.running.present().flows["p"].body {
-        Body::Pattern(pattern) => pattern.shared.clone(),
-        _ => panic!("not a pattern"),
-    };
+    let instances = rig.instances("p");
     let input = instances.open("one").unwrap();
     instances.tick(Instant::now(), 1.0);
     assert!(!input.cancel.is_cancelled());
@@ -230,10 +250,7 @@ async fn instances_that_are_too_long_for_an_answer_come_in_pages_and_none_is_lef
     let outputs: Map<_, _> = (0..8).map(output).collect();
     let pattern = json!({ "input": { "listen": rig.at("live/*") }, "outputs": outputs });
     rig.apply(1, json!({ "p": pattern })).await;
-    let instances = match &rig.running.present().flows["p"].body {
-        Body::Pattern(pattern) => pattern.shared.clone(),
-        _ => panic!("not a pattern"),
-    };
+    let instances = rig.instances("p");
     let names: Vec<String> = (100..200).map(|index| format!("instance-{index}")).collect();
     for name in &names {
         instances.open(name).unwrap();
@@ -394,4 +411,131 @@ async fn a_flow_that_is_switched_off_and_on_or_made_a_pattern_counts_on() {
     let mut publisher = Guest::publish_soon(rig.address, "live/b").await;
     publisher.send(&live(0..400)).await;
     rig.until("it still counts on", || frames() == 60).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_starts_while_a_document_is_applied_is_of_that_document() {
+    let rig = Rig::new();
+    let pattern = |outputs: Value| json!({ "input": { "listen": rig.at("live/*") }, "outputs": outputs });
+    let push = |path: &str| json!({ "push": format!("rtmp://127.0.0.1:9/{path}/{{match}}") });
+    let old = pattern(json!({ "changed": push("old"), "gone": push("gone") }));
+    let new = pattern(json!({ "changed": push("new"), "added": push("added") }));
+    rig.apply(1, json!({ "f": old })).await;
+    let (instances, new) = (rig.instances("f"), rig.config(new));
+    instances.open("early").unwrap();
+    // What a document does, with somebody who comes in between.
+    join(instances.stop_changed_outputs(&new)).await;
+    instances.open("late").unwrap();
+    instances.configure(new.clone());
+    let runs = |name: &str, line: &Line| {
+        let outputs: BTreeMap<_, _> =
+            line.outputs.iter().map(|(key, output)| (key.clone(), output.config.clone())).collect();
+        assert!(outputs == new.instance_outputs(name), "{name}");
+    };
+    instances.look(runs);
+    let outputs = |rig: &Rig| -> Vec<String> {
+        rig.places().into_iter().filter(|place| place.contains("outputs")).collect()
+    };
+    let expected = [
+        "flows.f.outputs.added (early)",
+        "flows.f.outputs.added (late)",
+        "flows.f.outputs.changed (early)",
+        "flows.f.outputs.changed (late)",
+    ];
+    rig.until("only those of the new document are left", || outputs(&rig) == expected).await;
+}
+
+#[tokio::test]
+async fn an_output_that_runs_otherwise_than_wanted_is_replaced_and_one_that_is_not_wanted_ends() {
+    let rig = Rig::new();
+    let push = |path: &str| json!({ "push": format!("rtmp://127.0.0.1:9/{path}/x") });
+    let flow = |outputs: Value| json!({ "input": { "listen": rig.at("live/a") }, "outputs": outputs });
+    let old = rig.config(flow(json!({ "changed": push("old"), "gone": push("gone") })));
+    let new = rig.config(flow(json!({ "changed": push("new") })));
+    let mut line = Line::new(rig.running.environment.clone(), &old, None);
+    line.start_outputs(&old.outputs);
+    rig.until("both run", || rig.places().len() == 2).await;
+    let first = rig.running.environment.places.taken();
+    line.start_outputs(&new.outputs);
+    for ended in first {
+        soon("what ran before ends", ended.wait()).await;
+    }
+    assert!(line.outputs["changed"].config == new.outputs["changed"]);
+    assert_eq!(rig.places(), ["flows.f.outputs.changed"]);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_document_and_no_document_starts_anything_after_it() {
+    let rig = Rig::new();
+    rig.apply(1, json!({ "a": rig.flow("live/a") })).await;
+    let mut publisher = Guest::publish_soon(rig.address, "live/a").await;
+    publisher.send(&live(0..400)).await;
+    // Somebody applies a document, and another one waits for that, and a restart.
+    let applying = rig.running.applying.lock().await;
+    let mut document = std::pin::pin!(rig.apply(2, json!({ "a": rig.flow("live/b") })));
+    assert!(futures_util::poll!(&mut document).is_pending());
+    let mut restart = std::pin::pin!(rig.running.restart("a"));
+    assert!(futures_util::poll!(&mut restart).is_pending());
+    let leaving = tokio::spawn(async move { publisher.farewell().await });
+    soon("the stop", rig.running.shutdown()).await;
+    let told = leaving.await.unwrap();
+    assert!(told.contains("the flow was changed or stopped"), "{told}");
+    assert_eq!(rig.places(), [""; 0]);
+    drop(applying);
+    let outcome = document.await;
+    assert_eq!(outcome.status, ConfigStatus::Rejected);
+    assert_eq!(outcome.errors["_module"], "not applied: the module is stopping");
+    assert_eq!(restart.await, Err(NotRestarted::Stopping));
+    assert!(!rig.running.restore().await);
+    assert_eq!(rig.places(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_document_that_a_stop_overtakes_starts_nothing_and_is_not_remembered() {
+    let rig = Rig::new();
+    rig.apply(1, json!({ "a": rig.flow("live/a") })).await;
+    // Up to where it waits for what it has stopped.
+    let mut document =
+        std::pin::pin!(rig.apply(2, json!({ "a": rig.flow("live/b"), "b": rig.flow("live/c") })));
+    assert!(futures_util::poll!(&mut document).is_pending());
+    let (outcome, ()) = tokio::join!(document, rig.running.shutdown());
+    assert_eq!(outcome.status, ConfigStatus::Rejected, "{outcome:?}");
+    assert_eq!(rig.places(), [""; 0]);
+    let running = Rig::start(&rig.state);
+    assert!(running.restore().await);
+    assert_eq!(running.present().configs().keys().collect::<Vec<_>>(), ["a"]);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_output_that_leaves_the_document_takes_all_it_counted_with_it() {
+    let rig = Rig::new();
+    let flow = |listen: &str, with_more: bool| {
+        let mut flow = rig.flow(listen);
+        if with_more {
+            flow["outputs"]["more"] = json!({ "serve": rig.at(&format!("more/{listen}")) });
+        }
+        json!({ "a": flow })
+    };
+    let counted =
+        || -> Vec<String> { rig.running.present().flows["a"].counters().outputs.keys().cloned().collect() };
+    rig.apply(1, flow("live/*", true)).await;
+    // One instance is gone, and another one runs.
+    let instances = rig.instances("a");
+    let gone = instances.open("gone").unwrap();
+    instances.tick(Instant::now(), 1.0);
+    instances.tick(Instant::now() + Duration::from_secs(61), 1.0);
+    assert!(gone.cancel.is_cancelled());
+    instances.open("runs").unwrap();
+    assert_eq!(counted(), ["more", "out"]);
+    rig.apply(2, flow("live/*", false)).await;
+    assert_eq!(counted(), ["out"]);
+
+    // The same across a change between a pattern and one path.
+    rig.apply(3, flow("live/*", true)).await;
+    instances.open("other").unwrap();
+    rig.apply(4, flow("live/x", true)).await;
+    assert_eq!(counted(), ["more", "out"]);
+    rig.apply(5, flow("live/x", false)).await;
+    assert_eq!(counted(), ["out"]);
 }
