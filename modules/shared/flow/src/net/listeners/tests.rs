@@ -85,7 +85,7 @@ async fn a_listener_that_is_leased_again_and_again_is_not_closed_by_a_timer_of_b
     assert!(is_listened_on(address));
     sleep(LINGER - Duration::from_millis(10)).await;
     assert!(is_listened_on(address));
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     until(|| !is_listened_on(address)).await;
     assert!(began.elapsed() < Duration::from_millis(20));
 }

@@ -104,7 +104,7 @@ async fn what_is_published_is_played() {
 async fn a_publisher_that_is_faster_than_its_path_is_let_in() {
     let flow = Flow::begin(true, 0, false);
     // The output has opened the address; the input, started beside it, is not so far.
-    while tokio::net::TcpStream::connect(flow.address).await.is_err() {
+    while TcpStream::connect(flow.address).await.is_err() {
         tokio::task::yield_now().await;
     }
     let address = flow.address;
