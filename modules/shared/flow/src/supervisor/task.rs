@@ -107,22 +107,20 @@ impl Task {
         let (turn, before) = places.enter(place);
         let ended = turn.own.clone();
         let cancelled = cancel.clone();
+        let before = before.filter(|before| !before.is_over());
+        if before.is_some() {
+            waits(S::as_ref(&status), &path);
+        }
         tokio::spawn(async move {
             // Ends last, after all that the endpoint holds.
             let _turn = turn;
             let status = || S::as_ref(&status);
-            if let Some(before) = before.filter(|before| !before.is_over()) {
-                let mut again = tokio::time::interval(SAY_AGAIN);
+            if let Some(before) = before {
                 // Whoever comes next waits for this one, so this one waits even when it is not wanted any more.
-                loop {
-                    tokio::select! {
-                        biased;
-                        () = before.wait() => break,
-                        _ = again.tick(), if !cancelled.is_cancelled() => {}
+                while tokio::time::timeout(SAY_AGAIN, before.wait()).await.is_err() {
+                    if !cancelled.is_cancelled() {
+                        waits(status(), &path);
                     }
-                    let text =
-                        format!("{path}: what ran here before has not ended yet; this starts when it has");
-                    status().set(State::Waiting, Some(Trouble::new(Reason::Ending, text)));
                 }
             }
             if cancelled.is_cancelled() {
@@ -151,6 +149,11 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+fn waits(status: &Status, path: &str) {
+    let text = format!("{path}: what ran here before has not ended yet; this starts when it has");
+    status.set(State::Waiting, Some(Trouble::new(Reason::Ending, text)));
 }
 
 #[cfg(test)]
