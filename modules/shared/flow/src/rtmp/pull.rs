@@ -135,6 +135,9 @@ impl Pull {
                 }
             }
             skipped::say(&self.input.status, &self.input.flow, &client.host);
+            if let Some(writing) = &mut self.writing {
+                writing.publisher.take_turns().await;
+            }
             let now = Instant::now();
             let due = match (flowed.last, pinged) {
                 (Some(last), _) => last + idle,

@@ -114,6 +114,7 @@ impl Connection {
                 }
             }
             skipped::say(&input.status, &input.flow, &self.peer);
+            publisher.take_turns().await;
             tokio::select! {
                 read = self.read() => read?,
                 reason = kick.fired() => return Ok(Some(reason)),
