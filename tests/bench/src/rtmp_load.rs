@@ -136,9 +136,7 @@ fn start(options: &Options, clip: &Arc<Clip>) -> Vec<Source> {
 
 /// Each sends that many bytes, all at once, as they would. A server may cut them.
 async fn flood(sources: Vec<Source>, bytes: usize) -> Vec<std::io::Result<Source>> {
-    let send = |mut source: Source| {
-        tokio::task::spawn_blocking(move || source.flood(bytes).map(|()| source))
-    };
+    let send = |mut source: Source| tokio::task::spawn_blocking(move || source.flood(bytes).map(|()| source));
     let mut flooded = Vec::new();
     for sending in sources.into_iter().map(send).collect::<Vec<_>>() {
         flooded.push(sending.await.unwrap());

@@ -45,11 +45,11 @@ const fn held(bytes: usize) -> usize {
 /// What an entry keeps in memory.
 fn size(item: &Item) -> usize {
     let bytes = match item {
-            Item::Frame(frame) => frame.data.len(),
-            Item::Aside(aside) => aside.size,
-            Item::Tracks(tracks) => tracks.iter().map(|track| track.config.len()).sum(),
-            Item::Anchor(_) | Item::Gap(_) | Item::Away | Item::GivenUp | Item::Lost(_) | Item::Ended => 0,
-        };
+        Item::Frame(frame) => frame.data.len(),
+        Item::Aside(aside) => aside.size,
+        Item::Tracks(tracks) => tracks.iter().map(|track| track.config.len()).sum(),
+        Item::Anchor(_) | Item::Gap(_) | Item::Away | Item::GivenUp | Item::Lost(_) | Item::Ended => 0,
+    };
     OVERHEAD.saturating_add(held(bytes))
 }
 

@@ -551,10 +551,10 @@ fn where_a_clock_goes_back_pictures_and_sound_stay_together_and_nothing_is_squee
         assert_eq!(first, one, "{kind:?}");
         let moved: Vec<i64> = second.iter().zip(&one).map(|(second, first)| second - first).collect();
         assert!(moved.iter().all(|by| (by - moved[0]).abs() < 100_000), "{kind:?}: {moved:?}");
-        // Behind the last one, at a distance that they have otherwise too.
+        // Behind the last one, at a distance that they have otherwise too; the last frame of sound may be a short one.
         let least = one.windows(2).map(|two| two[1] - two[0]).min().unwrap();
         let joint = second[0] - first[first.len() - 1];
-        assert!(joint >= least - 100_000, "{kind:?}: {joint}, otherwise {least}");
+        assert!(joint >= least * 4 / 5, "{kind:?}: {joint}, otherwise {least}");
         moved[0]
     });
     assert!((moved[0] - moved[1]).abs() < 100_000, "{moved:?}");
