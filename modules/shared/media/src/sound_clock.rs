@@ -285,12 +285,13 @@ impl SoundClock {
                 stamped
             }
         };
+        // The row goes on from where the frame belongs, wherever it has to stand, or each such frame would move it.
+        self.grid = Some(Grid { rate, next: index.saturating_add(count) });
         let index = self.last.map_or(index, |last| {
             // A tick at 90 kHz at least.
             let step = i64::from(rate.get() / 90_000 + 1);
             index.max(last.ticks(rate).saturating_add(step))
         });
-        self.grid = Some(Grid { rate, next: index.saturating_add(count) });
         Timestamp::from_ticks(index, rate)
     }
 }
