@@ -10,8 +10,8 @@ use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 use ipnet::IpNet;
 
 const OUTPUTS: &str = "HLS `serve` outputs";
-const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4", "mpegts"])).means(
-    "`lowLatency`: parts of a fraction of a second. `fmp4`: whole segments. `mpegts`: segments for old players; \
+const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4"])).means(
+    "`lowLatency`: parts of a fraction of a second. `fmp4`: whole segments; \
      see [variants](hls.md#what-to-choose).",
 );
 const SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", catalogue::SEGMENTS, whole(1, 10, 2))

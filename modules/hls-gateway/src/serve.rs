@@ -33,7 +33,6 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
     let shaped = config.shape;
     let packager = Packager::new(shaped, hls.store().stream(url.to_string()));
     let channel = Channel::new(&output, config, packager.expected_name());
-    let _listed = hls.list(channel.clone());
     let port = lease.port();
     let _open = port.state.opened();
     let places = [Place::Prefix(url.path.clone()), Place::Exact(format!("{}.m3u8", url.path))];

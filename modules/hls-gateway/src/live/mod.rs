@@ -17,5 +17,5 @@ pub(crate) use numbers::Numbers;
 pub(crate) use packager::{Memory, Packager, State};
 pub(crate) use pieces::{Pieces, Ranged};
 pub(crate) use playlist::Form;
-pub(crate) use version::{Asked, Refused, Text, Version};
+pub(crate) use version::{Asked, Text, Version};
 pub(crate) use window::Shelf;
