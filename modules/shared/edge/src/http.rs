@@ -1,7 +1,7 @@
 //! `/`, `/metrics`, `/healthz`, `/readyz` and `/status`.
 
 mod metrics;
-mod page;
+pub(crate) mod page;
 pub(crate) mod probe;
 
 use std::convert::Infallible;

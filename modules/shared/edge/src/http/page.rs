@@ -16,8 +16,12 @@ use sha2::{Digest, Sha256};
 
 use html::Html;
 
-const STYLE: &str = include_str!("page/page.css");
-const SCRIPT: &str = include_str!("page/page.js");
+/// The look of all pages, as CSS: colours of both schemes, cards, states, addresses.
+pub const LOOK: &str = include_str!("page/look.css");
+/// A script for pages with addresses: its buttons of class `copy` copy what stands beside them.
+pub const COPY: &str = include_str!("page/copy.js");
+const STYLE: &str = concat!(include_str!("page/look.css"), include_str!("page/page.css"));
+const SCRIPT: &str = concat!(include_str!("page/copy.js"), include_str!("page/page.js"));
 /// A page of more flows, or of more names of a pattern, is nothing to read.
 const MAX_SHOWN: usize = 200;
 /// `summary` as the page itself words it; what a service adds to it follows as it is.

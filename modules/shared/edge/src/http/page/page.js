@@ -1,5 +1,3 @@
-
-"use strict";
 (() => {
   const lost = document.getElementById("lost");
   // Takes over what differs and nothing else: focus, selection and what is folded open stay.
@@ -35,19 +33,6 @@
       }
     }
   };
-  document.addEventListener("click", async ({ target }) => {
-    if (!target.matches(".copy")) return;
-    const address = target.parentNode.querySelector("a, code");
-    let copied = true;
-    try {
-      await navigator.clipboard.writeText(address.textContent);
-    } catch {
-      // Browsers offer the clipboard on https and localhost only; elsewhere a selection can be copied.
-      getSelection().selectAllChildren(address);
-      copied = document.execCommand("copy");
-    }
-    target.textContent = copied ? "Copied" : "Selected";
-  });
   show();
   const again = async () => {
     if (!document.hidden) await look();
