@@ -120,10 +120,11 @@ fn output(page: &mut Html, name: &str, output: &Value, about: &About<'_>) {
     let url = text(output, "url");
     if !url.is_empty() {
         let url = reached(url, about.host);
-        if state == "serving" && url.starts_with("http") {
-            if let Some(origin) = origin(&url) {
-                address(page, "player page", &format!("{origin}/"));
-            }
+        if state == "serving"
+            && url.starts_with("http")
+            && let Some(origin) = origin(&url)
+        {
+            address(page, "player page", &format!("{origin}/"));
         }
         address(page, "", &url);
     }
