@@ -81,9 +81,9 @@ export class Live {
     this.video.play().catch(() => {});
   }
 
-  /** `{ latencySeconds, stalls }` since the last call. */
+  /** `{ latencies, stalls }` since the last call. */
   take() {
-    const taken = { latencySeconds: this.#latencies, stalls: this.#stalls };
+    const taken = { latencies: this.#latencies, stalls: this.#stalls };
     this.#latencies = [];
     this.#stalls = 0;
     return taken;

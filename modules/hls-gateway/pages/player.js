@@ -19,7 +19,7 @@ frame(streams, engine());
 
 /** Replaces the list where it differs, so that the keyboard's place in it stays. */
 function show(list) {
-  const drawn = JSON.stringify([list.map(({ path, name, state, live }) => [path, name, state, live]), chosen?.path]);
+  const drawn = JSON.stringify([list.map(({ path, name, state }) => [path, name, state]), chosen?.path]);
   if (at("streams").dataset.drawn === drawn) return;
   const focus = document.activeElement?.dataset.path;
   at("streams").replaceChildren(...list.map((stream) => {
@@ -33,7 +33,7 @@ function show(list) {
 }
 
 function choose(stream) {
-  if (!stream || (stream.path === chosen?.path && stream.auth === chosen.auth)) return;
+  if (!stream || (stream.path === chosen?.path)) return;
   if (live) {
     streams.forget(live);
     live.stop();

@@ -43,7 +43,7 @@ function add(stream, lowLatency) {
       const late = Number.isFinite(live.latency) ? `${live.latency.toFixed(1)} s` : "";
       const state = newer.live && live.state !== "playing" ? element("span", { text: live.state }) : badge(newer);
       label.replaceChildren(element("span", { text: newer.name }), state, element("span", { text: newer.live ? late : "" }));
-      button.setAttribute("aria-label", `${newer.name}, ${newer.live ? live.state : newer.state}`);
+      button.setAttribute("aria-label", `${newer.name}, ${newer.live ? live.state : "not live"}`);
     },
   };
   tiles.set(stream.path, tile);
