@@ -62,6 +62,11 @@ pub enum Coding {
         /// Rate and channels.
         audio: AudioFormat,
     },
+    /// Linear PCM, 16 bits, big-endian (RFC 3551 §4.5.11).
+    L16 {
+        /// Rate and channels.
+        audio: AudioFormat,
+    },
     /// G.722: 16 kHz, though its clock says 8000 (RFC 3551 §4.5.2).
     G722 {
         /// Channels.
@@ -114,6 +119,7 @@ impl Coding {
             }
             "PCMA" => Ok(Self::PcmA { audio: audio() }),
             "PCMU" => Ok(Self::PcmU { audio: audio() }),
+            "L16" => Ok(Self::L16 { audio: audio() }),
             "G722" => Ok(Self::G722 { channels: audio().channels }),
             "MPA" | "MP3" => Ok(Self::Mpa),
             other => Err(LeftAside::Encoding(other.to_owned())),
@@ -125,7 +131,7 @@ impl Coding {
         match self {
             Self::H264 { .. } | Self::H265 { .. } | Self::Av1 | Self::Mpa => 90_000,
             Self::Opus { .. } | Self::Aac { .. } | Self::Latm { .. } => 48_000,
-            Self::PcmA { .. } | Self::PcmU { .. } | Self::G722 { .. } => 8000,
+            Self::PcmA { .. } | Self::PcmU { .. } | Self::L16 { .. } | Self::G722 { .. } => 8000,
         }
     }
 
@@ -154,6 +160,11 @@ impl Coding {
             }
             Self::PcmA { audio } => Some(Track { audio: *audio, ..Track::other(Codec::PcmA) }),
             Self::PcmU { audio } => Some(Track { audio: *audio, ..Track::other(Codec::PcmU) }),
+            Self::L16 { audio } => Some(Track { audio: *audio, ..Track::other(Codec::L16) }),
+            Self::G722 { channels } => {
+                let audio = AudioFormat { sample_rate: 16_000, channels: *channels };
+                Some(Track { audio, ..Track::other(Codec::G722) })
+            }
             _ => None,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 
-use av_media::aac::AudioConfig;
 use av_media::av1::Av1Config;
 use av_media::h264::AvcConfig;
 use av_media::h265::{HevcConfig, NAL_PPS, NAL_SPS, NAL_VPS};
@@ -12,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use crate::auth::hex;
+use crate::format::{VIDEO_CLOCK, clock_rate};
 
 /// How one track is carried by RTP: what SDP says of it, and what a packetizer has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,6 @@ pub enum NotCarried {
     Config(&'static str),
 }
 
-const VIDEO_CLOCK: NonZeroU32 = NonZeroU32::new(90_000).unwrap();
 const VIDEO_TYPE: u8 = 96;
 const AUDIO_TYPE: u8 = 97;
 
@@ -63,10 +62,11 @@ impl Format {
             Codec::Av1 => av1(track),
             Codec::Aac => aac(track),
             Codec::Opus => opus(track),
-            Codec::PcmU => Ok(telephone("PCMU", 0, track)),
-            Codec::PcmA => Ok(telephone("PCMA", 8, track)),
-            // RFC 2250 §3.5: 90 kHz, whatever the sampling rate.
-            Codec::Mp3 => Ok(Self { payload_type: 14, ..sound("MPA", VIDEO_CLOCK, None) }),
+            Codec::PcmU => pcm("PCMU", Some(0), track),
+            Codec::PcmA => pcm("PCMA", Some(8), track),
+            Codec::G722 => Ok(Self { payload_type: 9, ..sound("G722", None, track)? }),
+            Codec::L16 => pcm("L16", None, track),
+            Codec::Mp3 => Ok(Self { payload_type: 14, ..sound("MPA", None, track)? }),
             other => Err(NotCarried::Codec(other)),
         }
     }
@@ -83,8 +83,9 @@ fn video(encoding: &'static str, fmtp: String) -> Format {
     }
 }
 
-fn sound(encoding: &'static str, clock_rate: NonZeroU32, channels: Option<u16>) -> Format {
-    Format { kind: Kind::Audio, payload_type: AUDIO_TYPE, encoding, clock_rate, channels, fmtp: None }
+fn sound(encoding: &'static str, channels: Option<u16>, track: &Track) -> Result<Format, NotCarried> {
+    let clock_rate = clock_rate(track).ok_or(NotCarried::Config("it has no sampling rate"))?;
+    Ok(Format { kind: Kind::Audio, payload_type: AUDIO_TYPE, encoding, clock_rate, channels, fmtp: None })
 }
 
 /// RFC 6184 §8.1.
@@ -120,37 +121,34 @@ fn av1(track: &Track) -> Result<Format, NotCarried> {
     Ok(video("AV1", format!("profile={};level-idx={};tier={tier}", config.profile, config.level)))
 }
 
-/// RFC 3640 §3.3.6, AAC-hbr. The clock is the rate of what the decoder gives.
+/// RFC 3640 §3.3.6, AAC-hbr.
 fn aac(track: &Track) -> Result<Format, NotCarried> {
-    let config = AudioConfig::parse(&track.config).map_err(|_| NotCarried::Config("it is cut"))?;
-    let rate = NonZeroU32::new(config.output_rate()).ok_or(NotCarried::Config("it has no sampling rate"))?;
-    let channels = config.output_channels().max(1);
+    if track.config.is_empty() {
+        return Err(NotCarried::NoParameterSets);
+    }
     let fmtp = format!(
         "streamtype=5;profile-level-id=1;mode=AAC-hbr;sizelength=13;indexlength=3;indexdeltalength=3;config={}",
         hex(&track.config),
     );
-    Ok(Format { fmtp: Some(fmtp), ..sound("mpeg4-generic", rate, Some(channels)) })
+    let channels = track.audio.channels.max(1);
+    Ok(Format { fmtp: Some(fmtp), ..sound("mpeg4-generic", Some(channels), track)? })
 }
 
 /// RFC 7587 §7: always 48000/2, whatever is inside.
 fn opus(track: &Track) -> Result<Format, NotCarried> {
-    const CLOCK: NonZeroU32 = NonZeroU32::new(48_000).unwrap();
     if track.audio.channels > 2 {
         return Err(NotCarried::Config("RFC 7587 has two channels at most"));
     }
     let fmtp = (track.audio.channels != 1).then(|| "sprop-stereo=1".to_owned());
-    Ok(Format { fmtp, ..sound("opus", CLOCK, Some(2)) })
+    Ok(Format { fmtp, ..sound("opus", Some(2), track)? })
 }
 
-/// G.711: its static number is for 8 kHz mono (RFC 3551 §4.5.14).
-fn telephone(encoding: &'static str, payload_type: u8, track: &Track) -> Format {
-    const CLOCK: NonZeroU32 = NonZeroU32::new(8000).unwrap();
-    let rate = NonZeroU32::new(track.audio.sample_rate).unwrap_or(CLOCK);
-    let channels = track.audio.channels.max(1);
-    if rate == CLOCK && channels == 1 {
-        return Format { payload_type, ..sound(encoding, CLOCK, None) };
-    }
-    sound(encoding, rate, (channels > 1).then_some(channels))
+/// The static number of G.711 is for 8 kHz mono (RFC 3551 §4.5.14).
+fn pcm(encoding: &'static str, fixed: Option<u8>, track: &Track) -> Result<Format, NotCarried> {
+    let channels = track.audio.channels;
+    let sound = sound(encoding, (channels > 1).then_some(channels), track)?;
+    let fixed = fixed.filter(|_| sound.clock_rate.get() == 8000 && channels <= 1);
+    Ok(Format { payload_type: fixed.unwrap_or(sound.payload_type), ..sound })
 }
 
 fn encoded<'a>(units: impl Iterator<Item = &'a Bytes>) -> String {
