@@ -10,7 +10,7 @@ mod hls;
 mod http;
 mod live;
 mod options;
-mod pages;
+pub mod pages;
 mod serve;
 mod store;
 mod viewers;
