@@ -23,8 +23,11 @@ impl Hls {
     pub(crate) fn new(context: &Context) -> Self {
         let labels = ["flow", "output"];
         let buckets = vec![0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
-        let latency = HistogramOpts::new("av_player_latency_seconds", "What player pages say how far behind live they are")
-            .buckets(buckets);
+        let latency = HistogramOpts::new(
+            "av_player_latency_seconds",
+            "What player pages say how far behind live they are",
+        )
+        .buckets(buckets);
         let stalls = Opts::new("av_player_stalls_total", "Stalls that player pages report");
         Self {
             store: Store::open(context.state.clone()),
@@ -38,10 +41,11 @@ impl Hls {
     }
 
     /// What a player page says of one output.
-    pub(crate) fn reported(&self, channel: &Channel, latencies: impl Iterator<Item = f64>, stalls: u64) {
+    pub(crate) fn reported(&self, channel: &Channel, latency: Option<f64>, stalls: u64) {
         let labels = [&*channel.flow, &*channel.output];
-        let histogram = self.latency.with_label_values(&labels);
-        latencies.for_each(|latency| histogram.observe(latency));
+        if let Some(latency) = latency {
+            self.latency.with_label_values(&labels).observe(latency);
+        }
         self.stalls.with_label_values(&labels).inc_by(stalls);
     }
 }

@@ -20,10 +20,12 @@ const PART: OptionSpec = OptionSpec::new("partMilliseconds", OUTPUTS, whole(100,
     .means("How long parts of `lowLatency` are at most: whole frames.");
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", OUTPUTS, whole(6, 86_400, 30))
     .means("How far back a player can go; never less than three target durations.");
-const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS })
-    .means("Origins whose pages may play: a text or a list; `*` is all. One that is listed may send credentials.");
-const LINKS: OptionSpec = OptionSpec::new("links", OUTPUTS, Shape::Objects { properties: LINK, most: MAX_LINKS })
-    .means("More addresses of the stream for the player page.");
+const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS }).means(
+    "Origins whose pages may play: a text or a list; `*` is all. One that is listed may send credentials.",
+);
+const LINKS: OptionSpec =
+    OptionSpec::new("links", OUTPUTS, Shape::Objects { properties: LINK, most: MAX_LINKS })
+        .means("More addresses of the stream for the player page.");
 const LABEL: OptionSpec = OptionSpec::property("label", Shape::Text);
 const URL: OptionSpec = OptionSpec::property("url", Shape::Text);
 const LINK: &[OptionSpec] = &[LABEL, URL];
@@ -169,7 +171,10 @@ fn cors(options: &Options<'_>) -> Result<Cors, ConfigError> {
     let origins = options.texts(&CORS)?;
     let path = format!("{}.{}", options.path(), CORS.name);
     if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
-        return Err(ConfigError::rule(path, format!("{wrong:?} is no origin such as \"https://www.example.com\"")));
+        return Err(ConfigError::rule(
+            path,
+            format!("{wrong:?} is no origin such as \"https://www.example.com\""),
+        ));
     }
     let all = origins.is_empty() || origins.contains(&"*");
     Ok(if all { Cors::All } else { Cors::Listed(origins.into_iter().map(str::to_owned).collect()) })

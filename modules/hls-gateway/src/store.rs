@@ -146,7 +146,9 @@ impl Store {
                     .and_then(|bytes| store.state.write(FILE, &bytes));
                 if let Err(error) = written {
                     let dir = store.state.path().display();
-                    tracing::warn!("{FILE} can't be written to {dir}, so numbers go on by the clock alone: {error}");
+                    tracing::warn!(
+                        "{FILE} can't be written to {dir}, so numbers go on by the clock alone: {error}"
+                    );
                 }
             }
         });

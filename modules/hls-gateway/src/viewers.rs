@@ -66,6 +66,11 @@ impl Viewers {
         true
     }
 
+    /// Whether anybody watches.
+    pub(crate) fn has_any(&self) -> bool {
+        self.status.clients.load(Ordering::Relaxed) > 0
+    }
+
     /// Once a second.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut seen = self.lock();

@@ -61,7 +61,9 @@ pub(crate) async fn enter(
                 Err(denied @ Denied::Unavailable(_)) => {
                     Err(shut(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()))
                 }
-                Err(Denied::NoKey) => Err(shut(StatusCode::FORBIDDEN, "a key is needed: put ?key=... behind the address")),
+                Err(Denied::NoKey) => {
+                    Err(shut(StatusCode::FORBIDDEN, "a key is needed: put ?key=... behind the address"))
+                }
                 Err(denied) => Err(shut(StatusCode::FORBIDDEN, &denied.to_string())),
             }
         }

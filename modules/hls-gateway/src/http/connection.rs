@@ -159,7 +159,8 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
         Method::OPTIONS => reply::options(),
         Method::GET | Method::HEAD => media(visit, &channel, file.as_deref(), key, &request).await,
         _ => {
-            let mut refused = reply::words(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered");
+            let mut refused =
+                reply::words(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered");
             let methods = header::HeaderValue::from_static("GET, HEAD, OPTIONS");
             refused.headers_mut().insert(header::ALLOW, methods);
             refused

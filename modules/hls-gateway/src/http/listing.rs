@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use av_flow::config::Auth;
+use av_flow::net::auth;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -22,19 +24,17 @@ use crate::hls::Hls;
 use crate::pages::{self, Page};
 
 /// The most that a report holds, and how long it may take.
-const MOST_REPORT: usize = 16 * 1024;
+const MOST_REPORT: usize = 1024;
 const REPORT: Duration = Duration::from_secs(5);
-/// What is believed of a page: streams, latencies of each, seconds, stalls.
-const MOST_PLAYS: usize = 16;
-const MOST_LATENCIES: usize = 10;
+/// What is believed of a page: seconds, stalls.
 const MOST_LATENCY: f64 = 300.0;
 const MOST_STALLS: u64 = 20;
-const STREAMS: &str = "/streams.json";
-const REPORTS: &str = "/player/report";
+const STREAMS: &str = "/-/streams.json";
+const REPORTS: &str = "/-/report";
 
 /// Whether the module itself has something there.
 pub(super) fn is_own(path: &str) -> bool {
-    matches!(path, STREAMS | REPORTS) || pages::get(path).is_some()
+    matches!(path, STREAMS | REPORTS) || pages::find(path).is_some()
 }
 
 /// What belongs to no stream.
@@ -43,7 +43,7 @@ pub(super) async fn answer(visit: &Visit, path: &str, request: Request<Incoming>
         (STREAMS, &Method::GET | &Method::HEAD) => streams(visit, &request).await,
         (REPORTS, &Method::POST) => report(visit, request).await,
         (STREAMS | REPORTS, _) => reply::words(StatusCode::METHOD_NOT_ALLOWED, "not this method"),
-        _ => pages::get(path).map_or_else(reply::nothing, |found| page(found, &request)),
+        _ => pages::find(path).map_or_else(reply::nothing, |found| page(found, &request)),
     }
 }
 
@@ -63,23 +63,35 @@ fn page(page: Page, request: &Request<Incoming>) -> Response<Body> {
         ranges: false,
     };
     let mut response = content.answer(request.method(), request.headers(), None);
-    let policy = HeaderValue::from_static(pages::SECURITY_POLICY);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// Streams of this address: those without `auth`, and those that the key of the request opens.
+/// Streams of this address without `auth`; with `path` and `key`, the one that the key opens.
 async fn streams(visit: &Visit, request: &Request<Incoming>) -> Response<Body> {
-    let key = target::parameter(request.uri().query(), "key").map_or(Key::None, Key::Query);
-    let mut streams = Vec::new();
-    for channel in here(visit) {
-        let entered =
-            access::enter(&channel, visit.peer, visit.module.net.secrets(), key.clone(), request.headers());
-        if entered.await.is_ok() {
-            streams.push(described(&channel));
+    let query = request.uri().query();
+    let channels = here(visit);
+    let asked = target::parameter(query, "path");
+    let channels = match &asked {
+        Some(path) => {
+            let path = path.trim_matches('/');
+            let found = channels.into_iter().find(|channel| channel.config.url.path == path);
+            let Some(channel) = found else { return reply::nothing() };
+            let key = target::parameter(query, "key").map_or(Key::None, Key::Query);
+            let secrets = visit.module.net.secrets();
+            if let Err(shut) = access::enter(&channel, visit.peer, secrets, key, request.headers()).await {
+                return shut.answer;
+            }
+            vec![channel]
         }
-    }
+        None => {
+            let open = |channel: &Arc<Channel>| {
+                channel.config.auth.is_none() && auth::allowed(&channel.config.allow, visit.peer)
+            };
+            channels.into_iter().filter(open).collect()
+        }
+    };
+    let streams = channels.iter().map(|channel| described(channel)).collect::<Vec<_>>();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = u64::try_from(now.as_millis()).unwrap_or(0);
     let text = json!({ "now": now, "streams": streams }).to_string();
@@ -105,15 +117,15 @@ fn described(channel: &Channel) -> Value {
     let version = channel.version();
     let state = match &version {
         Some(version) if version.ended || !version.playable => "waiting",
-        Some(version) if version.silent || !channel.stream.has_publisher() => "silent",
+        Some(version) if version.silent || !channel.stream.has_publisher() => "gap",
         Some(_) => "live",
         None => "waiting",
     };
-    let name = config.url.path.rsplit_once('/').map_or(config.url.path.as_str(), |(_, name)| name);
     let tracks = channel.stream.tracks().map(|tracks| tracks.filtered(channel.content)).unwrap_or_default();
     let video = tracks.video.as_ref().map(|track| {
         let fps = track.video.fps.or_else(|| {
-            Some(1.0 / channel.stream.frame_interval(av_media::Kind::Video)?.as_secs_f64()).filter(|fps| fps.is_finite())
+            Some(1.0 / channel.stream.frame_interval(av_media::Kind::Video)?.as_secs_f64())
+                .filter(|fps| fps.is_finite())
         });
         json!({
             "codec": track.codec_string, "width": track.video.width, "height": track.video.height,
@@ -124,16 +136,18 @@ fn described(channel: &Channel) -> Value {
         let format = track.audio;
         json!({ "codec": track.codec_string, "sampleRate": format.sample_rate, "channels": format.channels })
     });
-    let path = config.url.path.split('/').map(target::encoded).collect::<Vec<_>>().join("/");
+    let needs = match &config.auth {
+        None => Value::Null,
+        Some(Auth::Key(_)) => "key".into(),
+        Some(Auth::User { .. }) => "basic".into(),
+    };
     let links = config.links.iter().map(|link| json!({ "label": link.label, "url": link.url }));
     json!({
-        "path": format!("/{path}"),
-        "name": name,
+        "path": format!("/{}", config.url.path),
         "flow": &*channel.flow,
         "output": &*channel.output,
         "state": state,
-        "live": state == "live",
-        "auth": config.auth.is_some(),
+        "needs": needs,
         "variant": config.shape.variant.as_str(),
         "video": video,
         "audio": audio,
@@ -145,50 +159,42 @@ fn described(channel: &Channel) -> Value {
 
 /// What a page says. Anybody can send that: it is bounded, and believed to be no more than what somebody says.
 #[derive(Deserialize)]
-struct Report {
-    plays: Vec<Play>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Play {
+struct Report {
     path: String,
-    key: Option<String>,
-    #[serde(default)]
-    latency_seconds: Vec<f64>,
+    /// The median of ten seconds.
+    latency_seconds: Option<f64>,
+    /// Since the last report.
     #[serde(default)]
     stalls: u64,
 }
 
 async fn report(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let body = Limited::new(body, MOST_REPORT).collect();
+    let body = Limited::new(request.into_body(), MOST_REPORT).collect();
     let body = match tokio::time::timeout(REPORT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return reply::words(StatusCode::PAYLOAD_TOO_LARGE, "a report has 16 KiB at most"),
+        Ok(Err(_)) => return reply::words(StatusCode::PAYLOAD_TOO_LARGE, "a report has 1024 bytes at most"),
         Err(_) => return reply::words(StatusCode::REQUEST_TIMEOUT, "the report did not come"),
     };
-    let report = serde_json::from_slice::<Report>(&body).ok().filter(|report| report.plays.len() <= MOST_PLAYS);
-    let Some(report) = report else {
-        let expected = "expected {\"plays\": [{\"path\", \"latencySeconds\": [], \"stalls\"}]}, 16 at most";
+    let Ok(Report { path, latency_seconds, stalls }) = serde_json::from_slice(&body) else {
+        let expected = "expected {\"path\", \"latencySeconds\", \"stalls\"}";
         return reply::words(StatusCode::BAD_REQUEST, expected);
     };
-    // More often than a page does it, nobody is listened to.
-    let (Some(hls), true) = (visit.module.extension::<Hls>(), visit.port.state.crowd.may_report(visit.peer)) else {
-        return reply::words(StatusCode::TOO_MANY_REQUESTS, "a report every ten seconds is enough");
+    let path = path.trim_matches('/');
+    let Some(channel) = here(visit).into_iter().find(|channel| channel.config.url.path == path) else {
+        return reply::nothing();
     };
-    for Play { path, key, latency_seconds, stalls } in report.plays {
-        let path = path.trim_start_matches('/');
-        let Some(channel) = here(visit).into_iter().find(|channel| channel.config.url.path == path) else {
-            continue;
-        };
-        let key = key.map_or(Key::None, Key::Query);
-        let secrets = visit.module.net.secrets();
-        if access::enter(&channel, visit.peer, secrets, key, &head.headers).await.is_ok() {
-            let usable = |latency: &f64| (0.0..=MOST_LATENCY).contains(latency);
-            let latencies = latency_seconds.into_iter().take(MOST_LATENCIES).filter(usable);
-            hls.reported(&channel, latencies, stalls.min(MOST_STALLS));
-        }
+    // Only those who watch have anything to say, and not more often than pages do.
+    let watches = auth::allowed(&channel.config.allow, visit.peer) && channel.viewers.has_any();
+    if !watches || !visit.port.state.crowd.may_report(visit.peer) {
+        return reply::words(
+            StatusCode::TOO_MANY_REQUESTS,
+            "a report of each player every ten seconds is enough",
+        );
+    }
+    if let Some(hls) = visit.module.extension::<Hls>() {
+        let latency = latency_seconds.filter(|latency| (0.0..=MOST_LATENCY).contains(latency));
+        hls.reported(&channel, latency, stalls.min(MOST_STALLS));
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -66,7 +66,8 @@ impl Wanted<'_> {
             Variant::LowLatency | Variant::Fmp4 => "video/mp4",
         };
         let tag = name.to_owned();
-        let content = Content { kind, cache: reply::FOR_EVER, tag, pieces, gzip: None, varies: false, ranges: true };
+        let content =
+            Content { kind, cache: reply::FOR_EVER, tag, pieces, gzip: None, varies: false, ranges: true };
         content.answer(self.method, self.headers, Some(&self.channel.status))
     }
 
@@ -162,9 +163,10 @@ impl Wanted<'_> {
             Err(Missed::Late(Some(version))) if version.name == name && version.playable => {
                 self.version(&version, &Asked { after: None, ..asked })
             }
-            Err(Missed::Late(_)) => {
-                reply::words(StatusCode::SERVICE_UNAVAILABLE, "the stream's first segment is not finished yet")
-            }
+            Err(Missed::Late(_)) => reply::words(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the stream's first segment is not finished yet",
+            ),
             Err(Missed::Not) => reply::nothing(),
             Err(Missed::Crowded) => crowded(),
         }
@@ -190,7 +192,9 @@ impl Wanted<'_> {
         match self.when(ready).await {
             Ok(pieces) => self.media(file, pieces),
             Err(Missed::Crowded) => crowded(),
-            Err(Missed::Late(_)) => reply::words(StatusCode::SERVICE_UNAVAILABLE, "this part has not come yet"),
+            Err(Missed::Late(_)) => {
+                reply::words(StatusCode::SERVICE_UNAVAILABLE, "this part has not come yet")
+            }
             Err(Missed::Not) => reply::nothing(),
         }
     }

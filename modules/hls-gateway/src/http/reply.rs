@@ -185,10 +185,18 @@ fn wanted(asked: &HeaderMap, tag: &str, len: usize) -> Wanted {
             }
         }
         (Some(first), None) if last.trim().is_empty() => {
-            if first >= len { Wanted::Nothing } else { Wanted::Range(first..len) }
+            if first >= len {
+                Wanted::Nothing
+            } else {
+                Wanted::Range(first..len)
+            }
         }
         (None, Some(last)) if first.trim().is_empty() => {
-            if last == 0 || len == 0 { Wanted::Nothing } else { Wanted::Range(len.saturating_sub(last)..len) }
+            if last == 0 || len == 0 {
+                Wanted::Nothing
+            } else {
+                Wanted::Range(len.saturating_sub(last)..len)
+            }
         }
         _ => Wanted::All,
     }
@@ -254,7 +262,8 @@ mod tests {
         for none in ["bytes=100-", "bytes=100-200", "bytes=-0", "bytes=99999999999999999999999-"] {
             assert_eq!(of(none), Wanted::Nothing, "{none}");
         }
-        for all in ["bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=1-2", "bytes=a-b", "bytes=+1-2"] {
+        for all in ["bytes=", "bytes=-", "bytes=5-4", "bytes=0-1,3-4", "lines=1-2", "bytes=a-b", "bytes=+1-2"]
+        {
             assert_eq!(of(all), Wanted::All, "{all}");
         }
     }
@@ -262,7 +271,12 @@ mod tests {
     #[test]
     fn compression_is_for_those_who_take_it() {
         for (yes, value) in [
-            (true, "gzip"), (true, "deflate, GZIP;q=0.5"), (true, "*"), (false, "gzip;q=0"), (false, "br"), (false, ""),
+            (true, "gzip"),
+            (true, "deflate, GZIP;q=0.5"),
+            (true, "*"),
+            (false, "gzip;q=0"),
+            (false, "br"),
+            (false, ""),
         ] {
             assert_eq!(takes_gzip(&asked(header::ACCEPT_ENCODING, value)), yes, "{value}");
         }
@@ -271,7 +285,12 @@ mod tests {
     #[test]
     fn a_tag_that_is_known_is_not_sent_again() {
         for (known, value) in [
-            (true, "\"a\""), (true, "W/\"a\""), (true, "\"b\", \"a\""), (true, "*"), (false, "\"b\""), (false, "a"),
+            (true, "\"a\""),
+            (true, "W/\"a\""),
+            (true, "\"b\", \"a\""),
+            (true, "*"),
+            (false, "\"b\""),
+            (false, "a"),
         ] {
             assert_eq!(matches(&asked(header::IF_NONE_MATCH, value), "\"a\""), known, "{value}");
         }

@@ -108,8 +108,25 @@ mod tests {
             assert_eq!(path(raw).as_deref(), Some(decoded), "{raw}");
         }
         for raw in [
-            "", "live", "//", "/live//x", "/live/", "/../x", "/live/..", "/live/%2e%2e/x", "/live/.", "/a%2Fb", "/a%5cb",
-            "/a\\b", "/a%00", "/a%", "/a%4", "/a%zz", "/%ff", "/%c0%ae%c0%ae/x", "/a%0a",
+            "",
+            "live",
+            "//",
+            "/live//x",
+            "/live/",
+            "/../x",
+            "/live/..",
+            "/live/%2e%2e/x",
+            "/live/.",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+            "/%ff",
+            "/%c0%ae%c0%ae/x",
+            "/a%0a",
         ] {
             assert_eq!(path(raw), None, "{raw}");
         }
@@ -123,7 +140,9 @@ mod tests {
         assert_eq!(asked(Some("_HLS_msn=7")), after(7, None));
         assert_eq!(asked(Some("_HLS_part=2&key=k&_HLS_msn=7")), after(7, Some(2)));
         assert_eq!(asked(Some("_HLS_skip=v2")), Ok(Asked { after: None, skip: true }));
-        for wrong in ["_HLS_msn=", "_HLS_msn=-1", "_HLS_msn=x", "_HLS_part=1", "_HLS_msn=99999999999999999999"] {
+        for wrong in
+            ["_HLS_msn=", "_HLS_msn=-1", "_HLS_msn=x", "_HLS_part=1", "_HLS_msn=99999999999999999999"]
+        {
             assert_eq!(asked(Some(wrong)), Err(Senseless), "{wrong}");
         }
     }

@@ -116,6 +116,7 @@ impl Cutter {
         let step = at.nanos_since(last.dts);
         let [_, before] = self.steps;
         self.steps = [before, step];
+        self.make_room(at, out);
         let usual = before.min(step).max(1);
         if starts && self.leading == Kind::Video {
             self.gop = at.nanos_since(self.last_sync);
@@ -129,6 +130,24 @@ impl Cutter {
             self.part(at, out);
         }
         self.open.push(frame);
+    }
+
+    /// Frames that come further apart than those before: what was to be all of a part, or of a segment, with the last one
+    /// is too long now, and ends before that.
+    fn make_room(&mut self, at: Timestamp, out: &mut Vec<Cut>) {
+        let most = self.numbers.part.map_or(i64::MAX, |part| part.target_nanos());
+        let part_is_full = at.nanos_since(self.part_start) > most;
+        let segment_is_full = at.nanos_since(self.segment_start) > self.numbers.longest_segment();
+        if self.open.len() < 2 || !(part_is_full || segment_is_full) {
+            return;
+        }
+        let Some(last) = self.open.pop() else { return };
+        self.part(last.dts, out);
+        if segment_is_full {
+            out.push(Cut::Segment);
+            self.segment_start = last.dts;
+        }
+        self.open.push(last);
     }
 
     fn ends_segment(&self, at: Timestamp, starts: bool, usual: i64) -> bool {

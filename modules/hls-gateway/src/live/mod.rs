@@ -7,8 +7,8 @@ mod cutter;
 mod muxer;
 mod numbers;
 mod packager;
-mod playlist;
 mod pieces;
+mod playlist;
 mod version;
 mod window;
 

@@ -24,7 +24,7 @@ pub(crate) struct Numbers {
 /// The same of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartNumbers {
-    /// PART-TARGET in milliseconds (§4.4.3.7). PART-HOLD-BACK is three of it.
+    /// PART-TARGET in hundredths of a millisecond, as it is written (§4.4.3.7). PART-HOLD-BACK is three of it.
     pub target: u32,
     /// How long a part is where nothing goes wrong: whole frames, in nanoseconds.
     pub nominal: i64,
@@ -42,7 +42,8 @@ impl Numbers {
         let segment = u32::try_from(shaped.segment.as_secs()).unwrap_or(1).max(1);
         let gop = gop.min(MAX_GOP).as_nanos();
         let rounded = u32::try_from((gop + 500_000_000) / 1_000_000_000).unwrap_or(1);
-        let part = (shaped.variant == Variant::LowLatency).then(|| PartNumbers::choose(shaped.part, interval));
+        let part =
+            (shaped.variant == Variant::LowLatency).then(|| PartNumbers::choose(shaped.part, interval));
         Self { target: segment.max(rounded), part }
     }
 
@@ -66,13 +67,13 @@ impl PartNumbers {
         let frames = ((wanted + interval / 100) / interval).max(1);
         let nominal = frames * interval;
         let target = if frames >= 6 { nominal + interval } else { nominal + nominal * 8 / 100 };
-        let millis = u32::try_from((target + 999_999) / 1_000_000).unwrap_or(u32::MAX);
-        Self { target: millis, nominal, frames: u32::try_from(frames).unwrap_or(u32::MAX) }
+        let target = u32::try_from((target + 9_999) / 10_000).unwrap_or(u32::MAX);
+        Self { target, nominal, frames: u32::try_from(frames).unwrap_or(u32::MAX) }
     }
 
     /// PART-TARGET in nanoseconds.
     pub(crate) fn target_nanos(&self) -> i64 {
-        i64::from(self.target) * 1_000_000
+        i64::from(self.target) * 10_000
     }
 }
 
@@ -107,11 +108,11 @@ mod tests {
 
     #[test]
     fn parts_are_whole_frames_and_their_target_has_room_for_one_more_or_eight_per_cent() {
-        assert_eq!(chosen(30, 200, 1.0), (2, 6, 234));
-        assert_eq!(chosen(60, 200, 1.0), (2, 12, 217));
-        assert_eq!(chosen(25, 200, 1.0), (2, 5, 216));
-        assert_eq!(chosen(5, 200, 1.0), (2, 1, 216));
-        assert_eq!(chosen(1, 200, 1.0), (2, 1, 1080));
+        assert_eq!(chosen(30, 200, 1.0), (2, 6, 23_334));
+        assert_eq!(chosen(60, 200, 1.0), (2, 12, 21_667));
+        assert_eq!(chosen(25, 200, 1.0), (2, 5, 21_600));
+        assert_eq!(chosen(5, 200, 1.0), (2, 1, 21_600));
+        assert_eq!(chosen(1, 200, 1.0), (2, 1, 108_000));
     }
 
     #[test]

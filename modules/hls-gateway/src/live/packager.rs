@@ -136,9 +136,10 @@ impl<M: Memory> Packager<M> {
         let window = self.window.as_ref()?;
         self.serial = self.serial.saturating_add(1);
         let tracks = self.muxer.as_ref().map(Muxer::tracks).unwrap_or_default();
-        let fps = tracks.iter().find(|track| track.kind() == Kind::Video).map(|track| {
-            track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64)
-        });
+        let fps = tracks
+            .iter()
+            .find(|track| track.kind() == Kind::Video)
+            .map(|track| track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64));
         let tracks = tracks.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         Some(Version::of(window, self.serial, StreamInf::of(window, &tracks, fps)))
     }
@@ -206,7 +207,8 @@ impl<M: Memory> Packager<M> {
 
     fn patience(&self, window: &Window) -> Duration {
         let target = Duration::from_secs(u64::from(window.numbers.target));
-        let slow = Duration::from_nanos(u64::try_from(self.leading_interval().saturating_mul(4)).unwrap_or(0));
+        let slow =
+            Duration::from_nanos(u64::try_from(self.leading_interval().saturating_mul(4)).unwrap_or(0));
         SILENCE.max(target / 2).max(slow)
     }
 
@@ -341,7 +343,10 @@ impl<M: Memory> Packager<M> {
                 let middle = steps.get(steps.len() / 2).copied().unwrap_or(*first);
                 let even = last.saturating_sub(*first) <= 3_000_000;
                 let mean = steps.iter().sum::<i64>() / i64::try_from(steps.len()).unwrap_or(1);
-                if even { mean } else { middle }
+                let measured = if even { mean } else { middle };
+                // What the stream says is exact, where it is true.
+                let said = self.leading_interval();
+                if said.abs_diff(measured) < measured.unsigned_abs() / 50 { said } else { measured }
             }
             _ => self.leading_interval(),
         }

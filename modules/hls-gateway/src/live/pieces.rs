@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_range_gives_the_bytes_that_it_names() {
-        let pieces = Pieces::new(["abc", "", "defg", "h"].map(|text| Bytes::from_static(text.as_bytes())).to_vec());
+        let pieces =
+            Pieces::new(["abc", "", "defg", "h"].map(|text| Bytes::from_static(text.as_bytes())).to_vec());
         assert_eq!(pieces.len(), 8);
         for start in 0..=8 {
             for end in start..=8 {

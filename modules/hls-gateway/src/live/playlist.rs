@@ -94,7 +94,8 @@ fn head(window: &Window) -> String {
     match numbers.part {
         Some(part) => {
             let skip = i64::from(target).saturating_mul(SKIP_TARGETS);
-            let (part, part_hold_back) = (Millis(part.target), Millis(part.target.saturating_mul(3)));
+            let part = part.target_nanos();
+            let (part, part_hold_back) = (Seconds(part), Seconds(part.saturating_mul(3)));
             let _ = write!(
                 out,
                 "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={skip}.0,HOLD-BACK={hold_back}.0,\
@@ -107,10 +108,7 @@ fn head(window: &Window) -> String {
     }
     let first = window.segments.front().map_or(window.next_segment, |segment| segment.number);
     let discontinuities = window.discontinuities;
-    let _ = write!(
-        out,
-        "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}\n"
-    );
+    let _ = write!(out, "#EXT-X-MEDIA-SEQUENCE:{first}\n#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}\n");
     out
 }
 
@@ -166,15 +164,6 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-/// Milliseconds as seconds.
-struct Millis(u32);
-
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
-    }
-}
-
 /// A time as RFC 3339 has it, to the millisecond.
 pub(crate) struct Utc(pub SystemTime);
 
@@ -206,7 +195,7 @@ mod tests {
         let utc = |millis| Utc(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
         assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(utc(1_795_805_999_999), "2026-11-27T19:19:59.999Z");
+        assert_eq!(utc(1_795_805_999_999), "2026-11-27T18:59:59.999Z");
         assert_eq!(utc(4_107_542_399_000), "2100-02-28T23:59:59.000Z");
         assert_eq!(Seconds(2_000_000_000).to_string(), "2.00000");
         assert_eq!(Seconds(33_333_333).to_string(), "0.03333");

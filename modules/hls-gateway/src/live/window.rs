@@ -70,9 +70,8 @@ pub(crate) struct Kept {
 impl Shelf {
     /// A finished segment.
     pub(crate) fn segment(&self, number: u64) -> Option<Pieces> {
-        let first = self.segments.front()?.number;
-        let kept = self.segments.get(usize::try_from(number.checked_sub(first)?).ok()?)?;
-        (kept.number == number).then(|| kept.pieces.clone())
+        let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok()?;
+        self.segments.get(at).map(|kept| kept.pieces.clone())
     }
 
     /// A part.
@@ -87,6 +86,7 @@ impl Shelf {
     }
 
     /// Bytes of media.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let finished = self.segments.iter().map(|kept| kept.pieces.len()).sum::<usize>();
         let last = self.segments.back().map_or(0, |kept| kept.first_part);
@@ -200,12 +200,7 @@ impl Window {
     }
 
     /// Adds a part. `utc`: of its first frame.
-    pub(crate) fn add(
-        &mut self,
-        muxed: Muxed,
-        utc: Option<SystemTime>,
-        shelf: &mut Shelf,
-    ) {
+    pub(crate) fn add(&mut self, muxed: Muxed, utc: Option<SystemTime>, shelf: &mut Shelf) {
         let Muxed { duration, independent, pieces } = muxed;
         let number = self.number_part();
         if self.lists_parts() {

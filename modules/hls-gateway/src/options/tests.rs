@@ -39,7 +39,11 @@ fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
         ("cors", json!([]), "outputs.web.cors: expected a text or a list of 1 to 64"),
         ("cors", json!([7]), "outputs.web.cors.0: expected a text"),
         ("links", json!([{ "label": "x" }]), "outputs.web.links.0: expected `url`"),
-        ("links", json!([{ "label": "x", "url": "y", "more": 1 }]), "outputs.web.links.0.more: unknown property"),
+        (
+            "links",
+            json!([{ "label": "x", "url": "y", "more": 1 }]),
+            "outputs.web.links.0.more: unknown property",
+        ),
         ("links", json!("x"), "outputs.web.links: expected a list"),
         ("segmentSeconds", json!(0), "outputs.web.segmentSeconds: expected a whole number from 1 to 10"),
     ] {

@@ -154,7 +154,8 @@ const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 100
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
 const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 });
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
-const LINK: &[OptionSpec] = &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
+const LINK: &[OptionSpec] =
+    &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
 const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
     names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
 });

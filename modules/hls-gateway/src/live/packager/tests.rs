@@ -9,8 +9,9 @@ use crate::live::{Asked, Form};
 use crate::options::Variant;
 
 const AVCC: &[u8] = &[
-    1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 0x1a, 0x67, 0x64, 0, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0, 0, 3, 0,
-    1, 0, 0, 3, 0, 0x32, 0x0f, 0x16, 0x2d, 0x96, 1, 0, 4, 0x68, 0xef, 0x8f, 0xcb, 0xfd, 0xf8, 0xf8, 0,
+    1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 0x1a, 0x67, 0x64, 0, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70,
+    0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x32, 0x0f, 0x16, 0x2d, 0x96, 1, 0, 4, 0x68, 0xef, 0x8f, 0xcb, 0xfd,
+    0xf8, 0xf8, 0,
 ];
 const FRAME: i64 = 40_000_000;
 
@@ -192,7 +193,10 @@ fn the_first_playlist_has_a_finished_segment_and_then_each_part_makes_a_version(
     assert_eq!(first.answers(&Asked::default()), Ok(true));
     let text = rig.text();
     assert!(text.starts_with("#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n"), "{text}");
-    assert!(text.contains("HOLD-BACK=6.0,PART-HOLD-BACK=0.648\n#EXT-X-PART-INF:PART-TARGET=0.216\n"), "{text}");
+    assert!(
+        text.contains("HOLD-BACK=6.0,PART-HOLD-BACK=0.64800\n#EXT-X-PART-INF:PART-TARGET=0.21600\n"),
+        "{text}"
+    );
     assert_eq!(count(&text, "#EXTINF:2.00000,"), 15);
     assert!(text.lines().last().unwrap().starts_with("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p"), "{text}");
     assert!(rig.versions.len() >= 280, "{}", rig.versions.len());
@@ -220,8 +224,12 @@ fn a_delta_update_leaves_out_what_is_old_and_nothing_else() {
     let version = rig.versions.last().unwrap();
     let text = |form| String::from_utf8(version.text(form, "").body.to_vec()).unwrap();
     let (full, delta) = (text(Form::Full), text(Form::Delta));
-    let skipped: usize =
-        delta.lines().find_map(|line| line.strip_prefix("#EXT-X-SKIP:SKIPPED-SEGMENTS=")).unwrap().parse().unwrap();
+    let skipped: usize = delta
+        .lines()
+        .find_map(|line| line.strip_prefix("#EXT-X-SKIP:SKIPPED-SEGMENTS="))
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(skipped >= 8, "{skipped}");
     assert_eq!(count(&delta, "#EXTINF") + skipped, count(&full, "#EXTINF"));
     let (_, rest) = delta.split_once(&format!("SKIPPED-SEGMENTS={skipped}\n")).unwrap();
@@ -338,7 +346,13 @@ fn without_low_latency_there_are_segments_alone() {
 fn what_is_not_listed_any_more_can_still_be_fetched_for_a_while() {
     let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
     rig.play(120);
-    let listed: u64 = rig.text().lines().find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:")).unwrap().parse().unwrap();
+    let listed: u64 = rig
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let first = *rig.seen.keys().next().unwrap();
     assert!(rig.shelf.segment(listed - 1).is_some() && rig.shelf.segment(listed - 15).is_some());
     assert!(rig.shelf.segment(first).is_none());

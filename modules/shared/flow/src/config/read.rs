@@ -214,7 +214,8 @@ impl<'a> Options<'a> {
 
     /// The objects of a list, each with its properties.
     pub fn objects(&self, spec: &OptionSpec) -> Vec<Self> {
-        let Some((path, list)) = self.get(spec).and_then(|(path, value)| Some((path, value.as_array()?))) else {
+        let Some((path, list)) = self.get(spec).and_then(|(path, value)| Some((path, value.as_array()?)))
+        else {
             return Vec::new();
         };
         let maps = list.iter().enumerate().filter_map(|(at, entry)| Some((at, entry.as_object()?)));

@@ -36,11 +36,7 @@ impl OptionSpec {
 }
 
 /// Checks an object that has these properties and no others.
-fn known(
-    path: &str,
-    map: &Map<String, Value>,
-    properties: &'static [OptionSpec],
-) -> Result<(), ConfigError> {
+fn known(path: &str, map: &Map<String, Value>, properties: &'static [OptionSpec]) -> Result<(), ConfigError> {
     map.iter().try_for_each(|(key, value)| {
         let path = join(path, key);
         match properties.iter().find(|property| property.name == key) {
@@ -58,7 +54,8 @@ fn objects(
     most: usize,
 ) -> Result<(), ConfigError> {
     let list = value.as_array().filter(|list| list.len() <= most);
-    let list = list.ok_or_else(|| ConfigError::expected(path, format!("a list of at most {most} objects"), value))?;
+    let list =
+        list.ok_or_else(|| ConfigError::expected(path, format!("a list of at most {most} objects"), value))?;
     list.iter().enumerate().try_for_each(|(at, entry)| {
         let path = join(path, &at.to_string());
         let map = object(&path, entry)?;
