@@ -31,7 +31,7 @@ pub(crate) struct Muxer {
 
 /// Whether any of these tracks can be carried.
 pub(crate) fn fits(tracks: &Tracks) -> bool {
-    tracks.iter().any(|track| carried(track))
+    tracks.iter().any(carried)
 }
 
 fn carried(track: &Arc<Track>) -> bool {
