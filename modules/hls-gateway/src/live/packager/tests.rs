@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use av_flow::stream::{Gap, GapCause, KnownBy};
 use av_media::Track;
@@ -17,7 +18,10 @@ const FRAME: i64 = 40_000_000;
 
 /// What outlives the process, without a file.
 #[derive(Clone, Default)]
-struct Notes(Arc<std::sync::Mutex<(u64, Option<(Numbers, String)>)>>);
+struct Notes(Arc<Mutex<Noted>>);
+
+/// The last number, and what was promised.
+type Noted = (u64, Option<(Numbers, String)>);
 
 impl Memory for Notes {
     fn first_number(&mut self) -> u64 {
