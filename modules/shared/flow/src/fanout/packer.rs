@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use av_media::{Frame, Kind, Timestamp, Track};
 
 use super::pieces::{PieceWriter, Pieces};
-use crate::stream::{Aside, Entry, Item, Tracks};
+use crate::stream::{Anchor, Aside, Entry, Gap, Item, Tracks};
 pub(super) use epochs::Seat;
 use epochs::{Epoch, Epochs};
 
@@ -29,10 +29,15 @@ const COPIED_SOUND: usize = 448;
 /// How a protocol puts a stream on the wire, for many players at once.
 ///
 /// Times on the wire are those since `zero`, a point of stream time that is near the one at which a player's first
-/// frame lies.
+/// frame lies. A wire whose packets are numbered makes them [`ONCE`](Self::ONCE) instead.
+///
+/// Players may differ in how they want the same bytes: by their `variant`, a number whose meaning is the wire's own.
 pub trait Wire: Send + 'static {
     /// Players that start within so much stream time have the same zero.
     const EPOCH: Duration;
+    /// Frames become bytes once, in [`take`](Self::take), whether or not there is a player; all players have the same
+    /// times, and what a player that joins is given is kept by the wire.
+    const ONCE: bool = false;
     /// Bytes of a frame at most: larger ones are left out.
     const MOST: usize = usize::MAX;
 
@@ -47,15 +52,70 @@ pub trait Wire: Send + 'static {
     /// The publisher is gone, and with it what was noted.
     fn forget(&mut self);
 
+    /// What follows is coded so.
+    fn tracks(&mut self, _tracks: &Arc<Tracks>) {}
+
+    /// What time it is in the world at a point of the stream.
+    fn anchor(&mut self, _anchor: &Anchor) {}
+
+    /// Whether players that are there can go on with these tracks.
+    fn goes_on(&self, _tracks: &Tracks) -> bool {
+        true
+    }
+
+    /// Of a wire that makes bytes [once](Self::ONCE): takes a frame of the next flush. `starts`: a decoder can start there.
+    fn take(&mut self, _track: &Track, _frame: &Frame, _starts: bool) {}
+
+    /// Lets go of what was sent so far: it is no place to start at any more.
+    fn forget_sent(&mut self) {}
+
+    /// When there is something to say beside the frames, whether or not frames come.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Whether there is something of that kind now: it is written with the flush that follows.
+    fn speak(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    /// Of a wire that makes bytes once: writes what it says and the frames that it took since the last flush.
+    fn write(&self, _out: &mut PieceWriter, _variant: u32) {}
+
+    /// Of a wire that makes bytes once: for a player that joins now, what was sent since the last place to start and where
+    /// that begins; `None`: it waits for the next such place.
+    fn join(&mut self, _out: &mut PieceWriter, _variant: u32, _now: Instant) -> Option<Beginning> {
+        None
+    }
+
     /// Writes what a player has to know before the frame at `at`: tracks, and what was noted. With sound alone that
     /// is with every flush, so what takes time is kept; the same tracks are the same `Arc`.
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp);
+    fn start(
+        &mut self,
+        out: &mut PieceWriter,
+        tracks: &Arc<Tracks>,
+        at: Timestamp,
+        zero: Timestamp,
+        variant: u32,
+    );
 
     /// Writes a frame.
-    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp);
+    fn frame(&self, _out: &mut PieceWriter, _track: &Track, _frame: &Frame, _zero: Timestamp) {}
 
     /// Writes a message that is sent where it stands.
-    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, zero: Timestamp);
+    fn aside(&self, _out: &mut PieceWriter, _tracks: &Tracks, _aside: &Aside, _zero: Timestamp) {}
+}
+
+/// Where a player's bytes begin, of each kind: pictures, sound.
+pub type Beginning = [Option<Mark>; 2];
+
+/// A place in what a wire sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The number of the packet there.
+    pub number: u16,
+    /// Its time, as it stands in the packet.
+    pub time: u32,
 }
 
 /// See the module's text.
@@ -107,6 +167,8 @@ impl Unit {
 /// What a player gets when it joins.
 pub(super) struct Joining {
     pub(super) seat: Seat,
+    /// Where the burst begins, where the wire tells.
+    pub(super) beginning: Option<Beginning>,
     /// Headers and the GOP so far; empty: the player waits for the next flush that a decoder can start at.
     pub(super) burst: Vec<Arc<Pieces>>,
 }
@@ -172,6 +234,7 @@ impl<W: Wire> Packer<W> {
                 _ => return,
             },
             Item::Tracks(tracks) => {
+                self.wire.tracks(&tracks);
                 let same = self.tracks.replace(tracks.clone()) == Some(tracks);
                 self.announce = true;
                 if !same {
@@ -189,7 +252,7 @@ impl<W: Wire> Packer<W> {
                 self.wire.forget();
                 return self.forget_gop();
             }
-            Item::Gap(_) | Item::Anchor(_) => return,
+            Item::Gap(Gap { anchor, .. }) | Item::Anchor(anchor) => return self.wire.anchor(&anchor),
         };
         self.since.get_or_insert(now);
         self.pending.push(unit);
@@ -210,24 +273,37 @@ impl<W: Wire> Packer<W> {
         (self.picture && self.batch.is_zero()) || self.due().is_some_and(|due| due <= now)
     }
 
-    /// When what is pending must leave at the latest.
+    /// When what is pending, or what the wire has to say, must leave at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
-        Some(self.since? + self.batch.max(SOUND_WAIT))
+        let pending = self.since.map(|since| since + self.batch.max(SOUND_WAIT));
+        pending.into_iter().chain(self.wire.due()).min()
+    }
+
+    /// Whether players that are there can go on with these tracks.
+    pub(super) fn goes_on(&self, tracks: &Tracks) -> bool {
+        self.wire.goes_on(tracks)
     }
 
     /// Serialises what is pending for every epoch that has players.
-    pub(super) fn flush(&mut self) -> Option<Flush> {
+    pub(super) fn flush(&mut self, now: Instant) -> Option<Flush> {
         let units = std::mem::take(&mut self.pending);
         self.since = None;
         self.picture = false;
         // What came before any track is of no use to anybody.
+        let spoken = self.wire.speak(now);
         let tracks = self.tracks.clone()?;
-        let first = first(&units)?;
+        let first = first(&units).or(spoken.then_some(Timestamp::ZERO))?;
         let mut flush = Flush { sync: false, pictures: 0, sounds: 0, arrived: [None; 2], parts: Vec::new() };
         for unit in &units {
             let Unit::Frame(frame, arrived, starts) = unit else { continue };
             let [picture, sound] = &mut flush.arrived;
             flush.sync |= *starts;
+            if let Some(track) = tracks.get(frame.kind).filter(|_| W::ONCE) {
+                if *starts {
+                    self.gop_bytes = 0;
+                }
+                self.wire.take(track, frame, *starts);
+            }
             match frame.kind {
                 Kind::Video => {
                     flush.pictures += 1;
@@ -244,16 +320,20 @@ impl<W: Wire> Packer<W> {
         let (wire, sync) = (&mut self.wire, flush.sync);
         let room = units.len() * OVERHEAD + flush.sounds as usize * COPIED_SOUND;
         flush.parts = self.epochs.each(|epoch| {
-            let zero = epoch.zero_from(sync.then_some(first))?;
+            let zero = epoch.zero_from((sync || W::ONCE).then_some(first))?;
             let mut out = PieceWriter::with_capacity(room);
             let headers = (announce || sync).then(|| {
-                wire.start(&mut out, &tracks, first, zero);
+                wire.start(&mut out, &tracks, first, zero, epoch.variant);
                 out.finish()
             });
             if announce && let Some(headers) = &headers {
                 out.append(headers);
             }
-            write(wire, &mut out, &tracks, &units, zero);
+            if W::ONCE {
+                wire.write(&mut out, epoch.variant);
+            } else {
+                write(wire, &mut out, &tracks, &units, zero);
+            }
             let headers = headers.filter(|_| !announce);
             Some(Part { epoch: epoch.id, headers, pieces: out.finish() })
         });
@@ -263,20 +343,25 @@ impl<W: Wire> Packer<W> {
 
     fn remember(&mut self, units: Vec<Unit>, sync: bool) {
         if sync {
-            self.forget_gop();
+            if !W::ONCE {
+                self.forget_gop();
+            }
             self.gop_usable = true;
         }
         if !self.gop_usable {
             return;
         }
         self.gop_bytes += units.iter().map(Unit::size).sum::<usize>();
-        self.gop.extend(units);
+        if !W::ONCE {
+            self.gop.extend(units);
+        }
         if self.gop_bytes > MAX_GOP_BYTES {
             self.forget_gop();
         }
     }
 
     fn forget_gop(&mut self) {
+        self.wire.forget_sent();
         self.gop.clear();
         self.gop_bytes = 0;
         self.gop_usable = false;
@@ -289,7 +374,14 @@ impl<W: Wire> Packer<W> {
     }
 
     /// Seats a player: at the last sync frame, or (`instant` false, or there is none) at the next.
-    pub(super) fn join(&mut self, instant: bool) -> Joining {
+    pub(super) fn join(&mut self, instant: bool, variant: u32, now: Instant) -> Joining {
+        if W::ONCE {
+            let seat = self.epochs.of(variant).seat();
+            let mut out = PieceWriter::default();
+            let beginning = self.wire.join(&mut out, variant, now);
+            let burst = beginning.is_some().then(|| out.finish()).into_iter().collect();
+            return Joining { seat, beginning, burst };
+        }
         let start = first(&self.gop);
         let (epoch, is_new) = self.epochs.newest(|epoch: &Epoch| match (epoch.zero, start) {
             (Some(zero), Some(start)) => {
@@ -307,7 +399,7 @@ impl<W: Wire> Packer<W> {
         let mut burst = Vec::new();
         if let (true, Some(start), Some(zero), Some(tracks)) = (instant, start, zero, &self.tracks) {
             let mut out = PieceWriter::default();
-            self.wire.start(&mut out, tracks, start, zero);
+            self.wire.start(&mut out, tracks, start, zero, variant);
             burst.push(out.finish());
             let missing = self.gop.get(self.burst_units..).unwrap_or_default();
             if !missing.is_empty() {
@@ -317,7 +409,7 @@ impl<W: Wire> Packer<W> {
             }
             burst.extend(self.burst.iter().cloned());
         }
-        Joining { seat, burst }
+        Joining { seat, beginning: None, burst }
     }
 }
 

@@ -103,6 +103,11 @@ impl<W: Wire> Serving<W> {
             if self.packer.must_flush_before(&entry) {
                 self.flush().await;
             }
+            if let Item::Tracks(tracks) = &entry.item
+                && !self.packer.goes_on(tracks)
+            {
+                self.shards.end().await;
+            }
             match &entry.item {
                 Item::Tracks(tracks) if tracks.is_empty() => nothing_to_serve(output),
                 Item::Tracks(_) => {
@@ -129,14 +134,15 @@ impl<W: Wire> Serving<W> {
     }
 
     async fn flush(&mut self) {
-        if let Some(flush) = self.packer.flush() {
+        if let Some(flush) = self.packer.flush(Instant::now()) {
             self.shards.flush(flush).await;
         }
     }
 
     fn join(&mut self, arrival: Arrival) {
-        let joining = self.packer.join(self.join_instant);
-        self.shards.join(Player::new(arrival, joining, Instant::now()));
+        let now = Instant::now();
+        let joining = self.packer.join(self.join_instant, arrival.variant, now);
+        self.shards.join(Player::new(arrival, joining, now));
     }
 
     fn lost(&self, lost: Lost, output: &OutputContext) {

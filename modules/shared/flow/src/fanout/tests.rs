@@ -66,7 +66,14 @@ impl Wire for Toy {
         self.about = None;
     }
 
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
+    fn start(
+        &mut self,
+        out: &mut PieceWriter,
+        tracks: &Arc<Tracks>,
+        at: Timestamp,
+        zero: Timestamp,
+        _variant: u32,
+    ) {
         Self::message(out, ABOUT, (at, zero), CONFIG, 0);
         for track in tracks.iter() {
             Self::message(out, Self::kind(track.kind()), (at, zero), CONFIG, 0);

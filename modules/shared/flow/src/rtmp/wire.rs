@@ -65,7 +65,14 @@ impl Wire for Players {
         news
     }
 
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
+    fn start(
+        &mut self,
+        out: &mut PieceWriter,
+        tracks: &Arc<Tracks>,
+        at: Timestamp,
+        zero: Timestamp,
+        _variant: u32,
+    ) {
         let said = self.description.as_ref();
         let known = self
             .completed

@@ -10,6 +10,8 @@ pub(super) struct Epoch {
     /// Never used again.
     pub(super) id: u64,
     index: usize,
+    /// How these players want the bytes.
+    pub(super) variant: u32,
     /// Stream time that is zero for these players; `None` until the first frame goes out.
     pub(super) zero: Option<Timestamp>,
     players: Arc<AtomicUsize>,
@@ -30,8 +32,8 @@ impl Drop for Seat {
 }
 
 impl Epoch {
-    fn new(id: u64, index: usize) -> Self {
-        Self { id, index, zero: None, players: Arc::default() }
+    fn new(id: u64, index: usize, variant: u32) -> Self {
+        Self { id, index, variant, zero: None, players: Arc::default() }
     }
 
     /// One more player.
@@ -60,7 +62,7 @@ pub(super) struct Epochs {
 
 impl Default for Epochs {
     fn default() -> Self {
-        Self { newest: Epoch::new(0, 0), older: Vec::new() }
+        Self { newest: Epoch::new(0, 0, 0), older: Vec::new() }
     }
 }
 
@@ -89,14 +91,33 @@ impl Epochs {
     pub(super) fn newest(&mut self, fits: impl FnOnce(&Epoch) -> bool) -> (&mut Epoch, bool) {
         let is_new = !fits(&self.newest);
         if is_new {
-            let id = self.newest.id + 1;
-            let before = std::mem::replace(&mut self.newest, Epoch::new(id, 0));
-            if before.has_players() {
-                self.older.push(before);
-            }
-            let is_free = |index: &usize| self.older.iter().all(|epoch| epoch.index != *index);
-            self.newest.index = (0..).find(is_free).unwrap_or_default();
+            self.begin(0);
         }
         (&mut self.newest, is_new)
+    }
+
+    /// The epoch of a variant, where there is one each.
+    pub(super) fn of(&mut self, variant: u32) -> &mut Epoch {
+        if self.newest.variant != variant {
+            match self.older.iter().position(|epoch| epoch.variant == variant) {
+                Some(at) => {
+                    if let Some(epoch) = self.older.get_mut(at) {
+                        std::mem::swap(epoch, &mut self.newest);
+                    }
+                }
+                None => self.begin(variant),
+            }
+        }
+        &mut self.newest
+    }
+
+    fn begin(&mut self, variant: u32) {
+        let id = self.older.iter().map(|epoch| epoch.id).fold(self.newest.id, u64::max) + 1;
+        let before = std::mem::replace(&mut self.newest, Epoch::new(id, 0, variant));
+        if before.has_players() {
+            self.older.push(before);
+        }
+        let is_free = |index: &usize| self.older.iter().all(|epoch| epoch.index != *index);
+        self.newest.index = (0..).find(is_free).unwrap_or_default();
     }
 }

@@ -31,7 +31,7 @@ fn flush(packer: &mut Packer<Toy>, index: i64, is_sync: bool) -> Flush {
     let data = vec![(index % 251) as u8; 10].into();
     let frame = Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data };
     packer.take(Entry { item: Item::Frame(frame), arrived: now.into(), starts: is_sync }, now);
-    packer.flush().unwrap()
+    packer.flush(Instant::now()).unwrap()
 }
 
 /// Hands a player to the other task.
@@ -45,8 +45,16 @@ fn join(
     let client = Client::admit(&output.status, 0).unwrap();
     let (own, post) = tie();
     let arrival =
-        Arrival { peer: ([127, 0, 0, 1], 1).into(), sink: Box::new(sink), client, tie: post, farewell };
-    let player = Player::new(arrival, packer.join(true), Instant::now());
+        Arrival {
+            peer: ([127, 0, 0, 1], 1).into(),
+            sink: Box::new(sink),
+            variant: 0,
+            greeting: None,
+            client,
+            tie: post,
+            farewell,
+        };
+    let player = Player::new(arrival, packer.join(true, 0, Instant::now()), Instant::now());
     assert!(shards.remote[0].messages.try_send(Message::Join(Box::new(player))).is_ok());
     (way, own, ended)
 }

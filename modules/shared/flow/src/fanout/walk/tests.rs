@@ -54,8 +54,8 @@ impl Rig {
         let client = Client::admit(&self.output, 0).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let (tie, post) = tie();
-        let arrival = Arrival { peer, sink, client, tie: post, farewell };
-        let joining = self.packer.join(true);
+        let arrival = Arrival { peer, sink, variant: 0, greeting: None, client, tie: post, farewell };
+        let joining = self.packer.join(true, 0, Instant::now());
         self.walk.join(Player::new(arrival, joining, Instant::now()));
         Viewer { tie, way, ended }
     }
@@ -65,7 +65,7 @@ impl Rig {
         let time = Timestamp::from_millis(millis);
         let data = vec![u8::try_from(millis / 40).unwrap(); size].into();
         self.take(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
-        let flush = self.packer.flush().unwrap();
+        let flush = self.packer.flush(Instant::now()).unwrap();
         // The serving task counts its own turns too.
         tokio::task::unconstrained(self.walk.flush(&flush)).await;
     }

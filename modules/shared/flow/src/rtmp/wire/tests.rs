@@ -56,7 +56,7 @@ fn say(players: &mut Players, intake: &mut Intake, metadata: Metadata) {
 
 fn start(players: &mut Players, tracks: &Arc<Tracks>, millis: i64) -> Vec<Bytes> {
     let mut out = PieceWriter::default();
-    players.start(&mut out, tracks, Timestamp::from_millis(millis), Timestamp::ZERO);
+    players.start(&mut out, tracks, Timestamp::from_millis(millis), Timestamp::ZERO, 0);
     out.take()
 }
 
