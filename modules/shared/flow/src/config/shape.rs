@@ -95,10 +95,12 @@ pub(super) fn words<'a>(path: &str, value: &Value, words: &[&'a str]) -> Result<
         let known = |value: &Value| words.iter().find(|word| Some(**word) == value.as_str()).copied();
         list.iter().map(known).collect::<Option<Vec<_>>>()
     });
-    let is_once = |found: &Vec<&str>| (1..found.len()).all(|at| !found.iter().take(at).any(|one| found.get(at) == Some(one)));
-    found
-        .filter(is_once)
-        .ok_or_else(|| ConfigError::expected(path, format!("a list of {}, each once", words.join(", ")), value))
+    let is_once = |found: &Vec<&str>| {
+        (1..found.len()).all(|at| !found.iter().take(at).any(|one| found.get(at) == Some(one)))
+    };
+    found.filter(is_once).ok_or_else(|| {
+        ConfigError::expected(path, format!("a list of {}, each once", words.join(", ")), value)
+    })
 }
 
 /// The first port of a pair.
@@ -109,9 +111,15 @@ pub(super) fn port_pair(path: &str, value: &Value) -> Result<u16, ConfigError> {
         let number = |text: &str| text.parse::<u16>().ok().filter(|_| is_number(text));
         Some((number(first)?, number(second)?))
     });
-    pair.filter(|(first, second)| *first > 0 && first % 2 == 0 && *second == first + 1).map(|(first, _)| first).ok_or_else(
-        || ConfigError::expected(path, "two ports that follow each other, the first one even, as 8000-8001", value),
-    )
+    pair.filter(|(first, second)| *first > 0 && first % 2 == 0 && *second == first + 1)
+        .map(|(first, _)| first)
+        .ok_or_else(|| {
+            ConfigError::expected(
+                path,
+                "two ports that follow each other, the first one even, as 8000-8001",
+                value,
+            )
+        })
 }
 
 /// A multicast address.

@@ -3,6 +3,7 @@
 mod asking;
 mod playing;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,6 +111,8 @@ struct Connection {
     chosen: Option<Chosen>,
     /// Until it is let in somewhere.
     stranger: Option<Stranger>,
+    /// What the session gave while it was elsewhere.
+    waiting: VecDeque<ServerEvent>,
 }
 
 /// How answers leave.
@@ -118,6 +121,8 @@ enum Way {
     Own(Sink),
     /// Between the packets of a stream.
     Shared(Box<Playing>),
+    /// Beside a stream that goes another way.
+    Beside(Sink, Box<Playing>),
     Gone,
 }
 
@@ -164,6 +169,7 @@ impl Connection {
             buffer: vec![0; READ],
             chosen: None,
             stranger: Some(stranger),
+            waiting: VecDeque::new(),
         })
     }
 
@@ -198,6 +204,9 @@ impl Connection {
 
     /// Reads and answers until something has to be decided or done.
     async fn next(&mut self) -> Result<Next, End> {
+        if let Some(event) = self.waiting.pop_front() {
+            return Ok(Next::Event(event));
+        }
         loop {
             let mut out = BytesMut::new();
             let event = loop {
@@ -232,11 +241,12 @@ impl Connection {
         }
     }
 
-    /// The peer said nothing for long. One that takes what it is sent is alive: the fan-out ends those that do not.
+    /// The peer said nothing for long. One that takes what it is sent is alive: the fan-out ends those that do not. Of
+    /// datagrams nobody knows whether they arrive: there it is the peer's own that count.
     fn silent(&mut self) -> Result<(), End> {
         let now = self.now();
         match self.session.expired(now) {
-            Some(Expired::Session) if matches!(self.way, Way::Shared(_)) => self.session.sign_of_life(now),
+            Some(Expired::Session) if self.way.is_alive() => self.session.sign_of_life(now),
             Some(expired) => return Err(End::Expired(expired)),
             None => {}
         }
@@ -249,7 +259,7 @@ impl Connection {
             return Ok(());
         }
         match &mut self.way {
-            Way::Own(sink) => {
+            Way::Own(sink) | Way::Beside(sink, _) => {
                 let written = tokio::time::timeout(WRITE, async {
                     sink.write_all(&bytes).await?;
                     sink.flush().await

@@ -7,6 +7,7 @@ mod port;
 mod pull;
 mod reports;
 mod serve;
+mod udp;
 mod wire;
 
 pub use options::{PullConfig, ServeConfig};

@@ -48,9 +48,8 @@ pub const MULTICAST: OptionSpec = OptionSpec::new(
 )
 .means("A group to which the stream is sent once for all players that ask for multicast.");
 /// `mtu`.
-pub const MTU: OptionSpec =
-    OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
-        .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
+pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
+    .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
 
 /// `join`.
 pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&["edge", "instant", "live"]))
@@ -118,6 +117,8 @@ pub struct ServeConfig {
     pub max_clients: usize,
     /// `transports`.
     pub transports: Transports,
+    /// `udpPorts`: the first of them.
+    pub udp_port: u16,
     /// `mtu`.
     pub mtu: u16,
     /// `join`.
@@ -157,6 +158,7 @@ impl Output for ServeConfig {
             allow: options.allow()?,
             max_clients: options.size(&MAX_CLIENTS)?,
             transports: transports(options)?,
+            udp_port: options.port_pair(&UDP_PORTS)?,
             mtu: u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX),
             join: match options.word(&JOIN)? {
                 "instant" => Join::Instant,
@@ -194,9 +196,11 @@ fn transports(options: &Options<'_>) -> Result<Transports, ConfigError> {
 fn is_udp(options: &Options<'_>) -> Result<bool, ConfigError> {
     let udp = !options.is_first_word(&TRANSPORT)?;
     match options.get(&TRANSPORT) {
-        Some((path, value)) if udp && options.scheme().tls => {
-            Err(ConfigError::expected(&path, "tcp with rtsps, where datagrams would travel in the clear", value))
-        }
+        Some((path, value)) if udp && options.scheme().tls => Err(ConfigError::expected(
+            &path,
+            "tcp with rtsps, where datagrams would travel in the clear",
+            value,
+        )),
         _ => Ok(udp),
     }
 }

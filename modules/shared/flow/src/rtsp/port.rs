@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::described::Watching;
+use super::udp::UdpPair;
 use super::{ServeConfig, connection};
 use crate::config::{ListenUrl, ServerTls};
 use crate::endpoint::OutputContext;
@@ -79,6 +80,8 @@ pub(super) struct PlayRoute {
     pub(super) stream: Stream,
     pub(super) described: Watching,
     pub(super) arrivals: Arrivals,
+    /// Its ports for datagrams, where it sends such.
+    pub(super) udp: Option<Arc<UdpPair>>,
 }
 
 impl PlayRoute {
@@ -87,6 +90,7 @@ impl PlayRoute {
         config: &ServeConfig,
         described: Watching,
         arrivals: Arrivals,
+        udp: Option<Arc<UdpPair>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             flow: output.flow.clone(),
@@ -97,6 +101,7 @@ impl PlayRoute {
             stream: output.stream.clone(),
             described,
             arrivals,
+            udp,
         })
     }
 }

@@ -143,13 +143,14 @@ impl Pull {
     async fn receive(&mut self, peer: &Peer, source: &mut Source) -> Result<Infallible, PullError> {
         let status = self.input.status.clone();
         let idle = self.input.idle_timeout;
-        let mut intake = Intake::new(source, &status);
+        let mut intake = Intake::new(source);
         let [video, audio] = source.taken;
         let began = Instant::now();
         self.pulled.take(
             Incoming::Expect { video: video.is_some(), audio: audio.is_some() && source.expects_sound },
             began,
         );
+        source.tell(&status);
         loop {
             status.said.say(&self.input.flow, &peer.host);
             let due = self.pulled.last().unwrap_or(began) + idle;
@@ -167,6 +168,8 @@ impl Pull {
             if intake.take(item, &source.demuxed, &status, |item| pulled.take(item, now))
                 && self.pulled.frame_came(now)
             {
+                // The publisher that began with it knows nothing of them.
+                source.tell(&status);
                 self.connected(peer);
             }
         }

@@ -98,7 +98,14 @@ struct Clock {
 
 impl Players {
     /// For an output that has no player yet.
-    pub(super) fn new(join: Join, mtu: u16, name: &str, news: News, status: Arc<OutputStatus>, path: Arc<str>) -> Self {
+    pub(super) fn new(
+        join: Join,
+        mtu: u16,
+        name: &str,
+        news: News,
+        status: Arc<OutputStatus>,
+        path: Arc<str>,
+    ) -> Self {
         Self {
             join,
             mtu,
@@ -147,8 +154,7 @@ impl Players {
             return lane.packetizer.set_track(track).map_err(|why| why.to_string());
         }
         // Numbers go on where the track was carried before.
-        let first_sequence =
-            lane.as_ref().map_or(first_sequence, |lane| lane.packetizer.next_sequence());
+        let first_sequence = lane.as_ref().map_or(first_sequence, |lane| lane.packetizer.next_sequence());
         let settings = Settings { payload_type, ssrc, first_sequence, first_time, mtu, channel };
         let packetizer = Packetizer::new(track, settings).map_err(|why| why.to_string())?;
         *lane = Some(Lane { format, packetizer, packets: 0, octets: 0, last: None });
@@ -179,7 +185,8 @@ impl Players {
     /// Where the next packet of a kind is going to stand.
     fn next(&self, kind: Kind) -> Option<Mark> {
         let lane = self.lane(kind)?;
-        let time = lane.last.map_or(self.clock.map(|clock| clock.time), |(last, step)| Some(last.moved(step)))?;
+        let time =
+            lane.last.map_or(self.clock.map(|clock| clock.time), |(last, step)| Some(last.moved(step)))?;
         Some(Mark { number: lane.packetizer.next_sequence(), time: lane.packetizer.rtp_time(time) })
     }
 }
@@ -218,10 +225,12 @@ impl Wire for Players {
     }
 
     fn tracks(&mut self, tracks: &Arc<Tracks>) {
-        let (mut media, mut formats, mut ssrcs, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut media, mut formats, mut ssrcs, mut dropped) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut waits = false;
         for track in tracks.iter() {
-            let laid = Format::of(track).map_err(|why| (matches!(why, NotCarried::NoParameterSets), why.to_string()));
+            let laid = Format::of(track)
+                .map_err(|why| (matches!(why, NotCarried::NoParameterSets), why.to_string()));
             let laid = laid.and_then(|format| {
                 let channel = u8::try_from(2 * media.len()).unwrap_or(0);
                 self.lay(track, channel, format.clone()).map(|()| format).map_err(|why| (false, why))
@@ -329,14 +338,7 @@ impl Wire for Players {
         self.speaking.is_some()
     }
 
-    fn start(
-        &mut self,
-        out: &mut PieceWriter,
-        _: &Arc<Tracks>,
-        _: Timestamp,
-        _: Timestamp,
-        variant: u32,
-    ) {
+    fn start(&mut self, out: &mut PieceWriter, _: &Arc<Tracks>, _: Timestamp, _: Timestamp, variant: u32) {
         if self.speaking.is_none() {
             self.write_reports(out, Layout::of(variant), Instant::now());
         }
@@ -362,7 +364,9 @@ impl Wire for Players {
         let [first_picture, first_sound] = &mut beginning;
         let times = squeezed::times(self.join, sent.iter().map(|sent| (sent.kind, sent.dts, sent.pts)));
         for (sent, time) in sent.iter().zip(times) {
-            let (Some((channel, _)), Some(lane)) = (layout.get(sent.kind), self.lane(sent.kind)) else { continue };
+            let (Some((channel, _)), Some(lane)) = (layout.get(sent.kind), self.lane(sent.kind)) else {
+                continue;
+            };
             let Some(time) = time else { continue };
             let own = lane.packetizer.settings().channel;
             let first = if sent.kind == Kind::Video { &mut *first_picture } else { &mut *first_sound };
@@ -376,7 +380,9 @@ impl Wire for Players {
                 write_packets(out, moved.iter(), own, channel);
             }
         }
-        let or_next = |mark: Option<Mark>, kind| mark.or_else(|| self.next(kind)).filter(|_| layout.get(kind).is_some());
+        let or_next = |mark: Option<Mark>, kind| {
+            mark.or_else(|| self.next(kind)).filter(|_| layout.get(kind).is_some())
+        };
         Some([or_next(*first_picture, Kind::Video), or_next(*first_sound, Kind::Audio)])
     }
 }

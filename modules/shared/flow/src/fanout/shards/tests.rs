@@ -44,16 +44,15 @@ fn join(
     let (farewell, ended) = oneshot::channel();
     let client = Client::admit(&output.status, 0).unwrap();
     let (own, post) = tie();
-    let arrival =
-        Arrival {
-            peer: ([127, 0, 0, 1], 1).into(),
-            sink: Box::new(sink),
-            variant: 0,
-            greeting: None,
-            client,
-            tie: post,
-            farewell,
-        };
+    let arrival = Arrival {
+        peer: ([127, 0, 0, 1], 1).into(),
+        sink: Box::new(sink),
+        variant: 0,
+        greeting: None,
+        client,
+        tie: post,
+        farewell,
+    };
     let player = Player::new(arrival, packer.join(true, 0, Instant::now()), Instant::now());
     assert!(shards.remote[0].messages.try_send(Message::Join(Box::new(player))).is_ok());
     (way, own, ended)

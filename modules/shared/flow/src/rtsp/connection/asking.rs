@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use av_edge::EventKind;
+use av_media::Kind;
 use av_rtsp::auth::{Credentials, Verdict};
 use av_rtsp::message::StatusCode;
 use av_rtsp::server::{Ask, SetupAnswer, SetupAsk};
-use av_rtsp::transport::{Allowed, Carried, Offer};
+use av_rtsp::transport::{Allowed, Carried, Offer, Pair};
 use tokio::time::timeout;
 
 use super::Connection;
@@ -26,7 +27,28 @@ pub(super) struct Chosen {
     pub(super) route: Arc<PlayRoute>,
     pub(super) described: Arc<Described>,
     pub(super) layout: Layout,
+    /// The player's ports for each kind, where it is sent datagrams.
+    pub(super) ports: [Option<Pair<u16>>; 2],
     path: String,
+}
+
+impl Chosen {
+    /// Nothing is set up.
+    pub(super) fn clear(&mut self) {
+        self.layout = Layout::default();
+        self.ports = [None, None];
+    }
+
+    /// What may still be chosen: all tracks of a session go one way.
+    fn allowed(&self) -> Allowed {
+        let transports = self.route.config.transports;
+        let (begun, datagrams) = (self.layout != Layout::default(), self.ports != [None, None]);
+        Allowed {
+            tcp: transports.tcp && !(begun && datagrams),
+            udp: transports.udp && self.route.udp.is_some() && (!begun || datagrams),
+            multicast: false,
+        }
+    }
 }
 
 /// Why a request is refused.
@@ -65,13 +87,24 @@ impl Connection {
         let Some((kind, ssrc)) = medium else {
             return self.session.refuse(StatusCode::NotFound);
         };
-        let allowed = Allowed { tcp: chosen.route.config.transports.tcp, udp: false, multicast: false };
-        let answer = match setup.offers.choose(allowed) {
-            Some(Offer::Tcp { .. }) => SetupAnswer::Tcp,
+        let answer = match (setup.offers.choose(chosen.allowed()), &chosen.route.udp) {
+            (Some(Offer::Tcp { .. }), _) => SetupAnswer::Tcp,
+            (Some(Offer::Udp { client_ports }), Some(pair)) => {
+                let server_ports = Pair { rtp: pair.port, rtcp: pair.port.saturating_add(1) };
+                SetupAnswer::Udp { client_ports, server_ports }
+            }
             _ => return self.session.refuse(StatusCode::UnsupportedTransport),
         };
-        if let Some(Carried::Tcp { channels }) = self.session.accept_setup(answer, Some(*ssrc)) {
-            chosen.layout.set(*kind, channels.rtp, channels.rtcp);
+        match self.session.accept_setup(answer, Some(*ssrc)) {
+            Some(Carried::Tcp { channels }) => chosen.layout.set(*kind, channels.rtp, channels.rtcp),
+            Some(Carried::Udp { client_ports, .. }) => {
+                // The channels that most players on the connection have: they share the bytes.
+                let first = u8::try_from(setup.medium.saturating_mul(2)).unwrap_or(0);
+                chosen.layout.set(*kind, first, first.saturating_add(1));
+                let [video, audio] = &mut chosen.ports;
+                *(if *kind == Kind::Video { video } else { audio }) = Some(client_ports);
+            }
+            _ => {}
         }
     }
 
@@ -119,8 +152,7 @@ impl Connection {
             Some(Auth::User { username, password }) => {
                 let known = secrets.get(password).await;
                 let known = known.map_err(|why| refused(StatusCode::ServiceUnavailable, &why.to_string()))?;
-                let wanted =
-                    Credentials { username: username.clone(), password: known.expose().to_owned() };
+                let wanted = Credentials { username: username.clone(), password: known.expose().to_owned() };
                 match self.session.check(&wanted) {
                     Verdict::Granted => {}
                     Verdict::Missing => return Ok(None),
@@ -151,7 +183,7 @@ impl Connection {
         match waiting.await {
             Ok(described) => {
                 let path = ask.path.clone();
-                Ok(Chosen { route, described, layout: Layout::default(), path })
+                Ok(Chosen { route, described, layout: Layout::default(), ports: [None, None], path })
             }
             Err(_) => {
                 let why = format!("{}: there is no stream now", route.path);

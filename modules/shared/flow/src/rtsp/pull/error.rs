@@ -23,7 +23,9 @@ pub(super) enum PullError {
     NeedsUser { host: String },
     #[error("{host} refused {what}; check {check} ({said})")]
     Refused { host: String, what: &'static str, check: &'static str, said: String },
-    #[error("{host} has no room for another session ({said}); close one, or wait until it has forgotten a dead one")]
+    #[error(
+        "{host} has no room for another session ({said}); close one, or wait until it has forgotten a dead one"
+    )]
     Full { host: String, said: String },
     #[error("{host} has nothing that can be passed on: it offers {offers}")]
     Nothing { host: String, offers: String },
@@ -34,7 +36,9 @@ pub(super) enum PullError {
     Anew { host: String, why: &'static str },
     #[error("{host} sends the session elsewhere")]
     Moved { host: String },
-    #[error("{host} sends the session elsewhere, and where to can't be followed: {why}; set the URL to where it is")]
+    #[error(
+        "{host} sends the session elsewhere, and where to can't be followed: {why}; set the URL to where it is"
+    )]
     Lost { host: String, why: String },
     #[error("{host} broke RTSP: {said}")]
     Broken { host: String, said: String },
@@ -93,10 +97,14 @@ impl PullError {
         match self {
             Self::Dial(error) => error.reason(),
             Self::Secret(_) => Reason::Secret,
-            Self::Url { .. } | Self::NeedsUser { .. } | Self::Refused { .. } | Self::Full { .. } => Reason::Refused,
+            Self::Url { .. } | Self::NeedsUser { .. } | Self::Refused { .. } | Self::Full { .. } => {
+                Reason::Refused
+            }
             Self::Nothing { .. } => Reason::Content,
             Self::Silent { .. } | Self::Idle { .. } => Reason::Silent,
-            Self::Anew { .. } | Self::Moved { .. } | Self::Lost { .. } | Self::Broken { .. } => Reason::Protocol,
+            Self::Anew { .. } | Self::Moved { .. } | Self::Lost { .. } | Self::Broken { .. } => {
+                Reason::Protocol
+            }
             Self::Closed { .. } => Reason::Lost,
             Self::Ended { .. } => Reason::Ended,
         }

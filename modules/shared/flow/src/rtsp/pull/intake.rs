@@ -32,21 +32,9 @@ struct Audio {
 }
 
 impl Intake {
-    /// For a session that begins; what is left out of it is told.
-    pub(super) fn new(source: &Source, status: &InputStatus) -> Self {
+    /// For a session that begins.
+    pub(super) fn new(source: &Source) -> Self {
         let [video, audio] = source.taken;
-        for kind in [Kind::Video, Kind::Audio] {
-            let own = source.left_out.iter().find(|track| track.kind == Some(kind));
-            let is_taken = if kind == Kind::Video { video } else { audio }.is_some();
-            let left_out = own.filter(|_| !is_taken);
-            status.leave_out(
-                kind,
-                left_out.map(|track| LeftOut { codec: track.codec.clone(), dropped: track.why.to_owned() }),
-            );
-        }
-        for track in &source.left_out {
-            status.said.note(&format!("offers a track {:?} that is left out: {}", track.codec, track.why));
-        }
         Self {
             video: video.map(|index| Video {
                 index,
@@ -143,7 +131,8 @@ impl Audio {
                 status.skipped.add(Skip::BeforeSync, 1);
                 return false;
             };
-            let format = AudioFormat { sample_rate: parameters.clock_rate(), channels: parameters.channels().get() };
+            let format =
+                AudioFormat { sample_rate: parameters.clock_rate(), channels: parameters.channels().get() };
             let track = match stream.encoding_name() {
                 "pcma" => Ok(Track { audio: format, ..Track::other(Codec::PcmA) }),
                 "pcmu" => Ok(Track { audio: format, ..Track::other(Codec::PcmU) }),

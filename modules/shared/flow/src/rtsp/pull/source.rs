@@ -18,6 +18,7 @@ use crate::config::{ClientTls, ConnectUrl, Credentials, Secret, encoded_value};
 use crate::net::{Counted, DialError, Net};
 use crate::rtsp::options::RTSP;
 use crate::rtsp::pull::PullConfig;
+use crate::stream::{InputStatus, LeftOut};
 
 /// To connect and to learn what there is, and once more to set up and play it.
 pub(super) const ESTABLISH: Duration = Duration::from_secs(9);
@@ -69,6 +70,20 @@ pub(super) struct Source {
     _counted: Counted,
 }
 
+impl Source {
+    /// Tells what is left out of the session.
+    pub(super) fn tell(&self, status: &InputStatus) {
+        for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(self.taken) {
+            let own = self.left_out.iter().find(|track| track.kind == Some(kind) && taken.is_none());
+            let told = own.map(|track| LeftOut { codec: track.codec.clone(), dropped: track.why.to_owned() });
+            status.leave_out(kind, told);
+        }
+        for track in &self.left_out {
+            status.said.note(&format!("offers a track {:?} that is left out: {}", track.codec, track.why));
+        }
+    }
+}
+
 /// A track that is offered and not taken.
 pub(super) struct LeftOutTrack {
     pub(super) kind: Option<Kind>,
@@ -79,13 +94,16 @@ pub(super) struct LeftOutTrack {
 /// Who is asked, with the secrets of this moment. `url` is the configured one or where that led.
 pub(super) async fn peer(net: &Net, config: &PullConfig, url: &ConnectUrl) -> Result<Peer, PullError> {
     let key = match &config.credentials {
-        Some(Credentials::Key(secret) | Credentials::StreamKey(secret)) => Some(net.secrets().get(secret).await?),
+        Some(Credentials::Key(secret) | Credentials::StreamKey(secret)) => {
+            Some(net.secrets().get(secret).await?)
+        }
         _ => None,
     };
     let key = key.as_ref().map(|key| key.expose());
     // UniFi puts an option for its own programs behind its `rtsps` addresses.
     let query = url.query.iter().flat_map(|query| query.split('&')).filter(|pair| *pair != "enableSrtp");
-    let query: Vec<_> = query.map(str::to_owned).chain(key.map(|key| format!("key={}", encoded_value(key)))).collect();
+    let query: Vec<_> =
+        query.map(str::to_owned).chain(key.map(|key| format!("key={}", encoded_value(key)))).collect();
     let mut hidden: Vec<_> =
         query.iter().filter_map(|pair| Some(pair.split_once('=')?.1.to_owned())).collect();
     hidden.extend(key.map(str::to_owned));
@@ -127,7 +145,8 @@ pub(super) async fn open(
     let mut forwarder = None;
     if peer.url.scheme.tls {
         let dialled = timeout(ESTABLISH, net.dial(&peer.url.host, peer.url.port, Some(&peer.tls))).await;
-        let dialled = dialled.map_err(|_| DialError::timed_out(&peer.url.host, peer.url.port, ESTABLISH))??;
+        let dialled =
+            dialled.map_err(|_| DialError::timed_out(&peer.url.host, peer.url.port, ESTABLISH))??;
         let opened = Forwarder::open(dialled).await.map_err(|error| peer.unreachable(&error.to_string()))?;
         let _ = url.set_scheme(RTSP.name);
         let _ = url.set_ip_host(opened.address.ip());
@@ -161,11 +180,7 @@ fn silent(peer: &Peer) -> PullError {
     PullError::Silent { host: peer.host.clone(), seconds: ESTABLISH.as_secs() }
 }
 
-async fn start(
-    mut session: Session<Described>,
-    offer: &Offer,
-    udp: bool,
-) -> Result<Demuxed, retina::Error> {
+async fn start(mut session: Session<Described>, offer: &Offer, udp: bool) -> Result<Demuxed, retina::Error> {
     for index in offer.taken.into_iter().flatten() {
         let transport = if udp {
             Transport::Udp(UdpTransportOptions::default())
@@ -197,7 +212,9 @@ impl Offer {
         // A track towards the camera is a loudspeaker, unless the camera has its directions wrong: then it is the only one.
         let is_to_camera = |index: usize| to_camera.get(index).copied().unwrap_or(false);
         for wanted in [false, true] {
-            for (index, stream) in streams.iter().enumerate().filter(|(index, _)| is_to_camera(*index) == wanted) {
+            for (index, stream) in
+                streams.iter().enumerate().filter(|(index, _)| is_to_camera(*index) == wanted)
+            {
                 let slot = match usable(stream.media(), stream.encoding_name()) {
                     Some(Kind::Video) => &mut taken[0],
                     Some(Kind::Audio) => &mut taken[1],
@@ -207,7 +224,8 @@ impl Offer {
             }
         }
         let mut left_out = Vec::new();
-        for (index, stream) in streams.iter().enumerate().filter(|(index, _)| !taken.contains(&Some(*index))) {
+        for (index, stream) in streams.iter().enumerate().filter(|(index, _)| !taken.contains(&Some(*index)))
+        {
             let kind = match stream.media() {
                 "video" => Some(Kind::Video),
                 "audio" => Some(Kind::Audio),
@@ -222,8 +240,11 @@ impl Offer {
             let codec = stream.encoding_name().chars().filter(|c| !c.is_control()).take(32).collect();
             left_out.push(LeftOutTrack { kind, codec, why });
         }
-        let names: Vec<_> =
-            streams.iter().take(8).map(|stream| format!("{}/{}", stream.media(), stream.encoding_name())).collect();
+        let names: Vec<_> = streams
+            .iter()
+            .take(8)
+            .map(|stream| format!("{}/{}", stream.media(), stream.encoding_name()))
+            .collect();
         let expects_sound = taken[1].is_some_and(|index| !is_to_camera(index));
         Self { taken, left_out, names: names.join(", "), expects_sound }
     }

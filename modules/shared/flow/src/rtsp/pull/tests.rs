@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{ClientTls, Content, Credentials};
-use crate::rtmp::peer::{module, plain, retry, soon, state, stream};
+use crate::rtmp::peer::{module, plain, retry, state, stream};
 use crate::rtsp::options::{RTSP, RTSPS};
 use crate::stream::{Entry, InputStatus, Item, Reader};
 use camera::{Camera, SDP, VIDEO_ONLY, idr, picture};
@@ -68,7 +68,13 @@ impl Drop for Pulling {
 
 fn config(port: u16) -> PullConfig {
     PullConfig {
-        url: ConnectUrl { scheme: RTSP, host: "server.example".into(), port, path: "live/cam".into(), query: None },
+        url: ConnectUrl {
+            scheme: RTSP,
+            host: "server.example".into(),
+            port,
+            path: "live/cam".into(),
+            query: None,
+        },
         credentials: None,
         retry: retry(),
         tls: ClientTls::default(),
@@ -195,7 +201,10 @@ async fn user_and_password_are_shown_when_asked_for_and_refusals_say_what_to_che
     assert!(second.contains("username=\"viewer\"") && !second.contains("secret"), "{second}");
     camera.answer("401 Unauthorized", &[challenge], "").await;
     let trouble = pulling.trouble().await;
-    assert!(trouble.starts_with("flows.cam.input.pull: server.example refused user or password; check credentials"));
+    assert!(
+        trouble
+            .starts_with("flows.cam.input.pull: server.example refused user or password; check credentials")
+    );
 }
 
 #[tokio::test]
@@ -212,7 +221,10 @@ async fn a_redirect_is_followed_and_a_full_camera_left_in_peace() {
     }
     let mut camera = Camera::accept(&other).await;
     let asked = camera.request().await;
-    assert!(asked.starts_with(&format!("DESCRIBE rtsp://127.0.0.1:{other_port}/elsewhere RTSP/1.0")), "{asked}");
+    assert!(
+        asked.starts_with(&format!("DESCRIBE rtsp://127.0.0.1:{other_port}/elsewhere RTSP/1.0")),
+        "{asked}"
+    );
     camera.answer("453 Not Enough Bandwidth", &[], "").await;
     let trouble = pulling.trouble().await;
     assert!(trouble.contains("127.0.0.1 has no room for another session"), "{trouble}");

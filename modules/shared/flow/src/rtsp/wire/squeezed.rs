@@ -56,7 +56,10 @@ mod tests {
     }
 
     fn squeezed(frames: &[(Kind, Timestamp, Timestamp)]) -> Vec<Option<i64>> {
-        times(Join::Edge, frames.iter().copied()).into_iter().map(|time| time.map(Timestamp::millis)).collect()
+        times(Join::Edge, frames.iter().copied())
+            .into_iter()
+            .map(|time| time.map(Timestamp::millis))
+            .collect()
     }
 
     #[test]

@@ -141,12 +141,17 @@ impl Camera {
 
 /// A key picture whose content is its own.
 pub(super) fn idr(at: u32) -> Vec<u8> {
-    [&[0x65, 0x88, 0x84][..], &at.to_be_bytes(), &[0x80]].concat()
+    [&[0x65, 0x88, 0x84][..], &own(at), &[0x80]].concat()
 }
 
 /// Any other picture.
 pub(super) fn picture(at: u32) -> Vec<u8> {
-    [&[0x41, 0x9a, 0x24][..], &at.to_be_bytes(), &[0x80]].concat()
+    [&[0x41, 0x9a, 0x24][..], &own(at), &[0x80]].concat()
+}
+
+/// A number in bytes of which none is 0: no start code is among them.
+fn own(at: u32) -> [u8; 4] {
+    [at >> 12, at >> 8, at >> 4, at].map(|part| 0x40 | (part & 0xf) as u8)
 }
 
 /// SPS and PPS of the track that [`video`] has.
