@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::stream::OutputStatus;
 
-pub use packer::{Beginning, Mark, Wire};
+pub use packer::{Greeting, Join, Opening, View, Wire};
 pub use pieces::PieceWriter;
 pub use serving::{Arrivals, Options, Serving, arrivals};
 pub use tie::{Post, Tie, tie};
@@ -38,20 +38,17 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Its writing half; what the protocol had to say before media is written.
     pub sink: Sink,
-    /// How it wants the bytes: the wire knows what that means.
-    pub variant: u32,
-    /// Makes what goes in front of everything else, from where its bytes begin.
-    pub greeting: Option<Greeting>,
     /// Counts it.
     pub client: Client,
+    /// What it takes of the stream, as its protocol numbers that; players of one number are sent the same bytes.
+    pub variant: u32,
+    /// What it is told in front of everything else.
+    pub greeting: Option<Greeting>,
     /// What the connection has to say later on.
     pub tie: Arc<Post>,
     /// Gives the sink back when the stream ends or the connection wants it. Dropped, the connection has to close.
     pub farewell: oneshot::Sender<Farewell>,
 }
-
-/// `None`: the player waits for the next place to start at.
-pub type Greeting = Box<dyn FnOnce(Option<Beginning>) -> Bytes + Send>;
 
 /// What is left when a player's stream ends before the connection does.
 pub struct Farewell {

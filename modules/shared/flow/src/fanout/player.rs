@@ -70,12 +70,9 @@ struct Queued {
 }
 
 impl Player {
-    pub(super) fn new(arrival: Arrival, joining: Joining, now: Instant) -> Self {
-        let Joining { seat, beginning, burst } = joining;
-        let starts = !burst.is_empty();
-        let greeting = arrival.greeting.map(|greeting| Arc::new(Pieces::from(greeting(beginning))));
-        let size = greeting.iter().chain(&burst).map(|pieces| pieces.len()).sum();
-        let queued = |(pieces, answer)| Queued {
+    pub(super) fn new(arrival: Arrival, joining: Joining, greeting: Option<Bytes>, now: Instant) -> Self {
+        let Joining { seat, burst, .. } = joining;
+        let queued = |pieces, answer| Queued {
             pieces,
             place: Place::default(),
             since: now,
@@ -83,9 +80,11 @@ impl Player {
             sounds: 0,
             answer,
         };
-        let greeting = greeting.into_iter().map(|pieces| (pieces, true));
+        let starts = !burst.is_empty();
+        let greeting = greeting.into_iter().map(|bytes| queued(Arc::new(Pieces::from(bytes)), true));
         let queue: VecDeque<_> =
-            greeting.chain(burst.into_iter().map(|pieces| (pieces, false))).map(queued).collect();
+            greeting.chain(burst.into_iter().map(|pieces| queued(pieces, false))).collect();
+        let size = queue.iter().map(|queued| queued.pieces.len()).sum();
         Self {
             peer: arrival.peer,
             seat,

@@ -10,6 +10,7 @@ use crate::config::{
     ServerTls, Shape, whole, word,
 };
 use crate::endpoint::{InputContext, OutputContext};
+use crate::fanout::Join;
 use crate::registry::{EndpointSpec, Input, Output};
 use crate::rtmp::options::BATCH;
 
@@ -84,17 +85,6 @@ pub struct PullConfig {
     pub udp: bool,
 }
 
-/// `join`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Join {
-    /// From the last sync frame at once, its times squeezed together.
-    Edge,
-    /// From the last sync frame at once.
-    Instant,
-    /// From the next sync frame on.
-    Live,
-}
-
 /// Which transports are to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transports {
@@ -160,11 +150,7 @@ impl Output for ServeConfig {
             transports: transports(options)?,
             udp_port: options.port_pair(&UDP_PORTS)?,
             mtu: u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX),
-            join: match options.word(&JOIN)? {
-                "instant" => Join::Instant,
-                "live" => Join::Live,
-                _ => Join::Edge,
-            },
+            join: Join::of(options.word(&JOIN)?),
             batch: Duration::from_millis(options.whole(&BATCH)?),
             tls: options.server_tls()?,
         })

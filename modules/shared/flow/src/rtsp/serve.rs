@@ -35,11 +35,10 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);
     let options =
-        fanout::Options { join_instant: true, batch: config.batch, protocol: config.url.scheme.name };
+        fanout::Options { join: config.join, batch: config.batch, protocol: config.url.scheme.name };
     let reader = output.stream.reader(output.content);
     let name = config.url.path.rsplit('/').next().unwrap_or_default();
-    let players =
-        Players::new(config.join, config.mtu, name, news, output.status.clone(), output.path.clone());
+    let players = Players::new(config.mtu, name, news, output.status.clone(), output.path.clone());
     Serving::new(&output, reader, players, options).run(&output, arriving).await;
 }
 

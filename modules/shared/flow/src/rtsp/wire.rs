@@ -1,7 +1,5 @@
 //! A stream as RTSP's players get it: RTP packets, made once for all of them, and the reports of their sender.
 
-mod squeezed;
-
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +13,8 @@ use av_rtsp::sdp::{About, Description, Format, NotCarried};
 use rand::Rng;
 
 use super::described::{Described, Layout, News};
-use super::options::Join;
 use super::reports::Report;
-use crate::fanout::{Beginning, Mark, PieceWriter, Wire};
+use crate::fanout::{PieceWriter, View, Wire};
 use crate::stream::{Anchor, Aside, OutputStatus, State, Tracks};
 use crate::trouble::{Reason, Trouble};
 
@@ -27,7 +24,6 @@ const REPORT_AWAY: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 pub(super) struct Players {
-    join: Join,
     mtu: u16,
     about: About,
     news: News,
@@ -37,17 +33,11 @@ pub(super) struct Players {
     /// Chosen once: they outlive publishers and changes.
     chosen: [Chosen; 2],
     lanes: [Option<Lane>; 2],
-    /// Frames since the last place to start at, or those of the flush that is being made.
-    sent: Vec<Sent>,
-    /// Where decoding may start in `sent`.
-    start: Option<usize>,
-    /// Where in `sent` the flush begins that is being made.
-    fresh: usize,
     clock: Option<Clock>,
     anchor: Option<Anchor>,
-    /// When the reports were sent, and those of the flush that is being made.
+    /// When the reports were sent, and whether they are in the flush that is being made.
     reported: Option<Instant>,
-    speaking: Option<Instant>,
+    speaking: bool,
     away: bool,
 }
 
@@ -81,14 +71,6 @@ struct Lane {
     last: Option<(Timestamp, i64)>,
 }
 
-/// A frame's packets.
-struct Sent {
-    kind: Kind,
-    dts: Timestamp,
-    pts: Timestamp,
-    packets: Vec<Packet>,
-}
-
 /// The newest frame, and when it came.
 #[derive(Clone, Copy)]
 struct Clock {
@@ -98,16 +80,8 @@ struct Clock {
 
 impl Players {
     /// For an output that has no player yet.
-    pub(super) fn new(
-        join: Join,
-        mtu: u16,
-        name: &str,
-        news: News,
-        status: Arc<OutputStatus>,
-        path: Arc<str>,
-    ) -> Self {
+    pub(super) fn new(mtu: u16, name: &str, news: News, status: Arc<OutputStatus>, path: Arc<str>) -> Self {
         Self {
-            join,
             mtu,
             about: About { name: name.to_owned(), id: rand::rng().random::<u32>().into(), version: 0 },
             news,
@@ -115,13 +89,10 @@ impl Players {
             path,
             chosen: [Chosen::random(), Chosen::random()],
             lanes: [None, None],
-            sent: Vec::new(),
-            start: None,
-            fresh: 0,
             clock: None,
             anchor: None,
             reported: None,
-            speaking: None,
+            speaking: false,
             away: false,
         }
     }
@@ -161,10 +132,10 @@ impl Players {
         Ok(())
     }
 
-    /// The reports of the tracks that a player has set up, at `now`, with this much of it after the newest frame.
-    fn write_reports(&self, out: &mut PieceWriter, layout: Layout, now: Instant) {
+    /// The reports of the tracks that a player has set up. All are of one moment, now, on the one clock that the stream has.
+    fn write_reports(&self, out: &mut PieceWriter, layout: Layout) {
         let (Some(clock), Some(anchor)) = (self.clock, self.anchor) else { return };
-        let time = clock.time.saturating_add(now.saturating_duration_since(clock.at));
+        let time = clock.time.saturating_add(clock.at.elapsed());
         let since = time.nanos_since(anchor.time);
         let apart = Duration::from_nanos(since.unsigned_abs());
         let utc = if since < 0 { anchor.utc.checked_sub(apart) } else { anchor.utc.checked_add(apart) };
@@ -182,35 +153,29 @@ impl Players {
         }
     }
 
-    /// Where the next packet of a kind is going to stand.
-    fn next(&self, kind: Kind) -> Option<Mark> {
-        let lane = self.lane(kind)?;
-        let time =
-            lane.last.map_or(self.clock.map(|clock| clock.time), |(last, step)| Some(last.moved(step)))?;
-        Some(Mark { number: lane.packetizer.next_sequence(), time: lane.packetizer.rtp_time(time) })
+    /// Number and time of the packet that comes next.
+    fn next(&self, kind: Kind, at: Timestamp) -> u64 {
+        let Some(lane) = self.lane(kind) else { return 0 };
+        let time = lane.last.map_or(at, |(last, step)| last.moved(step));
+        mark(lane.packetizer.next_sequence(), lane.packetizer.rtp_time(time))
     }
 }
 
-/// Writes packets on a channel.
-fn write_packets<'a>(out: &mut PieceWriter, packets: impl Iterator<Item = &'a Packet>, own: u8, channel: u8) {
-    for packet in packets {
-        // A picture's packets leave with one call: their bytes are put together once for all players.
-        if own == channel {
-            packet.interleaved().into_iter().for_each(|part| out.copy(part));
-        } else {
-            packet.on_channel(channel).interleaved().into_iter().for_each(|part| out.copy(part));
-        }
-    }
+/// A packet's number and time in one.
+fn mark(sequence: u16, time: u32) -> u64 {
+    u64::from(sequence) << 32 | u64::from(time)
 }
 
-fn mark(packet: &Packet) -> Mark {
-    Mark { number: packet.sequence(), time: packet.time() }
+/// What stands in a mark.
+pub(super) const fn of_mark(mark: u64) -> (u16, u32) {
+    ((mark >> 32) as u16, mark as u32)
 }
 
 impl Wire for Players {
+    type Packed = Arc<[Packet]>;
+
     /// RTP times wrap: there is no need for another zero.
     const EPOCH: Duration = Duration::MAX;
-    const ONCE: bool = true;
 
     fn note(&mut self, _: &Aside) -> bool {
         false
@@ -293,96 +258,71 @@ impl Wire for Players {
         })
     }
 
-    fn take(&mut self, track: &Track, frame: &Frame, starts: bool) {
-        let (kind, now) = (track.kind(), Instant::now());
-        self.away = false;
-        self.clock = Some(Clock { time: frame.dts, at: now });
-        if starts {
-            self.sent.drain(..self.fresh.min(self.sent.len()));
-            self.fresh = 0;
-            self.start = Some(self.sent.len());
-        }
-        let mut packets = Vec::new();
-        let Some(lane) = self.lane_mut(kind) else { return };
-        lane.packetizer.packetize(frame, &mut packets);
-        let octets: usize = packets.iter().map(Packet::payload_len).sum();
-        // Counters of reports are modulo 2^32.
-        lane.packets = lane.packets.wrapping_add(packets.len() as u32);
-        lane.octets = lane.octets.wrapping_add(octets as u32);
-        let step = lane.last.map_or(0, |(last, _)| frame.pts.nanos_since(last));
-        lane.last = Some((frame.pts, step));
-        self.sent.push(Sent { kind, dts: frame.dts, pts: frame.pts, packets });
-    }
-
-    fn forget_sent(&mut self) {
-        self.start = None;
-    }
-
     fn due(&self) -> Option<Instant> {
         self.clock?;
-        let every = if self.away { REPORT_AWAY } else { REPORT };
-        Some(self.reported? + every)
+        Some(self.reported? + if self.away { REPORT_AWAY } else { REPORT })
     }
 
-    fn speak(&mut self, now: Instant) -> bool {
-        // What was flushed before is kept for those who join.
-        if self.start.is_none() {
-            self.sent.clear();
-        }
-        self.fresh = self.sent.len();
+    fn speaks(&mut self, now: Instant) -> bool {
         let is_due = self.reported.is_none() || self.due().is_some_and(|due| due <= now);
-        self.speaking = (is_due && self.clock.is_some()).then_some(now);
+        self.speaking = is_due && self.clock.is_some();
         if is_due {
             self.reported = Some(now);
         }
-        self.speaking.is_some()
+        self.speaking
     }
 
-    fn start(&mut self, out: &mut PieceWriter, _: &Arc<Tracks>, _: Timestamp, _: Timestamp, variant: u32) {
-        if self.speaking.is_none() {
-            self.write_reports(out, Layout::of(variant), Instant::now());
+    fn say(&self, out: &mut PieceWriter, view: View) {
+        self.write_reports(out, Layout::of(view.variant));
+    }
+
+    fn pack(&mut self, track: &Track, frame: &Frame) -> Self::Packed {
+        let kind = track.kind();
+        self.away = false;
+        self.clock = Some(Clock { time: frame.dts, at: Instant::now() });
+        let mut packets = Vec::new();
+        if let Some(lane) = self.lane_mut(kind) {
+            lane.packetizer.packetize(frame, &mut packets);
+            let octets: usize = packets.iter().map(Packet::payload_len).sum();
+            // Counters of reports are modulo 2^32.
+            lane.packets = lane.packets.wrapping_add(packets.len() as u32);
+            lane.octets = lane.octets.wrapping_add(octets as u32);
+            let step = lane.last.map_or(0, |(last, _)| frame.pts.nanos_since(last));
+            lane.last = Some((frame.pts, step));
+        }
+        packets.into()
+    }
+
+    fn mark(&self, kind: Kind, first: Option<(&Frame, &Self::Packed)>, at: Timestamp) -> u64 {
+        let first = first.and_then(|(frame, packets)| Some((frame.pts, packets.first()?.sequence())));
+        match (first, self.lane(kind)) {
+            (Some((time, sequence)), Some(lane)) => mark(sequence, lane.packetizer.rtp_time(time)),
+            _ => self.next(kind, at),
         }
     }
 
-    fn write(&self, out: &mut PieceWriter, variant: u32) {
-        let layout = Layout::of(variant);
-        if let Some(now) = self.speaking {
-            self.write_reports(out, layout, now);
-        }
-        for sent in self.sent.get(self.fresh..).unwrap_or_default() {
-            if let (Some((channel, _)), Some(lane)) = (layout.get(sent.kind), self.lane(sent.kind)) {
-                write_packets(out, sent.packets.iter(), lane.packetizer.settings().channel, channel);
-            }
+    /// Reports: a player's clock starts with the first of them.
+    fn start(&mut self, out: &mut PieceWriter, _: &Arc<Tracks>, _: Timestamp, view: View) {
+        if !self.speaking {
+            self.write_reports(out, Layout::of(view.variant));
         }
     }
 
-    fn join(&mut self, out: &mut PieceWriter, variant: u32, now: Instant) -> Option<Beginning> {
-        let layout = Layout::of(variant);
-        let sent = self.start.and_then(|start| self.sent.get(start..)).filter(|_| self.join != Join::Live)?;
-        self.write_reports(out, layout, now);
-        let mut beginning = [None, None];
-        let [first_picture, first_sound] = &mut beginning;
-        let times = squeezed::times(self.join, sent.iter().map(|sent| (sent.kind, sent.dts, sent.pts)));
-        for (sent, time) in sent.iter().zip(times) {
-            let (Some((channel, _)), Some(lane)) = (layout.get(sent.kind), self.lane(sent.kind)) else {
-                continue;
-            };
-            let Some(time) = time else { continue };
-            let own = lane.packetizer.settings().channel;
-            let first = if sent.kind == Kind::Video { &mut *first_picture } else { &mut *first_sound };
-            if time == sent.pts {
-                *first = first.or(sent.packets.first().map(mark));
-                write_packets(out, sent.packets.iter(), own, channel);
-            } else {
-                let time = lane.packetizer.rtp_time(time);
-                let moved: Vec<_> = sent.packets.iter().map(|packet| packet.at(time)).collect();
-                *first = first.or(moved.first().map(mark));
-                write_packets(out, moved.iter(), own, channel);
-            }
-        }
-        let or_next = |mark: Option<Mark>, kind| {
-            mark.or_else(|| self.next(kind)).filter(|_| layout.get(kind).is_some())
+    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, packets: &Self::Packed, view: View) {
+        let kind = track.kind();
+        let (Some((channel, _)), Some(lane)) = (Layout::of(view.variant).get(kind), self.lane(kind)) else {
+            return;
         };
-        Some([or_next(*first_picture, Kind::Video), or_next(*first_sound, Kind::Audio)])
+        let time = lane.packetizer.rtp_time(frame.pts);
+        let is_moved = packets.first().is_some_and(|first| first.time() != time);
+        let own = lane.packetizer.settings().channel;
+        if is_moved && kind == Kind::Video {
+            let moved: Vec<_> = packets.iter().map(|packet| packet.at(time)).collect();
+            write_packets(out, moved.iter(), own, channel);
+        } else {
+            write_packets(out, packets.iter(), own, channel);
+        }
     }
+
+    fn aside(&self, _: &mut PieceWriter, _: &Tracks, _: &Aside, _: View) {}
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Content;
 use crate::fanout::packer::Packer;
 use crate::fanout::tests::{Toy, pictures};
-use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
+use crate::fanout::{Arrival, Client, Farewell, Join, Tie, tie};
 use crate::rtmp::peer::{module, soon, stream, video};
 use crate::stream::{Changes, Entry, Item, OutputStatus, Tracks};
 
@@ -44,16 +44,9 @@ fn join(
     let (farewell, ended) = oneshot::channel();
     let client = Client::admit(&output.status, 0).unwrap();
     let (own, post) = tie();
-    let arrival = Arrival {
-        peer: ([127, 0, 0, 1], 1).into(),
-        sink: Box::new(sink),
-        variant: 0,
-        greeting: None,
-        client,
-        tie: post,
-        farewell,
-    };
-    let player = Player::new(arrival, packer.join(true, 0, Instant::now()), Instant::now());
+    let (peer, sink) = (([127, 0, 0, 1], 1).into(), Box::new(sink));
+    let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+    let player = Player::new(arrival, packer.join(Join::Instant, 0), None, Instant::now());
     assert!(shards.remote[0].messages.try_send(Message::Join(Box::new(player))).is_ok());
     (way, own, ended)
 }

@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 
 use super::asking::Chosen;
 use super::{Connection, End, GOODBYE, Way};
-use crate::fanout::{Arrival, Beginning, Client, Farewell, Sink, Tie, tie};
+use crate::fanout::{Arrival, Client, Farewell, Opening, Sink, Tie, tie};
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::reports;
 use crate::rtsp::udp::{Expected, UdpSink};
+use crate::rtsp::wire::of_mark;
 
 /// A player's connection, while the fan-out has a sink of it.
 pub(super) struct Playing {
@@ -83,8 +84,8 @@ impl Connection {
         let (give_back, given_back) = oneshot::channel();
         let mut session = std::mem::replace(&mut self.session, placeholder());
         let beside = datagrams.is_some();
-        let greeting = move |beginning: Option<Beginning>| {
-            session.accept_play(&first_packets(&described, beginning));
+        let greeting = move |openings: &[Opening]| {
+            session.accept_play(&first_packets(&described, openings));
             let mut answer = BytesMut::new();
             let mut events = Vec::new();
             while let Ok(Some(output)) = session.poll() {
@@ -233,12 +234,12 @@ fn byes(described: &Described, layout: Layout) -> Bytes {
     out.freeze()
 }
 
-fn first_packets(described: &Described, beginning: Option<Beginning>) -> Vec<FirstPacket> {
-    let [video, audio] = beginning.unwrap_or_default();
+fn first_packets(described: &Described, openings: &[Opening]) -> Vec<FirstPacket> {
     let media = described.media.iter().enumerate();
     let first = media.filter_map(|(medium, kind)| {
-        let mark = if *kind == Kind::Video { video } else { audio }?;
-        Some(FirstPacket { medium, sequence: mark.number, rtp_time: mark.time })
+        let opening = openings.iter().find(|opening| opening.kind == *kind)?;
+        let (sequence, rtp_time) = of_mark(opening.mark);
+        Some(FirstPacket { medium, sequence, rtp_time })
     });
     first.collect()
 }
