@@ -34,20 +34,6 @@ pub const TRANSPORTS: OptionSpec =
 /// `udpPorts`.
 pub const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", SERVERS, Shape::PortPair { default: 8000 })
     .means("The ports of RTP and RTCP over UDP, the same for all sessions.");
-/// `multicast`.
-pub const MULTICAST: OptionSpec = OptionSpec::new(
-    "multicast",
-    "RTSP `serve` outputs",
-    Shape::Object {
-        properties: &[
-            OptionSpec::property("group", Shape::Group),
-            OptionSpec::property("port", whole(1, 65_535, 0)),
-            OptionSpec::property("ttl", whole(1, 255, 1)),
-            OptionSpec::property("interface", Shape::Text),
-        ],
-    },
-)
-.means("A group to which the stream is sent once for all players that ask for multicast.");
 /// `mtu`.
 pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
     .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
@@ -66,7 +52,7 @@ pub const LISTEN: &[OptionSpec] = &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS
 pub const PULL: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT];
 /// Options of `serve`.
 pub const SERVE: &[OptionSpec] =
-    &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MULTICAST, MTU, MAX_CLIENTS, JOIN, BATCH];
+    &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MTU, MAX_CLIENTS, JOIN, BATCH];
 /// Options of `push`.
 pub const PUSH: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, MTU];
 

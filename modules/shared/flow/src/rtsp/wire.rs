@@ -161,6 +161,18 @@ impl Players {
     }
 }
 
+/// Writes packets on a channel.
+fn write_packets<'a>(out: &mut PieceWriter, packets: impl Iterator<Item = &'a Packet>, own: u8, channel: u8) {
+    for packet in packets {
+        // A picture's packets leave with one call: their bytes are put together once for all players.
+        if own == channel {
+            packet.interleaved().into_iter().for_each(|part| out.copy(part));
+        } else {
+            packet.on_channel(channel).interleaved().into_iter().for_each(|part| out.copy(part));
+        }
+    }
+}
+
 /// A packet's number and time in one.
 fn mark(sequence: u16, time: u32) -> u64 {
     u64::from(sequence) << 32 | u64::from(time)
