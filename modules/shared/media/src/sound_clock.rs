@@ -24,7 +24,7 @@ const LEAST_RATE: u32 = 4000;
 
 /// Where a codec says how long its frames are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Length {
+pub(crate) enum Length {
     /// All frames are alike.
     Fixed(Samples),
     /// In the first byte of each packet (RFC 6716 §3.1).
@@ -39,7 +39,7 @@ enum Length {
 
 impl Length {
     /// `None`: the codec does not say, or not here.
-    fn of(track: &Track) -> Option<Self> {
+    pub(crate) fn of(track: &Track) -> Option<Self> {
         match track.codec {
             Codec::Aac => aac(&AudioConfig::parse(&track.config).ok()?).map(Self::Fixed),
             Codec::Opus => Some(Self::Opus),
@@ -59,7 +59,17 @@ impl Length {
         }
     }
 
-    fn samples(self, frame: &[u8]) -> Option<Samples> {
+    /// The rate at which all frames of the track are counted, where no frame has to be asked.
+    pub(crate) fn rate(self) -> Option<NonZeroU32> {
+        match self {
+            Self::Fixed(samples) => Some(samples.rate),
+            Self::Opus => NonZeroU32::new(opus::SAMPLE_RATE),
+            Self::Bytes { rate, .. } => Some(rate),
+            Self::MpegAudio | Self::Ac3 => None,
+        }
+    }
+
+    pub(crate) fn samples(self, frame: &[u8]) -> Option<Samples> {
         match self {
             Self::Fixed(samples) => Some(samples),
             Self::Opus => opus_samples(frame),

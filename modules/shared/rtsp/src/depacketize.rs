@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::received::Received;
 use crate::reorder::Ordered;
+use crate::sdp::Coding;
 
 /// A picture or a piece of sound above that is left out.
 const MAX_FRAME: usize = 16 << 20;
@@ -47,6 +48,27 @@ pub enum Payload {
     MpegAudio,
     /// Every packet is a frame: Opus, G.711, G.722, linear PCM.
     Whole(Codec),
+}
+
+impl From<&Coding> for Payload {
+    /// As a description says it.
+    fn from(coding: &Coding) -> Self {
+        match *coding {
+            Coding::H264 { .. } => Self::H264,
+            Coding::H265 { .. } => Self::H265,
+            Coding::Av1 => Self::Av1,
+            Coding::Aac { size_length, index_length, index_delta_length, .. } => {
+                Self::Aac { size: size_length, index: index_length, delta: index_delta_length }
+            }
+            Coding::Latm { .. } => Self::Latm,
+            Coding::Opus { .. } => Self::Whole(Codec::Opus),
+            Coding::PcmA { .. } => Self::Whole(Codec::PcmA),
+            Coding::PcmU { .. } => Self::Whole(Codec::PcmU),
+            Coding::L16 { .. } => Self::Whole(Codec::L16),
+            Coding::G722 { .. } => Self::Whole(Codec::G722),
+            Coding::Mpa => Self::MpegAudio,
+        }
+    }
 }
 
 impl Payload {
