@@ -1,6 +1,6 @@
 //! Reading and writing MP4 (ISO/IEC 14496-12), progressive and fragmented.
 //!
-//! [`FragmentWriter`] writes. [`Mp4::open`] reads the index and leaves the media alone; [`Playback`] gives the samples of one video
+//! [`FragmentWriter`] and [`Recording`] write. [`Mp4::open`] reads the index and leaves the media alone; [`Playback`] gives the samples of one video
 //! and one audio track on the presentation timeline, once or in a loop. A flow of frames:
 //!
 //! ```no_run
@@ -50,7 +50,10 @@ pub use ignored::{IgnoredReason, IgnoredTrack};
 pub use media_time::MediaTime;
 pub use playback::{Playback, Sample};
 pub use presentation::Presentation;
-pub use write::{Fragment, FragmentWriter, MuxError, Span};
+pub use write::{
+    Amount, Finish, Fragment, FragmentWriter, MuxError, Recording, RecoverError, Recovered, Span, Write,
+    recover,
+};
 
 use boxes::{BoxBody, FileBox, FileBoxes, read_at, starts_a_file};
 use flaw::Damaged;

@@ -7,10 +7,13 @@ mod entry;
 mod error;
 mod fragment;
 mod header;
+mod recording;
+mod tables;
 mod track;
 
 pub use error::MuxError;
 pub use fragment::{Fragment, FragmentWriter, Span};
+pub use recording::{Amount, Finish, Recording, RecoverError, Recovered, Write, recover};
 
 use bytes::BufMut;
 

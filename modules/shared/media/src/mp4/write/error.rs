@@ -26,6 +26,12 @@ pub enum MuxError {
     /// The track's configuration is damaged.
     #[error("{0}")]
     Config(#[from] MediaError),
+    /// A recording's index would outgrow the room that is kept for it: the file has to end here.
+    #[error("the index would take more than the {reserve} bytes that are kept for it")]
+    IndexFull {
+        /// Bytes of the reserve.
+        reserve: u64,
+    },
     /// Frames of one fragment do not fit a box.
     #[error("a fragment of {0} bytes, at most 2 GiB can be written")]
     TooLarge(u64),

@@ -1,6 +1,7 @@
 //! Movie fragments (§8.8), as CMAF (ISO/IEC 23000-19) and HLS want them.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
 
@@ -12,7 +13,9 @@ use crate::{Frame, Kind, Timestamp, Track};
 /// `sample_depends_on` 2: an I picture, or sound (§8.8.3.1).
 const SYNC: u32 = 0x0200_0000;
 /// `sample_depends_on` 1 and `sample_is_non_sync_sample`.
-pub(super) const NON_SYNC: u32 = 0x0101_0000;
+const NON_SYNC: u32 = 0x0100_0000 | NON_SYNC_FLAG;
+/// `sample_is_non_sync_sample`.
+pub(super) const NON_SYNC_FLAG: u32 = 0x0001_0000;
 
 /// Writes the frames of one stream as fragments.
 ///
@@ -24,7 +27,9 @@ pub(super) const NON_SYNC: u32 = 0x0101_0000;
 pub struct FragmentWriter {
     tracks: Vec<TrackWriter>,
     sequence: u32,
+    /// The samples of the last fragment, and which are whose.
     samples: Vec<Sample>,
+    runs: Vec<Run>,
 }
 
 /// A fragment: `header`, and behind it the pieces of `media`, one behind the other.
@@ -69,11 +74,13 @@ impl Span {
 }
 
 /// The samples of one track in a fragment.
-struct Run {
-    track: usize,
-    decode_time: u64,
-    samples: std::ops::Range<usize>,
-    bytes: u64,
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Which of the tracks.
+    pub(super) track: usize,
+    pub(super) decode_time: u64,
+    samples: Range<usize>,
+    pub(super) bytes: u64,
 }
 
 impl FragmentWriter {
@@ -86,7 +93,7 @@ impl FragmentWriter {
     pub fn new(tracks: &[Track], origin: Timestamp) -> Result<Self, MuxError> {
         let mut tracks = writers(tracks)?;
         tracks.iter_mut().for_each(|track| track.set_origin(origin));
-        Ok(Self { tracks, sequence: 0, samples: Vec::new() })
+        Ok(Self { tracks, sequence: 0, samples: Vec::new(), runs: Vec::new() })
     }
 
     /// The init segment: `ftyp` and a `moov` without samples. The same tracks give the same bytes.
@@ -109,53 +116,69 @@ impl FragmentWriter {
         frames: &[Frame],
         end: Option<Timestamp>,
     ) -> Result<Option<Fragment>, MuxError> {
-        let mut all = std::mem::take(&mut self.samples);
-        all.clear();
-        let mut of_track = Vec::new();
-        let mut runs: Vec<Run> = Vec::with_capacity(2);
+        self.fragment_behind(0, frames, end)
+    }
+
+    /// The same with so many bytes in front of it, which are left to the caller.
+    pub(super) fn fragment_behind(
+        &mut self,
+        lead: usize,
+        frames: &[Frame],
+        end: Option<Timestamp>,
+    ) -> Result<Option<Fragment>, MuxError> {
+        let media: u64 = frames.iter().map(|frame| frame.data.len() as u64).sum();
+        if media > i32::MAX as u64 {
+            return Err(MuxError::TooLarge(media));
+        }
+        self.samples.clear();
+        self.runs.clear();
         for (index, track) in self.tracks.iter_mut().enumerate() {
             let kind = track.kind;
             let end = end.filter(|_| kind == Kind::Video);
             let own = frames.iter().filter(|frame| frame.kind == kind);
-            let Some(start) = track.place(own, end, &mut of_track) else { continue };
-            let first = all.len();
-            all.extend_from_slice(&of_track);
-            let bytes = of_track.iter().map(|sample| u64::from(sample.size)).sum();
-            let samples = first..all.len();
-            runs.push(Run { track: index, decode_time: start.unsigned_abs(), samples, bytes });
+            let first = self.samples.len();
+            let Some(start) = track.place(own, end, &mut self.samples) else { continue };
+            let samples = first..self.samples.len();
+            let placed = self.samples.get(samples.clone()).unwrap_or_default();
+            let bytes = placed.iter().map(|sample| u64::from(sample.size)).sum();
+            self.runs.push(Run { track: index, decode_time: start.unsigned_abs(), samples, bytes });
         }
-        let fragment = self.assemble(frames, &runs, &all);
-        self.samples = all;
-        fragment
-    }
-
-    fn assemble(
-        &mut self,
-        frames: &[Frame],
-        runs: &[Run],
-        all: &[Sample],
-    ) -> Result<Option<Fragment>, MuxError> {
-        let media: u64 = runs.iter().map(|run| run.bytes).sum();
-        if runs.is_empty() {
+        if self.runs.is_empty() {
             return Ok(None);
         }
-        if media > i32::MAX as u64 {
-            return Err(MuxError::TooLarge(media));
-        }
         self.sequence = self.sequence.wrapping_add(1);
-        let mut out = Vec::with_capacity(64 + runs.len() * 80 + all.len() * 16);
+        Ok(Some(self.assemble(lead, frames)))
+    }
+
+    pub(super) fn tracks(&self) -> &[TrackWriter] {
+        &self.tracks
+    }
+
+    /// What the last fragment was made of, in the order of its media.
+    pub(super) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    pub(super) fn samples(&self, run: &Run) -> &[Sample] {
+        self.samples.get(run.samples.clone()).unwrap_or_default()
+    }
+
+    fn assemble(&self, lead: usize, frames: &[Frame]) -> Fragment {
+        let runs = &self.runs;
+        let media: u64 = runs.iter().map(|run| run.bytes).sum();
+        let mut out = Vec::with_capacity(lead + 64 + runs.len() * 80 + self.samples.len() * 16);
+        out.put_bytes(0, lead);
         let mut offsets = Vec::with_capacity(runs.len());
         put_box(&mut out, b"moof", |out| {
             put_full_box(out, b"mfhd", 0, 0, |out| out.put_u32(self.sequence));
             for run in runs {
-                let samples = all.get(run.samples.clone()).unwrap_or_default();
                 if let Some(track) = self.tracks.get(run.track) {
-                    put_traf(out, track, run.decode_time, samples, &mut offsets);
+                    put_traf(out, track, run.decode_time, self.samples(run), &mut offsets);
                 }
             }
         });
         // Counted from the start of `moof`.
-        let mut data = out.len() as u64 + 8;
+        let mut data = (out.len() - lead) as u64 + 8;
         for (run, at) in runs.iter().zip(offsets) {
             if let Some(field) = out.get_mut(at..at + 4) {
                 field.copy_from_slice(&(data as u32).to_be_bytes());
@@ -165,21 +188,21 @@ impl FragmentWriter {
         out.put_u32(media as u32 + 8);
         out.put_slice(b"mdat");
         let size = out.len() as u64 + media;
-        let mut pieces = Vec::with_capacity(all.len());
+        let mut pieces = Vec::with_capacity(self.samples.len());
         for run in runs {
             let kind = self.tracks.get(run.track).map(|track| track.kind);
             let own = frames.iter().filter(|frame| Some(frame.kind) == kind && !frame.data.is_empty());
             pieces.extend(own.map(|frame| frame.data.clone()));
         }
         let first = runs.first().filter(|run| run.track == 0);
-        let samples = first.and_then(|run| all.get(run.samples.clone())).unwrap_or_default();
+        let samples = first.map(|run| self.samples(run)).unwrap_or_default();
         let leading = first.zip(self.tracks.first()).map(|(run, track)| Span {
             decode_time: run.decode_time,
             duration: samples.iter().map(|sample| u64::from(sample.duration)).sum(),
             timescale: track.timescale,
         });
         let is_independent = samples.first().is_some_and(|sample| sample.is_sync);
-        Ok(Some(Fragment { header: out.into(), media: pieces, size, leading, is_independent }))
+        Fragment { header: out.into(), media: pieces, size, leading, is_independent }
     }
 }
 
@@ -244,4 +267,4 @@ fn put_traf(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -69,29 +69,31 @@ impl TrackWriter {
     ///
     /// Samples follow each other without a gap or an overlap of a tick, also across calls: a frame that comes a little
     /// earlier or later than it was waited for moves its decoding, not its showing. A hole in the sound that is longer than
-    /// half a frame, and one in the pictures above a second, is left open.
+    /// half a frame, and one in the pictures above a second, is left open. What is placed is appended to `samples`.
     pub(super) fn place<'a>(
         &mut self,
         frames: impl Iterator<Item = &'a Frame>,
         end: Option<Timestamp>,
         samples: &mut Vec<Sample>,
     ) -> Option<i64> {
-        samples.clear();
         let mut start = None;
         let mut at = 0;
         let mut last: Option<&Frame> = None;
         for frame in frames {
             let stamp = self.tick(frame.dts);
             let began = if start.is_none() { self.begin(stamp) } else { stamp.max(at + 1) };
-            finish(samples, began - at);
+            if start.is_some() {
+                finish(samples, began - at);
+            }
             start.get_or_insert(began);
             at = began;
-            let shown = self.tick(frame.pts).saturating_sub(at);
+            let is_video = self.kind == Kind::Video;
+            let shown = if is_video { self.tick(frame.pts).saturating_sub(at) } else { 0 };
             samples.push(Sample {
                 duration: 0,
                 size: u32::try_from(frame.data.len()).unwrap_or(u32::MAX),
                 composition: u32::try_from(shown.max(0)).unwrap_or(u32::MAX),
-                is_sync: frame.is_sync,
+                is_sync: !is_video || frame.is_sync,
             });
             if let Some(before) = self.stamp.replace(stamp) {
                 self.interval = (stamp - before).clamp(1, i64::from(self.timescale.get()) * MOST_STRETCH);

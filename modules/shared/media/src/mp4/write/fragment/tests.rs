@@ -1,33 +1,15 @@
-use std::io::Cursor;
-use std::time::Duration;
-
 use mp4_atom::{Codec as Entry, Decode, DecodeMaybe, Moof, Moov};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixture::clip;
-use crate::mp4::{Mp4, Playback};
-use crate::{Normaliser, aac::AudioConfig};
+use crate::aac::AudioConfig;
+use crate::fixture::{clip, stream_of};
 
-const CLIPS: [&str; 6] = ["bframes.mp4", "hevc.mp4", "hevc10.mp4", "opus.mp4", "aac44100.mp4", "av1.mp4"];
-
-/// The tracks and frames of a clip, as a stream would have them.
-fn stream_of(file: Vec<u8>) -> (Vec<Track>, Vec<Frame>) {
-    let mut playback = Playback::new(Mp4::open(Cursor::new(file)).unwrap(), Duration::ZERO);
-    let mut normaliser = Normaliser::default();
-    let configurations = playback.tracks().map(|track| track.configurations[0].clone());
-    let mut tracks: Vec<Track> = configurations.map(|track| normaliser.track(track)).collect();
-    let mut frames = Vec::new();
-    while let Some(sample) = playback.next_sample(false).unwrap() {
-        let normal = normaliser.frame(sample.frame(playback.loop_start(0)));
-        tracks[0] = normal.track.unwrap_or(tracks[0].clone());
-        frames.extend(normal.frame.map(|normal| normal.frame));
-    }
-    (tracks, frames)
-}
+pub(in crate::mp4::write) const CLIPS: [&str; 6] =
+    ["bframes.mp4", "hevc.mp4", "hevc10.mp4", "opus.mp4", "aac44100.mp4", "av1.mp4"];
 
 /// Pieces of so many frames, each with the time at which the picture after it is decoded.
-fn pieces(frames: &[Frame], size: usize) -> Vec<(&[Frame], Option<Timestamp>)> {
+pub(in crate::mp4::write) fn pieces(frames: &[Frame], size: usize) -> Vec<(&[Frame], Option<Timestamp>)> {
     let next = |at: usize| frames[at..].iter().find(|frame| frame.kind == Kind::Video).map(|frame| frame.dts);
     let chunks = frames.chunks(size).enumerate();
     chunks.map(|(index, piece)| (piece, next((index * size + piece.len()).min(frames.len())))).collect()
@@ -56,7 +38,11 @@ fn moov_of(file: &[u8]) -> Moov {
 }
 
 /// Frames of one kind with times from the first one on, in ticks of `rate`.
-fn relative(frames: &[Frame], kind: Kind, rate: NonZeroU32) -> Vec<(i64, i64, bool, Bytes)> {
+pub(in crate::mp4::write) fn relative(
+    frames: &[Frame],
+    kind: Kind,
+    rate: NonZeroU32,
+) -> Vec<(i64, i64, bool, Bytes)> {
     let own: Vec<&Frame> = frames.iter().filter(|frame| frame.kind == kind).collect();
     let first = own.first().map_or(0, |frame| frame.dts.ticks(rate));
     own.iter()
@@ -157,7 +143,7 @@ fn aac_track(rate: u32) -> Track {
     Track::aac(config.build().unwrap()).unwrap()
 }
 
-fn frame(kind: Kind, dts: Timestamp, pts: Timestamp, is_sync: bool) -> Frame {
+pub(in crate::mp4::write) fn frame(kind: Kind, dts: Timestamp, pts: Timestamp, is_sync: bool) -> Frame {
     Frame { kind, dts, pts, is_sync, data: Bytes::from_static(&[0, 0, 0, 1, 9]) }
 }
 
