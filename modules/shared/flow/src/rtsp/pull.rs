@@ -1,6 +1,5 @@
 //! `pull`: we connect to a camera or server and take its stream, for ever.
 
-mod decode_order;
 mod error;
 mod forwarder;
 mod intake;

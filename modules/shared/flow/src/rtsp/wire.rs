@@ -4,23 +4,20 @@
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use av_media::{Frame, Kind, Timestamp, Track};
 use av_rtsp::Packet;
 use av_rtsp::packetize::{Packetizer, Settings};
+use av_rtsp::rtcp::{ReportSchedule, SenderReport, WallClock};
 use av_rtsp::sdp::{About, Description, Format, NotCarried};
 use rand::Rng;
 
 use super::described::{Described, Layout, News};
-use super::reports::Report;
+use super::reports;
 use crate::fanout::{PieceWriter, View, Wire};
 use crate::stream::{Anchor, Aside, OutputStatus, State, Tracks};
 use crate::trouble::{Reason, Trouble};
-
-/// A sender reports that often, and more often where nothing else tells players that it is there.
-const REPORT: Duration = Duration::from_secs(5);
-const REPORT_AWAY: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 pub(super) struct Players {
@@ -35,8 +32,8 @@ pub(super) struct Players {
     lanes: [Option<Lane>; 2],
     clock: Option<Clock>,
     anchor: Option<Anchor>,
-    /// When the reports were sent, and whether they are in the flush that is being made.
-    reported: Option<Instant>,
+    /// When reports are sent, and whether they are in the flush that is being made.
+    schedule: ReportSchedule,
     speaking: bool,
     away: bool,
 }
@@ -91,7 +88,7 @@ impl Players {
             lanes: [None, None],
             clock: None,
             anchor: None,
-            reported: None,
+            schedule: ReportSchedule::default(),
             speaking: false,
             away: false,
         }
@@ -136,20 +133,19 @@ impl Players {
     fn write_reports(&self, out: &mut PieceWriter, layout: Layout) {
         let (Some(clock), Some(anchor)) = (self.clock, self.anchor) else { return };
         let time = clock.time.saturating_add(clock.at.elapsed());
-        let since = time.nanos_since(anchor.time);
-        let apart = Duration::from_nanos(since.unsigned_abs());
-        let utc = if since < 0 { anchor.utc.checked_sub(apart) } else { anchor.utc.checked_add(apart) };
-        let Some(utc) = utc else { return };
+        let since = anchor.utc.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_nanos = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+        let ntp = WallClock { stream: anchor.time, unix_nanos }.at(time);
         for kind in [Kind::Video, Kind::Audio] {
             let (Some((_, channel)), Some(lane)) = (layout.get(kind), self.lane(kind)) else { continue };
-            let report = Report {
+            let report = SenderReport {
                 ssrc: lane.packetizer.settings().ssrc,
-                utc,
+                ntp,
                 rtp_time: lane.packetizer.rtp_time(time),
                 packets: lane.packets,
                 octets: lane.octets,
             };
-            out.copy(&report.interleaved(channel));
+            out.copy(&reports::report(channel, &report));
         }
     }
 
@@ -272,14 +268,13 @@ impl Wire for Players {
 
     fn due(&self) -> Option<Instant> {
         self.clock?;
-        Some(self.reported? + if self.away { REPORT_AWAY } else { REPORT })
+        self.schedule.due(self.away)
     }
 
     fn speaks(&mut self, now: Instant) -> bool {
-        let is_due = self.reported.is_none() || self.due().is_some_and(|due| due <= now);
-        self.speaking = is_due && self.clock.is_some();
-        if is_due {
-            self.reported = Some(now);
+        self.speaking = self.clock.is_some() && self.schedule.is_due(now, self.away);
+        if self.speaking {
+            self.schedule.sent(now);
         }
         self.speaking
     }

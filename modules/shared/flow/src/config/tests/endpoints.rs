@@ -196,7 +196,7 @@ fn an_endpoint_of_another_module_names_that_module() {
         ),
         (
             with_input(json!({ "pull": "rtsps://h/x" })),
-            "flows.f.input.pull: rtmp-splitter has no `pull` with rtsps, only with rtmp, rtmps; no module has that",
+            "flows.f.input.pull: rtmp-splitter has no `pull` with rtsps, only with rtmp, rtmps; rtsp-gateway has",
         ),
     ] {
         assert_eq!(error(&document), sentence);
