@@ -229,12 +229,15 @@ fn who_has_no_key_is_refused_and_a_stream_that_is_not_there_is_not_found() {
 #[test]
 fn rtmp_to_rtmp_alone_is_refused_and_the_splitter_named() {
     let url = rtmp(port::free(), "live/cam");
-    let gateway = Module::start("rtsp-gateway", &twin(json!({ "cam": {
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
         "input": { "listen": url }, "outputs": { "viewers": { "serve": url } },
     } , "good": {
         "input": { "listen": rtmp(port::free(), "live/good") },
         "outputs": { "viewers": { "serve": rtsp(port::free(), "live/good"), "udpPorts": udp_ports() } },
-    } })));
+    } })),
+    );
     let status = gateway.wait_status("/config/errors/cam", serde_json::Value::is_string);
     let error = status.as_str().unwrap();
     assert!(error.starts_with("flows.cam.outputs: ") && error.contains("rtmp-splitter"), "{error}");

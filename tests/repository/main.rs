@@ -15,7 +15,8 @@ use serde_json::Value;
 
 /// Every service there is, as a document of its module is read.
 fn modules() -> [Supports; 3] {
-    [rtmp_splitter::service(), mp4_source::service(), rtsp_gateway::service()].map(|flows| flows.supports().clone())
+    [rtmp_splitter::service(), mp4_source::service(), rtsp_gateway::service()]
+        .map(|flows| flows.supports().clone())
 }
 
 fn module(name: &str) -> Option<Supports> {

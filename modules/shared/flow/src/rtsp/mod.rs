@@ -1,5 +1,6 @@
 //! RTSP endpoints.
 
+mod bridge;
 mod connection;
 mod described;
 pub(crate) mod options;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Connection;
 use crate::config::Auth;
 use crate::net::auth;
+use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
 
@@ -98,6 +99,7 @@ impl Connection {
         match self.session.accept_setup(answer, Some(*ssrc)) {
             Some(Carried::Tcp { channels }) => chosen.layout.set(*kind, channels.rtp, channels.rtcp),
             Some(Carried::Udp { client_ports, .. }) => {
+                bridge::notice(self.peer.ip());
                 // The channels that most players on the connection have: they share the bytes.
                 let first = u8::try_from(setup.medium.saturating_mul(2)).unwrap_or(0);
                 chosen.layout.set(*kind, first, first.saturating_add(1));

@@ -95,7 +95,7 @@ async fn a_camera_is_pulled_with_its_frames_and_times() {
     let (listener, port) = Camera::listen().await;
     let mut pulling = Pulling::with(config(port));
     let mut camera = Camera::accept(&listener).await;
-    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=90000,url=track2;seq=1;rtptime=8000"]).await;
+    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=86400,url=track2;seq=1;rtptime=7680"]).await;
     for at in 25..50 {
         camera.video(at * 3600, &if at % 25 == 0 { idr(at) } else { picture(at) }).await;
         camera.audio(at * 320, &[at as u8; 320]).await;

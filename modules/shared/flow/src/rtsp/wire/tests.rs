@@ -23,7 +23,7 @@ fn view(layout: Layout) -> View {
 }
 
 fn anchor() -> Anchor {
-    Anchor { time: Timestamp::ZERO, utc: std::time::UNIX_EPOCH, known_by: KnownBy::Arrival }
+    Anchor { time: Timestamp::ZERO, utc: UNIX_EPOCH, known_by: KnownBy::Arrival }
 }
 
 /// Channel and packet of each frame of RTSP's framing.
