@@ -5,7 +5,7 @@
 
 use std::io::Cursor;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use av_media::mp4::{Mp4, Playback};
 use av_media::{Codec, Frame, Timestamp, Track, aac, av1, h264, h265, nal, opus};
@@ -205,7 +205,7 @@ pub fn rtp(data: &[u8]) {
 /// However packets come, they leave in order, and what is missing is said. Three bytes a packet: its number, and whether
 /// time passes or another source begins.
 pub fn reorder(data: &[u8]) {
-    let (mut reorder, mut out, mut now) = (Reorder::default(), Vec::new(), Instant::now());
+    let (mut reorder, mut out, mut now) = (Reorder::default(), Vec::new(), Duration::ZERO);
     let mut ssrc = 0;
     for packet in data.chunks_exact(3) {
         now += Duration::from_millis(u64::from(packet[2] & 0x7f));

@@ -1,7 +1,8 @@
-//! What somebody sends to us, from packets to frames on one timeline: the rooms of the way in, joined.
+//! What somebody sends to us, from packets to frames on one timeline: the rooms of the way in, joined. `now` is the time
+//! since any moment, always the same.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::Duration;
 
 use av_media::{Frame, Kind, Timestamp, Track};
 use bytes::Bytes;
@@ -46,7 +47,7 @@ pub struct Intake {
     audio: Option<Lane>,
     clock: Clock<(bool, Bytes)>,
     order: DecodeOrder<(bool, Bytes)>,
-    start: Option<Instant>,
+    start: Option<Duration>,
 }
 
 /// One track's way as far as its units.
@@ -57,7 +58,7 @@ struct Lane {
     depacketizer: Depacketizer,
     /// The last sender report, until the first packet says where RTP time is, and when it came.
     report: Option<SenderReport>,
-    reported: Option<(Ntp, Instant)>,
+    reported: Option<(Ntp, Duration)>,
     source: Option<u32>,
     malformed: u64,
     /// Highest number and packets lost at the last receiver report.
@@ -65,7 +66,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn take(&mut self, bytes: &Bytes, now: Instant, out: &mut Vec<Output>) {
+    fn take(&mut self, bytes: &Bytes, now: Duration, out: &mut Vec<Output>) {
         let Ok(packet) = Received::parse(bytes) else {
             self.malformed += 1;
             return;
@@ -128,7 +129,7 @@ impl Intake {
     }
 
     /// Takes an RTP packet of a track; appends what is whole now.
-    pub fn rtp(&mut self, kind: Kind, packet: &Bytes, now: Instant, out: &mut Vec<Event>) {
+    pub fn rtp(&mut self, kind: Kind, packet: &Bytes, now: Duration, out: &mut Vec<Event>) {
         let mut units = Vec::new();
         let Some(lane) = self.lane(kind) else { return };
         lane.take(packet, now, &mut units);
@@ -139,7 +140,7 @@ impl Intake {
     }
 
     /// Time passes: what is missing is not waited for any longer than it is worth.
-    pub fn expire(&mut self, now: Instant, out: &mut Vec<Event>) {
+    pub fn expire(&mut self, now: Duration, out: &mut Vec<Event>) {
         for kind in [Kind::Video, Kind::Audio] {
             let (mut ordered, mut units) = (Vec::new(), Vec::new());
             let Some(lane) = self.lane(kind) else { continue };
@@ -150,7 +151,7 @@ impl Intake {
     }
 
     /// Takes RTCP of a track. Whether the sender says goodbye.
-    pub fn rtcp(&mut self, kind: Kind, compound: &[u8], now: Instant) -> bool {
+    pub fn rtcp(&mut self, kind: Kind, compound: &[u8], now: Duration) -> bool {
         let mut leaves = false;
         for message in rtcp::parse(compound) {
             match message {
@@ -175,9 +176,9 @@ impl Intake {
         }
     }
 
-    fn units(&mut self, kind: Kind, units: Vec<Output>, now: Instant, out: &mut Vec<Event>) {
+    fn units(&mut self, kind: Kind, units: Vec<Output>, now: Duration, out: &mut Vec<Event>) {
         let start = *self.start.get_or_insert(now);
-        let arrival = Timestamp::ZERO.saturating_add(now.saturating_duration_since(start));
+        let arrival = Timestamp::ZERO.saturating_add(now.saturating_sub(start));
         let mut placed = Vec::new();
         for output in units {
             match output {
@@ -237,7 +238,7 @@ impl Intake {
     }
 
     /// A receiver report of what came of a track since the last one, from `ssrc`; `None` before its first packet.
-    pub fn receiver_report(&mut self, kind: Kind, ssrc: u32, cname: &str, now: Instant) -> Option<Bytes> {
+    pub fn receiver_report(&mut self, kind: Kind, ssrc: u32, cname: &str, now: Duration) -> Option<Bytes> {
         let lane = self.lane(kind)?;
         let source = lane.source?;
         let (highest, lost) = (lane.reorder.highest(), lane.reorder.lost());
@@ -245,7 +246,7 @@ impl Intake {
         let expected = u64::from(highest.wrapping_sub(before)).max(1);
         let fraction = (lost.saturating_sub(lost_before) * 256 / expected).min(255);
         let (last_report, delay) = lane.reported.map_or((0, 0), |(ntp, at)| {
-            let since = now.saturating_duration_since(at).as_millis().min(u128::from(u16::MAX) * 1000);
+            let since = now.saturating_sub(at).as_millis().min(u128::from(u16::MAX) * 1000);
             // The middle 32 bits; 65,536ths of a second: below 2^32.
             ((ntp.0 >> 16) as u32, (since * 65_536 / 1000) as u32)
         });
