@@ -309,5 +309,5 @@ fn comes_back(payload: Payload, track: &Track, clock: NonZeroU32, unit: &Unit) {
             Output::Track(_) => None,
         })
         .collect();
-    assert_eq!(back, [unit.data.clone()]);
+    assert_eq!(back.as_slice(), std::slice::from_ref(&unit.data));
 }
