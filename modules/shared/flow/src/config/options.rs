@@ -62,8 +62,20 @@ pub enum Shape {
         /// The choice.
         words: &'static [&'static str],
     },
+    /// A list of one or more of some words; all of them where absent.
+    Words {
+        /// The choice.
+        words: &'static [&'static str],
+    },
     /// Any text of 1 to 1024 characters.
     Text,
+    /// Two ports that follow each other, the first one even, as `8000-8001`.
+    PortPair {
+        /// The first one where absent.
+        default: u16,
+    },
+    /// An IP address of a multicast group.
+    Group,
     /// An absolute path.
     Path,
     /// A DNS name or an IP address.
@@ -88,6 +100,18 @@ pub enum Shape {
     Keys {
         /// Which.
         names: &'static [&'static str],
+    },
+    /// A text of 1 to 1024 characters, or a list of 1 to `most` of them.
+    Texts {
+        /// How many.
+        most: usize,
+    },
+    /// A list of at most `most` objects.
+    Objects {
+        /// What each of them has, all of it.
+        properties: &'static [OptionSpec],
+        /// How many.
+        most: usize,
     },
     /// An object that a module to come looks at.
     AnyObject,

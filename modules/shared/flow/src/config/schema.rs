@@ -252,7 +252,20 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
             json!({ "enum": words })
         }
         Shape::Word { words } => json!({ "enum": words, "default": words.first() }),
+        Shape::Words { words } => json!({
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": true,
+            "items": { "enum": words },
+            "default": words,
+        }),
         Shape::Text => text(1024, NO_CONTROLS),
+        Shape::PortPair { default } => json!({
+            "type": "string",
+            "pattern": "^[0-9]{1,5}-[0-9]{1,5}$",
+            "default": format!("{default}-{}", default.saturating_add(1)),
+        }),
+        Shape::Group => json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" }),
         Shape::Path => path(),
         Shape::HostName => host_name(),
         Shape::Sha256 => json!({ "type": "string", "maxLength": 95, "pattern": "^(:*[0-9A-Fa-f]){64}:*$" }),
@@ -266,6 +279,15 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
         Shape::Credentials { keys } => reference(&credentials(keys)),
         Shape::Keys { names } => object(&[], names.iter().map(|name| (*name, json!({})))),
         Shape::Object { .. } => object(&[], properties(spec)),
+        Shape::Texts { most } => {
+            let one = text(1024, NO_CONTROLS);
+            json!({ "anyOf": [one, { "type": "array", "minItems": 1, "maxItems": most, "items": one }] })
+        }
+        Shape::Objects { properties, most } => {
+            let each = properties.iter().map(|property| (property.name, value(property, role)));
+            let each = object(&each.collect::<Vec<_>>(), []);
+            json!({ "type": "array", "maxItems": most, "items": each })
+        }
         Shape::AnyObject => json!({ "type": "object" }),
         Shape::AnyList => json!({ "type": "array" }),
     }
