@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use av_flow::{Flows, rtmp};
 
+mod lint;
 pub mod pages;
 
 /// The service: each line adds one kind of endpoint that a flow may have.
@@ -15,7 +16,11 @@ pub fn service() -> Flows {
     Flows::new("hls-gateway").input(rtmp::LISTEN).input(rtmp::PULL)
 }
 
-/// Runs the service with these arguments, the program's name left out.
+/// Runs the service, or `lint`, with these arguments, the program's name left out.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    if arguments.next_if(|first| first == "lint").is_some() {
+        return lint::run(arguments);
+    }
     av_edge::run_from("hls-gateway", env!("CARGO_PKG_VERSION"), arguments, service)
 }
