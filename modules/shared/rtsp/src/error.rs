@@ -52,7 +52,13 @@ pub enum RtspError {
         /// What is missing.
         header: &'static str,
     },
-    /// The other side speaks of a session that it did not open, or forgot.
-    #[error("too many answers: one came without a request")]
+    /// Nothing was asked that this would be the answer to.
+    #[error("an answer came without a request")]
     UnexpectedAnswer,
+    /// The other side is silent.
+    #[error("no answer to {method} in time")]
+    NoAnswer {
+        /// The request.
+        method: &'static str,
+    },
 }

@@ -94,7 +94,7 @@ impl Reader {
             match self.buffer.first() {
                 None => return Ok(None),
                 Some(b'$') => return Ok(self.interleaved()),
-                Some(byte) if byte.is_ascii_alphabetic() => {
+                Some(_) if may_be_a_start_line(&self.buffer) => {
                     let Some(end) = self.header_end()? else { return Ok(None) };
                     match self.buffer.get(..end).and_then(Head::read) {
                         Some(head) => self.begin(head, end)?,
@@ -142,9 +142,6 @@ impl Reader {
         let limit = self.limits.max_header_bytes;
         if end.unwrap_or(self.buffer.len()) > limit {
             return Err(RtspError::HeaderTooLong { limit });
-        }
-        if end.is_none() && self.messages == 0 && !looks_like_a_request(&self.buffer) {
-            return Err(RtspError::NotRtsp);
         }
         Ok(end)
     }
@@ -216,10 +213,10 @@ impl Reader {
     }
 }
 
-/// Whether a start line without its end may become a request or a response: letters up to the first blank or `/`.
-fn looks_like_a_request(bytes: &[u8]) -> bool {
+/// Whether bytes begin as a request or a response does: capitals up to the first blank or `/`.
+fn may_be_a_start_line(bytes: &[u8]) -> bool {
     let word = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'_').count();
-    word <= 16 && bytes.get(word).is_none_or(|byte| matches!(byte, b' ' | b'/'))
+    (1..=16).contains(&word) && bytes.get(word).is_none_or(|byte| matches!(byte, b' ' | b'/'))
 }
 
 #[cfg(test)]

@@ -117,7 +117,9 @@ pub struct Response {
 impl Response {
     /// A response with the status's usual words and without body.
     pub fn new(status: StatusCode) -> Self {
-        Self { status, reason: status.to_string(), headers: Headers::default(), body: Bytes::new() }
+        // `OK` is how everybody spells it.
+        let reason = if status == StatusCode::Ok { "OK".to_owned() } else { status.to_string() };
+        Self { status, reason, headers: Headers::default(), body: Bytes::new() }
     }
 
     /// The same with one header more.

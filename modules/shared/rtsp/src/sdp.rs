@@ -65,11 +65,14 @@ impl Description {
         self.media.len()
     }
 
-    /// The text, with absolute controls under `base`, which ends in a slash.
+    /// The text, with controls under `base`: absolute where that is a URL with a slash at its end, relative where it is
+    /// empty.
     pub fn render(&self, base: &str) -> Bytes {
         let mut text = self.session.clone();
         // Writing to a String does not fail.
-        let _ = write!(text, "a=control:{base}\r\n");
+        if !base.is_empty() {
+            let _ = write!(text, "a=control:{base}\r\n");
+        }
         for (index, medium) in self.media.iter().enumerate() {
             let _ = write!(text, "{medium}a=control:{base}{CONTROL}{index}\r\n");
         }

@@ -479,12 +479,10 @@ impl ServerSession {
 impl Pending {
     /// Of the stream that the request names, its medium's control taken off.
     fn base(&self) -> String {
-        let target = Target::parse(&self.request.uri);
-        let medium = self.setup.as_ref().map(|setup| Description::control(setup.medium));
-        target
-            .map(|target| medium.and_then(|control| target.without(&control)).unwrap_or(target))
-            .map(|target| target.base())
-            .unwrap_or_default()
+        let uri = &self.request.uri;
+        let control = self.setup.as_ref().map(|setup| Description::control(setup.medium));
+        let stream = control.and_then(|control| Target::of_stream(uri, &control));
+        stream.or_else(|| Target::parse(uri)).map(|target| target.base()).unwrap_or_default()
     }
 }
 

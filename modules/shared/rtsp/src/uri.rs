@@ -46,23 +46,17 @@ impl Target {
         format!("{}/{}/", self.origin, self.raw_path)
     }
 
-    /// Takes a medium's control off the end of the URI, where the client put it: behind the path (GStreamer) or
-    /// behind the query (ffmpeg). `None`, and nothing changed, where it is not there.
-    #[must_use]
-    pub fn without(&self, control: &str) -> Option<Self> {
+    /// The stream's own URI out of that of one of its media: without its control, which clients put behind the path
+    /// (GStreamer) or behind everything, the query too (ffmpeg). `None` where it is not there.
+    pub fn of_stream(uri: &str, control: &str) -> Option<Self> {
         if control.is_empty() {
             return None;
         }
-        if let Some(query) = &self.query
-            && let Some(before) = ending(query, control)
-        {
-            let query = before.trim_end_matches('/');
-            let query = (!query.is_empty()).then(|| query.to_owned());
-            return Some(Self { query, ..self.clone() });
+        if let Some(before) = ending(uri, control) {
+            return Self::parse(before.trim_end_matches('/'));
         }
-        let raw_path = ending(&self.raw_path, control)?.trim_end_matches('/').to_owned();
-        let path = percent_decode_str(&raw_path).decode_utf8().ok()?.into_owned();
-        Some(Self { raw_path, path, ..self.clone() })
+        let (path, query) = uri.split_once('?')?;
+        Self::parse(&format!("{}?{query}", ending(path, control)?))
     }
 }
 
@@ -95,11 +89,12 @@ mod tests {
 
     #[test]
     fn a_control_is_found_behind_path_and_query() {
-        let gstreamer = parse("rtsp://cam/live/one/trackID=1?key=a").without("trackID=1").unwrap();
-        let ffmpeg = parse("rtsp://cam/live/one?key=a/trackID=1").without("trackID=1").unwrap();
+        let stream = |uri| Target::of_stream(uri, "trackID=1");
+        let gstreamer = stream("rtsp://cam/live/one/trackID=1?key=a").unwrap();
+        let ffmpeg = stream("rtsp://cam/live/one?key=a/trackID=1").unwrap();
         assert_eq!(gstreamer, ffmpeg);
         assert_eq!((ffmpeg.path.as_str(), ffmpeg.query.as_deref()), ("live/one", Some("key=a")));
-        assert_eq!(parse("rtsp://cam/live/one").without("trackID=1"), None);
-        assert_eq!(parse("rtsp://cam/live/xtrackID=1").without("trackID=1"), None);
+        assert_eq!(stream("rtsp://cam/live/one"), None);
+        assert_eq!(stream("rtsp://cam/live/xtrackID=1"), None);
     }
 }

@@ -6,12 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::parameters::Parameters;
 use super::{Algorithm, Credentials, Exchange, hex};
 
-/// Answers a server's challenges.
+/// Answers a server's challenges: Digest where it is offered, Basic where nothing else is.
 #[derive(Clone, Debug)]
 pub struct ClientAuth {
     credentials: Credentials,
-    /// Whether the password itself may be sent: the connection is encrypted.
-    basic: bool,
     cnonce: String,
     answering: Option<Challenge>,
     /// Requests that were answered with the present nonce.
@@ -64,16 +62,15 @@ impl Challenge {
 }
 
 impl ClientAuth {
-    /// `random` makes the client's nonce. `basic`: the password itself may be sent, because the connection is
-    /// encrypted or because the server knows nothing better and the operator trusts the network.
-    pub fn new(credentials: Credentials, random: [u8; 16], basic: bool) -> Self {
-        Self { credentials, basic, cnonce: hex(&random), answering: None, count: 0 }
+    /// `random` makes the client's nonce.
+    pub fn new(credentials: Credentials, random: [u8; 16]) -> Self {
+        Self { credentials, cnonce: hex(&random), answering: None, count: 0 }
     }
 
     /// Takes the values of a refusal's `WWW-Authenticate`. False where none of them can be answered, or the answer
     /// to the very same challenge was just refused.
     pub fn challenged<'a>(&mut self, headers: impl Iterator<Item = &'a str>) -> bool {
-        let usable = headers.filter_map(Challenge::parse).filter(|one| self.basic || one.strength() > 0);
+        let usable = headers.filter_map(Challenge::parse);
         let Some(best) = usable.max_by_key(Challenge::strength) else { return false };
         if self.count > 0 && self.answering.as_ref() == Some(&best) {
             return false;

@@ -115,7 +115,7 @@ impl ServerSession {
     /// Which medium a SETUP means, and the stream's own URI.
     fn medium(&self, uri: &str, target: &Target) -> Option<(usize, Target)> {
         let announced = self.bound.as_ref().filter(|bound| bound.announced);
-        let Some(bound) = announced else { return described(target) };
+        let Some(bound) = announced else { return described(uri, target) };
         for (medium, control) in bound.controls.iter().enumerate() {
             if control.contains("://") {
                 let is_it = Target::parse(control)
@@ -123,7 +123,9 @@ impl ServerSession {
                 if is_it || control == uri {
                     return Some((medium, Target { path: bound.path.clone(), ..target.clone() }));
                 }
-            } else if let Some(stream) = target.without(control).filter(|stream| stream.path == bound.path) {
+            } else if let Some(stream) =
+                Target::of_stream(uri, control).filter(|stream| stream.path == bound.path)
+            {
                 return Some((medium, stream));
             }
         }
@@ -214,11 +216,11 @@ impl ServerSession {
 }
 
 /// A medium of ours. The stream's own URI means its first one: that is how a lone medium may be named.
-fn described(target: &Target) -> Option<(usize, Target)> {
+fn described(uri: &str, target: &Target) -> Option<(usize, Target)> {
     let last = |text: &str| text.rsplit('/').next().and_then(Description::medium);
     let named = target.query.as_deref().and_then(last).or_else(|| last(&target.raw_path));
     match named {
-        Some(medium) => Some((medium, target.without(&Description::control(medium))?)),
+        Some(medium) => Some((medium, Target::of_stream(uri, &Description::control(medium))?)),
         None => Some((0, target.clone())),
     }
 }

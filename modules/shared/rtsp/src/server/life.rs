@@ -47,6 +47,8 @@ pub enum Expired {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
     heard: Duration,
+    /// When bytes came last, whatever they were.
+    input: Duration,
     /// When the message began that is not whole yet.
     begun: Option<Duration>,
     established: bool,
@@ -54,10 +56,11 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) const fn new(now: Duration) -> Self {
-        Self { heard: now, begun: None, established: false }
+        Self { heard: now, input: now, begun: None, established: false }
     }
 
     pub(super) const fn heard(&mut self, now: Duration) {
+        self.input = now;
         // Before the first message, bytes are no sign of life: somebody could trickle them.
         if self.established {
             self.heard = now;
@@ -65,7 +68,10 @@ impl Life {
     }
 
     pub(super) const fn established(&mut self) {
-        self.established = true;
+        if !self.established {
+            self.established = true;
+            self.heard = self.input;
+        }
     }
 
     pub(super) fn inside_message(&mut self, inside: bool, now: Duration) {
