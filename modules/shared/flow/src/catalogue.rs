@@ -148,7 +148,7 @@ const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", RTSP_SERVERS, Shape::T
 const MULTICAST: OptionSpec = OptionSpec::new("multicast", "RTSP `serve` outputs", Shape::AnyObject);
 const SERVE_MTU: OptionSpec =
     OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400));
-const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4"]));
+const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4", "mpegts"]));
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
