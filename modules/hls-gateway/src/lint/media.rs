@@ -283,15 +283,29 @@ fn has_parameter_sets(mut sample: &[u8], entry: &[u8; 4]) -> bool {
     false
 }
 
-/// What is wrong with a segment of MPEG-TS.
+/// What is wrong with a segment of MPEG-TS: both tables come before the first packet of media. Others, as the name of the
+/// service, may come in front of them.
 pub(super) fn transport_stream(uri: &str, bytes: &[u8]) -> Vec<Fault> {
-    let pid = |at: usize| {
-        let packet = bytes.get(at..at + 188).filter(|packet| packet.first() == Some(&0x47))?;
-        Some(u16::from_be_bytes([*packet.get(1)?, *packet.get(2)?]) & 0x1fff)
-    };
-    let starts = pid(0) == Some(0) && pid(188).is_some_and(|pid| pid >= 0x10 && pid != 0x1fff);
-    let whole = bytes.len().is_multiple_of(188);
-    match starts && whole {
+    let (packets, rest) = bytes.as_chunks::<188>();
+    let mut map = None;
+    let mut is_mapped = false;
+    for packet in packets {
+        let [0x47, high, low, control, payload @ ..] = packet else { break };
+        let pid = u16::from_be_bytes([*high, *low]) & 0x1fff;
+        match pid {
+            // A pointer, eight bytes of header, the program's number, the PID of its map.
+            0 if control & 0x20 == 0 => {
+                map = payload
+                    .get(11..13)
+                    .and_then(|pid| pid.first_chunk())
+                    .map(|pid| u16::from_be_bytes(*pid) & 0x1fff);
+            }
+            0..0x20 | 0x1fff => {}
+            _ if Some(pid) == map => is_mapped = true,
+            _ => break,
+        }
+    }
+    match is_mapped && rest.is_empty() {
         true => Vec::new(),
         false => vec![Fault::new(&rule::TS_TABLES, uri)],
     }

@@ -3,6 +3,7 @@ use std::num::NonZeroU32;
 
 use av_media::h264::AvcConfig;
 use av_media::mp4::FragmentWriter;
+use av_media::mpegts::TsMuxer;
 use av_media::{Frame, Kind, Timestamp, Track, aac};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -214,8 +215,8 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
     }
 }
 
-/// A track of pictures and one of sound, and fragments of a second of them.
-fn stream(first_nal: u8, is_sync: bool) -> (Vec<u8>, Vec<Vec<u8>>) {
+/// A track of pictures and one of sound.
+fn tracks() -> [Track; 2] {
     let (sps, pps) = (Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1e, 0xda]), Bytes::from_static(&[0x68, 0xce]));
     let avcc = AvcConfig::from_parameter_sets(vec![sps], vec![pps]).unwrap().build().unwrap();
     let sound = aac::AudioConfig {
@@ -226,27 +227,33 @@ fn stream(first_nal: u8, is_sync: bool) -> (Vec<u8>, Vec<Vec<u8>>) {
         short_frames: false,
         extension: None,
     };
-    let tracks = [Track::h264(avcc).unwrap(), Track::aac(sound.build().unwrap()).unwrap()];
-    let mut writer = FragmentWriter::new(&tracks, Timestamp::ZERO).unwrap();
-    let fragment = |writer: &mut FragmentWriter, second: i64| {
-        let picture = |index: i64| {
-            let dts = Timestamp::from_millis(index * 40);
-            let data =
-                Bytes::copy_from_slice(&[0, 0, 0, 2, if index % 25 == 0 { first_nal } else { 0x41 }, 9]);
-            let is_sync = is_sync && index % 25 == 0;
-            Frame { kind: Kind::Video, dts, pts: dts.moved(40_000_000), is_sync, data }
-        };
-        let sound = |index: i64| {
-            let at = Timestamp::from_ticks(index * 1024, NonZeroU32::new(48_000).unwrap());
-            Frame { kind: Kind::Audio, dts: at, pts: at, is_sync: true, data: Bytes::from_static(&[1, 2, 3]) }
-        };
-        let mut frames: Vec<Frame> = (second * 25..second * 25 + 25).map(picture).collect();
-        frames.extend((second * 46..second * 46 + 46).map(sound));
-        let fragment = writer.fragment(&frames, None).unwrap().unwrap();
-        fragment.pieces().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>()
+    [Track::h264(avcc).unwrap(), Track::aac(sound.build().unwrap()).unwrap()]
+}
+
+/// A second of them.
+fn frames(second: i64, first_nal: u8, is_sync: bool) -> Vec<Frame> {
+    let picture = |index: i64| {
+        let dts = Timestamp::from_millis(index * 40);
+        let data = Bytes::copy_from_slice(&[0, 0, 0, 2, if index % 25 == 0 { first_nal } else { 0x41 }, 9]);
+        let is_sync = is_sync && index % 25 == 0;
+        Frame { kind: Kind::Video, dts, pts: dts.moved(40_000_000), is_sync, data }
     };
-    let fragments = (0..2).map(|second| fragment(&mut writer, second)).collect();
-    (writer.init().to_vec(), fragments)
+    let sound = |index: i64| {
+        let at = Timestamp::from_ticks(index * 1024, NonZeroU32::new(48_000).unwrap());
+        Frame { kind: Kind::Audio, dts: at, pts: at, is_sync: true, data: Bytes::from_static(&[1, 2, 3]) }
+    };
+    (second * 25..second * 25 + 25).map(picture).chain((second * 46..second * 46 + 46).map(sound)).collect()
+}
+
+/// An init segment, and fragments of a second each.
+fn stream(first_nal: u8, is_sync: bool) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut writer = FragmentWriter::new(&tracks(), Timestamp::ZERO).unwrap();
+    let init = writer.init().to_vec();
+    let fragments = (0..2).map(|second| {
+        let fragment = writer.fragment(&frames(second, first_nal, is_sync), None).unwrap().unwrap();
+        fragment.pieces().flat_map(|piece| piece.to_vec()).collect()
+    });
+    (init, fragments.collect())
 }
 
 fn place(bytes: &[u8], name: &[u8]) -> usize {
@@ -306,13 +313,18 @@ fn every_fault_that_is_planted_in_media_is_found() {
     is(&rule::DEPENDENT, found(&init, &fragments, 1.0));
     let (init, fragments) = stream(0x67, true);
     is(&rule::SETS_IN_SAMPLES, found(&init, &fragments, 1.0));
-    let mut packets = [0x47, 0x40, 0, 0x10].to_vec();
-    packets.resize(188, 0xff);
-    packets.extend_from_slice(&[0x47, 0x50, 0, 0x10]);
-    packets.resize(376, 0xff);
-    assert!(transport_stream("a.ts", &packets).is_empty());
-    packets[2] = 1;
-    assert_eq!(names(&transport_stream("a.ts", &packets)), [rule::TS_TABLES.name].into());
+    let mut muxer = TsMuxer::new(&tracks(), Timestamp::ZERO).unwrap();
+    let frame = frames(0, 0x65, true).remove(0);
+    let segment = muxer.write(std::slice::from_ref(&frame), true);
+    assert!(transport_stream("a.ts", &segment).is_empty());
+    // The name of the service in front, as ffmpeg writes it.
+    let mut service = vec![0x47, 0x40, 0x11, 0x10];
+    service.resize(188, 0xff);
+    assert!(transport_stream("a.ts", &[&service[..], &segment].concat()).is_empty());
+    let bare = muxer.write(&[frame], false);
+    for wrong in [&bare[..], &segment[188..], &segment[..segment.len() - 1]] {
+        assert_eq!(names(&transport_stream("a.ts", wrong)), [rule::TS_TABLES.name].into());
+    }
 }
 
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
