@@ -89,7 +89,9 @@ fn parts(list: &Playlist, faults: &mut Vec<Fault>) {
     if !list.control.as_ref().is_some_and(|control| control.is("CAN-BLOCK-RELOAD")) {
         add(&rule::NO_SERVER_CONTROL, "parts without CAN-BLOCK-RELOAD=YES".into());
     }
-    if list.hint.is_none() {
+    // Of silence there is nothing to fetch early.
+    let last = list.segments.iter().flat_map(|segment| &segment.parts).chain(&list.parts).next_back();
+    if list.hint.is_none() && !last.is_some_and(|part| part.gap) {
         add(&rule::NO_HINT, "no EXT-X-PRELOAD-HINT of a part".into());
     }
     let Some(target) = list.part_target else {

@@ -72,6 +72,12 @@ fn versions() -> Vec<String> {
 fn a_good_stream_has_no_fault() {
     assert_eq!(broken(&versions()), BTreeSet::new());
     assert_eq!(broken(&[MULTIVARIANT.into()]), BTreeSet::new());
+    // Nor has one whose publisher is silent: its last part is a gap, and no other is hinted.
+    let silent = |text: &String| {
+        let (before, _) = text.split_once("#EXT-X-PRELOAD-HINT").unwrap();
+        before.trim_end().to_owned() + ",GAP=YES\n"
+    };
+    assert_eq!(broken(&versions().iter().map(silent).collect::<Vec<_>>()), BTreeSet::new());
 }
 
 /// In every version, what is replaced by what.
