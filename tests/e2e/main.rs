@@ -29,6 +29,7 @@ mod publish_play;
 mod publisher_loss;
 mod regressions;
 mod relay;
+mod rtsp;
 mod serve_options;
 mod shown;
 mod thousand_flows;
