@@ -26,6 +26,7 @@ mod open_files;
 mod peers;
 mod publish_play;
 mod publisher_loss;
+mod recorder;
 mod regressions;
 mod relay;
 mod serve_options;

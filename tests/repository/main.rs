@@ -14,8 +14,9 @@ use av_flow::config::{Desired, Supports, parse};
 use serde_json::Value;
 
 /// Every service there is, as a document of its module is read.
-fn modules() -> [Supports; 2] {
-    [rtmp_splitter::service(), mp4_source::service()].map(|flows| flows.supports().clone())
+fn modules() -> [Supports; 3] {
+    [rtmp_splitter::service(), mp4_source::service(), mp4_recorder::service()]
+        .map(|flows| flows.supports().clone())
 }
 
 fn module(name: &str) -> Option<Supports> {

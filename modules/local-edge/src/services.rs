@@ -16,7 +16,11 @@ pub const PARENT: &str = "LOCAL_EDGE_PID";
 type Run = fn(std::vec::IntoIter<OsString>) -> ExitCode;
 
 /// Each service's name and its `run`, which takes arguments without the program's name.
-const LINKED: [(&str, Run); 2] = [("mp4-source", mp4_source::run), ("rtmp-splitter", rtmp_splitter::run)];
+const LINKED: [(&str, Run); 3] = [
+    ("mp4-recorder", mp4_recorder::run),
+    ("mp4-source", mp4_source::run),
+    ("rtmp-splitter", rtmp_splitter::run),
+];
 
 /// Where a service's code is.
 #[derive(Clone, Debug, PartialEq, Eq)]

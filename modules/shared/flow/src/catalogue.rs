@@ -6,7 +6,7 @@
 
 use crate::config::{
     ALLOW, AUTH, CLIENT_TLS, CREDENTIALS, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, RETRY, Role,
-    SERVER_TLS, Scheme, Shape, credentials, whole, word,
+    SERVER_TLS, Scheme, Shape, whole, word,
 };
 use crate::registry::EndpointSpec;
 use crate::rtmp::options as rtmp;
@@ -103,23 +103,7 @@ pub const ENDPOINTS: &[Entry] = &[
         &[RTSP, RTSPS],
         &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, SERVE_MTU],
     ),
-    entry(
-        "mp4-recorder",
-        Role::Store,
-        &[AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS, FILE],
-        &[
-            STORE_CREDENTIALS,
-            STORE_SEGMENT,
-            NAME,
-            RECORD,
-            RETENTION,
-            TAGS,
-            UPLOAD_RATE,
-            UPLOAD_ORDER,
-            API_VERSION,
-            WHEN_FULL,
-        ],
-    ),
+    entry("mp4-recorder", Role::Store, &[FILE], &[STORE_SEGMENT, NAME, RETENTION, UPLOAD_ORDER, WHEN_FULL]),
     entry("renderer", Role::Render, &[DISPLAY], &[FULLSCREEN, AUDIO, VOLUME, ROTATE, LATENCY, LAYOUT]),
 ];
 
@@ -151,18 +135,11 @@ const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 100
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
 const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Text);
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::AnyList);
-const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
-    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
-});
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
-const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]));
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
-const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject);
-const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0));
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]));
-const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text);
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]));
 const FULLSCREEN: OptionSpec = OptionSpec::new("fullscreen", RENDERS, Shape::Flag { default: true });
 const AUDIO: OptionSpec = OptionSpec::new("audio", RENDERS, Shape::Flag { default: true });
