@@ -18,6 +18,7 @@ import packet as mqtt
 import sas
 import shape
 from certificates import Authority
+from bench import differences
 from hub import Hub, Identity
 from module import free_port
 from record import Record
@@ -121,6 +122,14 @@ class Referee(unittest.IsolatedAsyncioTestCase):
             with self.subTest(rule=rule):
                 self.record.violations.clear()
                 self.assertIn(rule, await self.send(login=login))
+
+    async def test_tokens_of_one_second_are_alike_and_an_older_one_is_caught(self):
+        self.hub.local_key = True
+        login = connect(password=self.token())
+        self.assertEqual(await self.send(login=login), [])
+        self.assertEqual(await self.send(login=login), [])
+        self.hub._tokens = {token: seen - 2 for token, seen in self.hub._tokens.items()}
+        self.assertEqual(await self.send(login=login), ["token used before"])
 
     async def test_a_wrong_server_name_is_caught(self):
         self.hub.identity = Identity(gateway="other.local")
@@ -230,6 +239,15 @@ class Referee(unittest.IsolatedAsyncioTestCase):
 
 class Rules(unittest.TestCase):
     """What is judged without a connection."""
+
+    def test_status_shows_what_is_reported_and_counters_that_are_known(self):
+        reported = {"flows": {"cam": {"state": "running", "input": {"state": "receiving"}}}}
+        status = {"flows": {"cam": {"state": "running", "input": {"state": "receiving", "soundReanchored": 14}}}}
+        self.assertEqual(list(differences(reported, status)), [])
+        status["flows"]["cam"]["input"]["unheardOf"] = 0
+        status["flows"]["cam"]["state"] = "waiting"
+        found = sorted(fault.split(":")[0] for fault in differences(reported, status))
+        self.assertEqual(found, [".flows.cam.input.unheardOf", ".flows.cam.state"])
 
     def test_reports_that_edgehub_refuses(self):
         deep = b'{"a":' * 12 + b"1" + b"}" * 12

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use av_flow::{Flows, rtmp};
 
+pub mod pages;
+
 /// The service: each line adds one kind of endpoint that a flow may have.
 pub fn service() -> Flows {
     Flows::new("hls-gateway").input(rtmp::LISTEN).input(rtmp::PULL)

@@ -1,6 +1,7 @@
-//! `/metrics`, `/healthz`, `/readyz` and `/status`.
+//! `/`, `/metrics`, `/healthz`, `/readyz` and `/status`.
 
 mod metrics;
+pub(crate) mod page;
 pub(crate) mod probe;
 
 use std::convert::Infallible;
@@ -11,7 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -44,7 +48,7 @@ pub(crate) async fn serve(module: Arc<Module>, address: SocketAddr) {
             }
         }
     };
-    tracing::info!(%address, "serving /metrics, /healthz, /readyz, /status");
+    tracing::info!(%address, "serving a page, /metrics, /healthz, /readyz, /status");
     accept(listener, module).await;
 }
 
@@ -88,13 +92,29 @@ fn respond(request: &Request<Incoming>, module: &Module) -> Response<Full<Bytes>
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match request.uri().path() {
+        "/" => page(request, module),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if module.is_ready() => text(StatusCode::OK, "ready\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
         "/metrics" => typed("text/plain; version=0.0.4; charset=utf-8", metrics::text(module)),
         "/status" => typed("application/json", serde_json::Value::Object(module.status()).to_string()),
-        _ => text(StatusCode::NOT_FOUND, "/metrics, /healthz, /readyz, /status\n"),
+        _ => text(StatusCode::NOT_FOUND, "/, /metrics, /healthz, /readyz, /status\n"),
     }
+}
+
+fn page(request: &Request<Incoming>, module: &Module) -> Response<Full<Bytes>> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).and_then(page::host_of);
+    let identity = &module.identity;
+    let now = jiff::Timestamp::now();
+    let about = page::About { module: &identity.module, device: &identity.device, host, now };
+    let mut response = typed("text/html; charset=utf-8", page::html(&module.status(), &about));
+    let headers = response.headers_mut();
+    if let Ok(policy) = HeaderValue::from_str(&page::SECURITY_POLICY) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 fn typed(content_type: &'static str, body: String) -> Response<Full<Bytes>> {

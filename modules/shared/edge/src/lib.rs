@@ -29,6 +29,7 @@ mod tiny;
 mod twin;
 mod workload;
 
+pub use http::page::{COPY, LOOK};
 pub use open_files::{open_files, raise_open_files};
 pub use renewal::Renewal;
 pub use run::{run, run_from};

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     /// Where the last good configuration and the spool are kept [default: /var/lib/<module>]
     #[arg(long, value_name = "DIR", env = "AV_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// Where /metrics, /healthz, /readyz and /status are served [default: 0.0.0.0:9600; with --twin 127.0.0.1:9600]
+    /// Where a page, /metrics, /healthz, /readyz and /status are served [default: 0.0.0.0:9600; with --twin 127.0.0.1:9600]
     #[arg(long, value_name = "IP:PORT", env = "AV_METRICS_ADDRESS", global = true)]
     pub metrics_address: Option<SocketAddr>,
     /// Form of the log lines on stderr

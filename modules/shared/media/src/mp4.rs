@@ -1,6 +1,6 @@
-//! Reading MP4 files (ISO/IEC 14496-12), progressive and fragmented.
+//! Reading and writing MP4 (ISO/IEC 14496-12), progressive and fragmented.
 //!
-//! [`Mp4::open`] reads the index and leaves the media alone; [`Playback`] gives the samples of one video
+//! [`FragmentWriter`] and [`Recording`] write. [`Mp4::open`] reads the index and leaves the media alone; [`Playback`] gives the samples of one video
 //! and one audio track on the presentation timeline, once or in a loop. A flow of frames:
 //!
 //! ```no_run
@@ -42,6 +42,7 @@ mod runs;
 mod samples;
 mod sync;
 mod tables;
+mod write;
 
 pub use error::{BoxFault, Mp4Error, Mp4Fault};
 pub use flaw::Flaw;
@@ -49,6 +50,10 @@ pub use ignored::{IgnoredReason, IgnoredTrack};
 pub use media_time::MediaTime;
 pub use playback::{Playback, Sample};
 pub use presentation::Presentation;
+pub use write::{
+    Amount, Finish, Fragment, FragmentWriter, MuxError, Recording, RecoverError, Recovered, Span, Write,
+    recover,
+};
 
 use boxes::{BoxBody, FileBox, FileBoxes, read_at, starts_a_file};
 use flaw::Damaged;

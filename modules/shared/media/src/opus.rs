@@ -85,6 +85,18 @@ impl OpusHead {
         })
     }
 
+    /// Writes a `dOps` box's content.
+    pub fn to_dops(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_slice(&[0, self.channels]);
+        out.put_u16(self.pre_skip);
+        out.put_u32(self.input_rate);
+        out.put_i16(self.gain);
+        out.put_u8(self.family);
+        out.put_slice(&self.mapping);
+        out.freeze()
+    }
+
     /// Writes the header.
     pub fn build(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -113,6 +125,7 @@ mod tests {
             family: 1,
             mapping: Bytes::from_static(&[4, 2, 0, 4, 1, 2, 3, 5]),
         };
+        assert_eq!(OpusHead::from_dops(head.to_dops()), Ok(head.clone()));
         assert_eq!(OpusHead::parse(head.build()), Ok(head));
     }
 

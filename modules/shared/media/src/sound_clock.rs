@@ -23,13 +23,13 @@ const LEAST_RATE: u32 = 4000;
 
 /// Where a codec says how long its frames are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Length {
+pub(crate) enum Length {
     /// All frames are alike.
     Fixed(Samples),
     /// In the first byte of each packet (RFC 6716 §3.1).
     Opus,
-    /// A byte is a sample of one channel (ITU-T G.711).
-    Bytes { channels: u32, rate: NonZeroU32 },
+    /// So many bytes hold so many samples of all channels (RFC 3551 §4.5).
+    Bytes { bytes: u32, samples: u32, rate: NonZeroU32 },
     /// In the header of each frame (ISO/IEC 11172-3 §2.4.2.3).
     MpegAudio,
     /// In the header of each frame (ETSI TS 102 366 §4.4.1).
@@ -38,26 +38,43 @@ enum Length {
 
 impl Length {
     /// `None`: the codec does not say, or not here.
-    fn of(track: &Track) -> Option<Self> {
+    pub(crate) fn of(track: &Track) -> Option<Self> {
         match track.codec {
             Codec::Aac => aac(&AudioConfig::parse(&track.config).ok()?).map(Self::Fixed),
             Codec::Opus => Some(Self::Opus),
             Codec::Mp3 => Some(Self::MpegAudio),
             Codec::Ac3 => Some(Self::Ac3),
-            Codec::PcmA | Codec::PcmU => Some(Self::Bytes {
-                channels: track.audio.channels.max(1).into(),
-                rate: NonZeroU32::new(track.audio.sample_rate).or(NonZeroU32::new(8000))?,
-            }),
+            Codec::PcmA | Codec::PcmU | Codec::G722 | Codec::L16 => {
+                let channels = u32::from(track.audio.channels.max(1));
+                let (bytes, samples, usual) = match track.codec {
+                    Codec::G722 => (channels, 2, 16_000),
+                    Codec::L16 => (2 * channels, 1, 44_100),
+                    _ => (channels, 1, 8000),
+                };
+                let rate = NonZeroU32::new(track.audio.sample_rate).or(NonZeroU32::new(usual))?;
+                Some(Self::Bytes { bytes, samples, rate })
+            }
             _ => None,
         }
     }
 
-    fn samples(self, frame: &[u8]) -> Option<Samples> {
+    /// The rate at which all frames of the track are counted, where no frame has to be asked.
+    pub(crate) fn rate(self) -> Option<NonZeroU32> {
+        match self {
+            Self::Fixed(samples) => Some(samples.rate),
+            Self::Opus => NonZeroU32::new(opus::SAMPLE_RATE),
+            Self::Bytes { rate, .. } => Some(rate),
+            Self::MpegAudio | Self::Ac3 => None,
+        }
+    }
+
+    pub(crate) fn samples(self, frame: &[u8]) -> Option<Samples> {
         match self {
             Self::Fixed(samples) => Some(samples),
             Self::Opus => opus_samples(frame),
-            Self::Bytes { channels, rate } => {
-                Some(Samples { count: u32::try_from(frame.len()).ok()? / channels, rate })
+            Self::Bytes { bytes, samples, rate } => {
+                let whole = u32::try_from(frame.len()).ok()? / bytes;
+                Some(Samples { count: whole.checked_mul(samples)?, rate })
             }
             Self::MpegAudio => mpeg_audio(frame),
             Self::Ac3 => ac3(frame),
@@ -278,12 +295,13 @@ impl SoundClock {
                 stamped
             }
         };
+        // The row goes on from where the frame belongs, wherever it has to stand, or each such frame would move it.
+        self.grid = Some(Grid { rate, next: index.saturating_add(count) });
         let index = self.last.map_or(index, |last| {
             // A tick at 90 kHz at least.
             let step = i64::from(rate.get() / 90_000 + 1);
             index.max(last.ticks(rate).saturating_add(step))
         });
-        self.grid = Some(Grid { rate, next: index.saturating_add(count) });
         Timestamp::from_ticks(index, rate)
     }
 }

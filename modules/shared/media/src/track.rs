@@ -39,6 +39,10 @@ pub enum Codec {
     PcmA,
     /// G.711 mu-law.
     PcmU,
+    /// ITU-T G.722, 64 kbit/s.
+    G722,
+    /// Linear PCM of 16 bits, big-endian.
+    L16,
 }
 
 impl Codec {
@@ -186,6 +190,8 @@ impl Track {
             Codec::Mp3 => "mp4a.40.34",
             Codec::PcmA => "alaw",
             Codec::PcmU => "ulaw",
+            Codec::G722 => "g722",
+            Codec::L16 => "twos",
         };
         Self::new(codec, Bytes::new(), codec_string.into())
     }

@@ -47,6 +47,24 @@ async fn it_is_ready_once_a_configuration_was_handled_and_alive_before() {
 }
 
 #[tokio::test]
+async fn people_get_a_page_that_may_run_its_own_script_and_nothing_else() {
+    let rig = rig();
+    rig.module.apply(serde_json::from_value(json!({"flows": {"cam": {"value": 1}}})).unwrap(), Some(4)).await;
+    let address = served(rig.module.clone()).await;
+    let answer = request(address, "GET / HTTP/1.1\r\nHost: gw:9600\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_lowercase();
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains("content-type: text/html; charset=utf-8"),
+        "{head}"
+    );
+    assert!(head.contains("content-security-policy: default-src 'none'; style-src 'sha256-"), "{head}");
+    assert!(body.contains("<h2>cam <b class=\"state good\">running</b>"), "{body}");
+    // Nothing of it comes from elsewhere.
+    assert!(!body.contains("src=") && !body.contains("@import") && !body.contains("url("), "{body}");
+}
+
+#[tokio::test]
 async fn every_series_has_the_shared_labels_and_a_value_that_the_collector_reads() {
     let rig = rig();
     let address = served(rig.module.clone()).await;

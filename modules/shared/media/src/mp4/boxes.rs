@@ -266,12 +266,17 @@ pub(super) struct FileBoxes<'a, R> {
 
 impl<'a, R: Read + Seek> FileBoxes<'a, R> {
     pub(super) fn new(reader: &'a mut R) -> Result<Self, Mp4Error> {
+        Self::starting_at(reader, 0)
+    }
+
+    /// Walks those from this byte on.
+    pub(super) fn starting_at(reader: &'a mut R, at: u64) -> Result<Self, Mp4Error> {
         let end = reader.seek(SeekFrom::End(0)).map_err(|error| Mp4Error {
             name: FourCC::new(b"ftyp"),
             offset: 0,
             source: error.into(),
         })?;
-        Ok(Self { reader, at: 0, end, seen: 0 })
+        Ok(Self { reader, at, end, seen: 0 })
     }
 
     /// Bytes of the file.

@@ -76,6 +76,24 @@ fn a_lost_frame_leaves_a_hole_of_a_frame_and_the_grid_holds() {
     }
 }
 
+/// `ffmpeg -stream_loop -1 -c copy`: a round of 376 frames is a frame longer than its 8 s, and the next begins on time.
+#[test]
+fn a_file_looped_with_a_frame_too_many_is_counted_once_a_round_and_stays_on_the_grid() {
+    let mut clock = clock(&aac_at(48_000));
+    let stamp = |round: i64, index: i64| round * 8000 + (index * 1024 + 24) / 48;
+    let mut last = Timestamp::ZERO;
+    for round in 0..100 {
+        for index in 0..376 {
+            let millis = stamp(round, index);
+            let placed = clock.place(Timestamp::from_millis(millis), b"aac");
+            assert!(placed > last || round + index == 0, "{placed:?} follows {last:?}");
+            assert!(placed.nanos_since(Timestamp::from_millis(millis)).abs() <= 1_000_000);
+            last = placed;
+        }
+    }
+    assert_eq!(clock.reanchored(), 99);
+}
+
 #[test]
 fn a_source_that_drifts_is_followed_by_whole_samples_and_counted() {
     let mut clock = clock(&aac_at(48_000));

@@ -1,0 +1,63 @@
+// How a live player keeps near the live edge: figures in, what to do out. No player is named here.
+
+/** Behind the target by this much: faster, or a seek. In seconds, as all times here. */
+const LATE = 0.06, FAR = 2.5;
+/** Nearer than the target by this much: slower, so that the buffer is not run dry. */
+const EARLY = 0.08;
+/** A correction goes on until this near. */
+const THERE = 0.015;
+/** Limits of speed: what is heard and seen as normal. */
+const SLOWEST = 0.95, FASTEST = 1.1;
+/** Less than this ahead: never faster. */
+const THIN = 0.1;
+
+/**
+ * One look at a player: `latency` behind live, `target` for it, `ahead` of the playhead in the buffer, the present
+ * `rate`. Returns `{ rate }`, or `{ seek: true }` where no speed catches up in reasonable time.
+ */
+export function steer({ latency, target, ahead, rate }) {
+  if (!Number.isFinite(latency) || !Number.isFinite(target)) return { rate: 1 };
+  const late = latency - target;
+  if (late > FAR) return { seek: true };
+  if (late > (rate > 1 ? THERE : LATE)) {
+    return { rate: ahead < THIN ? 1 : Math.min(FASTEST, 1.02 + late * 0.16) };
+  }
+  if (late < -(rate < 1 ? THERE : EARLY)) return { rate: Math.max(SLOWEST, 0.99 + late * 0.2) };
+  return { rate: 1 };
+}
+
+/** How near live to play: as near as the parts allow, further after each stall, and slowly nearer again. */
+export class Target {
+  #base = NaN;
+  #raised = 0;
+  #at = 0;
+
+  /** `part`: the longest part; `hold`: what the playlist asks for where it has no parts. */
+  set(part, hold) {
+    this.#base = part > 0 ? Math.max(0.4, part * 2.4) : hold;
+  }
+
+  stalled(now) {
+    this.#raised = Math.min(3, this.#raised + 0.15);
+    this.#at = now;
+  }
+
+  /** `now`: in seconds. Two minutes without a stall take a step back. */
+  value(now) {
+    if (this.#raised > 0 && now - this.#at > 120) {
+      this.#raised = Math.max(0, this.#raised - 0.05);
+      this.#at = now;
+    }
+    return this.#base + this.#raised;
+  }
+}
+
+/**
+ * How far behind live the picture is: by the wall clock that the stream carries where `clock` (that of the module)
+ * can be believed, otherwise by the playlist's edge. A clock that stepped, or a viewer's that is wrong, is told from
+ * the difference of both.
+ */
+export function behind({ byClock, byEdge }) {
+  const ahead = byClock - byEdge;
+  return Number.isFinite(byClock) && (!Number.isFinite(byEdge) || (ahead > -0.3 && ahead < 2)) ? byClock : byEdge;
+}
