@@ -283,7 +283,7 @@ impl Lane {
         let (flow, output) = &self.place;
         let start =
             SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(line.start).unwrap_or_default());
-        let seconds = Duration::from_millis(line.milliseconds).as_secs_f64();
+        let seconds = line.milliseconds as f64 / 1000.0;
         let url = format!("{}/{}", line.target, line.name);
         let taken = if is_second { "; its first name was in use" } else { "" };
         tracing::info!(%flow, %output, bytes = line.bytes, seconds, "stored {url}{taken}");
