@@ -1,12 +1,12 @@
 //! The way of finished files to their store, for one output: one after the other, as long as it takes.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use av_edge::EventKind;
 use av_flow::Reason;
-use av_media::{Frame, Kind, Timestamp};
+use av_flow::config::Content;
+use av_flow::stream::{Reader, Tracks};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
@@ -24,6 +24,8 @@ use crate::stored::{Account, Line};
 /// Between two tries, growing.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A place in a stream is kept so long for the output that follows.
+const HANDOVER: Duration = Duration::from_secs(10);
 /// Names that are tried for one file.
 const MOST_NAMES: u32 = 1000;
 
@@ -34,30 +36,16 @@ pub enum Wish {
     EndFile,
 }
 
-/// Up to where each kind of a stream was recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
-    video: Option<Timestamp>,
-    audio: Option<Timestamp>,
-}
-
-impl Reached {
-    fn of(&mut self, kind: Kind) -> &mut Option<Timestamp> {
-        match kind {
-            Kind::Video => &mut self.video,
-            Kind::Audio => &mut self.audio,
-        }
-    }
-
-    /// Takes a frame, unless it was recorded already.
-    pub fn take(&mut self, frame: &Frame) -> bool {
-        let reached = self.of(frame.kind);
-        if reached.is_some_and(|reached| frame.dts <= reached) {
-            return false;
-        }
-        *reached = Some(frame.dts);
-        true
-    }
+/// Where an output left off in its stream: the one that follows it goes on there.
+pub struct LeftOff {
+    /// Which stream.
+    pub stream: usize,
+    /// What of it.
+    pub content: Content,
+    /// Has not given what comes next.
+    pub reader: Reader,
+    /// What the reader told last.
+    pub tracks: Option<Arc<Tracks>>,
 }
 
 /// The lane of one output.
@@ -85,8 +73,9 @@ struct Inner {
     reports: Vec<Weak<Report>>,
     trouble: Option<(Reason, String)>,
     writers: Vec<mpsc::Sender<Wish>>,
-    /// Up to where streams were recorded: the output that follows one goes on there. By the stream's input.
-    recorded: VecDeque<(usize, Reached)>,
+    /// Numbered, so that each is forgotten in its time.
+    left_off: Vec<(u64, LeftOff)>,
+    leaves: u64,
 }
 
 /// Why a file did not get to its store.
@@ -176,25 +165,29 @@ impl Lane {
         self.inner().writers.iter().filter(|writer| writer.try_send(wish).is_ok()).count()
     }
 
-    /// Remembers how far a stream was recorded.
-    pub fn recorded_to(&self, stream: usize, reached: Reached) {
+    /// Keeps a place in a stream for whoever follows, for a moment.
+    pub fn leave_off(self: &Arc<Self>, left_off: LeftOff) {
         let mut inner = self.inner();
-        inner.recorded.retain(|(known, _)| *known != stream);
-        inner.recorded.push_back((stream, reached));
-        if inner.recorded.len() > 64 {
-            inner.recorded.pop_front();
-        }
+        inner.leaves += 1;
+        let leave = inner.leaves;
+        inner.left_off.retain(|(_, known)| known.stream != left_off.stream);
+        inner.left_off.push((leave, left_off));
+        drop(inner);
+        let lane = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(HANDOVER).await;
+            if let Some(lane) = lane.upgrade() {
+                lane.inner().left_off.retain(|(kept, _)| *kept != leave);
+            }
+        });
     }
 
-    /// How far a stream was recorded.
-    pub fn recorded(&self, stream: usize) -> Reached {
-        let inner = self.inner();
-        inner
-            .recorded
-            .iter()
-            .find(|(known, _)| *known == stream)
-            .map(|(_, reached)| *reached)
-            .unwrap_or_default()
+    /// Where the output before this one left off.
+    pub fn go_on(&self, stream: usize, content: Content) -> Option<LeftOff> {
+        let mut inner = self.inner();
+        let at =
+            inner.left_off.iter().position(|(_, left)| left.stream == stream && left.content == content)?;
+        Some(inner.left_off.swap_remove(at).1)
     }
 
     /// There is something to do.

@@ -12,7 +12,7 @@ use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::lane::{Configured, Lane, Wish};
+use crate::lane::{Configured, Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
 use crate::report::Report;
@@ -55,13 +55,11 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
     let writer = Writer {
         spool,
-        reached: lane.recorded(stream),
-        lane,
+        lane: lane.clone(),
         report: report.clone(),
         config,
         template,
         stopping: stopping.clone(),
-        stream,
         recorder,
     };
     // One is being written while the next one waits.
@@ -73,7 +71,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, stopping }.run(sync).await;
+    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync).await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -99,14 +97,30 @@ struct Recording {
     jobs: mpsc::Sender<Job>,
     wishes: mpsc::Receiver<Wish>,
     stopping: Arc<AtomicBool>,
+    lane: Arc<Lane>,
+    /// Which stream it is.
+    stream: usize,
 }
 
 impl Recording {
     async fn run(mut self, sync: Duration) {
-        let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
-        let mut reader = self.output.stream.reader_from(self.output.content, Start::LastSync, keep);
+        let content = self.output.content;
         let mut waiting: Vec<Entry> = Vec::new();
         let (mut bytes, mut read) = (0, 0);
+        let (mut reader, mut tracks) = match self.lane.go_on(self.stream, content) {
+            Some(left_off) => (left_off.reader, left_off.tracks),
+            None => {
+                let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+                (self.output.stream.reader_from(content, Start::LastSync, keep), None)
+            }
+        };
+        if let Some(tracks) = &tracks {
+            waiting.push(Entry {
+                item: Item::Tracks(tracks.clone()),
+                arrived: Instant::now(),
+                starts: false,
+            });
+        }
         let mut ticks = tokio::time::interval(sync);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Since when there is something that the thread should have taken.
@@ -133,6 +147,13 @@ impl Recording {
                 () = reader.recv(&mut waiting), if !is_full => {
                     let new = waiting.get(read..).unwrap_or_default();
                     bytes += new.iter().map(size).sum::<usize>();
+                    for entry in new {
+                        match &entry.item {
+                            Item::Tracks(told) => tracks = Some(told.clone()),
+                            Item::Ended => tracks = None,
+                            _ => {}
+                        }
+                    }
                     // Nothing comes after that for a while: it need not wait for its second.
                     if due.is_none() && new.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended)) {
                         due = Some(Instant::now());
@@ -158,6 +179,8 @@ impl Recording {
         {
             let _ = stopped.await;
         }
+        let Self { lane, stream, .. } = self;
+        lane.leave_off(LeftOff { stream, content, reader, tracks });
     }
 
     /// Tells of a disk that takes nothing.

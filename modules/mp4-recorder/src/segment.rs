@@ -54,6 +54,14 @@ pub struct Finished {
     pub amount: Amount,
 }
 
+/// Whether MP4 carries a track.
+///
+/// # Errors
+/// Why not.
+pub fn carries(track: &Track) -> Result<(), MuxError> {
+    Recording::reserve(std::slice::from_ref(track), Amount::default()).map(drop)
+}
+
 impl Segment {
     /// Begins a file, with room for the index of so much. `origin`: about when its first frame is decoded.
     ///

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use crate::clock::{self, Moment};
 use crate::cut::Cutter;
 use crate::housekeeping;
-use crate::lane::{Lane, Reached};
+use crate::lane::Lane;
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
-use crate::segment::{Segment, SegmentError};
+use crate::segment::{self, Segment, SegmentError};
 use crate::spool::{Record, Spool, SpoolError, Stage};
 use crate::store::StoreConfig;
 
@@ -36,7 +36,7 @@ pub enum Job {
     Batch(Vec<Entry>),
     /// The file ends at the next sync frame.
     EndFile,
-    /// The file ends here, and so does the thread. `remember`: another output may go on from here.
+    /// The file ends here, and so does the thread.
     Stop {
         /// Told when everything is durable.
         done: oneshot::Sender<()>,
@@ -54,10 +54,6 @@ pub struct Writer {
     pub(crate) template: NameTemplate,
     /// The process, or the output, ends: nothing is tried twice any more.
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Which stream it is, for whoever goes on with it.
-    pub(crate) stream: usize,
-    /// Up to where it was recorded, also by the output that ran here before.
-    pub(crate) reached: Reached,
 }
 
 /// A frame that is not durable yet.
@@ -70,6 +66,8 @@ struct Running {
     writer: Writer,
     cutter: Cutter,
     tracks: Arc<Tracks>,
+    /// Those of them that files carry.
+    carried: Vec<Track>,
     open: Option<Open>,
     /// Since the last commit.
     pending: Vec<Pending>,
@@ -100,6 +98,7 @@ impl Writer {
         let mut running = Running {
             cutter: Cutter::new(self.config.segment),
             tracks: Arc::default(),
+            carried: Vec::new(),
             open: None,
             pending: Vec::new(),
             boot: clock::boot_id(),
@@ -112,7 +111,6 @@ impl Writer {
                 Job::EndFile => running.cutter.end_soon(),
                 Job::Stop { done } => {
                     running.close();
-                    running.writer.lane.recorded_to(running.writer.stream, running.writer.reached);
                     let _ = done.send(());
                     return;
                 }
@@ -150,7 +148,25 @@ impl Running {
         if !same(&self.tracks.video, &tracks.video) || !same(&self.tracks.audio, &tracks.audio) {
             self.cutter.break_here();
         }
+        self.carried.clear();
+        for track in tracks.iter() {
+            match segment::carries(track) {
+                Ok(()) => self.carried.push(Track::clone(track)),
+                Err(error) => {
+                    let (flow, output) = self.writer.lane.place();
+                    tracing::warn!(%flow, %output, "the {} is left out: {error}", track.kind().as_str());
+                }
+            }
+        }
+        if self.carried.is_empty() && tracks.iter().next().is_some() {
+            let why = "files carry H.264, H.265, AV1, AAC and Opus, and the stream has none of them";
+            self.writer.report.fails(State::Failed, Reason::Content, &why);
+        }
         self.tracks = tracks;
+    }
+
+    fn carries(&self, kind: Kind) -> bool {
+        self.carried.iter().any(|track| track.kind() == kind)
     }
 
     fn lost(&self, lost: Lost) {
@@ -165,10 +181,11 @@ impl Running {
     }
 
     fn frame(&mut self, frame: Frame, arrived: Instant) {
-        if !self.writer.reached.take(&frame) {
+        if !self.carries(frame.kind) {
+            self.writer.report.status().dropped.add(frame.kind, 1);
             return;
         }
-        let has_video = self.tracks.video.is_some();
+        let has_video = self.carries(Kind::Video);
         if self.open.as_ref().is_some_and(|open| open.segment.is_nearly_full()) {
             self.cutter.end_soon();
         }
@@ -278,7 +295,7 @@ impl Running {
         let admitted = writer.spool.admit(HEADROOM, writer.config.deny_new, &mut dropped);
         writer.recorder.announce(dropped);
         admitted?;
-        let tracks: Vec<Track> = self.tracks.iter().map(|track| Track::clone(track)).collect();
+        let tracks = &self.carried;
         let place = writer.lane.place();
         let mut record = Record {
             id: writer.spool.next_id(),
@@ -302,7 +319,7 @@ impl Running {
         }
         let origin = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
         let path = writer.spool.path(&record);
-        let segment = Segment::create(&path, &tracks, origin, self.expected)?;
+        let segment = Segment::create(&path, tracks, origin, self.expected)?;
         writer.recorder.totals.written.fetch_add(segment.bytes(), Ordering::Relaxed);
         if let Err(error) = writer.spool.enter(record.clone()) {
             let _ = std::fs::remove_file(&path);
