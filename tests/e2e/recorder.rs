@@ -230,7 +230,7 @@ fn a_change_of_the_output_costs_no_frame_and_doubles_none() {
             // The second file begins inside a GOP, of which ffmpeg complains.
             let mut command = Tool::Ffmpeg.command();
             command.args(["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"]).arg(file);
-            command.args(["-map", "0", "-c", "copy", "-f", "framemd5", "-"]);
+            command.args(["-map", "0", "-c", "copy", "-copyinkf", "-f", "framemd5", "-"]);
             Recording::of_framemd5_in_milliseconds(&Program::run(&mut command, wait::LONG).stdout)
         })
         .collect();

@@ -189,7 +189,7 @@ mod tests {
         for (id, day) in [(1, 0), (2, 0), (2, 0), (3, 1)] {
             account.add(&place, &line(id, day)).unwrap();
         }
-        assert_eq!(account.places(), [place.clone()]);
+        assert_eq!(account.places(), std::slice::from_ref(&place));
         let days = account.days(&place);
         assert_eq!(days.len(), 2);
         assert_eq!(Account::read(&days[0]).unwrap(), [line(1, 0), line(2, 0)]);
