@@ -38,8 +38,10 @@ pub const PROPERTIES: &[(&str, &str)] = &[("spool", "mp4-recorder")];
 
 const RTSP: Scheme = Scheme::new("rtsp", 8554, 554);
 const RTSPS: Scheme = Scheme::new("rtsps", 8322, 322).in_tls();
-const HTTP: Scheme = Scheme::new("http", 8080, 80);
-const HTTPS: Scheme = Scheme::new("https", 8443, 443).in_tls();
+/// HTTP.
+pub const HTTP: Scheme = Scheme::new("http", 8080, 80);
+/// HTTP in TLS.
+pub const HTTPS: Scheme = Scheme::new("https", 8443, 443).in_tls();
 /// Paths on this machine. Nobody listens on it or connects to it.
 pub const FILE: Scheme = Scheme::new("file", 8080, 80);
 const AZBLOB: Scheme = Scheme::new("azblob", 8443, 443).in_tls();
@@ -117,7 +119,8 @@ const READS: &str = "`read` inputs";
 const STORES: &str = "`store` outputs";
 const RENDERS: &str = "`render` outputs";
 const HLS: &str = "HLS `serve` outputs";
-const SEGMENTS: &str = "HLS `serve` and `store` outputs";
+/// Which outputs have `segmentSeconds`.
+pub const SEGMENTS: &str = "HLS `serve` and `store` outputs";
 const RTSP_CLIENTS: &str = "RTSP `pull` inputs and `push` outputs";
 const RTSP_SERVERS: &str = "RTSP `listen` inputs and `serve` outputs";
 
@@ -129,12 +132,14 @@ const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", RTSP_SERVERS, Shape::T
 const MULTICAST: OptionSpec = OptionSpec::new("multicast", "RTSP `serve` outputs", Shape::AnyObject);
 const SERVE_MTU: OptionSpec =
     OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400));
-const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4", "mpegts"]));
+const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4"]));
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
-const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Text);
-const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::AnyList);
+const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 });
+const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
+const LINK: &[OptionSpec] =
+    &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
