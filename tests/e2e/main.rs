@@ -30,6 +30,7 @@ mod publisher_loss;
 mod recorder;
 mod regressions;
 mod relay;
+mod rtsp;
 mod serve_options;
 mod shown;
 mod thousand_flows;
