@@ -266,7 +266,7 @@ impl<M: Memory> Packager<M> {
 
     fn frame(&mut self, mut frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
         if self.muxer.is_none() {
-            self.muxer = Muxer::new(&self.tracks);
+            self.muxer = Muxer::new(self.shaped.variant, &self.tracks);
         }
         let Some(muxer) = &self.muxer else { return };
         if !muxer.has(frame.kind) {
@@ -381,7 +381,7 @@ impl<M: Memory> Packager<M> {
     /// The first frame since the last break.
     fn begin(&mut self, frame: &Frame, leading: Kind, shelf: &mut Shelf, now: Instant) {
         // Nothing of what was before says how it goes on.
-        self.muxer = Muxer::new(&self.tracks);
+        self.muxer = Muxer::new(self.shaped.variant, &self.tracks);
         let (Some(window), Some(muxer)) = (&mut self.window, &self.muxer) else { return };
         if self.silence.take().is_some() {
             window.end_segment(shelf, now);
@@ -406,7 +406,7 @@ impl<M: Memory> Packager<M> {
             match cut {
                 Cut::Part(part) => {
                     let utc = self.began.and_then(|(dts, utc)| moved(utc, part.start.nanos_since(dts)));
-                    if let Some(muxed) = muxer.part(&part, window.open.is_none()) {
+                    if let Some(muxed) = muxer.part(part, window.open.is_none()) {
                         window.add(muxed, utc, shelf);
                         self.changed |= window.lists_parts();
                     }
