@@ -1,5 +1,5 @@
 //! What ffmpeg sends by RTP, against what it says is in the file that it sends.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use std::net::UdpSocket;
 use std::num::NonZeroU32;
