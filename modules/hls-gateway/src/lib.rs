@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use av_flow::{Flows, rtmp};
+use av_flow::{Flows, rtmp, rtsp};
 
 pub use options::{Cors, Link, SERVE, ServeConfig, Shaped, Variant};
 
@@ -28,6 +28,7 @@ pub fn service() -> Flows {
     Flows::new("hls-gateway")
         .input(rtmp::LISTEN)
         .input(rtmp::PULL)
+        .input(rtsp::PULL)
         .output(SERVE)
         .extension(|context, _| Arc::new(hls::Hls::new(context)))
 }

@@ -5,11 +5,11 @@
 //! test of the repository compares them where the module exists.
 
 use crate::config::{
-    ALLOW, AUTH, CLIENT_TLS, CREDENTIALS, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, RETRY, Role,
-    SERVER_TLS, Scheme, Shape, credentials, whole, word,
+    ALLOW, AUTH, MAX_CLIENTS, OptionSpec, Role, SERVER_TLS, Scheme, Shape, credentials, whole, word,
 };
 use crate::registry::EndpointSpec;
 use crate::rtmp::options as rtmp;
+use crate::rtsp::options as rtsp;
 
 /// An endpoint and the module to use for it. Of several that fit the first counts.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +36,6 @@ pub const CREDENTIAL_KEYS: &[(&str, &str)] = &[
 /// Top-level properties of one module, and which it is.
 pub const PROPERTIES: &[(&str, &str)] = &[("spool", "mp4-recorder")];
 
-const RTSP: Scheme = Scheme::new("rtsp", 8554, 554);
-const RTSPS: Scheme = Scheme::new("rtsps", 8322, 322).in_tls();
 /// HTTP.
 pub const HTTP: Scheme = Scheme::new("http", 8080, 80);
 /// HTTP in TLS.
@@ -50,8 +48,19 @@ const AZBLOB_HTTPS: Scheme = Scheme::new("azblob+https", 8443, 443).in_tls();
 const DISPLAY: Scheme = Scheme::new("display", 8080, 80);
 
 /// Every scheme, in the order of messages.
-pub const SCHEMES: &[Scheme] =
-    &[rtmp::RTMP, rtmp::RTMPS, RTSP, RTSPS, HTTP, HTTPS, FILE, AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS, DISPLAY];
+pub const SCHEMES: &[Scheme] = &[
+    rtmp::RTMP,
+    rtmp::RTMPS,
+    rtsp::RTSP,
+    rtsp::RTSPS,
+    HTTP,
+    HTTPS,
+    FILE,
+    AZBLOB,
+    AZBLOB_HTTP,
+    AZBLOB_HTTPS,
+    DISPLAY,
+];
 
 const fn entry(
     module: &'static str,
@@ -65,33 +74,12 @@ const fn entry(
 /// Every endpoint.
 pub const ENDPOINTS: &[Entry] = &[
     entry("rtmp-splitter", Role::Listen, rtmp::SCHEMES, rtmp::LISTEN),
-    entry(
-        "rtsp-gateway",
-        Role::Listen,
-        &[RTSP, RTSPS],
-        &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS],
-    ),
+    entry("rtsp-gateway", Role::Listen, rtsp::SCHEMES, rtsp::LISTEN),
     entry("rtmp-splitter", Role::Pull, rtmp::SCHEMES, rtmp::PULL),
-    entry("rtsp-gateway", Role::Pull, &[RTSP], &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT]),
+    entry("rtsp-gateway", Role::Pull, rtsp::SCHEMES, rtsp::PULL),
     entry("mp4-source", Role::Read, &[FILE], &[LOOP, START]),
     entry("rtmp-splitter", Role::Serve, rtmp::SCHEMES, rtmp::SERVE),
-    entry(
-        "rtsp-gateway",
-        Role::Serve,
-        &[RTSP, RTSPS],
-        &[
-            AUTH,
-            ALLOW,
-            SERVER_TLS,
-            TRANSPORTS,
-            UDP_PORTS,
-            MULTICAST,
-            SERVE_MTU,
-            MAX_CLIENTS,
-            rtmp::JOIN,
-            rtmp::BATCH,
-        ],
-    ),
+    entry("rtsp-gateway", Role::Serve, rtsp::SCHEMES, rtsp::SERVE),
     entry(
         "hls-gateway",
         Role::Serve,
@@ -99,12 +87,7 @@ pub const ENDPOINTS: &[Entry] = &[
         &[AUTH, ALLOW, SERVER_TLS, MAX_CLIENTS, VARIANT, HLS_SEGMENT, PART, WINDOW, CORS, LINKS],
     ),
     entry("rtmp-splitter", Role::Push, rtmp::SCHEMES, rtmp::PUSH),
-    entry(
-        "rtsp-gateway",
-        Role::Push,
-        &[RTSP, RTSPS],
-        &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, SERVE_MTU],
-    ),
+    entry("rtsp-gateway", Role::Push, rtsp::SCHEMES, rtsp::PUSH),
     entry(
         "mp4-recorder",
         Role::Store,
@@ -137,17 +120,9 @@ const RENDERS: &str = "`render` outputs";
 const HLS: &str = "HLS `serve` outputs";
 /// Which outputs have `segmentSeconds`.
 pub const SEGMENTS: &str = "HLS `serve` and `store` outputs";
-const RTSP_CLIENTS: &str = "RTSP `pull` inputs and `push` outputs";
-const RTSP_SERVERS: &str = "RTSP `listen` inputs and `serve` outputs";
 
 const LOOP: OptionSpec = OptionSpec::new("loop", READS, Shape::Flag { default: true });
 const START: OptionSpec = OptionSpec::new("startSeconds", READS, Shape::Seconds { max: 86_400 });
-const TRANSPORT: OptionSpec = OptionSpec::new("transport", RTSP_CLIENTS, word(&["tcp", "udp"]));
-const TRANSPORTS: OptionSpec = OptionSpec::new("transports", RTSP_SERVERS, Shape::AnyList);
-const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", RTSP_SERVERS, Shape::Text);
-const MULTICAST: OptionSpec = OptionSpec::new("multicast", "RTSP `serve` outputs", Shape::AnyObject);
-const SERVE_MTU: OptionSpec =
-    OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400));
 const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4", "mpegts"]));
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));

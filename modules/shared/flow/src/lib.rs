@@ -2,7 +2,7 @@
 //! and the sockets.
 //!
 //! A service is a table of the endpoints it supports: see [`Flows`]. Those that several services have are here, by
-//! protocol ([`rtmp`]); what only one service does implements [`Input`] and [`Output`] in that service's own folder.
+//! protocol ([`rtmp`], [`rtsp`]); what only one service does implements [`Input`] and [`Output`] in that service's own folder.
 
 pub mod catalogue;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod net;
 mod registry;
 pub mod rtmp;
+pub mod rtsp;
 pub mod stream;
 mod supervisor;
 mod trouble;

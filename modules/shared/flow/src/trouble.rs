@@ -1,5 +1,7 @@
 //! Why an endpoint does not do what it should.
 
+use std::error::Error;
+
 /// A sentence for people and a number for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
@@ -48,4 +50,16 @@ pub enum Reason {
     Internal = 13,
     /// What ran there before has not ended yet.
     Ending = 14,
+}
+
+/// An error and all that caused it, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! AV1: its configuration record (AV1 in ISO Base Media File Format §2.3) and sequence header.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::MediaError;
 use crate::bits::BitReader;
@@ -49,6 +49,21 @@ impl Av1Config {
         })
     }
 
+    /// The record for a stream with this sequence header, a whole OBU with its size.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or ends early.
+    pub fn from_sequence_header(obu: &[u8]) -> Result<Bytes, MediaError> {
+        let what = "AV1 sequence header";
+        let payload = sequence_header(obu).ok_or(MediaError::Truncated { what, need: 1, have: obu.len() })?;
+        let sequence = Sequence::parse(payload)?;
+        let mut out = BytesMut::with_capacity(4 + obu.len());
+        out.put_slice(&[0x81, sequence.profile << 5 | sequence.level, sequence.flags, 0]);
+        out.put_slice(obu);
+        Ok(out.freeze())
+    }
+
     /// `av01.0.04M.08` (AV1 in ISO Base Media File Format §5).
     pub fn codec_string(&self) -> String {
         let tier = if self.high_tier { 'H' } else { 'M' };
@@ -82,21 +97,107 @@ fn sequence_header(obus: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(size).ok()?)
 }
 
-/// `max_frame_width` and `max_frame_height` (AV1 bitstream specification §5.5.1).
-fn frame_size(payload: &[u8]) -> Result<(u32, u32), MediaError> {
-    let mut bits = BitReader::new("AV1 sequence header", payload);
-    bits.skip(4)?; // seq_profile, still_picture
-    if bits.flag()? {
-        bits.skip(5)?; // reduced_still_picture_header: seq_level_idx
-    } else {
-        skip_operating_points(&mut bits)?;
-    }
-    let width_bits = 1 + bits.bits(4)?;
-    let height_bits = 1 + bits.bits(4)?;
-    Ok((1 + bits.bits(width_bits)?, 1 + bits.bits(height_bits)?))
+/// What a sequence header says (AV1 bitstream specification §5.5.1), as far as a record repeats it.
+struct Sequence {
+    profile: u8,
+    level: u8,
+    /// Tier to chroma position, as in the record's third byte.
+    flags: u8,
 }
 
-fn skip_operating_points(bits: &mut BitReader<'_>) -> Result<(), MediaError> {
+/// As far as the largest size.
+struct Start {
+    profile: u8,
+    reduced: bool,
+    level: u8,
+    tier: u8,
+    size: (u32, u32),
+}
+
+/// `max_frame_width` and `max_frame_height`.
+fn frame_size(payload: &[u8]) -> Result<(u32, u32), MediaError> {
+    let mut bits = BitReader::new("AV1 sequence header", payload);
+    Ok(Start::parse(&mut bits)?.size)
+}
+
+impl Start {
+    fn parse(bits: &mut BitReader<'_>) -> Result<Self, MediaError> {
+        let profile = bits.small(3)?;
+        bits.skip(1)?; // still_picture
+        let reduced = bits.flag()?;
+        let (level, tier) = if reduced { (bits.small(5)?, 0) } else { operating_points(bits)? };
+        let width_bits = 1 + bits.bits(4)?;
+        let height_bits = 1 + bits.bits(4)?;
+        let size = (1 + bits.bits(width_bits)?, 1 + bits.bits(height_bits)?);
+        Ok(Self { profile, reduced, level, tier, size })
+    }
+}
+
+impl Sequence {
+    fn parse(payload: &[u8]) -> Result<Self, MediaError> {
+        let mut bits = BitReader::new("AV1 sequence header", payload);
+        let Start { profile, reduced, level, tier, .. } = Start::parse(&mut bits)?;
+        if !reduced && bits.flag()? {
+            bits.skip(7)?; // lengths of frame ids
+        }
+        bits.skip(3)?; // 128x128 superblocks, filter intra, intra edge filter
+        if !reduced {
+            skip_tools(&mut bits)?;
+        }
+        bits.skip(3)?; // superres, cdef, restoration
+        let colour = colour(&mut bits, profile)?;
+        Ok(Self { profile, level, flags: tier << 7 | colour })
+    }
+}
+
+fn skip_tools(bits: &mut BitReader<'_>) -> Result<(), MediaError> {
+    bits.skip(4)?; // interintra, masked compound, warped motion, dual filter
+    let order_hint = bits.flag()?;
+    if order_hint {
+        bits.skip(2)?; // jnt_comp, ref_frame_mvs
+    }
+    // seq_choose_screen_content_tools, else seq_force_screen_content_tools
+    let screen_content = bits.flag()? || bits.flag()?;
+    // seq_choose_integer_mv, else seq_force_integer_mv
+    if screen_content && !bits.flag()? {
+        bits.skip(1)?;
+    }
+    if order_hint {
+        bits.skip(3)?;
+    }
+    Ok(())
+}
+
+/// `color_config` (§5.5.2): bit depth, monochrome, subsampling and chroma position, as a record has them.
+fn colour(bits: &mut BitReader<'_>, profile: u8) -> Result<u8, MediaError> {
+    let high = bits.flag()?;
+    let twelve = profile == 2 && high && bits.flag()?;
+    let mono = profile != 1 && bits.flag()?;
+    let described = if bits.flag()? { (bits.small(8)?, bits.small(8)?, bits.small(8)?) } else { (2, 2, 2) };
+    let (x, y, position) = if mono {
+        bits.skip(1)?; // color_range
+        (true, true, 0)
+    } else if described == (1, 13, 0) {
+        (false, false, 0)
+    } else {
+        bits.skip(1)?; // color_range
+        let (x, y) = match profile {
+            0 => (true, true),
+            1 => (false, false),
+            _ if twelve => {
+                let x = bits.flag()?;
+                (x, x && bits.flag()?)
+            }
+            _ => (true, false),
+        };
+        (x, y, if x && y { bits.small(2)? } else { 0 })
+    };
+    let flag = |set: bool, place: u8| u8::from(set) << place;
+    Ok(flag(high, 6) | flag(twelve, 5) | flag(mono, 4) | flag(x, 3) | flag(y, 2) | position)
+}
+
+/// `seq_level_idx` and `seq_tier` of the first operating point.
+fn operating_points(bits: &mut BitReader<'_>) -> Result<(u8, u8), MediaError> {
     let mut decoder_model = None;
     if bits.flag()? {
         bits.skip(64)?; // num_units_in_display_tick, time_scale
@@ -109,11 +210,12 @@ fn skip_operating_points(bits: &mut BitReader<'_>) -> Result<(), MediaError> {
         }
     }
     let initial_delay = bits.flag()?;
+    let mut first = None;
     for _ in 0..=bits.bits(5)? {
         bits.skip(12)?; // operating_point_idc
-        if bits.bits(5)? > 7 {
-            bits.skip(1)?; // seq_tier
-        }
+        let level = bits.small(5)?;
+        let tier = if level > 7 { bits.small(1)? } else { 0 };
+        first.get_or_insert((level, tier));
         if let Some(length) = decoder_model
             && bits.flag()?
         {
@@ -123,7 +225,7 @@ fn skip_operating_points(bits: &mut BitReader<'_>) -> Result<(), MediaError> {
             bits.skip(4)?;
         }
     }
-    Ok(())
+    Ok(first.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod frame;
 pub mod h264;
 pub mod h265;
 pub mod mp4;
+pub mod mpeg_audio;
 pub mod mpegts;
 pub mod nal;
 mod normalise;

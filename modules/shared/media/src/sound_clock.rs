@@ -7,6 +7,7 @@
 use std::num::NonZeroU32;
 
 use crate::aac::AudioConfig;
+use crate::mpeg_audio::Header;
 use crate::{Codec, Timestamp, Track, opus};
 
 /// Samples in one frame, and the rate at which they are counted.
@@ -117,26 +118,8 @@ fn opus_samples(packet: &[u8]) -> Option<Samples> {
 }
 
 fn mpeg_audio(frame: &[u8]) -> Option<Samples> {
-    let [0xff, second, third, ..] = *frame else { return None };
-    if second & 0xe0 != 0xe0 {
-        return None;
-    }
-    let version = second >> 3 & 3;
-    let base: u32 = *[44_100, 48_000, 32_000].get(usize::from(third >> 2 & 3))?;
-    // 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5.
-    let rate = match version {
-        3 => base,
-        2 => base / 2,
-        0 => base / 4,
-        _ => return None,
-    };
-    let count = match (second >> 1 & 3, version) {
-        (3, _) => 384,
-        (2, _) | (1, 3) => 1152,
-        (1, _) => 576,
-        _ => return None,
-    };
-    Some(Samples { count, rate: NonZeroU32::new(rate)? })
+    let Header { samples, sample_rate, .. } = Header::parse(frame)?;
+    Some(Samples { count: samples, rate: sample_rate })
 }
 
 fn ac3(frame: &[u8]) -> Option<Samples> {

@@ -59,6 +59,11 @@ impl Obu {
         self.put(&mut out);
         out.freeze()
     }
+
+    /// Reads a whole unit: one that has no size field ends with `data`. What is behind a unit with one is left out.
+    pub(crate) fn parse(data: &Bytes) -> Result<Self, NotObu> {
+        Obus::new(data).next().unwrap_or(Err(NotObu))
+    }
 }
 
 /// A row of units. One without a size field is the last. An error ends it.

@@ -139,7 +139,7 @@ impl ConfigError {
     }
 
     /// A value of the wrong type or out of range; shows it, shortened.
-    pub(super) fn expected(path: &str, expected: impl Into<String>, got: &Value) -> Self {
+    pub(crate) fn expected(path: &str, expected: impl Into<String>, got: &Value) -> Self {
         Self::new(path, Fault::Expected { expected: expected.into(), got: shown(got) })
     }
 

@@ -62,8 +62,20 @@ pub enum Shape {
         /// The choice.
         words: &'static [&'static str],
     },
+    /// A list of one or more of some words; all of them where absent.
+    Words {
+        /// The choice.
+        words: &'static [&'static str],
+    },
     /// Any text of 1 to 1024 characters.
     Text,
+    /// Two ports that follow each other, the first one even, as `8000-8001`.
+    PortPair {
+        /// The first one where absent.
+        default: u16,
+    },
+    /// An IP address of a multicast group.
+    Group,
     /// An absolute path.
     Path,
     /// A DNS name or an IP address.

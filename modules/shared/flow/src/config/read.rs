@@ -1,5 +1,6 @@
 //! Reading an endpoint: which it is, and what its options say.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::options::{
 use super::role::Role;
 use super::scheme::Scheme;
 use super::secret::Secret;
-use super::shape::{flag, host_name, seconds, sha256, text, texts, whole, word};
+use super::shape::{flag, group, host_name, port_pair, seconds, sha256, text, texts, whole, word, words};
 use super::supports::Supports;
 use super::types::{Auth, ClientTls, ConnectUrl, Content, Credentials, ListenUrl, Retry, ServerTls};
 use super::url::{Stars, UserInfo, parse_file};
@@ -231,6 +232,29 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Which of its words a list option has.
+    pub fn words(&self, spec: &OptionSpec) -> Result<Vec<&'static str>, ConfigError> {
+        match (spec.shape, self.get(spec)) {
+            (Shape::Words { words: choice }, Some((path, value))) => words(&path, value, choice),
+            (Shape::Words { words: choice }, None) => Ok(choice.to_vec()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The first port of a pair.
+    pub fn port_pair(&self, spec: &OptionSpec) -> Result<u16, ConfigError> {
+        match (spec.shape, self.get(spec)) {
+            (_, Some((path, value))) => port_pair(&path, value),
+            (Shape::PortPair { default }, None) => Ok(default),
+            _ => Ok(0),
+        }
+    }
+
+    /// A multicast address, where it is there.
+    pub fn group(&self, spec: &OptionSpec) -> Result<Option<IpAddr>, ConfigError> {
+        self.get(spec).map(|(path, value)| group(&path, value)).transpose()
+    }
+
     /// Whether a word option has its first word.
     pub fn is_first_word(&self, spec: &OptionSpec) -> Result<bool, ConfigError> {
         let word = self.word(spec)?;
@@ -243,7 +267,7 @@ impl<'a> Options<'a> {
     }
 
     /// An option that is an object, as properties of its own.
-    fn object(&self, spec: &OptionSpec) -> Option<Self> {
+    pub fn object(&self, spec: &OptionSpec) -> Option<Self> {
         let (path, value) = self.get(spec)?;
         Some(Self { path, map: value.as_object()?, ..*self })
     }

@@ -100,7 +100,15 @@ fn described(option: &OptionSpec, is_input: bool) -> (String, String) {
             };
             (choice.join(", "), default)
         }
+        Shape::Words { words } => {
+            let choice = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>();
+            (format!("list of {}", choice.join(", ")), "all".into())
+        }
         Shape::Text => ("text, up to 1024 bytes".into(), none()),
+        Shape::PortPair { default } => {
+            ("two ports, the first even".into(), format!("`{default}-{}`", default.saturating_add(1)))
+        }
+        Shape::Group => ("multicast address".into(), none()),
         Shape::Path => ("absolute path".into(), none()),
         Shape::HostName => ("host name or IP address".into(), none()),
         Shape::Sha256 => ("64 hexadecimal digits".into(), none()),

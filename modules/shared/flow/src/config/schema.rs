@@ -252,7 +252,20 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
             json!({ "enum": words })
         }
         Shape::Word { words } => json!({ "enum": words, "default": words.first() }),
+        Shape::Words { words } => json!({
+            "type": "array",
+            "minItems": 1,
+            "uniqueItems": true,
+            "items": { "enum": words },
+            "default": words,
+        }),
         Shape::Text => text(1024, NO_CONTROLS),
+        Shape::PortPair { default } => json!({
+            "type": "string",
+            "pattern": "^[0-9]{1,5}-[0-9]{1,5}$",
+            "default": format!("{default}-{}", default.saturating_add(1)),
+        }),
+        Shape::Group => json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" }),
         Shape::Path => path(),
         Shape::HostName => host_name(),
         Shape::Sha256 => json!({ "type": "string", "maxLength": 95, "pattern": "^(:*[0-9A-Fa-f]){64}:*$" }),

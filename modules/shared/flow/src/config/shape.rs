@@ -1,5 +1,6 @@
 //! Whether a value has the shape that the table of options asks for, and what it is then.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -17,7 +18,10 @@ impl OptionSpec {
             Shape::Whole { min, max, .. } => whole(path, value, min, max).map(drop),
             Shape::Seconds { max } => seconds(path, value, max).map(drop),
             Shape::Word { words } => word(path, value, words).map(drop),
+            Shape::Words { words } => self::words(path, value, words).map(drop),
             Shape::Text => text(path, value, 1024).map(drop),
+            Shape::PortPair { .. } => port_pair(path, value).map(drop),
+            Shape::Group => group(path, value).map(drop),
             Shape::Path => access::absolute_path(path, value).map(drop),
             Shape::HostName => host_name(path, value).map(drop),
             Shape::Sha256 => sha256(path, value).map(drop),
@@ -116,6 +120,48 @@ pub(super) fn word<'a>(path: &str, value: &Value, words: &[&'a str]) -> Result<&
         .find(|word| **word == given)
         .copied()
         .ok_or_else(|| ConfigError::expected(path, format!("one of {}", words.join(", ")), value))
+}
+
+/// One or more of some words, each once.
+pub(super) fn words<'a>(path: &str, value: &Value, words: &[&'a str]) -> Result<Vec<&'a str>, ConfigError> {
+    let list = value.as_array().filter(|list| !list.is_empty());
+    let found = list.and_then(|list| {
+        let known = |value: &Value| words.iter().find(|word| Some(**word) == value.as_str()).copied();
+        list.iter().map(known).collect::<Option<Vec<_>>>()
+    });
+    let is_once = |found: &Vec<&str>| {
+        (1..found.len()).all(|at| !found.iter().take(at).any(|one| found.get(at) == Some(one)))
+    };
+    found.filter(is_once).ok_or_else(|| {
+        ConfigError::expected(path, format!("a list of {}, each once", words.join(", ")), value)
+    })
+}
+
+/// The first port of a pair.
+pub(super) fn port_pair(path: &str, value: &Value) -> Result<u16, ConfigError> {
+    let pair = value.as_str().and_then(|text| {
+        let (first, second) = text.split_once('-')?;
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |text: &str| text.parse::<u16>().ok().filter(|_| is_number(text));
+        Some((number(first)?, number(second)?))
+    });
+    pair.filter(|(first, second)| *first > 0 && first % 2 == 0 && *second == first + 1)
+        .map(|(first, _)| first)
+        .ok_or_else(|| {
+            ConfigError::expected(
+                path,
+                "two ports that follow each other, the first one even, as 8000-8001",
+                value,
+            )
+        })
+}
+
+/// A multicast address.
+pub(super) fn group(path: &str, value: &Value) -> Result<IpAddr, ConfigError> {
+    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+    address
+        .filter(IpAddr::is_multicast)
+        .ok_or_else(|| ConfigError::expected(path, "a multicast address, as 239.1.2.3", value))
 }
 
 /// A text of 1 to `most` bytes without control characters.

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::stream::OutputStatus;
 
-pub use packer::Wire;
+pub use packer::{Greeting, Join, Opening, View, Wire};
 pub use pieces::PieceWriter;
 pub use serving::{Arrivals, Options, Serving, arrivals};
 pub use tie::{Post, Tie, tie};
@@ -40,6 +40,10 @@ pub struct Arrival {
     pub sink: Sink,
     /// Counts it.
     pub client: Client,
+    /// What it takes of the stream, as its protocol numbers that; players of one number are sent the same bytes.
+    pub variant: u32,
+    /// What it is told in front of everything else.
+    pub greeting: Option<Greeting>,
     /// What the connection has to say later on.
     pub tie: Arc<Post>,
     /// Gives the sink back when the stream ends or the connection wants it. Dropped, the connection has to close.

@@ -4,19 +4,22 @@
 //! the number of epochs: each epoch has headers of its own, and all share the payload.
 
 mod epochs;
+mod squeeze;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_media::{Frame, Kind, Timestamp, Track};
+use bytes::Bytes;
 
 use super::pieces::{PieceWriter, Pieces};
-use crate::stream::{Aside, Entry, Item, Tracks};
+use crate::stream::{Anchor, Aside, Entry, Gap, Item, Tracks};
+use epochs::Epochs;
 pub(super) use epochs::Seat;
-use epochs::{Epoch, Epochs};
 
 /// Sound waits at most that long for a picture to ride with (40 ms, less what timers are late).
 const SOUND_WAIT: Duration = Duration::from_millis(36);
@@ -28,9 +31,12 @@ const COPIED_SOUND: usize = 448;
 
 /// How a protocol puts a stream on the wire, for many players at once.
 ///
-/// Times on the wire are those since `zero`, a point of stream time that is near the one at which a player's first
+/// Times on the wire are those since `view.zero`, a point of stream time that is near the one at which a player's first
 /// frame lies.
 pub trait Wire: Send + 'static {
+    /// What a frame becomes once for all players, whatever they see of it; kept with the frames that a joining player
+    /// gets.
+    type Packed: Clone + Send;
     /// Players that start within so much stream time have the same zero.
     const EPOCH: Duration;
     /// Bytes of a frame at most: larger ones are left out.
@@ -47,47 +53,135 @@ pub trait Wire: Send + 'static {
     /// The publisher is gone, and with it what was noted.
     fn forget(&mut self);
 
+    /// What follows is coded so.
+    fn tracks(&mut self, _tracks: &Arc<Tracks>) {}
+
+    /// Whether players that are there can go on with these tracks; otherwise they are sent away.
+    fn goes_on(&self, _tracks: &Tracks) -> bool {
+        true
+    }
+
+    /// What time it is in the world at a point of the stream.
+    fn anchor(&mut self, _anchor: &Anchor) {}
+
+    /// When there is something to say beside the frames, whether or not frames come.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Whether there is something of that kind now: [`say`](Self::say) writes it in front of the flush.
+    fn speaks(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    /// Writes what there is to say beside the frames.
+    fn say(&self, _out: &mut PieceWriter, _view: View) {}
+
+    /// Takes the next frame: each once, in order, before it is written for anybody.
+    fn pack(&mut self, track: &Track, frame: &Frame) -> Self::Packed;
+
+    /// How the protocol calls the frame at which a player's stream of that kind begins: `first`, or what is packed next,
+    /// some time after `at`. For the player's greeting.
+    fn mark(&self, _kind: Kind, _first: Option<(&Frame, &Self::Packed)>, _at: Timestamp) -> u64 {
+        0
+    }
+
     /// Writes what a player has to know before the frame at `at`: tracks, and what was noted. With sound alone that
     /// is with every flush, so what takes time is kept; the same tracks are the same `Arc`.
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp);
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, view: View);
 
-    /// Writes a frame.
-    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp);
+    /// Writes a frame. Its times may be others than those it was packed with: those of a player that joined at the edge.
+    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, packed: &Self::Packed, view: View);
 
     /// Writes a message that is sent where it stands.
-    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, zero: Timestamp);
+    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, view: View);
 }
 
+/// How some players see a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Stream time that is zero for them.
+    pub zero: Timestamp,
+    /// What they take of the stream, as the protocol numbers it.
+    pub variant: u32,
+}
+
+/// Where the stream of a player begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Join {
+    /// At the last sync frame, at once, with the times of its frames.
+    #[default]
+    Instant,
+    /// At the next sync frame.
+    Live,
+    /// At the last sync frame, at once, with the times of all pictures so far squeezed together just before the newest
+    /// one; sound from then on.
+    Edge,
+}
+
+impl Join {
+    /// All of them, as the option `join` spells them.
+    pub const WORDS: [&'static str; 3] = ["instant", "live", "edge"];
+
+    /// By one of [`WORDS`](Self::WORDS).
+    pub fn of(word: &str) -> Self {
+        match word {
+            "live" => Self::Live,
+            "edge" => Self::Edge,
+            _ => Self::Instant,
+        }
+    }
+}
+
+/// Where a player's stream of one kind begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Of which track.
+    pub kind: Kind,
+    /// By [`Wire::mark`].
+    pub mark: u64,
+}
+
+/// What a player is told in front of everything else, once it is known where its stream begins.
+pub type Greeting = Box<dyn FnOnce(&[Opening]) -> Bytes + Send>;
+
 /// See the module's text.
-pub(super) struct Packer<W> {
+pub(super) struct Packer<W: Wire> {
     wire: W,
     batch: Duration,
     tracks: Option<Arc<Tracks>>,
     /// Players of every epoch have to be told of the stream with the next flush.
     announce: bool,
-    pending: Vec<Unit>,
+    pending: Vec<Unit<W::Packed>>,
     /// When the oldest of `pending` was packed, and whether a picture is among them.
     since: Option<Instant>,
     picture: bool,
     /// Everything flushed since (and with) the last flush that a decoder can start at.
-    gop: Vec<Unit>,
+    gop: Vec<Unit<W::Packed>>,
     gop_bytes: usize,
     gop_usable: bool,
     epochs: Epochs,
-    /// `gop` as players of the newest epoch see it, as far as someone needed it: who joins, joins that.
-    burst: Vec<Arc<Pieces>>,
-    burst_units: usize,
+    /// `gop` as players of an epoch see it, as far as someone needed it: who joins, joins that.
+    bursts: HashMap<u64, Burst>,
+    /// When the newest frame was flushed.
+    newest: Timestamp,
+}
+
+/// What was made of so many units for who joins.
+#[derive(Default)]
+struct Burst {
+    pieces: Vec<Arc<Pieces>>,
+    units: usize,
 }
 
 /// What becomes one message.
-#[derive(Clone)]
-enum Unit {
-    /// A frame, when it arrived, and whether a decoder may start there.
-    Frame(Frame, Instant, bool),
+enum Unit<P> {
+    /// A frame, when it arrived, and whether a decoder may start there; packed when it is flushed.
+    Frame(Frame, Instant, bool, Option<P>),
     Aside(Aside, Timestamp),
 }
 
-impl Unit {
+impl<P> Unit<P> {
     fn time(&self) -> Timestamp {
         match self {
             Self::Frame(frame, ..) => frame.dts,
@@ -107,6 +201,8 @@ impl Unit {
 /// What a player gets when it joins.
 pub(super) struct Joining {
     pub(super) seat: Seat,
+    /// Where its stream begins.
+    pub(super) openings: Vec<Opening>,
     /// Headers and the GOP so far; empty: the player waits for the next flush that a decoder can start at.
     pub(super) burst: Vec<Arc<Pieces>>,
 }
@@ -153,8 +249,8 @@ impl<W: Wire> Packer<W> {
             gop_bytes: 0,
             gop_usable: false,
             epochs: Epochs::default(),
-            burst: Vec::new(),
-            burst_units: 0,
+            bursts: HashMap::new(),
+            newest: Timestamp::ZERO,
         }
     }
 
@@ -165,13 +261,14 @@ impl<W: Wire> Packer<W> {
         let unit = match entry.item {
             Item::Frame(frame) => {
                 self.picture |= frame.kind == Kind::Video;
-                Unit::Frame(frame, entry.arrived.into_std(), entry.starts)
+                Unit::Frame(frame, entry.arrived.into_std(), entry.starts, None)
             }
             Item::Aside(aside) => match (self.wire.note(&aside), aside.time) {
                 (true, Some(time)) => Unit::Aside(aside, time),
                 _ => return,
             },
             Item::Tracks(tracks) => {
+                self.wire.tracks(&tracks);
                 let same = self.tracks.replace(tracks.clone()) == Some(tracks);
                 self.announce = true;
                 if !same {
@@ -189,7 +286,7 @@ impl<W: Wire> Packer<W> {
                 self.wire.forget();
                 return self.forget_gop();
             }
-            Item::Gap(_) | Item::Anchor(_) => return,
+            Item::Gap(Gap { anchor, .. }) | Item::Anchor(anchor) => return self.wire.anchor(&anchor),
         };
         self.since.get_or_insert(now);
         self.pending.push(unit);
@@ -210,22 +307,31 @@ impl<W: Wire> Packer<W> {
         (self.picture && self.batch.is_zero()) || self.due().is_some_and(|due| due <= now)
     }
 
-    /// When what is pending must leave at the latest.
+    /// When what is pending, or what the wire has to say, must leave at the latest.
     pub(super) fn due(&self) -> Option<Instant> {
-        Some(self.since? + self.batch.max(SOUND_WAIT))
+        let pending = self.since.map(|since| since + self.batch.max(SOUND_WAIT));
+        pending.into_iter().chain(self.wire.due()).min()
+    }
+
+    /// Whether players that are there can go on with these tracks.
+    pub(super) fn goes_on(&self, tracks: &Tracks) -> bool {
+        self.wire.goes_on(tracks)
     }
 
     /// Serialises what is pending for every epoch that has players.
-    pub(super) fn flush(&mut self) -> Option<Flush> {
-        let units = std::mem::take(&mut self.pending);
+    pub(super) fn flush(&mut self, now: Instant) -> Option<Flush> {
+        let mut units = std::mem::take(&mut self.pending);
         self.since = None;
         self.picture = false;
+        let speaks = self.wire.speaks(now);
         // What came before any track is of no use to anybody.
         let tracks = self.tracks.clone()?;
-        let first = first(&units)?;
+        let first = first(&units).or(speaks.then_some(self.newest))?;
         let mut flush = Flush { sync: false, pictures: 0, sounds: 0, arrived: [None; 2], parts: Vec::new() };
-        for unit in &units {
-            let Unit::Frame(frame, arrived, starts) = unit else { continue };
+        for unit in &mut units {
+            let Unit::Frame(frame, arrived, starts, packed) = unit else { continue };
+            *packed = tracks.get(frame.kind).map(|track| self.wire.pack(track, frame));
+            self.newest = frame.dts;
             let [picture, sound] = &mut flush.arrived;
             flush.sync |= *starts;
             match frame.kind {
@@ -244,16 +350,19 @@ impl<W: Wire> Packer<W> {
         let (wire, sync) = (&mut self.wire, flush.sync);
         let room = units.len() * OVERHEAD + flush.sounds as usize * COPIED_SOUND;
         flush.parts = self.epochs.each(|epoch| {
-            let zero = epoch.zero_from(sync.then_some(first))?;
+            let view = View { zero: epoch.zero_from(sync.then_some(first))?, variant: epoch.variant };
             let mut out = PieceWriter::with_capacity(room);
             let headers = (announce || sync).then(|| {
-                wire.start(&mut out, &tracks, first, zero);
+                wire.start(&mut out, &tracks, first, view);
                 out.finish()
             });
             if announce && let Some(headers) = &headers {
                 out.append(headers);
             }
-            write(wire, &mut out, &tracks, &units, zero);
+            if speaks {
+                wire.say(&mut out, view);
+            }
+            write(wire, &mut out, &tracks, &units, view);
             let headers = headers.filter(|_| !announce);
             Some(Part { epoch: epoch.id, headers, pieces: out.finish() })
         });
@@ -261,7 +370,7 @@ impl<W: Wire> Packer<W> {
         Some(flush)
     }
 
-    fn remember(&mut self, units: Vec<Unit>, sync: bool) {
+    fn remember(&mut self, units: Vec<Unit<W::Packed>>, sync: bool) {
         if sync {
             self.forget_gop();
             self.gop_usable = true;
@@ -280,18 +389,13 @@ impl<W: Wire> Packer<W> {
         self.gop.clear();
         self.gop_bytes = 0;
         self.gop_usable = false;
-        self.forget_burst();
+        self.bursts.clear();
     }
 
-    fn forget_burst(&mut self) {
-        self.burst = Vec::new();
-        self.burst_units = 0;
-    }
-
-    /// Seats a player: at the last sync frame, or (`instant` false, or there is none) at the next.
-    pub(super) fn join(&mut self, instant: bool) -> Joining {
-        let start = first(&self.gop);
-        let (epoch, is_new) = self.epochs.newest(|epoch: &Epoch| match (epoch.zero, start) {
+    /// Seats a player.
+    pub(super) fn join(&mut self, join: Join, variant: u32) -> Joining {
+        let start = first(&self.gop).filter(|_| join != Join::Live);
+        let epoch = self.epochs.newest(variant, |epoch| match (epoch.zero, first(&self.gop)) {
             (Some(zero), Some(start)) => {
                 let after = u128::try_from(start.nanos_since(zero));
                 after.is_ok_and(|after| after < W::EPOCH.as_nanos())
@@ -299,43 +403,83 @@ impl<W: Wire> Packer<W> {
             (Some(_), None) => false,
             (None, _) => true,
         });
-        let seat = epoch.seat();
-        let zero = if instant { epoch.zero_from(start) } else { None };
-        if is_new {
-            self.forget_burst();
-        }
+        let (seat, id, zero) = (epoch.seat(), epoch.id, epoch.zero_from(start));
+        let tracks = self.tracks.clone();
+        let (Some(start), Some(zero), Some(tracks)) = (start, zero, &tracks) else {
+            return Joining { seat, openings: self.openings(None, false), burst: Vec::new() };
+        };
+        let view = View { zero, variant };
+        let mut out = PieceWriter::default();
         let mut burst = Vec::new();
-        if let (true, Some(start), Some(zero), Some(tracks)) = (instant, start, zero, &self.tracks) {
-            let mut out = PieceWriter::default();
-            self.wire.start(&mut out, tracks, start, zero);
-            burst.push(out.finish());
-            let missing = self.gop.get(self.burst_units..).unwrap_or_default();
-            if !missing.is_empty() {
-                write(&self.wire, &mut out, tracks, missing, zero);
-                self.burst.push(out.finish());
-                self.burst_units = self.gop.len();
+        if join == Join::Edge {
+            let squeezed = squeeze::squeezed(&self.gop);
+            if squeezed.is_empty() {
+                // Sound alone: it begins with the next.
+                return Joining { seat, openings: self.openings(None, false), burst };
             }
-            burst.extend(self.burst.iter().cloned());
+            let openings = self.openings(squeezed.first().map(|(frame, packed)| (frame, *packed)), false);
+            let at = squeezed.first().map_or(start, |(frame, _)| frame.dts);
+            self.wire.start(&mut out, tracks, at, view);
+            burst.push(out.finish());
+            // The same for all who join between two flushes.
+            let known = self.bursts.entry(id).or_default();
+            if known.units != self.gop.len() {
+                for (frame, packed) in &squeezed {
+                    if let Some(track) = tracks.get(frame.kind) {
+                        self.wire.frame(&mut out, track, frame, packed, view);
+                    }
+                }
+                *known = Burst { pieces: vec![out.finish()], units: self.gop.len() };
+            }
+            burst.extend(known.pieces.iter().cloned());
+            return Joining { seat, openings, burst };
         }
-        Joining { seat, burst }
+        self.wire.start(&mut out, tracks, start, view);
+        burst.push(out.finish());
+        let known = self.bursts.entry(id).or_default();
+        let missing = self.gop.get(known.units..).unwrap_or_default();
+        if !missing.is_empty() {
+            write(&self.wire, &mut out, tracks, missing, view);
+            known.pieces.push(out.finish());
+            known.units = self.gop.len();
+        }
+        burst.extend(known.pieces.iter().cloned());
+        Joining { seat, openings: self.openings(None, true), burst }
+    }
+
+    /// Where the stream of a player begins that joins now: at `picture` and the sound that comes next, at the first
+    /// frames of the GOP, or at what comes next.
+    fn openings(&self, picture: Option<(&Frame, &W::Packed)>, with_gop: bool) -> Vec<Opening> {
+        let gop = if with_gop { self.gop.as_slice() } else { &[] };
+        let opening = |kind: Kind| {
+            let kept = gop.iter().find_map(|unit| match unit {
+                Unit::Frame(frame, .., Some(packed)) if frame.kind == kind => Some((frame, packed)),
+                _ => None,
+            });
+            let first = picture.filter(|(frame, _)| frame.kind == kind).or(kept);
+            Opening { kind, mark: self.wire.mark(kind, first, self.newest) }
+        };
+        let tracks = self.tracks.iter().flat_map(|tracks| tracks.iter());
+        tracks.map(|track| opening(track.kind())).collect()
     }
 }
 
 /// Where players start: at the first frame. What stands beside frames may say any time, and often says 0.
-fn first(units: &[Unit]) -> Option<Timestamp> {
+fn first<P>(units: &[Unit<P>]) -> Option<Timestamp> {
     let frames = units.iter().filter(|unit| matches!(unit, Unit::Frame(..)));
     frames.map(Unit::time).min().or_else(|| units.iter().map(Unit::time).min())
 }
 
-fn write<W: Wire>(wire: &W, out: &mut PieceWriter, tracks: &Tracks, units: &[Unit], zero: Timestamp) {
+fn write<W: Wire>(wire: &W, out: &mut PieceWriter, tracks: &Tracks, units: &[Unit<W::Packed>], view: View) {
     for unit in units {
         match unit {
-            Unit::Frame(frame, ..) => {
+            Unit::Frame(frame, .., Some(packed)) => {
                 if let Some(track) = tracks.get(frame.kind) {
-                    wire.frame(out, track, frame, zero);
+                    wire.frame(out, track, frame, packed, view);
                 }
             }
-            Unit::Aside(aside, _) => wire.aside(out, tracks, aside, zero),
+            Unit::Frame(..) => {}
+            Unit::Aside(aside, _) => wire.aside(out, tracks, aside, view),
         }
     }
 }

@@ -70,25 +70,28 @@ struct Queued {
 }
 
 impl Player {
-    pub(super) fn new(arrival: Arrival, joining: Joining, now: Instant) -> Self {
-        let Joining { seat, burst } = joining;
-        let size = burst.iter().map(|pieces| pieces.len()).sum();
-        let queued = |pieces| Queued {
+    pub(super) fn new(arrival: Arrival, joining: Joining, greeting: Option<Bytes>, now: Instant) -> Self {
+        let Joining { seat, burst, .. } = joining;
+        let queued = |pieces, answer| Queued {
             pieces,
             place: Place::default(),
             since: now,
             pictures: 0,
             sounds: 0,
-            answer: false,
+            answer,
         };
-        let queue: VecDeque<_> = burst.into_iter().map(queued).collect();
+        let starts = !burst.is_empty();
+        let greeting = greeting.into_iter().map(|bytes| queued(Arc::new(Pieces::from(bytes)), true));
+        let queue: VecDeque<_> =
+            greeting.chain(burst.into_iter().map(|pieces| queued(pieces, false))).collect();
+        let size = queue.iter().map(|queued| queued.pieces.len()).sum();
         Self {
             peer: arrival.peer,
             seat,
             out: Out { vectored: arrival.sink.is_write_vectored(), sink: arrival.sink, unflushed: false },
             paused: false,
-            waits_for_sync: queue.is_empty(),
-            started: !queue.is_empty(),
+            waits_for_sync: !starts,
+            started: starts,
             queue,
             queued: size,
             burst: size,

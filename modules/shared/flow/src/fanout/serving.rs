@@ -6,7 +6,7 @@ use av_media::Kind;
 use tokio::sync::mpsc;
 use tokio::task::coop::unconstrained;
 
-use super::packer::{Packer, Wire};
+use super::packer::{Join, Packer, Wire};
 use super::player::Player;
 use super::shards::{Shards, report_slow};
 use super::{Arrival, Farewell};
@@ -30,8 +30,8 @@ pub fn arrivals() -> (Arrivals, mpsc::Receiver<Arrival>) {
 /// How players are served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// From the last sync frame at once, or from the next one.
-    pub join_instant: bool,
+    /// Where the stream of a player begins.
+    pub join: Join,
     /// How long pictures are held back so that more of them leave together.
     pub batch: Duration,
     /// For the metrics.
@@ -39,10 +39,10 @@ pub struct Options {
 }
 
 /// See the module's text.
-pub struct Serving<W> {
+pub struct Serving<W: Wire> {
     packer: Packer<W>,
     reader: Reader,
-    join_instant: bool,
+    join: Join,
     shards: Shards,
     fitting: Fitting,
 }
@@ -53,7 +53,7 @@ impl<W: Wire> Serving<W> {
         Self {
             packer: Packer::new(wire, options.batch),
             reader,
-            join_instant: options.join_instant,
+            join: options.join,
             shards: Shards::new(output, options.protocol),
             fitting: Fitting::new(W::MOST),
         }
@@ -103,6 +103,11 @@ impl<W: Wire> Serving<W> {
             if self.packer.must_flush_before(&entry) {
                 self.flush().await;
             }
+            if let Item::Tracks(tracks) = &entry.item
+                && !self.packer.goes_on(tracks)
+            {
+                self.shards.end().await;
+            }
             match &entry.item {
                 Item::Tracks(tracks) if tracks.is_empty() => nothing_to_serve(output),
                 Item::Tracks(_) => {
@@ -129,14 +134,15 @@ impl<W: Wire> Serving<W> {
     }
 
     async fn flush(&mut self) {
-        if let Some(flush) = self.packer.flush() {
+        if let Some(flush) = self.packer.flush(Instant::now()) {
             self.shards.flush(flush).await;
         }
     }
 
-    fn join(&mut self, arrival: Arrival) {
-        let joining = self.packer.join(self.join_instant);
-        self.shards.join(Player::new(arrival, joining, Instant::now()));
+    fn join(&mut self, mut arrival: Arrival) {
+        let joining = self.packer.join(self.join, arrival.variant);
+        let greeting = arrival.greeting.take().map(|greeting| greeting(&joining.openings));
+        self.shards.join(Player::new(arrival, joining, greeting, Instant::now()));
     }
 
     fn lost(&self, lost: Lost, output: &OutputContext) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use av_media::{Frame, Kind, Timestamp, Track};
 
 use super::pieces::{Pieces, Place};
-use super::{PieceWriter, Wire};
+use super::{PieceWriter, View, Wire};
 use crate::stream::{Aside, Tracks};
 
 pub(super) const ABOUT: u8 = 18;
@@ -47,6 +47,8 @@ impl Toy {
 }
 
 impl Wire for Toy {
+    type Packed = ();
+
     const EPOCH: Duration = Duration::from_secs(600);
 
     fn note(&mut self, aside: &Aside) -> bool {
@@ -66,20 +68,23 @@ impl Wire for Toy {
         self.about = None;
     }
 
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
+    fn pack(&mut self, _: &Track, _: &Frame) {}
+
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, view: View) {
+        let zero = view.zero;
         Self::message(out, ABOUT, (at, zero), CONFIG, 0);
         for track in tracks.iter() {
             Self::message(out, Self::kind(track.kind()), (at, zero), CONFIG, 0);
         }
     }
 
-    fn frame(&self, out: &mut PieceWriter, _: &Track, frame: &Frame, zero: Timestamp) {
-        Self::message(out, Self::kind(frame.kind), (frame.dts, zero), FRAME, frame.data.len());
+    fn frame(&self, out: &mut PieceWriter, _: &Track, frame: &Frame, (): &(), view: View) {
+        Self::message(out, Self::kind(frame.kind), (frame.dts, view.zero), FRAME, frame.data.len());
         out.share(&frame.data, 0..frame.data.len());
     }
 
-    fn aside(&self, out: &mut PieceWriter, _: &Tracks, aside: &Aside, zero: Timestamp) {
-        Self::message(out, ASIDE, (aside.time.unwrap(), zero), FRAME, 0);
+    fn aside(&self, out: &mut PieceWriter, _: &Tracks, aside: &Aside, view: View) {
+        Self::message(out, ASIDE, (aside.time.unwrap(), view.zero), FRAME, 0);
     }
 }
 

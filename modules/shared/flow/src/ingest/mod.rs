@@ -2,7 +2,9 @@
 //! protocol that has publishers.
 
 mod entrance;
+mod pulled;
 mod seats;
 
 pub use entrance::{Entrance, Instances, NoInstance, Target};
+pub use pulled::Pulled;
 pub use seats::{Identity, Seat, Taken};

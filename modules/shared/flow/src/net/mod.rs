@@ -66,6 +66,11 @@ impl Net {
         &self.dialled
     }
 
+    /// What `--hosts` says of a name.
+    pub fn known_host(&self, host: &str) -> Option<IpAddr> {
+        self.hosts.get(host).copied()
+    }
+
     /// `--paths`.
     pub fn paths(&self) -> &Paths {
         &self.paths

@@ -11,10 +11,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RtmpTarget;
 use super::credentials::credentials as credentials_of;
-use super::skipped::chain;
 use crate::config::{ClientTls, ConnectUrl, Credentials, SecretText};
 use crate::net::{Counted, DialError, Net, SecretUnavailable};
-use crate::trouble::Reason;
+use crate::trouble::{Reason, chain};
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
 /// output has to say that its target does not answer.

@@ -17,12 +17,12 @@ use super::admission::Admission;
 use super::joined;
 use super::names;
 use super::port::Rtmp;
-use super::skipped::chain;
 use crate::endpoint::Module;
 use crate::fanout::Sink;
 use crate::ingest::Seat;
 use crate::net::listeners::{Accepted, Port};
 use crate::net::{Found, Routes, TlsError};
+use crate::trouble::chain;
 
 /// TLS and RTMP handshake, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);

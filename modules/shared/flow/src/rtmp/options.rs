@@ -10,6 +10,7 @@ use crate::config::{
     ServerTls, Shape, credentials, whole, word,
 };
 use crate::endpoint::{InputContext, OutputContext};
+use crate::fanout::Join;
 use crate::registry::{EndpointSpec, Input, Output};
 
 /// `rtmp`.
@@ -27,11 +28,12 @@ const STREAM_KEY: OptionSpec = credentials(Shape::Credentials { keys: &["key", "
 pub const JOIN: OptionSpec = OptionSpec::new(
     "join",
     "RTMP and RTSP `serve` outputs",
-    word(&["instant", "live"]),
+    word(&Join::WORDS),
 )
 .means(
-    "`instant`: a player gets the stream from the last key frame at once. `live`: it waits for the next key \
-         frame, and is then closer to live.",
+    "`instant`: a player gets the stream from the last key frame at once, with its own times. `live`: it waits for the \
+     next key frame, and is then closer to live. `edge`: it gets the stream from the last key frame at once, with the \
+     times of what is past squeezed together just before now: a picture at once, and live from then on.",
 );
 /// `batchMilliseconds`.
 pub const BATCH: OptionSpec =
@@ -90,8 +92,8 @@ pub struct ServeConfig {
     pub allow: Vec<IpNet>,
     /// `maxClients`; 0 = no bound.
     pub max_clients: usize,
-    /// `join`: true for `instant`.
-    pub join_instant: bool,
+    /// `join`.
+    pub join: Join,
     /// `batchMilliseconds`.
     pub batch: Duration,
     /// `tls`, for `rtmps`.
@@ -162,7 +164,7 @@ impl Output for ServeConfig {
             auth: options.auth()?,
             allow: options.allow()?,
             max_clients: options.size(&MAX_CLIENTS)?,
-            join_instant: options.is_first_word(&JOIN)?,
+            join: Join::of(options.word(&JOIN)?),
             batch: Duration::from_millis(options.whole(&BATCH)?),
             tls: options.server_tls()?,
         })

@@ -22,11 +22,8 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let (play, place) = (&lease.port().play, Place::of(&config.url.path));
     let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);
-    let options = fanout::Options {
-        join_instant: config.join_instant,
-        batch: config.batch,
-        protocol: config.url.scheme.name,
-    };
+    let options =
+        fanout::Options { join: config.join, batch: config.batch, protocol: config.url.scheme.name };
     let reader = output.stream.reader(output.content).as_stamped();
     Serving::new(&output, reader, Players::new(), options).run(&output, arriving).await;
 }

@@ -1,12 +1,11 @@
 //! What RTMP's sessions leave out, in the words of the input's counters, state and log.
 
-use std::error::Error;
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use av_rtmp::{MediaItem, SkipReason};
 
 use crate::stream::{InputStatus, LeftOut, Skip};
+use crate::trouble::chain;
 
 /// What was left out of one connection since its last frame.
 #[derive(Debug, Default)]
@@ -53,13 +52,6 @@ impl Omissions {
     }
 }
 
-/// Says what was not said yet of this input's peer.
-pub(super) fn say(input: &InputStatus, flow: &str, peer: &dyn Display) {
-    for text in input.said.take_news() {
-        tracing::warn!(flow, %peer, "peer {text}");
-    }
-}
-
 /// `None`: nothing is missing for it.
 const fn class(reason: &SkipReason) -> Option<Skip> {
     Some(match reason {
@@ -69,18 +61,6 @@ const fn class(reason: &SkipReason) -> Option<Skip> {
         SkipReason::TooLarge { .. } | SkipReason::TooMany { .. } => Skip::TooLarge,
         _ => return None,
     })
-}
-
-/// An error and all that caused it, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use av_rtmp::chunk::{MAX_LENGTH, Out};
 use bytes::Bytes;
 
 use super::incoming::{Description, Message, completed, write_headers};
-use crate::fanout::{PieceWriter, Wire};
+use crate::fanout::{PieceWriter, View, Wire};
 use crate::stream::{Aside, Tracks};
 
 /// Bytes of a frame at most: a message has 24 bits for its length, and the frame has a header of eight bytes at most.
@@ -40,6 +40,8 @@ impl Players {
 }
 
 impl Wire for Players {
+    type Packed = ();
+
     const EPOCH: Duration = Duration::from_secs(10 * 60);
     const MOST: usize = MAX_FRAME;
 
@@ -65,7 +67,9 @@ impl Wire for Players {
         news
     }
 
-    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, zero: Timestamp) {
+    fn pack(&mut self, _: &Track, _: &Frame) {}
+
+    fn start(&mut self, out: &mut PieceWriter, tracks: &Arc<Tracks>, at: Timestamp, view: View) {
         let said = self.description.as_ref();
         let known = self
             .completed
@@ -77,16 +81,16 @@ impl Wire for Players {
             metadata: completed(tracks, said.map(AsRef::as_ref)),
         }));
         let said = said.map(AsRef::as_ref);
-        write_headers(&self.egress, out, tracks, (said, &known.metadata), wire(at, zero));
+        write_headers(&self.egress, out, tracks, (said, &known.metadata), wire(at, view.zero));
     }
 
-    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, zero: Timestamp) {
-        self.egress.frame(out, track, frame, wire(frame.dts, zero));
+    fn frame(&self, out: &mut PieceWriter, track: &Track, frame: &Frame, (): &(), view: View) {
+        self.egress.frame(out, track, frame, wire(frame.dts, view.zero));
     }
 
-    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, zero: Timestamp) {
+    fn aside(&self, out: &mut PieceWriter, tracks: &Tracks, aside: &Aside, view: View) {
         if let Some(Message::Passing(body, time)) = Message::of(aside) {
-            body.write(&self.egress, out, tracks, wire(time, zero));
+            body.write(&self.egress, out, tracks, wire(time, view.zero));
         }
     }
 }

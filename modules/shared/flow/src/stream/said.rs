@@ -1,5 +1,6 @@
 //! What is said once in the log of an input.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,6 +40,13 @@ impl Said {
             return Vec::new();
         }
         std::mem::take(&mut self.reasons().news)
+    }
+
+    /// Says what was not said yet of this input's peer.
+    pub fn say(&self, flow: &str, peer: &dyn Display) {
+        for text in self.take_news() {
+            tracing::warn!(flow, %peer, "peer {text}");
+        }
     }
 
     fn reasons(&self) -> MutexGuard<'_, Reasons> {

@@ -24,3 +24,14 @@ fn a_record_that_is_cut_is_refused_and_a_cut_sequence_header_is_not() {
         assert_eq!(config.codec_string(), "av01.0.00M.08");
     }
 }
+
+#[test]
+fn a_record_made_of_a_sequence_header_is_the_encoders_own() {
+    let record = crate::fixture::config_box("av1.mp4", b"av1C");
+    assert_eq!(Av1Config::from_sequence_header(&record[4..]).unwrap(), record);
+    for cut in 4..record.len() {
+        // It is read or refused, wherever it ends.
+        let _ = Av1Config::from_sequence_header(&record[4..cut]);
+    }
+    assert!(Av1Config::from_sequence_header(&[0x12, 0]).is_err());
+}

@@ -126,12 +126,11 @@ pub(super) fn good_document() -> impl Strategy<Value = Value> {
             json!({ "listen": listen, "content": content, "idleTimeoutSeconds": idle, "auth": auth })
         }
     });
-    let serve = (0..3_u8, option::of(select(vec!["instant", "live"])), option::of(0..=350_u32)).prop_map(
-        |(port, join, batch)| {
+    let serve = (0..3_u8, option::of(select(vec!["instant", "live", "edge"])), option::of(0..=350_u32))
+        .prop_map(|(port, join, batch)| {
             let url = format!("rtmp://127.0.0.{}:1950/{{flow}}/{{name}}", port.saturating_add(1));
             json!({ "serve": url, "join": join, "batchMilliseconds": batch })
-        },
-    );
+        });
     let push = (select(vec!["a", "b"]), option::of(1..100_u32)).prop_map(|(host, max)| {
         let retry = max.map(|max| json!({ "maxSeconds": max }));
         json!({ "push": format!("rtmps://{host}/app"), "credentials": { "streamKey": { "file": "/k" } }, "retry": retry })

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::*;
+use crate::fanout::Join;
 use crate::rtmp::{PullConfig, PushConfig, ServeConfig};
 
 fn document(defaults: Value, input: Value, output: Value) -> Value {
@@ -20,7 +21,7 @@ fn a_default_holds_until_the_flow_says_otherwise() {
     let flow = flow(&document(defaults, input, json!({ "serve": SERVE })));
     assert_eq!(flow.input.idle_timeout, Duration::from_secs(30));
     assert_eq!(flow.input.hold_for, Some(Duration::from_secs(60)));
-    assert!(!flow.outputs["o"].endpoint.get::<ServeConfig>().unwrap().join_instant);
+    assert_eq!(flow.outputs["o"].endpoint.get::<ServeConfig>().unwrap().join, Join::Live);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::*;
+use crate::fanout::Join;
 use crate::rtmp::{ListenConfig, PullConfig, PushConfig, ServeConfig};
 
 fn listen(input: Value) -> ListenConfig {
@@ -81,13 +82,13 @@ fn a_pull_input_has_its_defaults_and_its_options() {
 #[test]
 fn a_serve_output_has_its_defaults_and_its_options() {
     let plain = serve(json!({ "serve": "rtmp://0.0.0.0/x/y" }));
-    assert!(plain.join_instant && plain.max_clients == 0 && plain.batch.is_zero());
+    assert!(plain.join == Join::Instant && plain.max_clients == 0 && plain.batch.is_zero());
     let full = json!({
         "serve": "rtmp://127.0.0.1:19350/x/y", "maxClients": 100000, "join": "live", "batchMilliseconds": 350,
         "allow": ["10.0.0.0/8"], "auth": { "username": "u", "password": { "env": "P" } }
     });
     let full = serve(full);
-    assert!(!full.join_instant);
+    assert_eq!(full.join, Join::Live);
     assert_eq!((full.max_clients, full.batch), (100_000, Duration::from_millis(350)));
     assert_eq!(full.auth, Some(Auth::User { username: "u".into(), password: Secret::Env("P".into()) }));
 }
@@ -195,7 +196,7 @@ fn an_endpoint_of_another_module_names_that_module() {
         ),
         (
             with_input(json!({ "pull": "rtsps://h/x" })),
-            "flows.f.input.pull: rtmp-splitter has no `pull` with rtsps, only with rtmp, rtmps; no module has that",
+            "flows.f.input.pull: rtmp-splitter has no `pull` with rtsps, only with rtmp, rtmps; rtsp-gateway has",
         ),
     ] {
         assert_eq!(error(&document), sentence);

@@ -9,6 +9,8 @@ use av_media::Timestamp;
 pub(super) struct Epoch {
     /// Never used again.
     pub(super) id: u64,
+    /// What its players take of the stream.
+    pub(super) variant: u32,
     index: usize,
     /// Stream time that is zero for these players; `None` until the first frame goes out.
     pub(super) zero: Option<Timestamp>,
@@ -30,8 +32,8 @@ impl Drop for Seat {
 }
 
 impl Epoch {
-    fn new(id: u64, index: usize) -> Self {
-        Self { id, index, zero: None, players: Arc::default() }
+    fn new(id: u64, variant: u32, index: usize) -> Self {
+        Self { id, variant, index, zero: None, players: Arc::default() }
     }
 
     /// One more player.
@@ -52,29 +54,27 @@ impl Epoch {
 }
 
 /// All of them, each with an index that it keeps: a player's part of a flush is found without a search.
+#[derive(Default)]
 pub(super) struct Epochs {
-    /// Whom players join. It stays without players.
-    newest: Epoch,
+    /// Whom players join, one of each variant.
+    newest: Vec<Epoch>,
     older: Vec<Epoch>,
-}
-
-impl Default for Epochs {
-    fn default() -> Self {
-        Self { newest: Epoch::new(0, 0), older: Vec::new() }
-    }
+    next_id: u64,
 }
 
 impl Epochs {
     /// Lets epochs go whose last player has left.
     pub(super) fn retire(&mut self) {
         self.older.retain(Epoch::has_players);
+        // The plain one stays: most players are alike.
+        self.newest.retain(|epoch| epoch.variant == 0 || epoch.has_players());
     }
 
     /// Makes something for every epoch that has players; each at its index.
     pub(super) fn each<T>(&mut self, mut make: impl FnMut(&mut Epoch) -> Option<T>) -> Vec<Option<T>> {
         let mut made = Vec::new();
-        made.resize_with(self.older.len() + 1, || None);
-        for epoch in self.older.iter_mut().chain([&mut self.newest]).filter(|epoch| epoch.has_players()) {
+        made.resize_with(self.older.len() + self.newest.len(), || None);
+        for epoch in self.older.iter_mut().chain(&mut self.newest).filter(|epoch| epoch.has_players()) {
             if made.len() <= epoch.index {
                 made.resize_with(epoch.index + 1, || None);
             }
@@ -85,18 +85,20 @@ impl Epochs {
         made
     }
 
-    /// The newest epoch if it `fits`, or else another one; and whether it is another one.
-    pub(super) fn newest(&mut self, fits: impl FnOnce(&Epoch) -> bool) -> (&mut Epoch, bool) {
-        let is_new = !fits(&self.newest);
-        if is_new {
-            let id = self.newest.id + 1;
-            let before = std::mem::replace(&mut self.newest, Epoch::new(id, 0));
-            if before.has_players() {
-                self.older.push(before);
+    /// The newest epoch of a variant if it `fits`, or else another one.
+    pub(super) fn newest(&mut self, variant: u32, fits: impl FnOnce(&Epoch) -> bool) -> &mut Epoch {
+        let found = self.newest.iter().position(|epoch| epoch.variant == variant);
+        let found = match found.map(|at| self.newest.swap_remove(at)) {
+            Some(epoch) if fits(&epoch) => epoch,
+            before => {
+                self.older.extend(before.filter(Epoch::has_players));
+                let is_free =
+                    |index: &usize| self.older.iter().chain(&self.newest).all(|e| e.index != *index);
+                let index = (0..).find(is_free).unwrap_or_default();
+                self.next_id += 1;
+                Epoch::new(self.next_id, variant, index)
             }
-            let is_free = |index: &usize| self.older.iter().all(|epoch| epoch.index != *index);
-            self.newest.index = (0..).find(is_free).unwrap_or_default();
-        }
-        (&mut self.newest, is_new)
+        };
+        self.newest.push_mut(found)
     }
 }

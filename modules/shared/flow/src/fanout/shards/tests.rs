@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Content;
 use crate::fanout::packer::Packer;
 use crate::fanout::tests::{Toy, pictures};
-use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
+use crate::fanout::{Arrival, Client, Farewell, Join, Tie, tie};
 use crate::rtmp::peer::{module, soon, stream, video};
 use crate::stream::{Changes, Entry, Item, OutputStatus, Tracks};
 
@@ -31,7 +31,7 @@ fn flush(packer: &mut Packer<Toy>, index: i64, is_sync: bool) -> Flush {
     let data = vec![(index % 251) as u8; 10].into();
     let frame = Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data };
     packer.take(Entry { item: Item::Frame(frame), arrived: now.into(), starts: is_sync }, now);
-    packer.flush().unwrap()
+    packer.flush(Instant::now()).unwrap()
 }
 
 /// Hands a player to the other task.
@@ -44,9 +44,9 @@ fn join(
     let (farewell, ended) = oneshot::channel();
     let client = Client::admit(&output.status, 0).unwrap();
     let (own, post) = tie();
-    let arrival =
-        Arrival { peer: ([127, 0, 0, 1], 1).into(), sink: Box::new(sink), client, tie: post, farewell };
-    let player = Player::new(arrival, packer.join(true), Instant::now());
+    let (peer, sink) = (([127, 0, 0, 1], 1).into(), Box::new(sink));
+    let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+    let player = Player::new(arrival, packer.join(Join::Instant, 0), None, Instant::now());
     assert!(shards.remote[0].messages.try_send(Message::Join(Box::new(player))).is_ok());
     (way, own, ended)
 }

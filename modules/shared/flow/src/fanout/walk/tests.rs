@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::fanout::packer::Packer;
 use crate::fanout::tests::{ASIDE, Toy, pictures};
-use crate::fanout::{Arrival, Client, Farewell, Sink, Tie, tie};
+use crate::fanout::{Arrival, Client, Farewell, Join, Sink, Tie, tie};
 use crate::rtmp::peer::{audio, soon, video};
 use crate::stream::{Changes, Entry, Item, Tracks};
 
@@ -54,9 +54,9 @@ impl Rig {
         let client = Client::admit(&self.output, 0).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let (tie, post) = tie();
-        let arrival = Arrival { peer, sink, client, tie: post, farewell };
-        let joining = self.packer.join(true);
-        self.walk.join(Player::new(arrival, joining, Instant::now()));
+        let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+        let joining = self.packer.join(Join::Instant, 0);
+        self.walk.join(Player::new(arrival, joining, None, Instant::now()));
         Viewer { tie, way, ended }
     }
 
@@ -65,7 +65,7 @@ impl Rig {
         let time = Timestamp::from_millis(millis);
         let data = vec![u8::try_from(millis / 40).unwrap(); size].into();
         self.take(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
-        let flush = self.packer.flush().unwrap();
+        let flush = self.packer.flush(Instant::now()).unwrap();
         // The serving task counts its own turns too.
         tokio::task::unconstrained(self.walk.flush(&flush)).await;
     }

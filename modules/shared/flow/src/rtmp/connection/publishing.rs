@@ -13,8 +13,9 @@ use crate::ingest::{Identity, Seat};
 use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
 use crate::rtmp::port::PublishRoute;
-use crate::rtmp::skipped::{self, Omissions, chain};
+use crate::rtmp::skipped::Omissions;
 use crate::stream::{Kick, KickReason, Publisher};
+use crate::trouble::chain;
 
 impl Connection {
     pub(super) async fn publish(
@@ -113,7 +114,7 @@ impl Connection {
                     None => break,
                 }
             }
-            skipped::say(&input.status, &input.flow, &self.peer);
+            input.status.said.say(&input.flow, &self.peer);
             tokio::select! {
                 read = self.read() => read?,
                 reason = kick.fired() => return Ok(Some(reason)),

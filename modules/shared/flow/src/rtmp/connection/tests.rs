@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{Content, ListenUrl, ServerTls};
 use crate::endpoint::{InputContext, OutputContext};
+use crate::fanout::Join;
 use crate::rtmp::guest::Guest;
 use crate::rtmp::options::RTMP;
 use crate::rtmp::peer::{live, module, soon, stream};
@@ -66,7 +67,7 @@ impl Flow {
             auth: None,
             allow: Vec::new(),
             max_clients,
-            join_instant: true,
+            join: Join::Instant,
             batch: Duration::ZERO,
             tls: ServerTls::default(),
         };

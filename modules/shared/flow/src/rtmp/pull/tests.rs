@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use av_media::Frame;
 use av_rtmp::{AdobeAuth, AuthStep};
@@ -9,7 +10,7 @@ use super::*;
 use crate::config::{Content, Credentials};
 use crate::net::Listener;
 use crate::rtmp::client::peer::*;
-use crate::stream::{Entry, Item, Reader, Stream};
+use crate::stream::{Entry, InputStatus, Item, Reader, Stream};
 
 struct Pulling {
     stream: Stream,

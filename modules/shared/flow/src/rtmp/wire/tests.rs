@@ -22,7 +22,7 @@ fn what_leaves_in_pieces_is_what_leaves_in_one_for_sizes_and_times_around_each_b
             for (track, kind) in [(video(), Kind::Video), (audio(), Kind::Audio)] {
                 let frame = frame(kind, 1000 + millis, size);
                 let mut pieces = PieceWriter::default();
-                players.frame(&mut pieces, &track, &frame, zero);
+                players.frame(&mut pieces, &track, &frame, &(), View { zero, variant: 0 });
                 let mut whole = BytesMut::new();
                 Egress::players().frame(&mut whole, &track, &frame, millis as u32);
                 let pieces = pieces.take();
@@ -56,7 +56,7 @@ fn say(players: &mut Players, intake: &mut Intake, metadata: Metadata) {
 
 fn start(players: &mut Players, tracks: &Arc<Tracks>, millis: i64) -> Vec<Bytes> {
     let mut out = PieceWriter::default();
-    players.start(&mut out, tracks, Timestamp::from_millis(millis), Timestamp::ZERO);
+    players.start(&mut out, tracks, Timestamp::from_millis(millis), View::default());
     out.take()
 }
 

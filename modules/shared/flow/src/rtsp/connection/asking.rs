@@ -1,0 +1,215 @@
+//! The part of a connection in which a player asks what there is, shows who it is, and sets up how it wants it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use av_edge::EventKind;
+use av_media::Kind;
+use av_rtsp::auth::{Credentials, Verdict};
+use av_rtsp::message::StatusCode;
+use av_rtsp::server::{Ask, SetupAnswer, SetupAsk};
+use av_rtsp::transport::{Allowed, Carried, Offer, Pair};
+use tokio::time::timeout;
+
+use super::Connection;
+use crate::config::Auth;
+use crate::net::auth;
+use crate::rtsp::bridge;
+use crate::rtsp::described::{Described, Layout};
+use crate::rtsp::port::PlayRoute;
+
+/// A stream that is asked for may be just about to come.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a publisher is there.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The stream that a connection is about.
+pub(super) struct Chosen {
+    pub(super) route: Arc<PlayRoute>,
+    pub(super) described: Arc<Described>,
+    pub(super) layout: Layout,
+    /// The player's ports for each kind, where it is sent datagrams.
+    pub(super) ports: [Option<Pair<u16>>; 2],
+    path: String,
+}
+
+impl Chosen {
+    /// Nothing is set up.
+    pub(super) fn clear(&mut self) {
+        self.layout = Layout::default();
+        self.ports = [None, None];
+    }
+
+    /// What may still be chosen: all tracks of a session go one way.
+    fn allowed(&self) -> Allowed {
+        let transports = self.route.config.transports;
+        let (begun, datagrams) = (self.layout != Layout::default(), self.ports != [None, None]);
+        Allowed {
+            tcp: transports.tcp && !(begun && datagrams),
+            udp: transports.udp && self.route.udp.is_some() && (!begun || datagrams),
+            multicast: false,
+        }
+    }
+}
+
+/// Why a request is refused.
+struct Refused {
+    status: StatusCode,
+    why: String,
+    route: Option<Arc<PlayRoute>>,
+}
+
+impl Connection {
+    pub(super) async fn describe(&mut self, ask: &Ask) {
+        let described = match self.admit(ask).await {
+            Ok(Some(route)) => self.description(ask, route).await,
+            Ok(None) => return self.session.challenge(),
+            Err(refused) => Err(refused),
+        };
+        match described {
+            Ok(chosen) => {
+                self.session.accept_describe(&chosen.described.description);
+                // Asked again while it is set up, the answer is new and the set-up stays.
+                if self.chosen.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.route, &chosen.route)) {
+                    self.chosen = Some(chosen);
+                }
+            }
+            Err(refused) => self.refuse(ask, refused),
+        }
+    }
+
+    pub(super) async fn set_up(&mut self, setup: &SetupAsk) {
+        if let Err(refused) = self.choose(setup).await {
+            return self.refuse(&setup.ask, refused);
+        }
+        // Asked who it is.
+        let Some(chosen) = &mut self.chosen else { return };
+        let medium = chosen.described.media.get(setup.medium).zip(chosen.described.ssrcs.get(setup.medium));
+        let Some((kind, ssrc)) = medium else {
+            return self.session.refuse(StatusCode::NotFound);
+        };
+        let answer = match (setup.offers.choose(chosen.allowed()), &chosen.route.udp) {
+            (Some(Offer::Tcp { .. }), _) => SetupAnswer::Tcp,
+            (Some(Offer::Udp { client_ports }), Some(pair)) => {
+                let server_ports = Pair { rtp: pair.port, rtcp: pair.port.saturating_add(1) };
+                SetupAnswer::Udp { client_ports, server_ports }
+            }
+            _ => return self.session.refuse(StatusCode::UnsupportedTransport),
+        };
+        match self.session.accept_setup(answer, Some(*ssrc)) {
+            Some(Carried::Tcp { channels }) => chosen.layout.set(*kind, channels.rtp, channels.rtcp),
+            Some(Carried::Udp { client_ports, .. }) => {
+                bridge::notice(self.peer.ip());
+                // The channels that most players on the connection have: they share the bytes.
+                let first = u8::try_from(setup.medium.saturating_mul(2)).unwrap_or(0);
+                chosen.layout.set(*kind, first, first.saturating_add(1));
+                let [video, audio] = &mut chosen.ports;
+                *(if *kind == Kind::Video { video } else { audio }) = Some(client_ports);
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes the stream of a SETUP the one that the connection is about.
+    async fn choose(&mut self, setup: &SetupAsk) -> Result<(), Refused> {
+        if setup.bound && self.chosen.as_ref().is_some_and(|chosen| chosen.path == setup.ask.path) {
+            return Ok(());
+        }
+        match self.admit(&setup.ask).await? {
+            Some(route) => self.chosen = Some(self.description(&setup.ask, route).await?),
+            None => {
+                self.chosen = None;
+                self.session.challenge();
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a path leads, if the peer may go there; `None`: it has to show who it is first.
+    async fn admit(&mut self, ask: &Ask) -> Result<Option<Arc<PlayRoute>>, Refused> {
+        let mut found = self.port.play.find(&ask.path);
+        if found.is_none() {
+            self.port.settled().await;
+            found = self.port.play.find(&ask.path);
+        }
+        let Some(route) = found.map(|found| found.route) else {
+            let why = format!("nothing here serves {}", ask.path);
+            return Err(Refused { status: StatusCode::NotFound, why, route: None });
+        };
+        let refused = |status, why: &str| Refused {
+            status,
+            why: format!("{}: {why}", route.path),
+            route: Some(route.clone()),
+        };
+        if !auth::allowed(&route.config.allow, self.peer.ip()) {
+            return Err(refused(StatusCode::Forbidden, "this address is not allowed"));
+        }
+        let secrets = self.module.net.secrets();
+        match &route.config.auth {
+            None => {}
+            Some(Auth::Key(keys)) => {
+                let checked = auth::check_key(secrets, keys, ask.query.as_deref()).await;
+                checked.map_err(|why| refused(StatusCode::Forbidden, &why.to_string()))?;
+            }
+            Some(Auth::User { username, password }) => {
+                let known = secrets.get(password).await;
+                let known = known.map_err(|why| refused(StatusCode::ServiceUnavailable, &why.to_string()))?;
+                let wanted = Credentials { username: username.clone(), password: known.expose().to_owned() };
+                match self.session.check(&wanted) {
+                    Verdict::Granted => {}
+                    Verdict::Missing => return Ok(None),
+                    Verdict::Wrong => {
+                        secrets.refused(password);
+                        self.log_refused(&ask.path, Some(&route), "user or password is wrong");
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(Some(route))
+    }
+
+    /// What a stream is, as soon as it is there.
+    async fn description(&self, ask: &Ask, route: Arc<PlayRoute>) -> Result<Chosen, Refused> {
+        let mut watching = route.described.clone();
+        let waiting = timeout(PATIENCE, async {
+            loop {
+                let described = watching.borrow_and_update().clone();
+                match described.filter(|_| route.stream.has_publisher()) {
+                    Some(described) => return described,
+                    // It changes without a word when a publisher comes back.
+                    None => drop(timeout(LOOK, watching.changed()).await),
+                }
+            }
+        });
+        match waiting.await {
+            Ok(described) => {
+                let path = ask.path.clone();
+                Ok(Chosen { route, described, layout: Layout::default(), ports: [None, None], path })
+            }
+            Err(_) => {
+                let why = format!("{}: there is no stream now", route.path);
+                Err(Refused { status: StatusCode::NotFound, why, route: Some(route) })
+            }
+        }
+    }
+
+    fn refuse(&mut self, ask: &Ask, refused: Refused) {
+        let Refused { status, why, route } = refused;
+        self.log_refused(&ask.path, route.as_deref(), &why);
+        self.session.refuse(status);
+    }
+
+    /// One line, and an event where a flow is concerned.
+    pub(super) fn log_refused(&self, path: &str, route: Option<&PlayRoute>, why: &str) {
+        let peer = self.peer;
+        if let Some(suppressed) = self.module.player_log.admit() {
+            let flow = route.map_or("-", |route| &*route.flow);
+            tracing::warn!(%peer, %path, flow, suppressed, "player refused: {why}");
+        }
+        if let Some(route) = route {
+            let output = Some(&*route.output_name);
+            self.module.emit(EventKind::ClientRejected, &route.flow, output, format!("player {peer}: {why}"));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The endpoints as a document describes them: schemes, options, and what becomes of them.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::{
+    ALLOW, AUTH, Auth, CLIENT_TLS, CREDENTIALS, Claim, ClientTls, ConfigError, ConnectUrl, Credentials,
+    ListenUrl, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, Options, RETRY, Retry, Role, SERVER_TLS, Scheme,
+    ServerTls, Shape, whole, word,
+};
+use crate::endpoint::{InputContext, OutputContext};
+use crate::fanout::Join;
+use crate::registry::{EndpointSpec, Input, Output};
+use crate::rtmp::options::BATCH;
+
+/// `rtsp`.
+pub const RTSP: Scheme = Scheme::new("rtsp", 8554, 554);
+/// `rtsps`: RTSP in TLS.
+pub const RTSPS: Scheme = Scheme::new("rtsps", 8322, 322).in_tls();
+/// Both.
+pub const SCHEMES: &[Scheme] = &[RTSP, RTSPS];
+
+const CLIENTS: &str = "RTSP `pull` inputs and `push` outputs";
+const SERVERS: &str = "RTSP `listen` inputs and `serve` outputs";
+
+/// `transport`.
+pub const TRANSPORT: OptionSpec = OptionSpec::new("transport", CLIENTS, word(&["tcp", "udp"]))
+    .means("How media travels: in the RTSP connection, or in datagrams beside it (not with `rtsps`).");
+/// `transports`.
+pub const TRANSPORTS: OptionSpec =
+    OptionSpec::new("transports", SERVERS, Shape::Words { words: &["tcp", "udp"] })
+        .means("How media may travel: in the RTSP connection, or in datagrams beside it.");
+/// `udpPorts`.
+pub const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", SERVERS, Shape::PortPair { default: 8000 })
+    .means("The ports of RTP and RTCP over UDP, the same for all sessions.");
+/// `mtu`.
+pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
+    .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
+
+/// `join`.
+pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&["edge", "instant", "live"]))
+    .means(
+        "What a player gets that joins. `edge`: pictures from the last key frame at once, squeezed together in time just \
+         before now, and sound from now on: a picture at once and no delay kept. `instant`: everything from the last key \
+         frame, with its own times. `live`: it waits for the next key frame.",
+    );
+
+/// Options of `listen`.
+pub const LISTEN: &[OptionSpec] = &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS];
+/// Options of `pull`.
+pub const PULL: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT];
+/// Options of `serve`.
+pub const SERVE: &[OptionSpec] =
+    &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MTU, MAX_CLIENTS, JOIN, BATCH];
+/// Options of `push`.
+pub const PUSH: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, MTU];
+
+/// `pull`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PullConfig {
+    /// Where to.
+    pub url: ConnectUrl,
+    /// `credentials` or user info.
+    pub credentials: Option<Credentials>,
+    /// `retry`.
+    pub retry: Retry,
+    /// `tls`.
+    pub tls: ClientTls,
+    /// `transport`: true for `udp`.
+    pub udp: bool,
+}
+
+/// Which transports are to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transports {
+    /// In the RTSP connection.
+    pub tcp: bool,
+    /// Datagrams.
+    pub udp: bool,
+}
+
+/// `serve`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// Address and path; holds `*` in a pattern flow.
+    pub url: ListenUrl,
+    /// `auth`.
+    pub auth: Option<Auth>,
+    /// `allow`; empty = all.
+    pub allow: Vec<IpNet>,
+    /// `maxClients`; 0 = no bound.
+    pub max_clients: usize,
+    /// `transports`.
+    pub transports: Transports,
+    /// `udpPorts`: the first of them.
+    pub udp_port: u16,
+    /// `mtu`.
+    pub mtu: u16,
+    /// `join`.
+    pub join: Join,
+    /// `batchMilliseconds`.
+    pub batch: Duration,
+    /// `tls`, for `rtsps`.
+    pub tls: ServerTls,
+}
+
+impl Input for PullConfig {
+    const SPEC: EndpointSpec = EndpointSpec { role: Role::Pull, schemes: SCHEMES, options: PULL };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        let (url, user_info) = options.connect_url()?;
+        Ok(Self {
+            udp: is_udp(options)?,
+            url,
+            credentials: options.credentials(&CREDENTIALS, user_info)?,
+            retry: options.retry()?,
+            tls: options.client_tls()?,
+        })
+    }
+
+    fn run(self, context: InputContext) -> impl Future<Output = ()> + Send + 'static {
+        super::pull(context, self)
+    }
+}
+
+impl Output for ServeConfig {
+    const SPEC: EndpointSpec = EndpointSpec { role: Role::Serve, schemes: SCHEMES, options: SERVE };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            url: options.listen_url()?,
+            auth: options.auth()?,
+            allow: options.allow()?,
+            max_clients: options.size(&MAX_CLIENTS)?,
+            transports: transports(options)?,
+            udp_port: options.port_pair(&UDP_PORTS)?,
+            mtu: u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX),
+            join: Join::of(options.word(&JOIN)?),
+            batch: Duration::from_millis(options.whole(&BATCH)?),
+            tls: options.server_tls()?,
+        })
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![self.url.claim(&self.tls)]
+    }
+
+    fn url(&self, public_host: Option<&str>) -> String {
+        self.url.shown(public_host)
+    }
+
+    fn instance(&self, name: &str) -> Self {
+        Self { url: self.url.instance(name), ..self.clone() }
+    }
+
+    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        super::serve(context, self)
+    }
+}
+
+fn transports(options: &Options<'_>) -> Result<Transports, ConfigError> {
+    let words = options.words(&TRANSPORTS)?;
+    Ok(Transports { tcp: words.contains(&"tcp"), udp: words.contains(&"udp") })
+}
+
+/// Whether a client wants datagrams, which nothing would protect beside TLS.
+fn is_udp(options: &Options<'_>) -> Result<bool, ConfigError> {
+    let udp = !options.is_first_word(&TRANSPORT)?;
+    match options.get(&TRANSPORT) {
+        Some((path, value)) if udp && options.scheme().tls => Err(ConfigError::expected(
+            &path,
+            "tcp with rtsps, where datagrams would travel in the clear",
+            value,
+        )),
+        _ => Ok(udp),
+    }
+}

@@ -1,0 +1,278 @@
+//! RTMP to RTSP and back, with real players: every picture, in order, at its time.
+
+use std::time::Duration;
+
+use av_tests::client::{PlayWith, PublishWith};
+use av_tests::clip::Clip;
+use av_tests::module::Module;
+use av_tests::program::{Finished, Program};
+use av_tests::recording::{Kind, Packet, Recording};
+use av_tests::rtmp::Publisher;
+use av_tests::tool::Tool;
+use av_tests::{needs, port, wait};
+use serde_json::json;
+
+use crate::{rtmp, twin};
+
+fn rtsp(port: u16, path: &str) -> String {
+    format!("rtsp://127.0.0.1:{port}/{path}")
+}
+
+/// Two free ports in a row, the first one even.
+fn udp_ports() -> String {
+    let first = loop {
+        let port = port::free() & !1;
+        let is_free = |port| std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 1) {
+            break port;
+        }
+    };
+    format!("{first}-{}", first + 1)
+}
+
+/// A gateway that takes `cam` by RTMP and serves it by RTSP.
+fn gateway(from: &str, to: &str, loss: &str) -> Module {
+    Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
+            "input": { "listen": from, "onPublisherLoss": loss },
+            "outputs": { "viewers": { "serve": to, "udpPorts": udp_ports() } },
+        } })),
+    )
+}
+
+/// Every picture that ffmpeg decodes, by its hash and its time in milliseconds; until the stream ends or so many are there.
+fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
+    let mut command = tool.command();
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "info"]);
+    if url.starts_with("rtsp") {
+        command.args(["-rtsp_transport", transport]);
+    }
+    command.args(["-i", url, "-map", "0:v", "-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+    if let Some(pictures) = pictures {
+        command.args(["-frames:v", &pictures.to_string()]);
+    }
+    Program::start(command.args(["-f", "framemd5", "-"]))
+}
+
+fn seen(ended: &Finished) -> Vec<Packet> {
+    Recording::of_framemd5_in_milliseconds(&ended.stdout).0
+}
+
+/// What ffmpeg decodes of the clip itself.
+fn original(clip: Clip) -> Vec<Packet> {
+    let ended = watch(clip.tool(), "", &clip.mp4().display().to_string(), None).finish(wait::LONG);
+    seen(&ended)
+}
+
+/// Checks that pictures are those of the clip from some one on, without a hole, and, behind those that were there when the
+/// player came, at their times. How many there are.
+fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
+    let first = played.first().unwrap_or_else(|| panic!("{who} saw nothing"));
+    let at = clip.iter().position(|picture| picture.hash == first.hash);
+    let at = at.unwrap_or_else(|| panic!("{who}: the first picture is none of the clip's"));
+    for (index, (seen, sent)) in played.iter().zip(&clip[at..]).enumerate() {
+        assert_eq!(seen.hash, sent.hash, "{who}: picture {index} is another one");
+    }
+    assert!(played.len() <= clip.len() - at, "{who} saw more than there is");
+    let steps = played.windows(2).zip(clip[at..].windows(2));
+    let mut joined = false;
+    for (seen, sent) in steps {
+        let [step, wanted] = [seen, sent].map(|pair| pair[1].pts - pair[0].pts);
+        // What is past when a player comes is a millisecond apart.
+        joined |= step > 2;
+        if joined {
+            assert!((step - wanted).abs() <= 1, "{who}: {step} ms between pictures, {wanted} in the clip");
+        }
+    }
+    played.len()
+}
+
+/// Publishes a clip in real time and lets players come while it runs.
+fn walk(clip: Clip, players: &[(Tool, &str)]) {
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let pictures = original(clip);
+    let gateway = gateway(&from, &to, "close");
+    let publisher = if clip.tool() == Tool::Ffmpeg9 { PublishWith::Ffmpeg9 } else { PublishWith::Ffmpeg };
+    let publication = publisher.start(clip, &from);
+    gateway.wait_receiving("cam");
+    let playing: Vec<_> = players
+        .iter()
+        .map(|(tool, transport)| {
+            // By UDP nobody is told reliably that it is over.
+            let most = (*transport == "udp").then_some(75);
+            (format!("{tool:?} over {transport}"), watch(*tool, transport, &to, most))
+        })
+        .collect();
+    publication.finish();
+    for (who, program) in playing {
+        let ended = program.finish(wait::LONG);
+        let count = must_be(&seen(&ended), &pictures, &format!("{who} ({})", gateway.log()));
+        assert!(count >= 50, "{who} saw {count} pictures: {}\n{}", ended.stderr, gateway.log());
+    }
+    assert_eq!(gateway.terminate().status.code(), Some(0));
+}
+
+const ALL: [(Tool, &str); 4] =
+    [(Tool::Ffmpeg, "tcp"), (Tool::Ffmpeg, "udp"), (Tool::Ffmpeg9, "tcp"), (Tool::Ffmpeg9, "udp")];
+
+#[test]
+fn h264_without_b_frames_is_played_over_tcp_and_udp() {
+    needs!(Ffmpeg, Ffmpeg9);
+    walk(Clip::Plain, &ALL);
+}
+
+#[test]
+fn h264_with_a_pyramid_of_b_frames_is_played_over_tcp_and_udp() {
+    needs!(Ffmpeg, Ffmpeg9);
+    walk(Clip::Pyramid, &ALL);
+}
+
+#[test]
+fn h265_is_played_over_tcp_and_udp() {
+    needs!(Ffmpeg, Ffmpeg9);
+    walk(Clip::H265, &[(Tool::Ffmpeg9, "tcp"), (Tool::Ffmpeg9, "udp")]);
+}
+
+/// GStreamer maps what arrives at once to one moment: joining at the edge spares it that.
+#[test]
+fn gstreamer_plays_over_tcp_and_udp_from_the_last_key_frame_on_and_its_times_rise() {
+    needs!(Ffmpeg, Gst);
+    const PICTURES: usize = 60;
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let gateway = gateway(&from, &to, "close");
+    let publication = PublishWith::Ffmpeg.start(Clip::Pyramid, &from);
+    gateway.wait_receiving("cam");
+    let players = ["tcp", "udp"].map(|protocols| {
+        let line = format!(
+            "-v rtspsrc location={to} protocols={protocols} name=s s. ! rtph264depay ! h264parse ! avdec_h264 \
+             ! fakesink silent=false sync=false num-buffers={PICTURES}"
+        );
+        (protocols, Program::start(Tool::Gst.command().args(line.split_whitespace())))
+    });
+    for (protocols, player) in players {
+        let ended = player.finish(wait::LONG);
+        let times = ended.stdout.lines().filter(|line| line.contains("chain")).filter_map(|line| {
+            let time = line.split_once(", pts: ")?.1.split_once(',')?.0;
+            let mut parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
+            Some(parts.next()? * 3600.0 + parts.next()? * 60.0 + parts.next()?)
+        });
+        let times: Vec<f64> = times.collect();
+        assert_eq!(times.len(), PICTURES, "{protocols}: {}\n{}", ended.stderr, gateway.log());
+        assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "{protocols}: time went back: {times:?}");
+        // A machine that stalls makes GStreamer give a picture the time of the one before it.
+        let equal = times.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(equal <= 3, "{protocols}: {equal} pictures at the time of another: {times:?}");
+    }
+    drop(publication);
+}
+
+/// RTMP to RTSP in one gateway, and back to RTMP in another, which pulls.
+#[test]
+fn a_stream_that_goes_to_rtsp_and_back_has_the_same_access_units() {
+    needs!(Ffmpeg);
+    for clip in [Clip::Plain, Clip::Pyramid] {
+        let (from, between) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+        let to = rtmp(port::free(), "live/back");
+        let first = gateway(&from, &between, "close");
+        let back = Module::start(
+            "rtsp-gateway",
+            &twin(json!({ "cam": {
+                "input": { "pull": between, "onPublisherLoss": "close" },
+                "outputs": {
+                    "viewers": { "serve": to },
+                    "again": { "serve": rtsp(port::free(), "live/again"), "transports": ["tcp"] },
+                },
+            } })),
+        );
+        let publication = PublishWith::Ffmpeg.start(clip, &from);
+        back.wait_receiving("cam");
+        let player = PlayWith::Ffmpeg.start(&to);
+        let published = publication.finish();
+        let played = player.finish();
+        for kind in [Kind::Video, Kind::Audio] {
+            let (played, sent) = (played.of(kind), published.of(kind));
+            assert!(played.len() >= 25, "{clip:?}: {} {kind:?} frames\n{}", played.len(), back.log());
+            let at = sent.iter().position(|packet| packet.hash == played[0].hash);
+            let at = at.unwrap_or_else(|| panic!("{clip:?}: the first {kind:?} frame is none that was sent"));
+            for (seen, sent) in played.iter().zip(&sent[at..]) {
+                assert_eq!(seen.hash, sent.hash, "{clip:?}: {kind:?}\n{}", back.log());
+                assert!(seen.dts <= seen.pts, "{clip:?}: {seen:?}");
+            }
+            for pair in played.windows(2) {
+                assert!(pair[0].dts <= pair[1].dts, "{clip:?}: {kind:?} went back: {pair:?}");
+            }
+        }
+        assert_eq!(back.terminate().status.code(), Some(0));
+        assert_eq!(first.terminate().status.code(), Some(0));
+    }
+}
+
+/// The publisher dies without a word and comes back; its clock begins at zero again.
+#[test]
+fn players_stay_while_the_publisher_is_away() {
+    needs!(Ffmpeg, Ffmpeg9);
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let gateway = gateway(&from, &to, "hold");
+    let tags = Clip::Plain.tags();
+    let mut publisher = Publisher::to(&from);
+    publisher.play_out(&tags).unwrap();
+    gateway.wait_receiving("cam");
+    let pictures = original(Clip::Plain).len();
+    let transports = ["tcp", "udp"];
+    let mut players = transports.map(|transport| watch(Tool::Ffmpeg, transport, &to, Some(pictures)));
+    gateway.wait_value("/flows/cam/outputs/viewers/clients", players.len());
+    drop(publisher);
+    gateway.wait_value("/flows/cam/input/state", "waiting");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(players.iter_mut().all(|player| player.ended().is_none()), "{}", gateway.log());
+
+    let again = PublishWith::Ffmpeg.start(Clip::Plain, &from);
+    for (player, transport) in players.into_iter().zip(transports) {
+        let ended = player.finish(wait::LONG);
+        let seen = seen(&ended);
+        assert!(seen.len() > 50, "{transport}: {} pictures\n{}\n{}", seen.len(), ended.stderr, gateway.log());
+        assert!(seen.windows(2).all(|pair| pair[0].pts <= pair[1].pts), "{transport}: time went back");
+    }
+    drop(again);
+}
+
+#[test]
+fn who_has_no_key_is_refused_and_a_stream_that_is_not_there_is_not_found() {
+    needs!(Ffmpeg);
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
+            "input": { "listen": from },
+            "outputs": { "viewers": { "serve": to, "transports": ["tcp"], "auth": { "key": "open sesame" } } },
+        } })),
+    );
+    let publication = PublishWith::Ffmpeg.start(Clip::Plain, &from);
+    gateway.wait_receiving("cam");
+    for (query, said) in [("", "403"), ("?key=wrong", "403"), ("x?key=open%20sesame", "404")] {
+        let ended = watch(Tool::Ffmpeg, "tcp", &format!("{to}{query}"), Some(5)).finish(wait::LONG);
+        assert!(ended.stderr.contains(said), "{query}: {}", ended.stderr);
+    }
+    let ended = watch(Tool::Ffmpeg, "tcp", &format!("{to}?key=open%20sesame"), Some(5)).finish(wait::LONG);
+    assert_eq!(seen(&ended).len(), 5, "{}", ended.stderr);
+    drop(publication);
+}
+
+#[test]
+fn rtmp_to_rtmp_alone_is_refused_and_the_splitter_named() {
+    let url = rtmp(port::free(), "live/cam");
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
+        "input": { "listen": url }, "outputs": { "viewers": { "serve": url } },
+    } , "good": {
+        "input": { "listen": rtmp(port::free(), "live/good") },
+        "outputs": { "viewers": { "serve": rtsp(port::free(), "live/good"), "udpPorts": udp_ports() } },
+    } })),
+    );
+    let status = gateway.wait_status("/config/errors/cam", serde_json::Value::is_string);
+    let error = status.as_str().unwrap();
+    assert!(error.starts_with("flows.cam.outputs: ") && error.contains("rtmp-splitter"), "{error}");
+    gateway.wait_value("/flows/good/state", "waiting");
+}
