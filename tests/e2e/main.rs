@@ -24,6 +24,7 @@ mod long_time;
 mod mp4_source;
 mod observed;
 mod open_files;
+mod pages;
 mod peers;
 mod publish_play;
 mod publisher_loss;
