@@ -28,6 +28,7 @@ mod pages;
 mod peers;
 mod publish_play;
 mod publisher_loss;
+mod recorder;
 mod regressions;
 mod relay;
 mod rtsp;
