@@ -12,6 +12,7 @@ mod configuration;
 mod content;
 mod environment;
 mod fan_out;
+mod hls;
 mod hostile;
 mod hub_certificates;
 mod hub_faults;

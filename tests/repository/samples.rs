@@ -38,7 +38,10 @@ fn every_sample_is_a_document_without_errors() {
         assert_good(name, &supports, &serde_json::from_str(text).unwrap());
         modules.insert(module);
     }
-    assert_eq!(modules.into_iter().collect::<Vec<_>>(), ["mp4-source", "rtmp-splitter", "rtsp-gateway"]);
+    assert_eq!(
+        modules.into_iter().collect::<Vec<_>>(),
+        ["hls-gateway", "mp4-source", "rtmp-splitter", "rtsp-gateway"]
+    );
     assert!(samples.len() >= 11, "{}", samples.len());
 }
 

@@ -1,18 +1,36 @@
 //! hls-gateway: RTMP and RTSP to HLS, with pages to watch.
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
-//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`.
+//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here:
+//! HLS (`options`: the endpoint's table; `serve`: its task; `live`: frames to playlists, on paper; `channel`: what is
+//! shown; `http`: to whom and how; `store`: what outlives the process) and the pages.
+
+mod channel;
+mod hls;
+mod http;
+mod live;
+mod options;
+pub mod pages;
+mod serve;
+mod store;
+mod viewers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use av_flow::{Flows, rtmp};
+use av_flow::{Flows, rtmp, rtsp};
 
-pub mod pages;
+pub use options::{Cors, Link, SERVE, ServeConfig, Shaped, Variant};
 
 /// The service: each line adds one kind of endpoint that a flow may have.
 pub fn service() -> Flows {
-    Flows::new("hls-gateway").input(rtmp::LISTEN).input(rtmp::PULL)
+    Flows::new("hls-gateway")
+        .input(rtmp::LISTEN)
+        .input(rtmp::PULL)
+        .input(rtsp::PULL)
+        .output(SERVE)
+        .extension(|context, _| Arc::new(hls::Hls::new(context)))
 }
 
 /// Runs the service with these arguments, the program's name left out.

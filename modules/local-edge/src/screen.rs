@@ -95,9 +95,12 @@ impl Screen {
             size.map_or((80, 24), |size| (usize::from(size.ws_col.max(20)), usize::from(size.ws_row.max(4))));
         let mut text = self.erase();
         let room = height.saturating_sub(2);
+        // A line that the terminal wraps would be two, and the next picture would not cover it; one that is cut off
+        // would be no address.
+        let lines: Vec<String> =
+            lines.iter().flat_map(|line| folded(line, width.saturating_sub(1))).collect();
         for line in lines.iter().take(room) {
-            // A line that wraps would be two, and the next picture would not cover it.
-            text.extend(line.chars().take(width.saturating_sub(1)));
+            text.push_str(line);
             text.push('\n');
         }
         self.drawn = lines.len().min(room);
@@ -122,5 +125,26 @@ impl Screen {
     fn write(&self, text: &str) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// A line in pieces of at most `width` characters.
+fn folded(line: &str, width: usize) -> Vec<String> {
+    let characters: Vec<char> = line.chars().collect();
+    if characters.is_empty() {
+        return vec![String::new()];
+    }
+    characters.chunks(width.max(1)).map(|piece| piece.iter().collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_goes_on_in_the_next() {
+        assert_eq!(folded("rtmp://host/live", 7), ["rtmp://", "host/li", "ve"]);
+        assert_eq!(folded("", 7), [""]);
+        assert_eq!(folded("exactly", 7), ["exactly"]);
     }
 }

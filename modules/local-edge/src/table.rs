@@ -5,26 +5,35 @@ use crate::view::{ModuleView, View};
 
 /// Column heads.
 const HEADS: [&str; 5] = ["MODULE", "FLOW", "STATE", "INPUT", "OUTPUTS"];
+/// What sentences are broken to: an ordinary window.
+const WIDTH: usize = 90;
 /// Between columns.
 const GAP: &str = "  ";
 
-/// The table, then how to play and publish. `program` is how to call `local-edge` in a second terminal.
+/// The table, then what to open, how to play and publish. `program` is how to call `local-edge` in a second terminal.
+///
+/// An address that is there to be opened has a line of its own: it can be clicked or copied whole.
 pub fn render(view: &View, program: &str) -> Vec<String> {
     let mut lines = rows(view);
     let mut block = |label: &str, text: Vec<String>| {
-        lines.push(String::new());
+        if !text.is_empty() {
+            lines.push(String::new());
+        }
         for (index, line) in text.into_iter().enumerate() {
             let label = if index == 0 { label } else { "" };
-            lines.push(format!("{label:<8}  {line}"));
+            lines.push(format!("{label:<7}  {line}"));
         }
     };
+    block("Watch", view.pages());
+    block("Open", view.play.clone());
+    block("Sends", targets(view));
     if let Some(url) = view.play.iter().find(|url| url.starts_with("rtmp")).or(view.play.first()) {
         block(
             "Play",
             vec![
                 format!("ffplay -fflags nobuffer {url}"),
-                format!("ffmpeg -i {url} -c copy -t 10 out.mp4     (10 s into a file)"),
-                format!("VLC: Media > Open Network Stream > {url}"),
+                format!("ffmpeg -i {url} -c copy -t 10 out.mp4"),
+                "VLC: Media > Open Network Stream, and an address from above".into(),
             ],
         );
     }
@@ -34,13 +43,21 @@ pub fn render(view: &View, program: &str) -> Vec<String> {
             "Publish",
             vec![
                 format!("ffmpeg -re -i FILE -c:v libx264 -bf 0 -g 60 -c:a aac -f flv {url}"),
-                format!("OBS: Settings > Stream > Service: Custom, Server: {server}, Stream Key: NAME"),
+                format!("OBS: Settings > Stream > Custom, Server: {server}, Stream Key: NAME"),
                 format!("then play {url}; NAME is any name of yours"),
             ],
         );
     }
     block("More", vec![format!("{program} --help, in a second terminal; Ctrl-C here stops everything")]);
     lines
+}
+
+/// Where streams go that are not here to be opened.
+fn targets(view: &View) -> Vec<String> {
+    let flows = view.modules.iter().flat_map(|module| module.flows.iter().map(move |flow| (module, flow)));
+    let outputs = flows.flat_map(|(module, flow)| flow.outputs.iter().map(move |output| (module, output)));
+    let away = outputs.filter(|(_, output)| !output.playable);
+    away.filter_map(|(module, output)| Some(format!("{} to {}", module.name, output.url.as_ref()?))).collect()
 }
 
 /// Only the table.
@@ -51,7 +68,9 @@ pub fn rows(view: &View) -> Vec<String> {
     }
     let mut widths = [0_usize; 5];
     for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        // What stands alone in its line may reach into the columns after it.
+        let cells = row.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
+        for (width, cell) in widths.iter_mut().zip(row).take(cells.max(1)) {
             *width = (*width).max(cell.chars().count());
         }
     }
@@ -72,10 +91,6 @@ fn module_rows(module: &ModuleView, rows: &mut Vec<[String; 5]>) {
     for flow in &module.flows {
         let mut outputs = flow.outputs.iter().map(|output| {
             let mut text = format!("{} {}", output.name, output.state);
-            if let Some(url) = &output.url {
-                text.push(' ');
-                text.push_str(url);
-            }
             match output.clients {
                 Some(1) => text.push_str(" (1 client)"),
                 Some(clients) => text.push_str(&format!(" ({clients} clients)")),
@@ -84,7 +99,8 @@ fn module_rows(module: &ModuleView, rows: &mut Vec<[String; 5]>) {
             text
         });
         let first = outputs.next().unwrap_or_default();
-        rows.push([String::new(), flow.name.clone(), flow.state.clone(), flow.input.clone(), first]);
+        let input = if flow.media.is_empty() { flow.input.clone() } else { flow.media.clone() };
+        rows.push([String::new(), flow.name.clone(), flow.state.clone(), input, first]);
         for output in outputs {
             rows.push([String::new(), String::new(), String::new(), String::new(), output]);
         }
@@ -116,26 +132,41 @@ pub fn state(module: &ModuleView) -> String {
     }
 }
 
-/// One line for each thing that is wrong.
+/// A sentence for each thing that is wrong.
 fn faults(module: &ModuleView, lines: &mut Vec<String>) {
     let name = &module.name;
     if let ProcessState::Failed { error } = &module.process.state {
-        lines.push(format!("! {name}: {error}"));
+        wrap(&format!("! {name}: {error}"), lines);
     }
     let errors = module.config.as_ref().and_then(|config| config.get("errors")?.as_object());
     for (_, text) in errors.into_iter().flatten() {
-        lines.push(format!("! {name}: {}", text.as_str().unwrap_or_default()));
+        wrap(&format!("! {name}: {}", text.as_str().unwrap_or_default()), lines);
     }
     for flow in &module.flows {
         if let Some(error) = &flow.error {
-            lines.push(format!("! {name}, {}: {error}", flow.name));
+            wrap(&format!("! {name}, {}: {error}", flow.name), lines);
         }
         for output in &flow.outputs {
             if let Some(error) = &output.error {
-                lines.push(format!("! {name}, {}, {}: {error}", flow.name, output.name));
+                wrap(&format!("! {name}, {}, {}: {error}", flow.name, output.name), lines);
             }
         }
     }
+}
+
+/// Lines of at most `WIDTH`, broken between words; a word that is longer stays whole.
+fn wrap(text: &str, lines: &mut Vec<String>) {
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, "   ".to_owned()));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
 }
 
 #[cfg(test)]
@@ -145,13 +176,8 @@ mod tests {
     use serde_json::json;
 
     fn output(name: &str, state: &str, url: &str, clients: Option<u64>) -> OutputView {
-        OutputView {
-            name: name.into(),
-            state: state.into(),
-            url: Some(url.into()),
-            clients,
-            ..Default::default()
-        }
+        let (name, state, url) = (name.into(), state.into(), Some(url.into()));
+        OutputView { name, state, url, playable: clients.is_some(), clients, error: None }
     }
 
     fn module(name: &str, state: ProcessState) -> ModuleView {
@@ -164,28 +190,110 @@ mod tests {
         }
     }
 
+    fn flow(name: &str, state: &str, media: &str, outputs: Vec<OutputView>) -> FlowView {
+        let (name, state, media) = (name.into(), state.into(), media.into());
+        FlowView { name, state, input: "waiting".into(), media, error: None, outputs }
+    }
+
+    /// What a whole deployment looks like.
+    fn six_services() -> View {
+        let card = "H.264 640x360 30 fps, AAC";
+        let running = |name, outputs| {
+            let mut module = module(name, ProcessState::Running { pid: 1 });
+            module.flows = vec![flow("testcard", "running", card, outputs)];
+            module
+        };
+        let rtmp = "rtmp://127.0.0.1:1935/live/testcard";
+        let rtsp = "rtsp://127.0.0.1:8554/live/testcard";
+        let hls = "http://127.0.0.1:8080/live/testcard/index.m3u8";
+        let mut cloud = output("cloud", "retrying", "azblob://account/recordings", None);
+        cloud.error =
+            Some("account.blob.core.windows.net refused the signature; renew credentials.sas".into());
+        let mut recorder =
+            running("mp4-recorder", vec![cloud, output("disk", "storing", "file:///recordings", None)]);
+        if let Some(flow) = recorder.flows.first_mut() {
+            flow.state = "retrying".into();
+        }
+        let mut splitter = running("rtmp-splitter", vec![output("viewers", "serving", rtmp, Some(3))]);
+        splitter.flows.insert(0, flow("live", "waiting", "", Vec::new()));
+        let mut renderer = module("renderer", ProcessState::NotRunHere { image: None });
+        renderer.connected = false;
+        let mut view = View {
+            modules: vec![
+                splitter,
+                running("mp4-source", vec![output("splitter", "pushing", "rtmp://rtmp-splitter/live", None)]),
+                running("rtsp-gateway", vec![output("viewers", "serving", rtsp, Some(1))]),
+                running("hls-gateway", vec![output("viewers", "serving", hls, Some(1))]),
+                recorder,
+                renderer,
+            ],
+            publish: vec!["rtmp://127.0.0.1:1935/live/NAME".into()],
+            play: Vec::new(),
+        };
+        view.collect_play();
+        view
+    }
+
+    #[test]
+    fn six_services_are_read_at_a_glance_on_a_hundred_columns() {
+        let lines = render(&six_services(), "cargo run --release --");
+        let width = lines.iter().map(|line| line.chars().count()).max().unwrap();
+        let text = lines.join("\n");
+        assert!(width <= 100, "{width} columns:\n{text}");
+        let table = "\
+MODULE         FLOW      STATE     INPUT                      OUTPUTS
+rtmp-splitter  live      waiting   waiting
+               testcard  running   H.264 640x360 30 fps, AAC  viewers serving (3 clients)
+mp4-source     testcard  running   H.264 640x360 30 fps, AAC  splitter pushing
+rtsp-gateway   testcard  running   H.264 640x360 30 fps, AAC  viewers serving (1 client)
+hls-gateway    testcard  running   H.264 640x360 30 fps, AAC  viewers serving (1 client)
+mp4-recorder   testcard  retrying  H.264 640x360 30 fps, AAC  cloud retrying
+                                                              disk storing
+renderer       -         not run here
+! mp4-recorder, testcard, cloud: account.blob.core.windows.net refused the signature;
+    renew credentials.sas
+
+Watch    http://127.0.0.1:8080/
+         http://127.0.0.1:8080/wall.html
+
+Open     rtmp://127.0.0.1:1935/live/testcard
+         rtsp://127.0.0.1:8554/live/testcard
+         http://127.0.0.1:8080/live/testcard/index.m3u8
+
+Sends    mp4-source to rtmp://rtmp-splitter/live
+         mp4-recorder to azblob://account/recordings
+         mp4-recorder to file:///recordings
+";
+        assert!(text.starts_with(table), "{text}");
+    }
+
     #[test]
     fn the_table_has_a_line_for_each_output_and_for_each_fault() {
         let mut splitter = module("rtmp-splitter", ProcessState::Running { pid: 1 });
         let url = "rtmp://127.0.0.1:1935/live/testcard";
         let outputs =
             vec![output("viewers", "serving", url, Some(1)), output("up", "pushing", "rtmp://x/y", None)];
-        let (state, input) = ("running".into(), "receiving avc1.64001f".into());
-        splitter.flows = vec![FlowView { name: "testcard".into(), state, input, error: None, outputs }];
+        splitter.flows = vec![flow("testcard", "running", "H.264", outputs)];
         let mut source = module("mp4-source", ProcessState::Running { pid: 2 });
         source.config = Some(json!({"errors": {"a": "flows.a.input: wrong"}}));
         let view = View { modules: vec![source, splitter], ..View::default() };
         assert_eq!(
             rows(&view),
             [
-                "MODULE         FLOW      STATE     INPUT                  OUTPUTS",
+                "MODULE         FLOW      STATE    INPUT  OUTPUTS",
                 "mp4-source     -         no flows",
-                "rtmp-splitter  testcard  running   receiving avc1.64001f  viewers serving \
-                 rtmp://127.0.0.1:1935/live/testcard (1 client)",
-                "                                                          up pushing rtmp://x/y",
+                "rtmp-splitter  testcard  running  H.264  viewers serving (1 client)",
+                "                                         up pushing",
                 "! mp4-source: flows.a.input: wrong",
             ]
         );
+    }
+
+    #[test]
+    fn an_address_is_never_cut_off() {
+        let url = format!("rtmp://127.0.0.1:1935/{}", "x".repeat(200));
+        let view = View { play: vec![url.clone()], ..View::default() };
+        assert!(render(&view, "local-edge").iter().any(|line| line.ends_with(&url)));
     }
 
     #[test]

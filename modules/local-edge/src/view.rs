@@ -52,6 +52,9 @@ pub struct FlowView {
     pub state: String,
     /// State and what is received.
     pub input: String,
+    /// What is received, as people call it: `H.264 1280x720 30 fps, AAC`. Empty where nothing is.
+    #[serde(default)]
+    pub media: String,
     /// One sentence where something is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -182,9 +185,33 @@ fn flow_view(name: &str, flow: &Value, reach: Reach<'_>) -> FlowView {
         name: name.to_owned(),
         state: text(flow, "state").unwrap_or_default(),
         input: shown.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "),
+        media: media(input),
         error: text(flow, "error").or_else(|| text(input, "error")),
         outputs: outputs.collect(),
     }
+}
+
+/// The tracks that an input passes on, while it receives.
+fn media(input: &Value) -> String {
+    if text(input, "state").as_deref() != Some("receiving") {
+        return String::new();
+    }
+    let passed = |kind| input.get(kind).filter(|track| track.get("dropped").is_none());
+    let called = |track: &Value| {
+        let codec = text(track, "codec").unwrap_or_default();
+        let names = [("avc", "H.264"), ("hvc", "H.265"), ("hev", "H.265"), ("av01", "AV1"), ("mp4a", "AAC")];
+        let name = names.into_iter().find(|(start, _)| codec.starts_with(start));
+        name.map_or(codec, |(_, name)| name.to_owned())
+    };
+    let video = passed("video").map(|track| {
+        let mut words = vec![called(track)];
+        if let (Some(width), Some(height)) = (number(track, "width"), number(track, "height")) {
+            words.push(format!("{width}x{height}"));
+        }
+        words.extend(number(track, "fps").map(|fps| format!("{fps} fps")));
+        words.join(" ")
+    });
+    video.into_iter().chain(passed("audio").map(called)).collect::<Vec<_>>().join(", ")
 }
 
 fn number(value: &Value, key: &str) -> Option<String> {
@@ -206,6 +233,18 @@ impl View {
         let outputs = self.modules.iter().flat_map(|module| &module.flows).flat_map(|flow| &flow.outputs);
         let urls = outputs.filter(|output| output.playable).filter_map(|output| output.url.as_deref());
         self.play = urls.filter(|url| !url.contains('*')).map(Into::into).collect();
+    }
+
+    /// The pages of modules that serve HTTP, the player before the wall.
+    pub fn pages(&self) -> Vec<String> {
+        let mut origins = Vec::new();
+        for url in self.play.iter().filter(|url| url.starts_with("http://") || url.starts_with("https://")) {
+            let start = url.find("://").map_or(0, |at| at + 3);
+            let origin =
+                url.get(start..).and_then(|rest| rest.find('/')).and_then(|at| url.get(..start + at));
+            origins.extend(origin.filter(|origin| !origins.contains(origin)));
+        }
+        origins.iter().flat_map(|origin| [format!("{origin}/"), format!("{origin}/wall.html")]).collect()
     }
 
     /// Whether every process that is meant to run is connected, and no flow is still on its way.
@@ -275,6 +314,7 @@ mod tests {
         module.set_reported(reported.as_object().unwrap(), reach);
         let [flow] = module.flows.as_slice() else { panic!("{module:?}") };
         assert_eq!(flow.input, "receiving avc1.64001f 1280x720 29.97 fps mp4a.40.2 48000 Hz");
+        assert_eq!(flow.media, "H.264 1280x720 29.97 fps, AAC");
         assert_eq!(flow.outputs[0].url.as_deref(), Some("rtmp://127.0.0.1:1935/live/cam"));
         assert_eq!(flow.outputs[1].url.as_deref(), Some("rtmp://far:1935/app"));
         assert_eq!(flow.outputs[1].error.as_deref(), Some("refused"));
@@ -282,6 +322,13 @@ mod tests {
         let mut view = View { modules: vec![module], ..View::default() };
         view.collect_play();
         assert_eq!(view.play, ["rtmp://127.0.0.1:1935/live/cam"]);
+    }
+
+    #[test]
+    fn each_http_address_has_its_pages_once() {
+        let play = ["rtmp://h/live/a", "http://h:8080/live/a/index.m3u8", "http://h:8080/b/index.m3u8"];
+        let view = View { play: play.map(Into::into).into(), ..View::default() };
+        assert_eq!(view.pages(), ["http://h:8080/", "http://h:8080/wall.html"]);
     }
 
     #[test]

@@ -36,8 +36,10 @@ pub const CREDENTIAL_KEYS: &[(&str, &str)] = &[
 /// Top-level properties of one module, and which it is.
 pub const PROPERTIES: &[(&str, &str)] = &[("spool", "mp4-recorder")];
 
-const HTTP: Scheme = Scheme::new("http", 8080, 80);
-const HTTPS: Scheme = Scheme::new("https", 8443, 443).in_tls();
+/// HTTP.
+pub const HTTP: Scheme = Scheme::new("http", 8080, 80);
+/// HTTP in TLS.
+pub const HTTPS: Scheme = Scheme::new("https", 8443, 443).in_tls();
 /// Paths on this machine. Nobody listens on it or connects to it.
 pub const FILE: Scheme = Scheme::new("file", 8080, 80);
 const AZBLOB: Scheme = Scheme::new("azblob", 8443, 443).in_tls();
@@ -116,16 +118,19 @@ const READS: &str = "`read` inputs";
 const STORES: &str = "`store` outputs";
 const RENDERS: &str = "`render` outputs";
 const HLS: &str = "HLS `serve` outputs";
-const SEGMENTS: &str = "HLS `serve` and `store` outputs";
+/// Which outputs have `segmentSeconds`.
+pub const SEGMENTS: &str = "HLS `serve` and `store` outputs";
 
 const LOOP: OptionSpec = OptionSpec::new("loop", READS, Shape::Flag { default: true });
 const START: OptionSpec = OptionSpec::new("startSeconds", READS, Shape::Seconds { max: 86_400 });
-const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4", "mpegts"]));
+const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4"]));
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
-const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Text);
-const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::AnyList);
+const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 });
+const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
+const LINK: &[OptionSpec] =
+    &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
 const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
     names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
 });

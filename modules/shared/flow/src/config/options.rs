@@ -101,6 +101,18 @@ pub enum Shape {
         /// Which.
         names: &'static [&'static str],
     },
+    /// A text of 1 to 1024 characters, or a list of 1 to `most` of them.
+    Texts {
+        /// How many.
+        most: usize,
+    },
+    /// A list of at most `most` objects.
+    Objects {
+        /// What each of them has, all of it.
+        properties: &'static [OptionSpec],
+        /// How many.
+        most: usize,
+    },
     /// An object that a module to come looks at.
     AnyObject,
     /// A list that a module to come looks at.

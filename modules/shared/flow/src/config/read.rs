@@ -16,7 +16,7 @@ use super::options::{
 use super::role::Role;
 use super::scheme::Scheme;
 use super::secret::Secret;
-use super::shape::{flag, group, host_name, port_pair, seconds, sha256, text, whole, word, words};
+use super::shape::{flag, group, host_name, port_pair, seconds, sha256, text, texts, whole, word, words};
 use super::supports::Supports;
 use super::types::{Auth, ClientTls, ConnectUrl, Content, Credentials, ListenUrl, Retry, ServerTls};
 use super::url::{Stars, UserInfo, parse_file};
@@ -203,6 +203,24 @@ impl<'a> Options<'a> {
     /// A text, where it is there.
     pub fn text(&self, spec: &OptionSpec) -> Result<Option<&'a str>, ConfigError> {
         self.get(spec).map(|(path, value)| text(&path, value, 1024)).transpose()
+    }
+
+    /// A text or a list of them, where it is there.
+    pub fn texts(&self, spec: &OptionSpec) -> Result<Vec<&'a str>, ConfigError> {
+        match (spec.shape, self.get(spec)) {
+            (Shape::Texts { most }, Some((path, value))) => texts(&path, value, most),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The objects of a list, each with its properties.
+    pub fn objects(&self, spec: &OptionSpec) -> Vec<Self> {
+        let Some((path, list)) = self.get(spec).and_then(|(path, value)| Some((path, value.as_array()?)))
+        else {
+            return Vec::new();
+        };
+        let maps = list.iter().enumerate().filter_map(|(at, entry)| Some((at, entry.as_object()?)));
+        maps.map(|(at, map)| Self { path: join(&path, &at.to_string()), map, ..*self }).collect()
     }
 
     /// Which of its words a word option has; the first is the default.

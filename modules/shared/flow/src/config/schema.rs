@@ -279,6 +279,15 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
         Shape::Credentials { keys } => reference(&credentials(keys)),
         Shape::Keys { names } => object(&[], names.iter().map(|name| (*name, json!({})))),
         Shape::Object { .. } => object(&[], properties(spec)),
+        Shape::Texts { most } => {
+            let one = text(1024, NO_CONTROLS);
+            json!({ "anyOf": [one, { "type": "array", "minItems": 1, "maxItems": most, "items": one }] })
+        }
+        Shape::Objects { properties, most } => {
+            let each = properties.iter().map(|property| (property.name, value(property, role)));
+            let each = object(&each.collect::<Vec<_>>(), []);
+            json!({ "type": "array", "maxItems": most, "items": each })
+        }
         Shape::AnyObject => json!({ "type": "object" }),
         Shape::AnyList => json!({ "type": "array" }),
     }

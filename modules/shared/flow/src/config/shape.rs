@@ -29,21 +29,55 @@ impl OptionSpec {
             Shape::Auth => access::auth(path, value).map(drop),
             Shape::Credentials { keys } => access::credentials(path, value, keys).map(drop),
             Shape::Keys { names } => access::keys(path, value, names),
-            Shape::Object { properties } => {
-                for (key, value) in object(path, value)? {
-                    let path = join(path, key);
-                    match properties.iter().find(|property| property.name == key) {
-                        Some(property) => property.check(&path, value)?,
-                        None => return Err(unknown(path, key, properties)),
-                    }
-                }
-                Ok(())
-            }
+            Shape::Object { properties } => known(path, object(path, value)?, properties),
+            Shape::Texts { most } => texts(path, value, most).map(drop),
+            Shape::Objects { properties, most } => objects(path, value, properties, most),
             Shape::AnyObject => object(path, value).map(drop),
             Shape::AnyList if value.is_array() => Ok(()),
             Shape::AnyList => Err(ConfigError::expected(path, "a list", value)),
         }
     }
+}
+
+/// Checks an object that has these properties and no others.
+fn known(path: &str, map: &Map<String, Value>, properties: &'static [OptionSpec]) -> Result<(), ConfigError> {
+    map.iter().try_for_each(|(key, value)| {
+        let path = join(path, key);
+        match properties.iter().find(|property| property.name == key) {
+            Some(property) => property.check(&path, value),
+            None => Err(unknown(path, key, properties)),
+        }
+    })
+}
+
+/// A list of objects that have all of these properties.
+fn objects(
+    path: &str,
+    value: &Value,
+    properties: &'static [OptionSpec],
+    most: usize,
+) -> Result<(), ConfigError> {
+    let list = value.as_array().filter(|list| list.len() <= most);
+    let list =
+        list.ok_or_else(|| ConfigError::expected(path, format!("a list of at most {most} objects"), value))?;
+    list.iter().enumerate().try_for_each(|(at, entry)| {
+        let path = join(path, &at.to_string());
+        let map = object(&path, entry)?;
+        known(&path, map, properties)?;
+        match properties.iter().find(|property| !map.contains_key(property.name)) {
+            Some(missing) => Err(ConfigError::missing(&path, format!("`{}`", missing.name))),
+            None => Ok(()),
+        }
+    })
+}
+
+/// A text, or a list of them.
+pub(super) fn texts<'a>(path: &str, value: &'a Value, most: usize) -> Result<Vec<&'a str>, ConfigError> {
+    let Value::Array(list) = value else { return Ok(vec![text(path, value, 1024)?]) };
+    if list.is_empty() || list.len() > most {
+        return Err(ConfigError::expected(path, format!("a text or a list of 1 to {most} of them"), value));
+    }
+    list.iter().enumerate().map(|(at, entry)| text(&join(path, &at.to_string()), entry, 1024)).collect()
 }
 
 fn unknown(path: String, key: &str, properties: &'static [OptionSpec]) -> ConfigError {

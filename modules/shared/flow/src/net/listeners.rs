@@ -31,6 +31,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub trait Protocol: Send + Sync + Sized + 'static {
     /// For logs and errors.
     const NAME: &'static str;
+    /// What TLS is told that is spoken, most wanted first (RFC 7301); none where there is no choice.
+    const ALPN: &'static [&'static [u8]] = &[];
     /// What one listening address keeps for it beside its routes.
     type State: Default + Send + Sync;
     /// Where a published path leads.
@@ -198,7 +200,7 @@ impl Listeners {
             let closes = match (self.step(address, tls)?, wanting) {
                 (Step::Joined(lease), _) => return Ok(lease),
                 (Step::Closes(_) | Step::Free, Some(tls)) => {
-                    acceptor = Some(module.net.tls_acceptor(tls).await?);
+                    acceptor = Some(module.net.tls_acceptor_for(tls, P::ALPN).await?);
                     continue;
                 }
                 (Step::Closes(slot), None) => slot,

@@ -98,7 +98,16 @@ impl Net {
     /// A TLS acceptor with the certificate that `tls` names or that the edge runtime issues.
     /// The certificate is there when this returns; the error says why it can't be had.
     pub async fn tls_acceptor(&self, tls: &ServerTls) -> Result<ServerTlsAcceptor, TlsError> {
-        ServerTlsAcceptor::new(self, tls).await
+        self.tls_acceptor_for(tls, &[]).await
+    }
+
+    /// The same, which agrees with the client on one of these protocols (ALPN).
+    pub async fn tls_acceptor_for(
+        &self,
+        tls: &ServerTls,
+        protocols: &[&[u8]],
+    ) -> Result<ServerTlsAcceptor, TlsError> {
+        ServerTlsAcceptor::new(self, tls, protocols).await
     }
 }
 

@@ -67,7 +67,11 @@ enum Source {
 }
 
 impl ServerTlsAcceptor {
-    pub(in crate::net) async fn new(net: &Net, tls: &ServerTls) -> Result<Self, TlsError> {
+    pub(in crate::net) async fn new(
+        net: &Net,
+        tls: &ServerTls,
+        protocols: &[&[u8]],
+    ) -> Result<Self, TlsError> {
         let now = Instant::now();
         let (key, source) = match (&tls.certificate_file, &tls.key_file) {
             (Some(certificate), Some(key)) => {
@@ -91,11 +95,12 @@ impl ServerTlsAcceptor {
             }
         };
         let current = Arc::new(Current(RwLock::new(Arc::new(key))));
-        let config = rustls::ServerConfig::builder_with_provider(provider())
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Protocol)?
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             current,

@@ -85,7 +85,7 @@ fn config(port: u16) -> PullConfig {
 /// Pictures and sound of a second; the time of each picture in 40 ms.
 async fn second(camera: &mut Camera, from: u32) {
     for at in from..from + 25 {
-        camera.video(at * 3600, &if at % 25 == 0 { idr(at) } else { picture(at) }).await;
+        camera.video(at * 3600, &if at.is_multiple_of(25) { idr(at) } else { picture(at) }).await;
         camera.audio(at * 320, &[at as u8; 320]).await;
     }
 }
@@ -97,7 +97,7 @@ async fn a_camera_is_pulled_with_its_frames_and_times() {
     let mut camera = Camera::accept(&listener).await;
     camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=86400,url=track2;seq=1;rtptime=7680"]).await;
     for at in 25..50 {
-        camera.video(at * 3600, &if at % 25 == 0 { idr(at) } else { picture(at) }).await;
+        camera.video(at * 3600, &if at.is_multiple_of(25) { idr(at) } else { picture(at) }).await;
         camera.audio(at * 320, &[at as u8; 320]).await;
     }
     // The last picture is complete with the packet behind it.
@@ -106,7 +106,7 @@ async fn a_camera_is_pulled_with_its_frames_and_times() {
     assert!(pictures.len() >= 23 && sounds.len() >= 23, "{} {}", pictures.len(), sounds.len());
     for (index, frame) in pictures.iter().enumerate() {
         let at = 25 + index as u32;
-        let nal = if at % 25 == 0 { idr(at) } else { picture(at) };
+        let nal = if at.is_multiple_of(25) { idr(at) } else { picture(at) };
         assert_eq!(frame.data[4..], nal);
         assert_eq!(frame.is_sync, index == 0);
         assert!(frame.dts <= frame.pts);

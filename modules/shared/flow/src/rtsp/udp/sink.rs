@@ -116,7 +116,7 @@ impl AsyncWrite for UdpSink {
                 Some(before) => {
                     before == (rtcp, to)
                         && packet.len() <= segment
-                        && this.batch.len() % segment.max(1) == 0
+                        && this.batch.len().is_multiple_of(segment.max(1))
                         && this.batch.len() + packet.len() <= MAX_BATCH
                 }
             };

@@ -1,0 +1,140 @@
+//! How much one address may ask for at once: whoever parks thousands of requests has them refused, and takes nothing from
+//! others.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Connections of one peer's address: behind one there may be a whole company, or a cache.
+const MOST_CONNECTIONS: u32 = 2000;
+/// Requests of one peer's address that wait for something to come.
+const MOST_WAITING: u32 = 2000;
+/// And of all together.
+const MOST_WAITING_IN_ALL: u32 = 50_000;
+
+/// Reports of one peer's address in ten seconds: behind one there may be many who watch.
+const MOST_REPORTS: u32 = 100;
+const REPORTS_IN: Duration = Duration::from_secs(10);
+
+/// Everybody at one listening address. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Crowd(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    peers: HashMap<IpAddr, Peer>,
+    waiting: u32,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    connections: u32,
+    waiting: u32,
+    /// Reports since then.
+    reports: Option<(Instant, u32)>,
+}
+
+impl Crowd {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection while the answer lives; `None`: this address has too many.
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<Guest> {
+        let mut counts = self.lock();
+        let peer = counts.peers.entry(address).or_default();
+        if peer.connections >= MOST_CONNECTIONS {
+            return None;
+        }
+        peer.connections += 1;
+        Some(Guest { crowd: self.clone(), address })
+    }
+}
+
+impl Crowd {
+    /// Whether a report of this address is listened to.
+    pub(crate) fn may_report(&self, address: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut counts = self.lock();
+        let Some(peer) = counts.peers.get_mut(&address) else { return false };
+        let (since, reports) = peer.reports.get_or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= REPORTS_IN {
+            (*since, *reports) = (now, 0);
+        }
+        *reports = reports.saturating_add(1);
+        *reports <= MOST_REPORTS
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    crowd: Crowd,
+    pub(crate) address: IpAddr,
+}
+
+impl Guest {
+    /// Counts a request that waits while the answer lives; `None`: too many do.
+    pub(crate) fn wait(&self) -> Option<Waiting<'_>> {
+        let mut counts = self.crowd.lock();
+        if counts.waiting >= MOST_WAITING_IN_ALL {
+            return None;
+        }
+        let peer = counts.peers.entry(self.address).or_default();
+        if peer.waiting >= MOST_WAITING {
+            return None;
+        }
+        peer.waiting += 1;
+        counts.waiting += 1;
+        Some(Waiting(self))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.lock();
+        if let Some(peer) = counts.peers.get_mut(&self.address) {
+            peer.connections = peer.connections.saturating_sub(1);
+            if peer.connections == 0 {
+                counts.peers.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Guest);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.0.crowd.lock();
+        counts.waiting = counts.waiting.saturating_sub(1);
+        if let Some(peer) = counts.peers.get_mut(&self.0.address) {
+            peer.waiting = peer.waiting.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_its_share_and_others_have_theirs() {
+        let crowd = Crowd::default();
+        let [one, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let guests = (0..MOST_CONNECTIONS).map(|_| crowd.enter(one).unwrap()).collect::<Vec<_>>();
+        assert!(crowd.enter(one).is_none());
+        let guest = crowd.enter(other).unwrap();
+        let first = guests.first().unwrap();
+        let waiting = (0..MOST_WAITING).map(|_| first.wait().unwrap()).collect::<Vec<_>>();
+        assert!(first.wait().is_none() && guest.wait().is_some());
+        drop(waiting);
+        assert!(first.wait().is_some());
+        drop((guests, guest));
+        assert!(crowd.enter(one).is_some());
+        assert!(crowd.lock().peers.is_empty() && crowd.lock().waiting == 0);
+    }
+}

@@ -1,0 +1,260 @@
+//! What is asked for below the path of an output.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::header::HeaderMap;
+use hyper::{Method, Response, StatusCode};
+use tokio::time::timeout_at;
+
+use super::access::Key;
+use super::body::Body;
+use super::connection::Visit;
+use super::reply::{self, Content};
+use super::target;
+use crate::channel::Channel;
+use crate::live::{Asked, Form, Pieces, Text, Version};
+use crate::options::Variant;
+
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+
+/// A request for a stream.
+pub(super) struct Wanted<'a> {
+    pub visit: &'a Visit,
+    pub channel: &'a Arc<Channel>,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+    pub query: Option<&'a str>,
+    pub key: Key,
+}
+
+impl Wanted<'_> {
+    /// `file`: below the path; `None`: the path with `.m3u8` behind it.
+    pub(super) async fn answer(&self, file: Option<&str>) -> Response<Body> {
+        let Some(file) = file else {
+            let path = &self.channel.config.url.path;
+            let last = path.rsplit_once('/').map_or(path.as_str(), |(_, last)| last);
+            return self.multivariant(&format!("{}/", target::encoded(last))).await;
+        };
+        if file == "index.m3u8" {
+            return self.multivariant("").await;
+        }
+        if let Some(name) = file.strip_suffix(".m3u8") {
+            return self.media_playlist(name).await;
+        }
+        if file.starts_with("init-") {
+            let map = self.channel.shelf().map(file);
+            return map.map_or_else(reply::nothing, |map| self.media(file, map.bytes.clone().into()));
+        }
+        let ending = if self.channel.config.shape.variant == Variant::Mpegts { ".ts" } else { ".m4s" };
+        let Some(name) = file.strip_suffix(ending) else { return reply::nothing() };
+        if let Some(part) = name.strip_prefix('p') {
+            let numbers = part.split_once('.').and_then(|(run, part)| Some((number(run)?, number(part)?)));
+            return match numbers {
+                Some((run, part)) => self.part(file, run, part).await,
+                None => reply::nothing(),
+            };
+        }
+        let segment = number(name).and_then(|number| self.channel.segment(number));
+        segment.map_or_else(reply::nothing, |pieces| self.media(file, pieces))
+    }
+
+    /// Media never changes under its URL.
+    fn media(&self, name: &str, pieces: Pieces) -> Response<Body> {
+        let kind = match self.channel.config.shape.variant {
+            Variant::Mpegts => "video/mp2t",
+            Variant::LowLatency | Variant::Fmp4 => "video/mp4",
+        };
+        let tag = name.to_owned();
+        let content =
+            Content { kind, cache: reply::FOR_EVER, tag, pieces, gzip: None, varies: false, ranges: true };
+        content.answer(self.method, self.headers, Some(&self.channel.status))
+    }
+
+    fn playlist(&self, text: &Text, cache: &'static str) -> Response<Body> {
+        let content = Content {
+            kind: PLAYLIST,
+            cache,
+            tag: text.tag.clone(),
+            pieces: text.body.clone().into(),
+            gzip: text.gzip(),
+            varies: true,
+            ranges: false,
+        };
+        content.answer(self.method, self.headers, Some(&self.channel.status))
+    }
+
+    /// Notes who watches.
+    fn admit(&self) -> Option<Response<Body>> {
+        let viewer = self.visit.viewer(self.headers);
+        if self.visit.noted.watches(&self.channel.viewers, viewer, Instant::now()) {
+            return None;
+        }
+        let most = self.channel.config.max_clients;
+        Some(reply::words(StatusCode::SERVICE_UNAVAILABLE, format!("maxClients ({most}) is reached")))
+    }
+
+    async fn multivariant(&self, directory: &str) -> Response<Body> {
+        if let Some(full) = self.admit() {
+            return full;
+        }
+        let ready = |version: Option<&Arc<Version>>| match version {
+            Some(version) if version.ended => Found::Not,
+            Some(version) if version.playable && version.silent => Found::Not,
+            Some(version) if version.playable => Found::Yes(version.clone()),
+            // It is on its way.
+            _ if self.channel.stream.has_publisher() => Found::Later,
+            _ => Found::Not,
+        };
+        match self.when(ready).await {
+            Ok(version) => {
+                let suffix = self.key.suffix();
+                let text = version.multivariant(directory, &suffix);
+                let content = Content {
+                    kind: PLAYLIST,
+                    cache: reply::A_MOMENT,
+                    tag: tag_of(&text),
+                    pieces: bytes::Bytes::from(text).into(),
+                    gzip: None,
+                    varies: false,
+                    ranges: false,
+                };
+                content.answer(self.method, self.headers, Some(&self.channel.status))
+            }
+            Err(Missed::Not | Missed::Late(_)) => reply::words(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not live: nobody publishes this stream, or its first segment is not finished yet",
+            ),
+            Err(Missed::Crowded) => crowded(),
+        }
+    }
+
+    async fn media_playlist(&self, name: &str) -> Response<Body> {
+        if let Some(full) = self.admit() {
+            return full;
+        }
+        let Ok(asked) = target::asked(self.query) else {
+            return reply::words(
+                StatusCode::BAD_REQUEST,
+                "_HLS_msn and _HLS_part are whole numbers, and _HLS_part needs _HLS_msn",
+            );
+        };
+        let mut refused = false;
+        let ready = |version: Option<&Arc<Version>>| match version {
+            Some(version) if version.name == name => match version.answers(&asked) {
+                Ok(true) => Found::Yes(version.clone()),
+                Ok(false) => Found::Later,
+                Err(_) => {
+                    refused = true;
+                    Found::Not
+                }
+            },
+            None if self.channel.expected.as_deref() == Some(name) => Found::Later,
+            _ => Found::Not,
+        };
+        let found = self.when(ready).await;
+        if refused {
+            let why = "_HLS_msn is more than two segments ahead of the playlist";
+            return reply::words(StatusCode::BAD_REQUEST, why);
+        }
+        match found {
+            Ok(version) => self.version(&version, &asked),
+            // Better an older one than none: it is a live stream that has paused.
+            Err(Missed::Late(Some(version))) if version.name == name && version.playable => {
+                self.version(&version, &Asked { after: None, ..asked })
+            }
+            Err(Missed::Late(_)) => reply::words(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the stream's first segment is not finished yet",
+            ),
+            Err(Missed::Not) => reply::nothing(),
+            Err(Missed::Crowded) => crowded(),
+        }
+    }
+
+    fn version(&self, version: &Version, asked: &Asked) -> Response<Body> {
+        let form = if asked.skip { Form::Delta } else { Form::Full };
+        // What was waited for is the same for all who ask so.
+        let cache = if asked.after.is_some() { "public, max-age=3" } else { reply::A_MOMENT };
+        self.playlist(&version.text(form, &self.key.suffix()), cache)
+    }
+
+    async fn part(&self, file: &str, run: u64, part: u64) -> Response<Body> {
+        let ready = |version: Option<&Arc<Version>>| match version {
+            Some(version) if version.run != run => Found::Not,
+            Some(version) if part < version.next_part => {
+                self.channel.shelf().part(part).map_or(Found::Not, Found::Yes)
+            }
+            // Hinted at: it is the next, whatever it will be.
+            Some(version) if part == version.next_part && !version.ended => Found::Later,
+            _ => Found::Not,
+        };
+        match self.when(ready).await {
+            Ok(pieces) => self.media(file, pieces),
+            Err(Missed::Crowded) => crowded(),
+            Err(Missed::Late(_)) => {
+                reply::words(StatusCode::SERVICE_UNAVAILABLE, "this part has not come yet")
+            }
+            Err(Missed::Not) => reply::nothing(),
+        }
+    }
+
+    /// Waits for what `ready` looks for.
+    async fn when<T>(&self, mut ready: impl FnMut(Option<&Arc<Version>>) -> Found<T>) -> Result<T, Missed> {
+        let mut versions = self.channel.versions();
+        let mut look = |versions: &mut tokio::sync::watch::Receiver<Option<Arc<Version>>>| {
+            let version = versions.borrow_and_update();
+            ready(version.as_ref())
+        };
+        match look(&mut versions) {
+            Found::Yes(found) => return Ok(found),
+            Found::Not => return Err(Missed::Not),
+            Found::Later => {}
+        }
+        let Some(_waiting) = self.visit.guest.wait() else { return Err(Missed::Crowded) };
+        let until = tokio::time::Instant::now() + self.channel.patience();
+        loop {
+            match timeout_at(until, versions.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Missed::Not),
+                Err(_) => return Err(Missed::Late(self.channel.version())),
+            }
+            match look(&mut versions) {
+                Found::Yes(found) => return Ok(found),
+                Found::Not => return Err(Missed::Not),
+                Found::Later => {}
+            }
+        }
+    }
+}
+
+enum Found<T> {
+    Yes(T),
+    Later,
+    Not,
+}
+
+enum Missed {
+    Not,
+    /// It did not come in time; this is what there is.
+    Late(Option<Arc<Version>>),
+    Crowded,
+}
+
+fn crowded() -> Response<Body> {
+    reply::words(StatusCode::SERVICE_UNAVAILABLE, "too many requests of this address are waiting")
+}
+
+/// A number as it is written here: one number has one name.
+fn number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
+}
+
+/// Tells texts apart.
+fn tag_of(text: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

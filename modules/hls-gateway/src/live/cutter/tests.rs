@@ -1,0 +1,182 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::options::{Shaped, Variant};
+
+const MILLI: i64 = 1_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+fn shaped(segment: u64, part: u64) -> Shaped {
+    Shaped {
+        variant: Variant::LowLatency,
+        segment: Duration::from_secs(segment),
+        part: Duration::from_millis(part),
+        window: Duration::from_secs(30),
+    }
+}
+
+fn numbers(interval: i64, gop: i64) -> Numbers {
+    let duration = |nanos: i64| Duration::from_nanos(nanos.unsigned_abs());
+    Numbers::choose(shaped(2, 200), duration(interval), duration(gop))
+}
+
+fn frame(kind: Kind, at: i64, is_sync: bool) -> Frame {
+    let time = Timestamp::from_nanos(at);
+    Frame { kind, dts: time, pts: time, is_sync, data: Bytes::from_static(&[0; 8]) }
+}
+
+/// Cuts pictures with these times; `syncs` says which of them a decoder can start at.
+fn cut(numbers: Numbers, interval: i64, times: &[i64], syncs: impl Fn(usize) -> bool) -> Vec<Vec<Part>> {
+    let intervals = Intervals { video: interval, audio: 21_333_333 };
+    let mut cutter = Cutter::new(numbers, 2 * SECOND, Kind::Video, intervals);
+    let mut cuts = Vec::new();
+    for (index, at) in times.iter().enumerate() {
+        cutter.push(frame(Kind::Video, *at, syncs(index)), syncs(index), &mut cuts);
+    }
+    cutter.close(&mut cuts);
+    let mut segments = vec![Vec::new()];
+    for cut in cuts {
+        match cut {
+            Cut::Part(part) => segments.last_mut().unwrap().push(part),
+            Cut::Segment => segments.push(Vec::new()),
+        }
+    }
+    assert!(segments.pop().unwrap().is_empty(), "the end is the end of a segment");
+    segments
+}
+
+fn length(part: &Part) -> i64 {
+    part.end.nanos_since(part.start)
+}
+
+/// As RTMP gives them: whole milliseconds.
+fn at_rate(fps: i64, seconds: i64) -> Vec<i64> {
+    (0..fps * seconds).map(|index| index * 1000 / fps * MILLI).collect()
+}
+
+/// What players hold a playlist to, whatever the camera does.
+fn hold(numbers: Numbers, segments: &[Vec<Part>]) {
+    let mut at = None;
+    for segment in segments {
+        let long: i64 = segment.iter().map(length).sum();
+        assert!((long + SECOND / 2) / SECOND <= i64::from(numbers.target), "EXTINF {long}");
+        for part in segment {
+            assert!(length(part) <= numbers.part.unwrap().target_nanos(), "{}", length(part));
+            assert!(at.is_none_or(|at| at == part.start), "a hole");
+            at = Some(part.end);
+        }
+    }
+}
+
+#[test]
+fn rounded_times_make_parts_of_85_to_100_per_cent_and_segments_at_sync_frames() {
+    for fps in [5, 8, 10, 12, 15, 24, 25, 30, 48, 50, 60] {
+        let numbers = numbers(SECOND / fps, SECOND);
+        let segments = cut(numbers, SECOND / fps, &at_rate(fps, 20), |index| index as i64 % fps == 0);
+        hold(numbers, &segments);
+        assert_eq!(segments.len(), 10, "{fps}");
+        for segment in &segments {
+            assert!(segment[0].frames[0].is_sync);
+            let (_, full) = segment.split_last().unwrap();
+            for part in full {
+                let least = numbers.part.unwrap().target_nanos() * 85 / 100;
+                assert!(length(part) >= least, "{fps}: {} of {least}", length(part));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_frame_fits_where_a_part_has_six_or_more() {
+    let numbers = numbers(SECOND / 30, SECOND);
+    let times = at_rate(30, 10);
+    let kept = (0..times.len()).filter(|index| index % 17 != 3).collect::<Vec<_>>();
+    let lossy = kept.iter().map(|index| times[*index]).collect::<Vec<_>>();
+    hold(numbers, &cut(numbers, SECOND / 30, &lossy, |index| kept[index] % 30 == 0));
+}
+
+#[test]
+fn a_camera_that_changes_its_rate_both_ways_keeps_to_the_numbers() {
+    let numbers = numbers(SECOND / 25, 2 * SECOND);
+    let mut times = Vec::new();
+    let mut at = 0;
+    for fps in [25, 50, 12, 6, 30, 25] {
+        for _ in 0..fps * 4 {
+            times.push(at);
+            at += SECOND / fps;
+        }
+    }
+    hold(numbers, &cut(numbers, SECOND / 25, &times, |index| index % 50 == 0));
+}
+
+#[test]
+fn a_gop_that_does_not_fit_any_more_is_cut_at_another_frame() {
+    let numbers = numbers(SECOND / 25, 2 * SECOND);
+    let segments = cut(numbers, SECOND / 25, &at_rate(25, 40), |index| index == 0 || index % 500 == 50);
+    hold(numbers, &segments);
+    let starts = segments.iter().map(|segment| segment[0].frames[0].is_sync).collect::<Vec<_>>();
+    assert!(starts[0] && starts[1] && !starts[2], "{starts:?}");
+}
+
+#[test]
+fn a_gop_of_twenty_seconds_is_one_segment() {
+    let numbers = numbers(SECOND / 10, 20 * SECOND);
+    assert_eq!(numbers.target, 20);
+    let segments = cut(numbers, SECOND / 10, &at_rate(10, 60), |index| index % 200 == 0);
+    hold(numbers, &segments);
+    assert_eq!(segments.len(), 3);
+}
+
+#[test]
+fn sound_goes_with_the_pictures_it_is_heard_with_and_none_is_lost() {
+    let numbers = numbers(40 * MILLI, SECOND);
+    let intervals = Intervals { video: 40 * MILLI, audio: 21_333_333 };
+    let mut cutter = Cutter::new(numbers, 2 * SECOND, Kind::Video, intervals);
+    let mut cuts = Vec::new();
+    let mut sound = 0;
+    for index in 0..250 {
+        let at = index * 40 * MILLI;
+        cutter.push(frame(Kind::Video, at, index % 25 == 0), index % 25 == 0, &mut cuts);
+        while sound * 21_333_333 < at + 40 * MILLI {
+            cutter.push(frame(Kind::Audio, sound * 21_333_333, true), true, &mut cuts);
+            sound += 1;
+        }
+    }
+    cutter.close(&mut cuts);
+    let parts = cuts.iter().filter_map(|cut| match cut {
+        Cut::Part(part) => Some(part),
+        Cut::Segment => None,
+    });
+    let mut heard = Vec::new();
+    for part in parts {
+        for frame in part.frames.iter().filter(|frame| frame.kind == Kind::Audio) {
+            assert!(frame.dts < part.end);
+            heard.push(frame.dts.nanos());
+        }
+    }
+    assert_eq!(heard, (0..sound).map(|index| index * 21_333_333).collect::<Vec<_>>());
+}
+
+#[test]
+fn sound_alone_is_cut_into_whole_frames() {
+    let interval = 21_333_333;
+    let numbers = numbers(interval, 0);
+    let mut cutter = Cutter::new(numbers, 2 * SECOND, Kind::Audio, Intervals { video: 0, audio: interval });
+    let mut cuts = Vec::new();
+    for index in 0..1000 {
+        cutter.push(frame(Kind::Audio, index * interval, true), true, &mut cuts);
+    }
+    cutter.close(&mut cuts);
+    let mut segments = vec![Vec::new()];
+    for cut in cuts {
+        match cut {
+            Cut::Part(part) => segments.last_mut().unwrap().push(part),
+            Cut::Segment => segments.push(Vec::new()),
+        }
+    }
+    segments.pop();
+    hold(numbers, &segments);
+    assert_eq!(segments.iter().flatten().map(|part| part.frames.len()).sum::<usize>(), 1000);
+}

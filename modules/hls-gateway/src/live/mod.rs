@@ -1,0 +1,21 @@
+//! A stream as HLS, on paper: frames in, parts, segments and playlists out. No sockets, files or clocks.
+//!
+//! [`Numbers`] are what a playlist promises, [`Cutter`] cuts frames by them, [`Window`] is what is listed and kept, and
+//! [`Packager`] drives these with what a reader of a stream gets.
+
+mod cutter;
+mod muxer;
+mod numbers;
+mod packager;
+mod pieces;
+mod playlist;
+mod version;
+mod window;
+
+pub(crate) use muxer::fits;
+pub(crate) use numbers::Numbers;
+pub(crate) use packager::{Memory, Packager, State};
+pub(crate) use pieces::{Pieces, Ranged};
+pub(crate) use playlist::Form;
+pub(crate) use version::{Asked, Text, Version};
+pub(crate) use window::Shelf;

@@ -1,0 +1,434 @@
+//! What a reader of a stream gets, as a playlist.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use av_flow::stream::{Anchor, Entry, Item, Tracks};
+use av_media::{Frame, Kind, Timestamp};
+
+use super::cutter::{Cut, Cutter, Intervals};
+use super::muxer::Muxer;
+use super::numbers::{MAX_GOP, Numbers};
+use super::version::{StreamInf, Version};
+use super::window::{Shelf, Window};
+use crate::options::Shaped;
+
+/// A GOP that is larger is not measured to its end.
+const MOST_MEASURED: usize = 48 << 20;
+/// And one of more frames neither.
+const MOST_FRAMES: usize = 65_536;
+/// Where nothing says how long frames are.
+const DEFAULT_VIDEO: Duration = Duration::from_millis(40);
+const DEFAULT_AUDIO: Duration = Duration::from_nanos(21_333_333);
+/// Pictures that fail to come for so long are silence, unless they always come that slowly.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// What there is to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing yet.
+    Waiting,
+    Live,
+    /// The publisher is away; the playlist goes on.
+    Silent,
+}
+
+/// Where numbers come from that outlive the process.
+pub(crate) trait Memory {
+    /// The number of a first segment: above all that were ever used.
+    fn first_number(&mut self) -> u64;
+    /// Numbers of segments below this one are used.
+    fn used(&mut self, number: u64);
+    /// What a playlist of this shape has promised before, and its name.
+    fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
+    /// Keeps that.
+    fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str);
+}
+
+/// Packages one stream. Sans IO: it is told what came, and when it is.
+pub(crate) struct Packager<M> {
+    shaped: Shaped,
+    memory: M,
+    window: Option<Window>,
+    tracks: Arc<Tracks>,
+    muxer: Option<Muxer>,
+    cutter: Option<Cutter>,
+    measuring: Measuring,
+    anchor: Option<Anchor>,
+    /// dts of the first frame since the last break, and the UTC time at which it is shown.
+    began: Option<(Timestamp, SystemTime)>,
+    /// Added to all times, so that none is negative.
+    shift: Option<i64>,
+    /// When the last frame came that says where to cut.
+    heard: Option<Instant>,
+    silence: Option<Silence>,
+    intervals: Intervals,
+    serial: u64,
+    changed: bool,
+    /// Bytes of frames that no part has yet.
+    cuts: Vec<Cut>,
+}
+
+/// Frames from before the numbers are known.
+#[derive(Default)]
+struct Measuring {
+    frames: Vec<(Frame, bool)>,
+    bytes: usize,
+}
+
+/// Time in which nothing comes, told piece by piece.
+struct Silence {
+    /// When the next piece is over.
+    next: Instant,
+    /// Where it begins.
+    utc: Option<SystemTime>,
+}
+
+impl<M: Memory> Packager<M> {
+    pub(crate) fn new(shaped: Shaped, memory: M) -> Self {
+        Self {
+            shaped,
+            memory,
+            window: None,
+            tracks: Arc::default(),
+            muxer: None,
+            cutter: None,
+            measuring: Measuring::default(),
+            anchor: None,
+            began: None,
+            shift: None,
+            heard: None,
+            silence: None,
+            intervals: Intervals { video: nanos(DEFAULT_VIDEO), audio: nanos(DEFAULT_AUDIO) },
+            serial: 0,
+            changed: false,
+            cuts: Vec::new(),
+        }
+    }
+
+    /// How long frames are, as far as the stream knows.
+    pub(crate) fn frames_last(&mut self, video: Option<Duration>, audio: Option<Duration>) {
+        let usable = |interval: Option<Duration>, or| interval.filter(|i| !i.is_zero()).unwrap_or(or);
+        self.intervals = Intervals {
+            video: nanos(usable(video, DEFAULT_VIDEO)),
+            audio: nanos(usable(audio, DEFAULT_AUDIO)),
+        };
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match (&self.window, &self.silence) {
+            (Some(window), None) if !window.segments.is_empty() && !window.ended => State::Live,
+            (Some(window), Some(_)) if !window.ended => State::Silent,
+            _ => State::Waiting,
+        }
+    }
+
+    /// The URL at which a playlist will be that was there before, if one was.
+    pub(crate) fn expected_name(&self) -> Option<String> {
+        self.memory.promised(self.shaped).map(|(_, name)| name)
+    }
+
+    /// A new version, where there is one.
+    pub(crate) fn version(&mut self) -> Option<Version> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let window = self.window.as_ref()?;
+        self.serial = self.serial.saturating_add(1);
+        let tracks = self.muxer.as_ref().map(Muxer::tracks).unwrap_or_default();
+        let fps = tracks
+            .iter()
+            .find(|track| track.kind() == Kind::Video)
+            .map(|track| track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64));
+        let tracks = tracks.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+        Some(Version::of(window, self.serial, StreamInf::of(window, &tracks, fps)))
+    }
+
+    /// What came.
+    pub(crate) fn entry(&mut self, entry: Entry, shelf: &mut Shelf, now: Instant) {
+        match entry.item {
+            Item::Tracks(tracks) => {
+                self.interrupt(shelf, now);
+                self.tracks = tracks;
+                self.muxer = None;
+            }
+            Item::Anchor(anchor) => self.anchor = Some(anchor),
+            Item::Gap(gap) => {
+                self.interrupt(shelf, now);
+                self.anchor = Some(gap.anchor);
+            }
+            Item::Away => {
+                self.interrupt(shelf, now);
+                self.fall_silent(now);
+            }
+            Item::Lost(_) => self.interrupt(shelf, now),
+            Item::Ended => self.end(shelf, now),
+            Item::Frame(frame) => self.frame(frame, entry.starts, shelf, now),
+            Item::Aside(_) | Item::GivenUp => {}
+        }
+    }
+
+    /// When to call [`tick`](Self::tick) although nothing came.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match (&self.silence, &self.window) {
+            (Some(silence), _) => Some(silence.next),
+            (None, Some(window)) if !window.ended => self.heard?.checked_add(self.patience(window)),
+            _ => None,
+        }
+    }
+
+    /// Time goes on.
+    pub(crate) fn tick(&mut self, shelf: &mut Shelf, now: Instant) {
+        if self.silence.is_none() && self.due().is_some_and(|due| due <= now) {
+            self.interrupt(shelf, now);
+            self.fall_silent(now);
+        }
+        let (Some(silence), Some(window)) = (&mut self.silence, &mut self.window) else { return };
+        let whole = nanos(self.shaped.segment);
+        let piece = window.numbers.part.map_or(whole, |part| part.nominal).max(1);
+        let length = Duration::from_nanos(u64::try_from(piece).unwrap_or(1));
+        // After a sleep of the machine only what is listed is told.
+        let most = self.shaped.window.saturating_mul(2);
+        if now.saturating_duration_since(silence.next) > most {
+            silence.next = now;
+        }
+        while silence.next <= now {
+            window.add_gap(piece, silence.utc);
+            silence.next += length;
+            silence.utc = silence.utc.and_then(|utc| utc.checked_add(length));
+            let grown = window.open.as_ref().map_or(0, |open| open.duration);
+            if grown.saturating_add(piece / 2) >= whole {
+                window.end_segment(shelf, now);
+                self.memory.used(window.next_segment);
+            }
+            self.changed = true;
+        }
+    }
+
+    fn patience(&self, window: &Window) -> Duration {
+        let target = Duration::from_secs(u64::from(window.numbers.target));
+        let slow =
+            Duration::from_nanos(u64::try_from(self.leading_interval().saturating_mul(4)).unwrap_or(0));
+        SILENCE.max(target / 2).max(slow)
+    }
+
+    fn leading(&self) -> Kind {
+        let has_video = self.muxer.as_ref().is_some_and(|muxer| muxer.has(Kind::Video));
+        if has_video { Kind::Video } else { Kind::Audio }
+    }
+
+    fn leading_interval(&self) -> i64 {
+        match self.leading() {
+            Kind::Video => self.intervals.video,
+            Kind::Audio => self.intervals.audio,
+        }
+    }
+
+    /// What comes next does not go on where this ends.
+    fn interrupt(&mut self, shelf: &mut Shelf, now: Instant) {
+        self.measuring = Measuring::default();
+        if let Some(mut cutter) = self.cutter.take() {
+            cutter.close(&mut self.cuts);
+            self.take_cuts(shelf, now);
+        }
+        self.heard = None;
+    }
+
+    fn fall_silent(&mut self, now: Instant) {
+        let Some(window) = self.window.as_ref().filter(|window| !window.ended && !window.segments.is_empty())
+        else {
+            return;
+        };
+        if self.silence.is_none() {
+            let whole = nanos(self.shaped.segment);
+            let piece = window.numbers.part.map_or(whole, |part| part.nominal);
+            let last = window.segments.back();
+            let utc = last.and_then(|last| {
+                last.utc?.checked_add(Duration::from_nanos(u64::try_from(last.duration).unwrap_or(0)))
+            });
+            let length = Duration::from_nanos(u64::try_from(piece).unwrap_or(0));
+            self.silence = Some(Silence { next: now + length, utc });
+        }
+    }
+
+    /// The stream is over. If it begins again, that is another playlist.
+    fn end(&mut self, shelf: &mut Shelf, now: Instant) {
+        self.interrupt(shelf, now);
+        self.silence = None;
+        self.tracks = Arc::default();
+        self.muxer = None;
+        if let Some(window) = &mut self.window {
+            window.end_segment(shelf, now);
+            window.ended = true;
+            self.changed = true;
+        }
+    }
+
+    fn frame(&mut self, mut frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
+        if self.muxer.is_none() {
+            self.muxer = Muxer::new(&self.tracks);
+        }
+        let Some(muxer) = &self.muxer else { return };
+        if !muxer.has(frame.kind) {
+            return;
+        }
+        let leading = frame.kind == self.leading();
+        let first = self.shift.get_or_insert(0.max(frame.dts.nanos().saturating_neg()));
+        frame.dts = frame.dts.moved(*first);
+        // No negative composition offset.
+        frame.pts = frame.pts.moved(*first).max(frame.dts);
+        if leading {
+            self.heard = Some(now);
+        }
+        if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts) {
+            return;
+        }
+        for (frame, starts) in std::mem::take(&mut self.measuring.frames) {
+            self.cut(frame, starts, shelf, now);
+        }
+        self.measuring.bytes = 0;
+        self.cut(frame, starts, shelf, now);
+    }
+
+    /// Gathers frames until the numbers are known. Returns whether they are.
+    fn measure(&mut self, frame: &Frame, starts: bool) -> bool {
+        let leading = self.leading();
+        let begins = starts && frame.kind == leading;
+        let first = self.measuring.frames.first().map(|(first, _)| first.dts);
+        if first.is_none() && !begins {
+            return false;
+        }
+        let again = self.window.is_some();
+        if let Some((numbers, name)) = self.memory.promised(self.shaped) {
+            let run = self.memory.first_number();
+            let name = if again { self.name(numbers, Some(run)) } else { name };
+            self.open(numbers, run, name);
+            return true;
+        }
+        let gop = first.map_or(0, |first| frame.dts.nanos_since(first));
+        let is_measured = match leading {
+            Kind::Audio => true,
+            Kind::Video => {
+                (begins && first.is_some())
+                    || gop > nanos(MAX_GOP)
+                    || self.measuring.bytes > MOST_MEASURED
+                    || self.measuring.frames.len() >= MOST_FRAMES
+            }
+        };
+        if is_measured {
+            let gop = Duration::from_nanos(u64::try_from(gop).unwrap_or(0));
+            let interval = Duration::from_nanos(u64::try_from(self.measured_interval()).unwrap_or(0));
+            let numbers = Numbers::choose(self.shaped, interval, gop);
+            let run = self.memory.first_number();
+            let name = self.name(numbers, again.then_some(run));
+            self.open(numbers, run, name);
+            return true;
+        }
+        self.measuring.bytes = self.measuring.bytes.saturating_add(frame.data.len());
+        self.measuring.frames.push((frame.clone(), starts));
+        false
+    }
+
+    /// The middle one of the distances, or what the stream says where there are few.
+    fn measured_interval(&self) -> i64 {
+        let leading = self.leading();
+        let times = self.measuring.frames.iter().filter(|(frame, _)| frame.kind == leading);
+        let times = times.map(|(frame, _)| frame.dts).collect::<Vec<_>>();
+        let mut steps =
+            times.iter().zip(times.iter().skip(1)).map(|(a, b)| b.nanos_since(*a)).collect::<Vec<_>>();
+        steps.sort_unstable();
+        match steps.as_slice() {
+            [first, .., last] if steps.len() >= 5 => {
+                // Rounded times are off by up to a millisecond, their mean is not.
+                let middle = steps.get(steps.len() / 2).copied().unwrap_or(*first);
+                let even = last.saturating_sub(*first) <= 3_000_000;
+                let mean = steps.iter().sum::<i64>() / i64::try_from(steps.len()).unwrap_or(1);
+                let measured = if even { mean } else { middle };
+                // What the stream says is exact, where it is true.
+                let said = self.leading_interval();
+                if said.abs_diff(measured) < measured.unsigned_abs() / 50 { said } else { measured }
+            }
+            _ => self.leading_interval(),
+        }
+    }
+
+    fn name(&self, numbers: Numbers, again: Option<u64>) -> String {
+        let variant = self.shaped.variant.as_str();
+        let part = numbers.part.map(|part| format!("-{}", part.target)).unwrap_or_default();
+        let again = again.map(|run| format!("-{run}")).unwrap_or_default();
+        format!("{variant}-{}{part}{again}", numbers.target)
+    }
+
+    fn open(&mut self, numbers: Numbers, run: u64, name: String) {
+        self.memory.promise(self.shaped, numbers, &name);
+        self.window = Some(Window::new(numbers, self.shaped, run, name));
+    }
+
+    fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
+        let leading = self.leading();
+        if self.cutter.is_none() {
+            if !(starts && frame.kind == leading) {
+                return;
+            }
+            self.begin(&frame, leading, shelf, now);
+        }
+        if let Some(cutter) = &mut self.cutter {
+            cutter.push(frame, starts, &mut self.cuts);
+            self.take_cuts(shelf, now);
+        }
+    }
+
+    /// The first frame since the last break.
+    fn begin(&mut self, frame: &Frame, leading: Kind, shelf: &mut Shelf, now: Instant) {
+        // Nothing of what was before says how it goes on.
+        self.muxer = Muxer::new(&self.tracks);
+        let (Some(window), Some(muxer)) = (&mut self.window, &self.muxer) else { return };
+        if self.silence.take().is_some() {
+            window.end_segment(shelf, now);
+            self.memory.used(window.next_segment);
+        }
+        if window.next_part == 0 {
+            shelf.forget_parts();
+        }
+        window.breaks(muxer.map(), shelf);
+        let shift = self.shift.unwrap_or(0);
+        self.began = self.anchor.and_then(|anchor| {
+            let since = frame.pts.moved(shift.saturating_neg()).nanos_since(anchor.time);
+            Some((frame.dts, moved(anchor.utc, since)?))
+        });
+        let segment = nanos(self.shaped.segment);
+        self.cutter = Some(Cutter::new(window.numbers, segment, leading, self.intervals));
+    }
+
+    fn take_cuts(&mut self, shelf: &mut Shelf, now: Instant) {
+        let (Some(window), Some(muxer)) = (&mut self.window, &mut self.muxer) else { return };
+        for cut in self.cuts.drain(..) {
+            match cut {
+                Cut::Part(part) => {
+                    let utc = self.began.and_then(|(dts, utc)| moved(utc, part.start.nanos_since(dts)));
+                    if let Some(muxed) = muxer.part(&part, window.open.is_none()) {
+                        window.add(muxed, utc, shelf);
+                        self.changed |= window.lists_parts();
+                    }
+                }
+                Cut::Segment => {
+                    window.end_segment(shelf, now);
+                    self.memory.used(window.next_segment);
+                    self.changed = true;
+                }
+            }
+        }
+    }
+}
+
+fn moved(utc: SystemTime, nanos: i64) -> Option<SystemTime> {
+    let by = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 { utc.checked_sub(by) } else { utc.checked_add(by) }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use av_flow::stream::{Gap, GapCause, KnownBy};
+use av_media::Track;
+use bytes::Bytes;
+
+use super::*;
+use crate::live::{Asked, Form};
+use crate::options::Variant;
+
+const AVCC: &[u8] = &[
+    1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 0x1a, 0x67, 0x64, 0, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70,
+    0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x32, 0x0f, 0x16, 0x2d, 0x96, 1, 0, 4, 0x68, 0xef, 0x8f, 0xcb, 0xfd,
+    0xf8, 0xf8, 0,
+];
+const FRAME: i64 = 40_000_000;
+
+/// What outlives the process, without a file.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Noted>>);
+
+/// The last number, and what was promised.
+type Noted = (u64, Option<(Numbers, String)>);
+
+impl Memory for Notes {
+    fn first_number(&mut self) -> u64 {
+        let mut notes = self.0.lock().unwrap();
+        notes.0 = notes.0.max(1000) + 100;
+        notes.0
+    }
+
+    fn used(&mut self, number: u64) {
+        let mut notes = self.0.lock().unwrap();
+        notes.0 = notes.0.max(number);
+    }
+
+    fn promised(&self, _: Shaped) -> Option<(Numbers, String)> {
+        self.0.lock().unwrap().1.clone()
+    }
+
+    fn promise(&mut self, _: Shaped, numbers: Numbers, name: &str) {
+        self.0.lock().unwrap().1 = Some((numbers, name.to_owned()));
+    }
+}
+
+/// A packager, what it has shown, and what players hold against it.
+struct Rig {
+    packager: Packager<Notes>,
+    shelf: Shelf,
+    now: Instant,
+    /// Time of the next frame.
+    at: i64,
+    /// Distance of sync frames.
+    gop: i64,
+    versions: Vec<Version>,
+    /// URI, map and discontinuity number of each segment that was ever listed.
+    seen: BTreeMap<u64, (String, String, u64)>,
+    constants: Option<Vec<String>>,
+}
+
+impl Rig {
+    fn new(notes: Notes, variant: Variant, gop: i64) -> Self {
+        let shaped = Shaped {
+            variant,
+            segment: Duration::from_secs(2),
+            part: Duration::from_millis(200),
+            window: Duration::from_secs(30),
+        };
+        let mut rig = Self {
+            packager: Packager::new(shaped, notes),
+            shelf: Shelf::default(),
+            now: Instant::now(),
+            at: 0,
+            gop,
+            versions: Vec::new(),
+            seen: BTreeMap::new(),
+            constants: None,
+        };
+        rig.tracks(AVCC);
+        rig.give(Item::Anchor(rig.anchor()));
+        rig
+    }
+
+    fn anchor(&self) -> Anchor {
+        let utc = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Anchor { time: Timestamp::from_nanos(self.at), utc, known_by: KnownBy::Arrival }
+    }
+
+    fn tracks(&mut self, avcc: &[u8]) {
+        let video = Track::h264(Bytes::copy_from_slice(avcc)).unwrap();
+        let tracks = Tracks { video: Some(Arc::new(video)), audio: None };
+        self.give(Item::Tracks(Arc::new(tracks)));
+    }
+
+    fn give(&mut self, item: Item) {
+        let starts = matches!(&item, Item::Frame(frame) if frame.is_sync);
+        let entry = Entry { item, arrived: self.now.into(), starts };
+        self.packager.entry(entry, &mut self.shelf, self.now);
+        self.look();
+    }
+
+    fn look(&mut self) {
+        if let Some(version) = self.packager.version() {
+            self.hold(&version);
+            self.versions.push(version);
+        }
+    }
+
+    /// Frames for that many seconds.
+    fn play(&mut self, seconds: i64) {
+        let end = self.at + seconds * 1_000_000_000;
+        let first = self.at;
+        while self.at < end {
+            let is_sync = (self.at - first) % self.gop == 0;
+            let time = Timestamp::from_nanos(self.at);
+            let data = Bytes::from(vec![0; 1000]);
+            self.give(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
+            self.at += FRAME;
+            self.now += Duration::from_nanos(FRAME.unsigned_abs());
+        }
+    }
+
+    /// Time in which nothing comes.
+    fn wait(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        while let Some(due) = self.packager.due().filter(|due| *due <= end) {
+            self.now = due.max(self.now);
+            self.packager.tick(&mut self.shelf, self.now);
+            self.look();
+        }
+        self.at += (seconds * 1_000_000_000).cast_signed();
+        self.now = end;
+    }
+
+    fn returns(&mut self) {
+        let anchor = self.anchor();
+        self.give(Item::Gap(Gap { cause: GapCause::Returned, anchor }));
+    }
+
+    fn text(&self) -> String {
+        let text = self.versions.last().unwrap().text(Form::Full, "");
+        String::from_utf8(text.body.to_vec()).unwrap()
+    }
+
+    /// The rules of every version, and of a version and those before it.
+    fn hold(&mut self, version: &Version) {
+        let text = String::from_utf8(version.text(Form::Full, "").body.to_vec()).unwrap();
+        let value = |tag: &str| text.lines().find_map(|line| line.strip_prefix(tag)).map(str::to_owned);
+        let constants = ["#EXT-X-TARGETDURATION:", "#EXT-X-SERVER-CONTROL:", "#EXT-X-PART-INF:"];
+        let constants = constants.iter().filter_map(|tag| value(tag)).collect::<Vec<_>>();
+        assert_eq!(self.constants.get_or_insert_with(|| constants.clone()), &constants);
+        let target: u64 = value("#EXT-X-TARGETDURATION:").unwrap().parse().unwrap();
+        let mut number: u64 = value("#EXT-X-MEDIA-SEQUENCE:").unwrap().parse().unwrap();
+        let mut broken: u64 = value("#EXT-X-DISCONTINUITY-SEQUENCE:").unwrap().parse().unwrap();
+        assert!(number > 0);
+        let (mut map, mut gap, mut seconds) = (String::new(), false, 0.0);
+        for line in text.lines() {
+            if line == "#EXT-X-DISCONTINUITY" {
+                broken += 1;
+            } else if let Some(uri) = line.strip_prefix("#EXT-X-MAP:URI=") {
+                map = uri.trim_matches('"').to_owned();
+                assert!(self.shelf.map(&map).is_some(), "{map}");
+            } else if line == "#EXT-X-GAP" {
+                gap = true;
+            } else if let Some(duration) = line.strip_prefix("#EXTINF:") {
+                seconds = duration.trim_end_matches(',').parse::<f64>().unwrap();
+                assert!(seconds.round() as u64 <= target, "{line}");
+            } else if let Some(part) = line.strip_prefix("#EXT-X-PART:DURATION=") {
+                let duration: f64 = part.split(',').next().unwrap().parse().unwrap();
+                assert!(duration <= 0.216, "{line}");
+                let name = part.split('"').nth(1).unwrap();
+                let index: u64 = name.split('.').nth(1).unwrap().parse().unwrap();
+                assert_eq!(self.shelf.part(index).is_none(), part.contains("GAP=YES"), "{line}");
+            } else if !line.starts_with('#') {
+                let known = self.seen.entry(number).or_insert_with(|| (line.to_owned(), map.clone(), broken));
+                assert_eq!(known, &(line.to_owned(), map.clone(), broken), "one number, one path, one place");
+                let pieces = self.shelf.segment(number).unwrap();
+                assert_eq!(pieces.len() == 0, gap, "{line}");
+                assert!(seconds > 0.0);
+                number += 1;
+                gap = false;
+            }
+        }
+    }
+}
+
+fn count(text: &str, tag: &str) -> usize {
+    text.lines().filter(|line| line.starts_with(tag)).count()
+}
+
+#[test]
+fn the_first_playlist_has_a_finished_segment_and_then_each_part_makes_a_version() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(60);
+    let first = rig.versions.iter().find(|version| version.playable).unwrap();
+    assert_eq!(first.answers(&Asked::default()), Ok(true));
+    let text = rig.text();
+    assert!(text.starts_with("#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n"), "{text}");
+    assert!(
+        text.contains("HOLD-BACK=6.0,PART-HOLD-BACK=0.64800\n#EXT-X-PART-INF:PART-TARGET=0.21600\n"),
+        "{text}"
+    );
+    assert_eq!(count(&text, "#EXTINF:2.00000,"), 15);
+    assert!(text.lines().last().unwrap().starts_with("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p"), "{text}");
+    assert!(rig.versions.len() >= 280, "{}", rig.versions.len());
+    assert_eq!(rig.packager.state(), State::Live);
+}
+
+#[test]
+fn the_part_that_is_hinted_at_is_the_next_part_also_where_a_segment_ends() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    for pair in rig.versions.windows(2) {
+        let text = |version: &Version| String::from_utf8(version.text(Form::Full, "").body.to_vec()).unwrap();
+        let (before, after) = (text(&pair[0]), text(&pair[1]));
+        let hint = before.lines().last().unwrap().rsplit_once("URI=").unwrap().1;
+        if pair[0].next_part != pair[1].next_part {
+            assert!(after.contains(&format!("#EXT-X-PART:DURATION=0.20000,URI={hint}")), "{hint} {after}");
+        }
+    }
+}
+
+#[test]
+fn a_delta_update_leaves_out_what_is_old_and_nothing_else() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(60);
+    let version = rig.versions.last().unwrap();
+    let text = |form| String::from_utf8(version.text(form, "").body.to_vec()).unwrap();
+    let (full, delta) = (text(Form::Full), text(Form::Delta));
+    let skipped: usize = delta
+        .lines()
+        .find_map(|line| line.strip_prefix("#EXT-X-SKIP:SKIPPED-SEGMENTS="))
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(skipped >= 8, "{skipped}");
+    assert_eq!(count(&delta, "#EXTINF") + skipped, count(&full, "#EXTINF"));
+    let (_, rest) = delta.split_once(&format!("SKIPPED-SEGMENTS={skipped}\n")).unwrap();
+    assert!(full.ends_with(rest));
+}
+
+#[test]
+fn a_request_waits_for_what_it_names_and_is_refused_when_that_is_far_ahead() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(21);
+    let version = rig.versions.last().unwrap();
+    let last = *rig.seen.keys().last().unwrap();
+    let answers = |segment, part| version.answers(&Asked { after: Some((segment, part)), skip: false });
+    assert_eq!(answers(last, None), Ok(true));
+    assert_eq!(answers(1, None), Ok(true), "what has left the window gets all that there is");
+    assert_eq!((answers(last + 1, None), answers(last + 1, Some(0))), (Ok(false), Ok(true)));
+    assert_eq!((answers(last + 1, Some(4)), answers(last + 2, Some(0))), (Ok(false), Ok(false)));
+    assert_eq!(answers(last, Some(99)), Ok(true), "behind a segment's last part is the next one's first");
+    assert!(answers(last + 3, None).is_err());
+}
+
+#[test]
+fn silence_is_told_in_real_time_and_what_comes_then_is_another_timeline() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let before = rig.versions.len();
+    rig.give(Item::Away);
+    rig.wait(10);
+    let text = rig.text();
+    assert_eq!(rig.packager.state(), State::Silent);
+    assert!(matches!(count(&text, "#EXT-X-GAP"), 4 | 5), "{text}");
+    assert_eq!(count(&text, "#EXT-X-DISCONTINUITY\n"), 0);
+    assert!(rig.versions.len() - before >= 45, "{}", rig.versions.len() - before);
+    rig.returns();
+    rig.play(10);
+    let text = rig.text();
+    assert_eq!(text.lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 1, "{text}");
+    assert_eq!(count(&text, "#EXT-X-MAP"), 1, "the same init segment: {text}");
+    rig.give(Item::Away);
+    rig.wait(60);
+    assert!(rig.versions.last().unwrap().silent);
+    rig.returns();
+    rig.play(40);
+    assert!(!rig.versions.last().unwrap().silent);
+}
+
+#[test]
+fn pictures_that_fail_to_come_are_silence_too() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(10);
+    rig.wait(5);
+    assert_eq!(rig.packager.state(), State::Silent);
+    rig.play(5);
+    assert_eq!(rig.packager.state(), State::Live);
+}
+
+#[test]
+fn another_configuration_has_another_init_segment_behind_a_discontinuity() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(10);
+    let mut other = AVCC.to_vec();
+    *other.last_mut().unwrap() = 0;
+    other[43] ^= 1;
+    rig.tracks(&other);
+    rig.play(10);
+    let text = rig.text();
+    assert_eq!(count(&text, "#EXT-X-MAP"), 2, "{text}");
+    assert_eq!(text.lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 1, "{text}");
+}
+
+#[test]
+fn after_a_crash_numbers_go_on_above_and_the_url_and_its_promises_are_the_same() {
+    let notes = Notes::default();
+    let mut rig = Rig::new(notes.clone(), Variant::LowLatency, 2_000_000_000);
+    rig.play(30);
+    let (name, constants) = (rig.versions.last().unwrap().name.clone(), rig.constants.clone());
+    let last = *rig.seen.keys().last().unwrap();
+    drop(rig);
+    // The camera has another GOP now.
+    let mut rig = Rig::new(notes, Variant::LowLatency, 500_000_000);
+    assert_eq!(rig.packager.expected_name(), Some(name.clone()));
+    rig.constants = constants;
+    rig.play(30);
+    assert_eq!(rig.versions.last().unwrap().name, name);
+    assert!(*rig.seen.keys().next().unwrap() > last);
+}
+
+#[test]
+fn a_stream_that_ended_is_over_and_one_that_begins_again_has_another_url() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(10);
+    let name = rig.versions.last().unwrap().name.clone();
+    rig.give(Item::Ended);
+    assert!(rig.text().ends_with("#EXT-X-ENDLIST\n"));
+    rig.tracks(AVCC);
+    rig.play(10);
+    assert_ne!(rig.versions.last().unwrap().name, name);
+    assert!(!rig.text().contains("ENDLIST"));
+}
+
+#[test]
+fn without_low_latency_there_are_segments_alone() {
+    let mut rig = Rig::new(Notes::default(), Variant::Fmp4, 1_000_000_000);
+    rig.play(60);
+    let text = rig.text();
+    assert!(!text.contains("PART") && !text.contains("PRELOAD") && !text.contains("CAN-BLOCK"), "{text}");
+    assert_eq!(count(&text, "#EXTINF:2.00000,"), 15);
+    rig.give(Item::Away);
+    rig.wait(10);
+    assert!(count(&rig.text(), "#EXT-X-GAP") >= 4, "{}", rig.text());
+}
+
+#[test]
+fn what_is_not_listed_any_more_can_still_be_fetched_for_a_while() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(120);
+    let listed: u64 = rig
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let first = *rig.seen.keys().next().unwrap();
+    assert!(rig.shelf.segment(listed - 1).is_some() && rig.shelf.segment(listed - 15).is_some());
+    assert!(rig.shelf.segment(first).is_none());
+    // 30 s that are listed, 32 s that were, and one that grows: nothing piles up.
+    assert!(rig.shelf.bytes() < 66 * 26 * 1000, "{}", rig.shelf.bytes());
+}

@@ -1,0 +1,201 @@
+//! HLS `serve` as a document describes it.
+
+use std::time::Duration;
+
+use av_flow::config::{
+    ALLOW, AUTH, Auth, Claim, ClaimedPath, ConfigError, ListenUrl, MAX_CLIENTS, OptionSpec, Options, Role,
+    SERVER_TLS, ServerTls, Shape, whole, word,
+};
+use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
+use ipnet::IpNet;
+
+const OUTPUTS: &str = "HLS `serve` outputs";
+const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4"])).means(
+    "`lowLatency`: parts of a fraction of a second. `fmp4`: whole segments; \
+     see [variants](hls.md#what-to-choose).",
+);
+const SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", catalogue::SEGMENTS, whole(1, 10, 2))
+    .means("How long segments are, where the distance of key frames allows.");
+const PART: OptionSpec = OptionSpec::new("partMilliseconds", OUTPUTS, whole(100, 1000, 200))
+    .means("How long parts of `lowLatency` are at most: whole frames.");
+const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", OUTPUTS, whole(6, 86_400, 30))
+    .means("How far back a player can go; never less than three target durations.");
+const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS }).means(
+    "Origins whose pages may play: a text or a list; `*` is all. One that is listed may send credentials.",
+);
+const LINKS: OptionSpec =
+    OptionSpec::new("links", OUTPUTS, Shape::Objects { properties: LINK, most: MAX_LINKS })
+        .means("More addresses of the stream for the player page.");
+const LABEL: OptionSpec = OptionSpec::property("label", Shape::Text);
+const URL: OptionSpec = OptionSpec::property("url", Shape::Text);
+const LINK: &[OptionSpec] = &[LABEL, URL];
+/// Bounds of lists.
+const MAX_ORIGINS: usize = 64;
+const MAX_LINKS: usize = 16;
+
+/// HLS over HTTP.
+pub const SERVE: OutputSpec = OutputSpec::of::<ServeConfig>();
+
+/// What a stream is packaged as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// CMAF segments and their parts.
+    LowLatency,
+    /// CMAF segments.
+    Fmp4,
+    /// MPEG-TS segments.
+    Mpegts,
+}
+
+impl Variant {
+    /// As in a document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LowLatency => "lowLatency",
+            Self::Fmp4 => "fmp4",
+            Self::Mpegts => "mpegts",
+        }
+    }
+}
+
+/// `cors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    /// `*`.
+    All,
+    /// These origins.
+    Listed(Vec<String>),
+}
+
+/// An address for the player page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// For people.
+    pub label: String,
+    /// Where.
+    pub url: String,
+}
+
+/// HLS `serve`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeConfig {
+    /// Address and path; holds `*` in a pattern flow.
+    pub url: ListenUrl,
+    /// What is packaged, and how.
+    pub shape: Shaped,
+    /// `auth`.
+    pub auth: Option<Auth>,
+    /// `allow`; empty = all.
+    pub allow: Vec<IpNet>,
+    /// `maxClients`; 0 = no bound.
+    pub max_clients: usize,
+    /// `cors`.
+    pub cors: Cors,
+    /// `links`.
+    pub links: Vec<Link>,
+    /// `tls`, for `https`.
+    pub tls: ServerTls,
+}
+
+/// What makes the packaging of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shaped {
+    /// `variant`.
+    pub variant: Variant,
+    /// `segmentSeconds`.
+    pub segment: Duration,
+    /// `partMilliseconds`.
+    pub part: Duration,
+    /// `windowSeconds`.
+    pub window: Duration,
+}
+
+impl Output for ServeConfig {
+    const SPEC: EndpointSpec = EndpointSpec {
+        role: Role::Serve,
+        schemes: &[catalogue::HTTP, catalogue::HTTPS],
+        options: &[AUTH, ALLOW, SERVER_TLS, MAX_CLIENTS, VARIANT, SEGMENT, PART, WINDOW, CORS, LINKS],
+    };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        let auth = options.auth()?;
+        if matches!(auth, Some(Auth::User { .. })) && !options.scheme().tls {
+            return Err(ConfigError::rule(
+                format!("{}.auth", options.path()),
+                "user and password are taken over https only; serve https, or use `key`",
+            ));
+        }
+        let variant = match options.word(&VARIANT)? {
+            "fmp4" => Variant::Fmp4,
+            "mpegts" => Variant::Mpegts,
+            _ => Variant::LowLatency,
+        };
+        Ok(Self {
+            url: options.listen_url()?,
+            shape: Shaped {
+                variant,
+                segment: Duration::from_secs(options.whole(&SEGMENT)?),
+                part: Duration::from_millis(options.whole(&PART)?),
+                window: Duration::from_secs(options.whole(&WINDOW)?),
+            },
+            auth,
+            allow: options.allow()?,
+            max_clients: options.size(&MAX_CLIENTS)?,
+            cors: cors(options)?,
+            links: links(options)?,
+            tls: options.server_tls()?,
+        })
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        let below = self.url.claim_below(&self.tls);
+        // The older form of the address lies beside the path.
+        let beside = ClaimedPath::Exact(format!("{}.m3u8", self.url.path));
+        vec![Claim { path: beside, ..below.clone() }, below]
+    }
+
+    fn url(&self, public_host: Option<&str>) -> String {
+        format!("{}/index.m3u8", self.url.shown(public_host))
+    }
+
+    fn instance(&self, name: &str) -> Self {
+        Self { url: self.url.instance(name), ..self.clone() }
+    }
+
+    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        crate::serve::serve(context, self)
+    }
+}
+
+fn cors(options: &Options<'_>) -> Result<Cors, ConfigError> {
+    let origins = options.texts(&CORS)?;
+    let path = format!("{}.{}", options.path(), CORS.name);
+    if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
+        return Err(ConfigError::rule(
+            path,
+            format!("{wrong:?} is no origin such as \"https://www.example.com\""),
+        ));
+    }
+    let all = origins.is_empty() || origins.contains(&"*");
+    Ok(if all { Cors::All } else { Cors::Listed(origins.into_iter().map(str::to_owned).collect()) })
+}
+
+/// `*`, `null`, or scheme, host and perhaps port, as browsers send it.
+fn is_origin(text: &str) -> bool {
+    matches!(text, "*" | "null")
+        || text.split_once("://").is_some_and(|(scheme, host)| {
+            scheme.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'+')
+                && !scheme.is_empty()
+                && !host.is_empty()
+                && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b))
+        })
+}
+
+fn links(options: &Options<'_>) -> Result<Vec<Link>, ConfigError> {
+    let text = |link: &Options<'_>, spec| Ok(link.text(spec)?.unwrap_or_default().to_owned());
+    let objects = options.objects(&LINKS);
+    objects.iter().map(|link| Ok(Link { label: text(link, &LABEL)?, url: text(link, &URL)? })).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+use av_flow::config::parse;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The output, or what is wrong with the flow.
+fn read(output: Value) -> Result<ServeConfig, String> {
+    let flow = json!({ "input": { "listen": "rtmp://0.0.0.0/live/cam" }, "outputs": { "web": output } });
+    let document = json!({ "flows": { "cam": flow } });
+    let desired = parse(document.as_object().unwrap(), crate::service().supports());
+    match desired.flows.get("cam") {
+        Some(flow) => Ok(flow.outputs["web"].endpoint.get::<ServeConfig>().unwrap().clone()),
+        None => Err(desired.errors["cam"].clone()),
+    }
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let config = read(json!({ "serve": "http://0.0.0.0/live/cam/" })).unwrap();
+    assert_eq!(config.url.to_string(), "http://0.0.0.0:8080/live/cam");
+    assert_eq!(config.url(Some("gw")), "http://gw:8080/live/cam/index.m3u8");
+    let shape = config.shape;
+    assert_eq!((shape.variant, shape.segment.as_secs()), (Variant::LowLatency, 2));
+    assert_eq!((shape.part.as_millis(), shape.window.as_secs()), (200, 30));
+    assert_eq!((config.cors, config.links.len(), config.max_clients), (Cors::All, 0, 0));
+}
+
+#[test]
+fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
+    let with = |key: &str, value: Value| read(json!({ "serve": "http://0.0.0.0/live/cam", key: value }));
+    let listed = Cors::Listed(vec!["https://a.example".into()]);
+    assert_eq!(with("cors", json!("https://a.example")).unwrap().cors, listed);
+    assert_eq!(with("cors", json!(["https://a.example"])).unwrap().cors, listed);
+    assert_eq!(with("cors", json!("*")).unwrap().cors, Cors::All);
+    let link = json!([{ "label": "RTSP", "url": "rtsp://gw/cam" }]);
+    assert_eq!(with("links", link).unwrap().links[0].label, "RTSP");
+    for (key, value, says) in [
+        ("cors", json!("a.example/page"), "outputs.web.cors: \"a.example/page\" is no origin"),
+        ("cors", json!([]), "outputs.web.cors: expected a text or a list of 1 to 64"),
+        ("cors", json!([7]), "outputs.web.cors.0: expected a text"),
+        ("links", json!([{ "label": "x" }]), "outputs.web.links.0: expected `url`"),
+        (
+            "links",
+            json!([{ "label": "x", "url": "y", "more": 1 }]),
+            "outputs.web.links.0.more: unknown property",
+        ),
+        ("links", json!("x"), "outputs.web.links: expected a list"),
+        ("segmentSeconds", json!(0), "outputs.web.segmentSeconds: expected a whole number from 1 to 10"),
+    ] {
+        let error = with(key, value).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_password_is_for_https_alone() {
+    let auth = json!({ "username": "a", "password": "b" });
+    let error = read(json!({ "serve": "http://0.0.0.0/live/cam", "auth": auth })).unwrap_err();
+    assert!(error.starts_with("flows.cam.outputs.web.auth: user and password"), "{error}");
+    assert!(read(json!({ "serve": "https://0.0.0.0/live/cam", "auth": auth })).is_ok());
+}
+
+#[test]
+fn everything_below_a_path_is_taken_and_the_older_form_beside_it() {
+    let config = read(json!({ "serve": "http://0.0.0.0/live/cam" })).unwrap();
+    let paths = Output::claims(&config).into_iter().map(|claim| claim.path).collect::<Vec<_>>();
+    assert_eq!(paths, [ClaimedPath::Exact("live/cam.m3u8".into()), ClaimedPath::Below("live/cam".into())]);
+    assert!(read(json!({ "serve": "http://0.0.0.0/" })).is_err());
+}

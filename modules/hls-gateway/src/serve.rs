@@ -1,0 +1,141 @@
+//! `serve`: a stream is packaged, and shown to those who ask by HTTP.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use av_flow::net::{Attempts, Place, listeners};
+use av_flow::stream::{Entry, Item, State as Health, Tracks};
+use av_flow::{OutputContext, Reason, Trouble};
+use av_media::Kind;
+use prometheus::Histogram;
+
+use crate::channel::Channel;
+use crate::hls::Hls;
+use crate::http::Http;
+use crate::live::{Packager, State};
+use crate::options::ServeConfig;
+use crate::store::StreamMemory;
+
+/// Frames whose delay is measured, at most, between two versions.
+const MOST_TIMED: usize = 4096;
+
+/// Serves until cancelled.
+pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
+    let Some(hls) = output.module.extension::<Hls>() else { return };
+    let (listeners, url) = (&output.module.listeners, config.url.clone());
+    let attempts = Attempts::of_output(&output, "serve", listeners::RETRY);
+    let address = (url.address, url.scheme.tls.then_some(&config.tls));
+    let opening = listeners.open_at_last::<Http>(&output.module, address, attempts);
+    let lease = tokio::select! {
+        () = output.cancel.cancelled() => return,
+        lease = opening => lease,
+    };
+    let shaped = config.shape;
+    let packager = Packager::new(shaped, hls.store().stream(url.to_string()));
+    let channel = Channel::new(&output, config, packager.expected_name());
+    let port = lease.port();
+    let _open = port.state.opened();
+    let places = [Place::Prefix(url.path.clone()), Place::Exact(format!("{}.m3u8", url.path))];
+    let _routes = places.map(|place| {
+        let route = channel.clone();
+        if output.of_instance { port.play.add_of_instance(place, route) } else { port.play.add(place, route) }
+    });
+    output.status.status.set(Health::Waiting, None);
+    let latency = output.module.latency(url.scheme.name);
+    Serving { output: &output, channel: &channel, packager, latency, timed: VecDeque::new(), nothing: None }
+        .run()
+        .await;
+}
+
+struct Serving<'a> {
+    output: &'a OutputContext,
+    channel: &'a Channel,
+    packager: Packager<StreamMemory>,
+    latency: [Histogram; 2],
+    /// Frames that are in no version yet, and when they came.
+    timed: VecDeque<(Kind, Instant)>,
+    /// Why there is nothing to serve.
+    nothing: Option<Trouble>,
+}
+
+impl Serving<'_> {
+    async fn run(mut self) {
+        let mut reader = self.output.stream.reader(self.output.content);
+        let mut entries = Vec::new();
+        let mut sweep = tokio::time::interval(Duration::from_secs(1));
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.packager.due();
+            tokio::select! {
+                () = self.output.cancel.cancelled() => return,
+                () = reader.recv(&mut entries) => {
+                    let (video, audio) = (reader.frame_interval(Kind::Video), reader.frame_interval(Kind::Audio));
+                    self.packager.frames_last(video, audio);
+                    self.take(&mut entries);
+                }
+                () = sleep_until(due) => {
+                    let now = Instant::now();
+                    self.packager.tick(&mut self.channel.shelf_mut(), now);
+                    self.publish(now);
+                }
+                _ = sweep.tick() => self.channel.viewers.sweep(Instant::now()),
+            }
+        }
+    }
+
+    fn take(&mut self, entries: &mut Vec<Entry>) {
+        let now = Instant::now();
+        let mut shelf = self.channel.shelf_mut();
+        for entry in entries.drain(..) {
+            match &entry.item {
+                Item::Frame(frame) if self.timed.len() < MOST_TIMED => {
+                    self.timed.push_back((frame.kind, entry.arrived.into()));
+                }
+                Item::Tracks(tracks) => self.nothing = self.lacks(tracks),
+                _ => {}
+            }
+            self.packager.entry(entry, &mut shelf, now);
+        }
+        drop(shelf);
+        self.publish(now);
+    }
+
+    /// What is wrong with tracks of which nothing can be served.
+    fn lacks(&self, tracks: &Tracks) -> Option<Trouble> {
+        let why = if tracks.is_empty() {
+            "the stream has nothing that `content` lets through".to_owned()
+        } else if !crate::live::fits(tracks) {
+            let names = tracks.iter().map(|track| track.codec_string.as_str()).collect::<Vec<_>>();
+            let variant = self.channel.config.shape.variant.as_str();
+            format!("{} can't be served as {variant}", names.join(" and "))
+        } else {
+            return None;
+        };
+        Some(Trouble::new(Reason::Content, format!("{}: {why}", self.output.path)))
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if let Some(version) = self.packager.version() {
+            self.channel.publish(version);
+            for (kind, arrived) in self.timed.drain(..) {
+                let delay = now.saturating_duration_since(arrived);
+                let [video, audio] = &self.latency;
+                let histogram = if kind == Kind::Video { video } else { audio };
+                histogram.observe(delay.as_secs_f64());
+                self.output.status.latency.observe(delay);
+            }
+        }
+        let health = match (self.packager.state(), &self.nothing) {
+            (_, Some(_)) | (State::Waiting, None) => Health::Waiting,
+            (State::Live | State::Silent, None) => Health::Running,
+        };
+        self.output.status.status.set(health, self.nothing.clone());
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

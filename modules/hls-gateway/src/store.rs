@@ -1,0 +1,237 @@
+//! What must outlive the process: which segment numbers were used, and what playlists have promised.
+//!
+//! One number for the whole module is enough: every stream begins above all that were used by any. A new number is also
+//! never below the seconds since 2020, so that a lost state dir gives no old numbers out again, as long as the clock is
+//! right; with the state dir a clock that steps does no harm.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use av_edge::StateDir;
+use serde::{Deserialize, Serialize};
+
+use crate::live::{Memory, Numbers};
+use crate::options::Shaped;
+
+const FILE: &str = "hls.json";
+const MOST_BYTES: u64 = 1 << 20;
+/// 2020-01-01 in Unix time.
+const EPOCH: u64 = 1_577_836_800;
+/// No clock makes numbers larger than that: 32 bits are all that some players have.
+const MOST_BY_CLOCK: u64 = 1 << 30;
+/// Numbers that are marked as used at once, so that the file is seldom written.
+const BLOCK: u64 = 128;
+/// And how many of them are left when the next are.
+const LEFT: u64 = 64;
+/// Playlists that are remembered.
+const MOST_PROMISES: usize = 512;
+
+/// Shared by all streams of the module.
+#[derive(Debug)]
+pub(crate) struct Store {
+    state: StateDir,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    kept: Kept,
+    /// Below this all are used.
+    used: u64,
+    /// The file is older than `kept`.
+    changed: bool,
+    writing: bool,
+}
+
+/// The file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// All numbers below this may have been used.
+    reserved: u64,
+    /// Least recently used first.
+    playlists: Vec<Promise>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Promise {
+    url: String,
+    /// How it was configured then.
+    shape: String,
+    numbers: Numbers,
+    name: String,
+}
+
+impl Store {
+    /// What an earlier process has left.
+    pub(crate) fn open(state: StateDir) -> Arc<Self> {
+        let kept = match state.read(FILE, MOST_BYTES) {
+            Ok(None) => Kept::default(),
+            Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!("{FILE} of the state dir can't be read, numbers go on by the clock: {error}");
+                Kept::default()
+            }),
+            Err(error) => {
+                tracing::warn!("{FILE} of the state dir can't be read, numbers go on by the clock: {error}");
+                Kept::default()
+            }
+        };
+        let used = kept.reserved;
+        Arc::new(Self { state, inner: Mutex::new(Inner { kept, used, changed: false, writing: false }) })
+    }
+
+    /// For the stream that is served at `url`.
+    pub(crate) fn stream(self: &Arc<Self>, url: String) -> StreamMemory {
+        StreamMemory { store: self.clone(), url }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn first_number(self: &Arc<Self>, now: SystemTime) -> u64 {
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let by_clock = seconds.saturating_sub(EPOCH).min(MOST_BY_CLOCK);
+        let number = self.lock().used.max(by_clock).max(1);
+        self.used(number.saturating_add(1));
+        number
+    }
+
+    fn used(self: &Arc<Self>, number: u64) {
+        let mut inner = self.lock();
+        inner.used = inner.used.max(number);
+        if inner.used.saturating_add(LEFT) > inner.kept.reserved {
+            inner.kept.reserved = inner.used.saturating_add(BLOCK);
+            inner.changed = true;
+        }
+        drop(inner);
+        self.write();
+    }
+
+    fn promise(self: &Arc<Self>, promise: Promise) {
+        let mut inner = self.lock();
+        let playlists = &mut inner.kept.playlists;
+        if playlists.last() == Some(&promise) {
+            return;
+        }
+        playlists.retain(|other| other.url != promise.url);
+        if playlists.len() >= MOST_PROMISES {
+            playlists.remove(0);
+        }
+        playlists.push(promise);
+        inner.changed = true;
+        drop(inner);
+        self.write();
+    }
+
+    /// Writes what has changed, once nobody else is at it.
+    fn write(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        if !inner.changed || inner.writing {
+            return;
+        }
+        inner.writing = true;
+        drop(inner);
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let mut inner = store.lock();
+                if !std::mem::take(&mut inner.changed) {
+                    inner.writing = false;
+                    return;
+                }
+                let kept = inner.kept.clone();
+                drop(inner);
+                let written = serde_json::to_vec(&kept)
+                    .map_err(std::io::Error::from)
+                    .and_then(|bytes| store.state.write(FILE, &bytes));
+                if let Err(error) = written {
+                    let dir = store.state.path().display();
+                    tracing::warn!(
+                        "{FILE} can't be written to {dir}, so numbers go on by the clock alone: {error}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+/// What one stream remembers.
+#[derive(Debug)]
+pub(crate) struct StreamMemory {
+    store: Arc<Store>,
+    url: String,
+}
+
+impl Memory for StreamMemory {
+    fn first_number(&mut self) -> u64 {
+        self.store.first_number(SystemTime::now())
+    }
+
+    fn used(&mut self, number: u64) {
+        self.store.used(number);
+    }
+
+    fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)> {
+        let shape = described(shaped);
+        let inner = self.store.lock();
+        let promise =
+            inner.kept.playlists.iter().find(|promise| promise.url == self.url && promise.shape == shape)?;
+        Some((promise.numbers, promise.name.clone()))
+    }
+
+    fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str) {
+        let shape = described(shaped);
+        self.store.promise(Promise { url: self.url.clone(), shape, numbers, name: name.to_owned() });
+    }
+}
+
+/// What of a configuration makes a playlist another one.
+fn described(shaped: Shaped) -> String {
+    let Shaped { variant, segment, part, window } = shaped;
+    let variant = variant.as_str();
+    format!("{variant} {} {} {}", segment.as_millis(), part.as_millis(), window.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Writes what is owed, as a process does that lives on for a moment.
+    async fn settled(store: &Arc<Store>) {
+        while store.lock().writing {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn numbers_never_go_back_not_after_a_crash_and_not_when_the_clock_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(StateDir::new(dir.path().into()));
+        let store = open();
+        let first = store.first_number(at(EPOCH + 1000));
+        assert_eq!(first, 1000);
+        for number in first..first + 500 {
+            store.used(number + 1);
+        }
+        let second = store.first_number(at(EPOCH + 1001));
+        assert!(second >= first + 500, "{second}");
+        settled(&store).await;
+        drop(store);
+        // The process was killed, and the clock is that of 1970.
+        let after = open().first_number(at(5));
+        assert!(after > second, "{after}");
+    }
+
+    #[tokio::test]
+    async fn without_a_state_dir_numbers_are_those_of_the_clock_and_rise() {
+        let store = Store::open(StateDir::new("/proc/no-such-place".into()));
+        assert_eq!(store.first_number(at(0)), 1);
+        assert_eq!(store.first_number(at(EPOCH + 7)), 7);
+        assert_eq!(store.first_number(at(EPOCH + 7)), 8);
+        assert_eq!(store.first_number(at(EPOCH + (1 << 40))), MOST_BY_CLOCK);
+    }
+}
