@@ -146,6 +146,40 @@ fn ffmpeg_plays_every_frame_of_sound_alone() {
     plays_every_frame(Clip::AudioOnly, "lowLatency");
 }
 
+/// A hash of every picture, decoded.
+fn pictures(input: &str) -> Program {
+    let mut command = Tool::Ffmpeg9.command();
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-live_start_index", "0", "-i", input]);
+    Program::start(command.args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"]))
+}
+
+fn hashes(ended: &str) -> Vec<String> {
+    let lines = ended.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.rsplit_once(',')?.1.trim().to_owned())).collect()
+}
+
+#[test]
+fn ffmpeg_decodes_every_picture_of_a_transport_stream() {
+    needs!(Ffmpeg, Ffmpeg9);
+    let output = json!({ "variant": "mpegts", "segmentSeconds": 1, "windowSeconds": 60 });
+    let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
+    let publishing = PublishWith::Ffmpeg.start(Clip::Pyramid, &gateway.rtmp);
+    gateway.media();
+    let playing = pictures(&format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port));
+    publishing.finish();
+    let ended = playing.finish(wait::LONG);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let clip = Tool::Ffmpeg9
+        .command()
+        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"])
+        .arg(Clip::Pyramid.mp4())
+        .args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"])
+        .output()
+        .unwrap();
+    let sent = hashes(&String::from_utf8_lossy(&clip.stdout));
+    assert_eq!((hashes(&ended.stdout), sent.len()), (sent, 150));
+}
+
 #[test]
 fn a_request_for_the_next_part_is_answered_when_it_is_there_and_one_far_ahead_is_refused() {
     needs!(Ffmpeg);

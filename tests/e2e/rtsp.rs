@@ -134,6 +134,39 @@ fn h265_is_played_over_tcp_and_udp() {
     walk(Clip::H265, &[(Tool::Ffmpeg9, "tcp"), (Tool::Ffmpeg9, "udp")]);
 }
 
+/// GStreamer maps what arrives at once to one moment: joining at the edge spares it that.
+#[test]
+fn gstreamer_plays_over_tcp_and_udp_from_the_last_key_frame_on_and_its_times_rise() {
+    needs!(Ffmpeg, Gst);
+    const PICTURES: usize = 60;
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let gateway = gateway(&from, &to, "close");
+    let publication = PublishWith::Ffmpeg.start(Clip::Pyramid, &from);
+    gateway.wait_receiving("cam");
+    let players = ["tcp", "udp"].map(|protocols| {
+        let line = format!(
+            "-v rtspsrc location={to} protocols={protocols} name=s s. ! rtph264depay ! h264parse ! avdec_h264 \
+             ! fakesink silent=false sync=false num-buffers={PICTURES}"
+        );
+        (protocols, Program::start(Tool::Gst.command().args(line.split_whitespace())))
+    });
+    for (protocols, player) in players {
+        let ended = player.finish(wait::LONG);
+        let times = ended.stdout.lines().filter(|line| line.contains("chain")).filter_map(|line| {
+            let time = line.split_once(", pts: ")?.1.split_once(',')?.0;
+            let mut parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
+            Some(parts.next()? * 3600.0 + parts.next()? * 60.0 + parts.next()?)
+        });
+        let times: Vec<f64> = times.collect();
+        assert_eq!(times.len(), PICTURES, "{protocols}: {}\n{}", ended.stderr, gateway.log());
+        assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "{protocols}: time went back: {times:?}");
+        // A machine that stalls makes GStreamer give a picture the time of the one before it.
+        let equal = times.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(equal <= 3, "{protocols}: {equal} pictures at the time of another: {times:?}");
+    }
+    drop(publication);
+}
+
 /// RTMP to RTSP in one gateway, and back to RTMP in another, which pulls.
 #[test]
 fn a_stream_that_goes_to_rtsp_and_back_has_the_same_access_units() {

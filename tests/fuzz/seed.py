@@ -73,7 +73,47 @@ def commands():
     yield "delete", command(b"deleteStream", 4, b"\x05", number(1)), 0
 
 
+def packets(format, *payloads):
+    """RTP payloads for the target `depacketize`: each 40 ms after the one before, unless it is a tuple's later part."""
+    out = bytes([format])
+    for parts in payloads:
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            # Whether it ends a frame; 225 << 4 is 40 ms at 90 kHz.
+            out += bytes([4 << 3 | last, 0 if index else 225]) + struct.pack(">H", len(part)) + part
+    return out
+
+
+def rtp_payloads():
+    sps, pps = bytes.fromhex("67640014acd94141fb0110000003001000000303c0f14299 60".replace(" ", "")), bytes.fromhex("68ebe3cb22c0")
+    together = b"\x78" + b"".join(struct.pack(">H", len(unit)) + unit for unit in (sps, pps))
+    yield "h264", packets(0, (together, b"\x7c\x85\x88" + bytes(50), b"\x7c\x45" + bytes(50)), b"\x41\x9a" + bytes(20))
+    yield "h265", packets(1, (b"\x60\x01\x00\x03\x40\x01\x0c", b"\x62\x01\x93\x80" + bytes(50), b"\x62\x01\x53" + bytes(50)))
+    yield "av1", packets(2, (b"\x58\x0a\x0a\x00\x00\x00\x02\xaf\xff\x9b\x5f\x30\x08", b"\x90" + bytes(30)))
+    yield "aac", packets(3, b"\x00\x20\x00\x50\x00\x28" + bytes(15), (b"\x00\x10\x01\x40" + bytes(20), b"\x00\x10\x01\x40" + bytes(20)))
+    yield "aac-lbr", packets(4, b"\x00\x08\x14" + bytes(5))
+    yield "latm", packets(5, b"\xff\x02" + bytes(257))
+    yield "mpeg", packets(6, bytes(4) + (b"\xff\xfb\x14\x00" + bytes(92)) * 2)
+    yield "opus", packets(7, b"\xfc" + bytes(40))
+
+
+def rtcp():
+    report = struct.pack(">BBHIQIII", 0x80, 200, 6, 7, 0xE8000000 << 32, 90000, 5, 5000)
+    name = struct.pack(">BBHI", 0x81, 202, 3, 7) + b"\x01\x04fuzz\x00\x00"
+    yield "report", report + name
+    yield "bye", report + name + struct.pack(">BBHI", 0x81, 203, 1, 7)
+    yield "receiver", struct.pack(">BBHI", 0x81, 201, 7, 8) + bytes(24)
+    yield "packet", struct.pack(">BBHII", 0x90, 0xE0, 1, 2, 3) + b"\xbe\xde\x00\x01\x10\xaa\x00\x00" + bytes(20)
+
+
 def main():
+    for name, payload in rtp_payloads():
+        put("depacketize", name, payload)
+    for name, packet in rtcp():
+        put("rtp", name, packet)
+    numbers = [65534, 65535, 1, 0, 2, 2, 3, 80, 81, 4, *range(82, 160), *range(10, 80)]
+    put("reorder", "wrap", b"".join(struct.pack(">HB", number, 5) for number in numbers))
     session = {name: chunks(20, body, stream=stream) for name, body, stream in commands()}
     for name, body, _ in commands():
         put("amf0", name, body)

@@ -4,20 +4,25 @@
 #![allow(dead_code)] // each fuzz target uses one of them
 
 use std::io::Cursor;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use av_media::mp4::{Mp4, Playback};
-use av_media::{aac, av1, h264, h265, nal, opus};
+use av_media::{Codec, Frame, Timestamp, Track, aac, av1, h264, h265, nal, opus};
 use av_rtmp::chunk::{ChunkReader, Header, RawMessage, write_message};
 use av_rtmp::message::{Message, split_aggregate};
 use av_rtmp::{Limits, RtmpError, ServerEvent, ServerOutput, ServerSession, amf0, flv};
+use av_rtsp::depacketize::{AfterLoss, Depacketizer, Output, Payload, Unit};
+use av_rtsp::packetize::{Packetizer, Settings};
+use av_rtsp::reorder::{Ordered, Reorder};
+use av_rtsp::{Received, rtcp};
 use bytes::{Bytes, BytesMut};
 
 /// Takes an input.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const ALL: [(&str, Target); 7] = [
+pub const ALL: [(&str, Target); 10] = [
     ("chunk_reader", chunk_reader),
     ("amf0", amf0),
     ("flv_tag", flv_tag),
@@ -25,6 +30,9 @@ pub const ALL: [(&str, Target); 7] = [
     ("avcc_hvcc", avcc_hvcc),
     ("mp4", mp4),
     ("server_session", server_session),
+    ("rtp", rtp),
+    ("reorder", reorder),
+    ("depacketize", depacketize),
 ];
 
 /// A chunk stream means the same however the network splits it, and what was read can be written and read
@@ -181,4 +189,125 @@ pub fn server_session(data: &[u8]) {
             }
         }
     }
+}
+
+/// What came as RTP or RTCP: read or refused; a report that was read is written as what reads the same.
+pub fn rtp(data: &[u8]) {
+    let _ = Received::parse(&Bytes::copy_from_slice(data));
+    for message in rtcp::parse(data) {
+        if let rtcp::Message::SenderReport(report) = message {
+            let again = rtcp::parse(&rtcp::sender_report(&report, "fuzz"));
+            assert_eq!(again.first(), Some(&rtcp::Message::SenderReport(report)));
+        }
+    }
+}
+
+/// However packets come, they leave in order, and what is missing is said. Three bytes a packet: its number, and whether
+/// time passes or another source begins.
+pub fn reorder(data: &[u8]) {
+    let (mut reorder, mut out, mut now) = (Reorder::default(), Vec::new(), Duration::ZERO);
+    let mut ssrc = 0;
+    for packet in data.chunks_exact(3) {
+        now += Duration::from_millis(u64::from(packet[2] & 0x7f));
+        ssrc += u32::from(packet[2] == 0xff);
+        let sequence = u16::from_be_bytes([packet[0], packet[1]]);
+        let payload = Bytes::new();
+        let packet = Received { ssrc, payload_type: 96, sequence, time: 0, marker: false, payload };
+        reorder.push(packet, now, &mut out);
+    }
+    let mut next: Option<u16> = None;
+    for ordered in out {
+        match ordered {
+            Ordered::Packet(packet) => {
+                assert!(next.is_none_or(|next| next == packet.sequence), "out of order");
+                next = Some(packet.sequence.wrapping_add(1));
+            }
+            Ordered::Lost(count) => {
+                assert!(count > 0);
+                next = next.map(|next| next.wrapping_add(count as u16));
+            }
+            Ordered::Restart => next = None,
+        }
+    }
+}
+
+/// Any payloads of any format: what comes out of them is packetized to what comes out the same. The first byte says the
+/// format; then each packet: flags, how much later it is, two bytes of length, payload.
+pub fn depacketize(data: &[u8]) {
+    let Some((&format, mut rest)) = data.split_first() else { return };
+    let aac = |size, index, delta| Payload::Aac { size, index, delta };
+    let (payload, known) = match format % 8 {
+        0 => (Payload::H264, None),
+        1 => (Payload::H265, None),
+        2 => (Payload::Av1, None),
+        3 => (aac(13, 3, 3), Track::aac(Bytes::from_static(&[0x11, 0x90])).ok()),
+        4 => (aac(6, 2, 2), Track::aac(Bytes::from_static(&[0x11, 0x90])).ok()),
+        5 => (Payload::Latm, Track::aac(Bytes::from_static(&[0x11, 0x90])).ok()),
+        6 => (Payload::MpegAudio, None),
+        _ => (Payload::Whole(Codec::Opus), Track::opus(None).ok()),
+    };
+    let clock = NonZeroU32::new(if known.is_some() { 48_000 } else { 90_000 }).expect("not zero");
+    let mut depacketizer = Depacketizer::new(payload, clock, known, AfterLoss::Keep);
+    let (mut out, mut time) = (Vec::new(), 0_u32);
+    while let [flags, later, high, low, after @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
+        let (bytes, after) = after.split_at(length);
+        rest = after;
+        time = time.wrapping_add(u32::from(*later) << (flags >> 3));
+        if flags & 2 != 0 {
+            depacketizer.push(Ordered::Lost(1), &mut out);
+        }
+        depacketizer.push(packet(time, flags & 1 != 0, Bytes::copy_from_slice(bytes)), &mut out);
+    }
+    let mut track = depacketizer.track().cloned();
+    for output in out {
+        match output {
+            Output::Track(now) => track = Some(now),
+            Output::Unit(unit) => {
+                // A second ADTS header would be taken off as the first one was.
+                if let Some(track) = &track
+                    && aac::AdtsHeader::parse(&unit.data).is_err()
+                {
+                    comes_back(payload, track, clock, &unit);
+                }
+            }
+        }
+    }
+}
+
+fn packet(time: u32, marker: bool, payload: Bytes) -> Ordered {
+    Ordered::Packet(Received { ssrc: 1, payload_type: 96, sequence: 0, time, marker, payload })
+}
+
+fn comes_back(payload: Payload, track: &Track, clock: NonZeroU32, unit: &Unit) {
+    let settings =
+        Settings { payload_type: 96, ssrc: 1, first_sequence: 0, first_time: 1, mtu: 600, channel: 0 };
+    let Ok(mut packetizer) = Packetizer::new(track, settings) else { return };
+    let (time, data) = (Timestamp::ZERO, unit.data.clone());
+    let frame = Frame { kind: track.kind(), dts: time, pts: time, is_sync: unit.is_sync, data };
+    let mut packets = Vec::new();
+    if !packetizer.packetize(&frame, &mut packets) {
+        return;
+    }
+    // Whoever keeps what is broken says what he was given.
+    let mut depacketizer = match payload {
+        Payload::Aac { .. } | Payload::Latm => {
+            let payload = Payload::Aac { size: 13, index: 3, delta: 3 };
+            Depacketizer::new(payload, clock, Some(track.clone()), AfterLoss::Keep)
+        }
+        payload => Depacketizer::new(payload, clock, Some(track.clone()), AfterLoss::Keep),
+    };
+    let mut out = Vec::new();
+    for packet in packets {
+        let packet = Received::parse(&packet.datagram().concat().into()).expect("it was just written");
+        depacketizer.push(Ordered::Packet(packet), &mut out);
+    }
+    let back: Vec<_> = out
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Unit(unit) => Some(unit.data),
+            Output::Track(_) => None,
+        })
+        .collect();
+    assert_eq!(back.as_slice(), std::slice::from_ref(&unit.data));
 }

@@ -10,10 +10,11 @@ use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 use ipnet::IpNet;
 
 const OUTPUTS: &str = "HLS `serve` outputs";
-const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4"])).means(
-    "`lowLatency`: parts of a fraction of a second. `fmp4`: whole segments; \
+const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4", "mpegts"]))
+    .means(
+        "`lowLatency`: parts of a fraction of a second. `fmp4`: whole segments. `mpegts`: for old players; \
      see [variants](hls.md#what-to-choose).",
-);
+    );
 const SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", catalogue::SEGMENTS, whole(1, 10, 2))
     .means("How long segments are, where the distance of key frames allows.");
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", OUTPUTS, whole(100, 1000, 200))

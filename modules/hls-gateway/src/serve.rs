@@ -42,9 +42,17 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
     });
     output.status.status.set(Health::Waiting, None);
     let latency = output.module.latency(url.scheme.name);
-    Serving { output: &output, channel: &channel, packager, latency, timed: VecDeque::new(), nothing: None }
-        .run()
-        .await;
+    Serving {
+        output: &output,
+        channel: &channel,
+        packager,
+        latency,
+        timed: VecDeque::new(),
+        nothing: None,
+        kept: 0,
+    }
+    .run()
+    .await;
 }
 
 struct Serving<'a> {
@@ -56,10 +64,17 @@ struct Serving<'a> {
     timed: VecDeque<(Kind, Instant)>,
     /// Why there is nothing to serve.
     nothing: Option<Trouble>,
+    /// Bytes that count in `cacheMegabytes`.
+    kept: usize,
 }
 
 impl Serving<'_> {
     async fn run(mut self) {
+        self.serve().await;
+        self.output.module.cache.keep(self.kept, 0);
+    }
+
+    async fn serve(&mut self) {
         let mut reader = self.output.stream.reader(self.output.content);
         let mut entries = Vec::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
@@ -85,7 +100,10 @@ impl Serving<'_> {
 
     fn take(&mut self, entries: &mut Vec<Entry>) {
         let now = Instant::now();
+        let cache = &self.output.module.cache;
         let mut shelf = self.channel.shelf_mut();
+        let others = cache.used().saturating_sub(self.kept);
+        shelf.set_most(cache.limit().saturating_sub(others));
         for entry in entries.drain(..) {
             match &entry.item {
                 Item::Frame(frame) if self.timed.len() < MOST_TIMED => {
@@ -96,6 +114,7 @@ impl Serving<'_> {
             }
             self.packager.entry(entry, &mut shelf, now);
         }
+        cache.keep(std::mem::replace(&mut self.kept, shelf.size()), shelf.size());
         drop(shelf);
         self.publish(now);
     }
@@ -104,7 +123,7 @@ impl Serving<'_> {
     fn lacks(&self, tracks: &Tracks) -> Option<Trouble> {
         let why = if tracks.is_empty() {
             "the stream has nothing that `content` lets through".to_owned()
-        } else if !crate::live::fits(tracks) {
+        } else if !crate::live::fits(self.channel.config.shape.variant, tracks) {
             let names = tracks.iter().map(|track| track.codec_string.as_str()).collect::<Vec<_>>();
             let variant = self.channel.config.shape.variant.as_str();
             format!("{} can't be served as {variant}", names.join(" and "))

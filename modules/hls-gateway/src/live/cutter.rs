@@ -189,6 +189,8 @@ impl Cutter {
             let [before, step] = self.steps;
             let usual = before.min(step).max(1);
             let at = last.dts.moved(usual);
+            // Sound may go on behind the last picture.
+            self.open.extend(self.audio.drain(..));
             self.part(at, out);
             out.push(Cut::Segment);
         }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use av_flow::stream::Tracks;
 use av_media::mp4::FragmentWriter;
+use av_media::mpegts::TsMuxer;
 use av_media::{Kind, Timestamp, Track};
 use sha2::{Digest, Sha256};
 
 use super::cutter::Part;
 use super::pieces::Pieces;
 use super::window::Map;
+use crate::options::Variant;
 
 /// A part as it is sent.
 #[derive(Clone, Debug)]
@@ -22,35 +24,57 @@ pub(crate) struct Muxed {
     pub pieces: Pieces,
 }
 
-/// Makes CMAF of the frames between two breaks of a stream.
+/// Makes media of the frames between two breaks of a stream.
 pub(crate) struct Muxer {
-    writer: FragmentWriter,
+    writer: Writer,
     tracks: Vec<Arc<Track>>,
-    map: Arc<Map>,
+}
+
+enum Writer {
+    /// And its init segment.
+    Cmaf(Box<FragmentWriter>, Arc<Map>),
+    Ts(Box<TsMuxer>),
+}
+
+impl Writer {
+    fn new(variant: Variant, tracks: &[Track]) -> Option<Self> {
+        match variant {
+            Variant::Mpegts => Some(Self::Ts(Box::new(TsMuxer::new(tracks, Timestamp::ZERO).ok()?))),
+            Variant::LowLatency | Variant::Fmp4 => {
+                let writer = FragmentWriter::new(tracks, Timestamp::ZERO).ok()?;
+                let map = named(writer.init());
+                Some(Self::Cmaf(Box::new(writer), Arc::new(map)))
+            }
+        }
+    }
+}
+
+/// The name of an init segment is made of its bytes.
+fn named(bytes: bytes::Bytes) -> Map {
+    let mut name = "init-".to_owned();
+    for byte in Sha256::digest(&bytes).iter().take(8) {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.push_str(".mp4");
+    Map { name, bytes }
 }
 
 /// Whether any of these tracks can be carried.
-pub(crate) fn fits(tracks: &Tracks) -> bool {
-    tracks.iter().any(carried)
+pub(crate) fn fits(variant: Variant, tracks: &Tracks) -> bool {
+    tracks.iter().any(|track| carried(variant, track))
 }
 
-fn carried(track: &Arc<Track>) -> bool {
-    FragmentWriter::new(std::slice::from_ref(&**track), Timestamp::ZERO).is_ok()
+fn carried(variant: Variant, track: &Track) -> bool {
+    Writer::new(variant, std::slice::from_ref(track)).is_some()
 }
 
 impl Muxer {
     /// For those of the tracks that can be carried; `None` where none can.
-    pub(crate) fn new(tracks: &Tracks) -> Option<Self> {
-        let tracks = tracks.iter().filter(|track| carried(track)).cloned().collect::<Vec<_>>();
+    pub(crate) fn new(variant: Variant, tracks: &Tracks) -> Option<Self> {
+        let tracks = tracks.iter().filter(|track| carried(variant, track)).cloned().collect::<Vec<_>>();
         let own = tracks.iter().map(|track| Track::clone(track)).collect::<Vec<_>>();
-        let writer = FragmentWriter::new(&own, Timestamp::ZERO).ok()?;
-        let bytes = writer.init();
-        let mut name = "init-".to_owned();
-        for byte in Sha256::digest(&bytes).iter().take(8) {
-            let _ = write!(name, "{byte:02x}");
-        }
-        name.push_str(".mp4");
-        Some(Self { writer, tracks, map: Arc::new(Map { name, bytes }) })
+        let writer = Writer::new(variant, &own)?;
+        Some(Self { writer, tracks })
     }
 
     pub(crate) fn tracks(&self) -> &[Arc<Track>] {
@@ -61,21 +85,34 @@ impl Muxer {
         self.tracks.iter().any(|track| track.kind() == kind)
     }
 
-    /// The init segment.
+    /// The init segment, where there is one.
     pub(crate) fn map(&self) -> Option<Arc<Map>> {
-        Some(self.map.clone())
+        match &self.writer {
+            Writer::Cmaf(_, map) => Some(map.clone()),
+            Writer::Ts(_) => None,
+        }
     }
 
     /// The bytes of a part. `begins`: it is the first of its segment.
-    pub(crate) fn part(&mut self, part: &Part, begins: bool) -> Option<Muxed> {
-        let _ = begins;
-        let fragment = self.writer.fragment(&part.frames, Some(part.end)).ok()??;
-        let span = fragment.leading?;
-        let nanos = u128::from(span.duration) * 1_000_000_000 / u128::from(span.timescale.get());
-        Some(Muxed {
-            duration: i64::try_from(nanos).unwrap_or(i64::MAX),
-            independent: fragment.is_independent,
-            pieces: Pieces::new(fragment.pieces().cloned().collect()),
-        })
+    pub(crate) fn part(&mut self, mut part: Part, begins: bool) -> Option<Muxed> {
+        match &mut self.writer {
+            Writer::Cmaf(writer, _) => {
+                let fragment = writer.fragment(&part.frames, Some(part.end)).ok()??;
+                let span = fragment.leading?;
+                let nanos = u128::from(span.duration) * 1_000_000_000 / u128::from(span.timescale.get());
+                Some(Muxed {
+                    duration: i64::try_from(nanos).unwrap_or(i64::MAX),
+                    independent: fragment.is_independent,
+                    pieces: Pieces::new(fragment.pieces().cloned().collect()),
+                })
+            }
+            Writer::Ts(muxer) => {
+                let independent = part.frames.first().is_some_and(|frame| frame.is_sync);
+                part.frames.sort_by_key(|frame| frame.dts);
+                let bytes = muxer.write(&part.frames, begins);
+                let duration = part.end.nanos_since(part.start);
+                Some(Muxed { duration, independent, pieces: bytes.into() })
+            }
+        }
     }
 }

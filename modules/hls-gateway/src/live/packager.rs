@@ -37,8 +37,11 @@ pub(crate) enum State {
 pub(crate) trait Memory {
     /// The number of a first segment: above all that were ever used.
     fn first_number(&mut self) -> u64;
-    /// Numbers of segments below this one are used.
-    fn used(&mut self, number: u64);
+    /// The discontinuity number of a first segment: above all that were ever used, and small. Players keep a list
+    /// that is as long as this number (hls.js walks through it at each reload).
+    fn first_discontinuity(&mut self) -> u64;
+    /// Numbers of segments and of discontinuities below these are used.
+    fn used(&mut self, number: u64, discontinuities: u64);
     /// What a playlist of this shape has promised before, and its name.
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
     /// Keeps that.
@@ -199,7 +202,7 @@ impl<M: Memory> Packager<M> {
             let grown = window.open.as_ref().map_or(0, |open| open.duration);
             if grown.saturating_add(piece / 2) >= whole {
                 window.end_segment(shelf, now);
-                self.memory.used(window.next_segment);
+                self.memory.used(window.next_segment, window.last_discontinuity());
             }
             self.changed = true;
         }
@@ -266,7 +269,7 @@ impl<M: Memory> Packager<M> {
 
     fn frame(&mut self, mut frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
         if self.muxer.is_none() {
-            self.muxer = Muxer::new(&self.tracks);
+            self.muxer = Muxer::new(self.shaped.variant, &self.tracks);
         }
         let Some(muxer) = &self.muxer else { return };
         if !muxer.has(frame.kind) {
@@ -361,7 +364,8 @@ impl<M: Memory> Packager<M> {
 
     fn open(&mut self, numbers: Numbers, run: u64, name: String) {
         self.memory.promise(self.shaped, numbers, &name);
-        self.window = Some(Window::new(numbers, self.shaped, run, name));
+        let discontinuities = self.memory.first_discontinuity();
+        self.window = Some(Window::new(numbers, self.shaped, run, discontinuities, name));
     }
 
     fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
@@ -381,11 +385,11 @@ impl<M: Memory> Packager<M> {
     /// The first frame since the last break.
     fn begin(&mut self, frame: &Frame, leading: Kind, shelf: &mut Shelf, now: Instant) {
         // Nothing of what was before says how it goes on.
-        self.muxer = Muxer::new(&self.tracks);
+        self.muxer = Muxer::new(self.shaped.variant, &self.tracks);
         let (Some(window), Some(muxer)) = (&mut self.window, &self.muxer) else { return };
         if self.silence.take().is_some() {
             window.end_segment(shelf, now);
-            self.memory.used(window.next_segment);
+            self.memory.used(window.next_segment, window.last_discontinuity());
         }
         if window.next_part == 0 {
             shelf.forget_parts();
@@ -406,14 +410,14 @@ impl<M: Memory> Packager<M> {
             match cut {
                 Cut::Part(part) => {
                     let utc = self.began.and_then(|(dts, utc)| moved(utc, part.start.nanos_since(dts)));
-                    if let Some(muxed) = muxer.part(&part, window.open.is_none()) {
+                    if let Some(muxed) = muxer.part(part, window.open.is_none()) {
                         window.add(muxed, utc, shelf);
                         self.changed |= window.lists_parts();
                     }
                 }
                 Cut::Segment => {
                     window.end_segment(shelf, now);
-                    self.memory.used(window.next_segment);
+                    self.memory.used(window.next_segment, window.last_discontinuity());
                     self.changed = true;
                 }
             }

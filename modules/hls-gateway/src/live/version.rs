@@ -77,6 +77,8 @@ pub(crate) struct Version {
     last_parts: u64,
     /// Parts of the one after it.
     parts: u64,
+    /// It lists parts.
+    has_parts: bool,
     /// Distinguishes versions.
     serial: u64,
     texts: Texts,
@@ -147,6 +149,7 @@ impl Version {
             last: window.segments.back().map(|segment| segment.number),
             last_parts: window.segments.back().map_or(0, |segment| segment.parts.len() as u64),
             parts: window.open.as_ref().map_or(0, |open| open.parts.len() as u64),
+            has_parts: window.lists_parts(),
             serial,
             texts: Texts::of(window),
             full: OnceLock::new(),
@@ -209,6 +212,6 @@ impl Version {
     /// The multivariant playlist. `directory`: where the media playlist lies from there.
     pub(crate) fn multivariant(&self, directory: &str, suffix: &str) -> String {
         let uri = format!("{directory}{}.m3u8", self.name);
-        self.stream.text(&uri, 9).replace(SUFFIX, suffix)
+        self.stream.text(&uri, if self.has_parts { 9 } else { 8 }).replace(SUFFIX, suffix)
     }
 }

@@ -53,6 +53,10 @@ pub(crate) struct Shelf {
     segments: VecDeque<Kept>,
     parts: VecDeque<(u64, Pieces)>,
     maps: VecDeque<Arc<Map>>,
+    /// Of all finished segments.
+    size: usize,
+    /// What may be kept.
+    most: Option<usize>,
 }
 
 /// A finished segment.
@@ -85,13 +89,18 @@ impl Shelf {
         self.maps.iter().find(|map| map.name == name).cloned()
     }
 
-    /// Bytes of media.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
-        let finished = self.segments.iter().map(|kept| kept.pieces.len()).sum::<usize>();
-        let last = self.segments.back().map_or(0, |kept| kept.first_part);
-        let growing = self.parts.iter().rev().take_while(|(number, _)| *number > last);
-        finished + growing.map(|(_, pieces)| pieces.len()).sum::<usize>()
+    /// Bytes of finished segments.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// From now on that many bytes may be kept.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.most = Some(most);
+    }
+
+    fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.size > most)
     }
 
     /// Another playlist begins, which counts its parts anew.
@@ -100,8 +109,12 @@ impl Shelf {
     }
 
     fn drop_old(&mut self, now: Instant) {
-        while self.segments.front().is_some_and(|kept| kept.until.is_some_and(|until| until <= now)) {
-            self.segments.pop_front();
+        let full = self.is_full();
+        while let Some(until) = self.segments.front().and_then(|kept| kept.until)
+            && (until <= now || full && self.is_full())
+        {
+            let size = self.segments.pop_front().map_or(0, |kept| kept.pieces.len());
+            self.size = self.size.saturating_sub(size);
             let first = self.segments.front().map_or(u64::MAX, |kept| kept.first_part);
             while self.parts.front().is_some_and(|(number, _)| *number < first) {
                 self.parts.pop_front();
@@ -137,7 +150,13 @@ pub(crate) struct Window {
 
 impl Window {
     /// Without any segment; the first will have number `run`.
-    pub(crate) fn new(numbers: Numbers, shaped: Shaped, run: u64, name: String) -> Self {
+    pub(crate) fn new(
+        numbers: Numbers,
+        shaped: Shaped,
+        run: u64,
+        discontinuities: u64,
+        name: String,
+    ) -> Self {
         Self {
             numbers,
             shaped,
@@ -145,8 +164,7 @@ impl Window {
             name,
             segments: VecDeque::new(),
             open: None,
-            // Below the number of any segment, and never lower than in an earlier run.
-            discontinuities: run,
+            discontinuities,
             next_segment: run,
             next_part: 0,
             ended: false,
@@ -155,6 +173,12 @@ impl Window {
             broken: false,
             last_map: None,
         }
+    }
+
+    /// Above the discontinuity number of all segments, the next one included.
+    pub(crate) fn last_discontinuity(&self) -> u64 {
+        let listed = self.segments.iter().chain(&self.open).filter(|segment| segment.discontinuity).count();
+        self.discontinuities.saturating_add(u64::try_from(listed).unwrap_or(0)).saturating_add(1)
     }
 
     /// How long the playlist is at least, in nanoseconds.
@@ -237,17 +261,23 @@ impl Window {
         let Some(mut segment) = self.open.take() else { return };
         self.next_segment = self.next_segment.saturating_add(1);
         let first_part = segment.parts.first().map_or(self.next_part, |part| part.number);
+        let pieces = Pieces::joined(&std::mem::take(&mut segment.pieces));
+        shelf.size = shelf.size.saturating_add(pieces.len());
         shelf.segments.push_back(Kept {
             number: segment.number,
-            pieces: Pieces::joined(&std::mem::take(&mut segment.pieces)),
+            pieces,
             first_part,
             until: None,
             stays: nanos(segment.duration.saturating_add(self.length())),
         });
         self.listed = self.listed.saturating_add(segment.duration);
         self.segments.push_back(segment);
+        shelf.drop_old(now);
+        // Where there is no room, what is listed is shorter: never below three targets.
+        let least = self.numbers.target_nanos().saturating_mul(3);
         while let Some(oldest) = self.segments.front()
-            && self.listed.saturating_sub(oldest.duration) >= self.length()
+            && let rest = self.listed.saturating_sub(oldest.duration)
+            && (rest >= self.length() || shelf.is_full() && rest >= least)
         {
             let number = oldest.number;
             self.listed = self.listed.saturating_sub(oldest.duration);
@@ -256,6 +286,7 @@ impl Window {
             if let Some(kept) = shelf.segments.iter_mut().rev().find(|kept| kept.number == number) {
                 kept.until = now.checked_add(kept.stays);
             }
+            shelf.drop_old(now);
         }
         self.forget_parts();
         shelf.drop_old(now);

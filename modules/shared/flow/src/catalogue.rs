@@ -123,7 +123,7 @@ pub const SEGMENTS: &str = "HLS `serve` and `store` outputs";
 
 const LOOP: OptionSpec = OptionSpec::new("loop", READS, Shape::Flag { default: true });
 const START: OptionSpec = OptionSpec::new("startSeconds", READS, Shape::Seconds { max: 86_400 });
-const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4"]));
+const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency", "fmp4", "mpegts"]));
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));

@@ -142,7 +142,10 @@ impl<T> Clock<T> {
             let info = track.info.filter(|info| track.nanos(ticks.saturating_sub(*info)).abs() <= JUMP);
             let info = info.filter(|_| by_info);
             track.base = Some(info.map_or((ticks, arrival), |info| (info, Timestamp::ZERO)));
+            // Reports may have come before.
+            self.align();
         }
+        let Some(track) = self.track(kind) else { return };
         let here = (ticks, arrival);
         match track.last {
             Some((last, time, came)) if !track.follows(here, (last, came)) => {

@@ -4,7 +4,7 @@
 //! connection's bytes into [`message`]s and interleaved packets, [`transport`] reads and writes how media is carried,
 //! [`sdp`] what it is, and [`auth`] who asks. [`packetize`] makes RTP packets of frames. The other way, [`reorder`] puts [`Received`] packets
 //! in order, [`depacketize`] makes frames of them, [`clock`] gives all tracks one timeline and [`order`] gives pictures
-//! their decoding times. [`rtcp`] is what goes beside the packets.
+//! their decoding times: [`intake`] is all of that. [`rtcp`] is what goes beside the packets.
 
 pub mod auth;
 pub mod client;
@@ -13,6 +13,7 @@ pub mod depacketize;
 mod error;
 pub mod format;
 pub mod framing;
+pub mod intake;
 mod limits;
 pub mod message;
 mod obu;

@@ -4,7 +4,7 @@
 //! have come, or for a quarter of a second. Over TCP nothing ever waits.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::received::Received;
 
@@ -44,7 +44,7 @@ struct Source {
     ssrc: u32,
     /// The next packet's number, wraps counted.
     next: u64,
-    held: BTreeMap<u64, (Received, Instant)>,
+    held: BTreeMap<u64, (Received, Duration)>,
     /// Old ones in a row.
     old: u32,
 }
@@ -94,8 +94,8 @@ impl Reorder {
         self.source.as_ref().map_or(0, |source| source.next.wrapping_sub(1) as u32)
     }
 
-    /// Takes a packet as it came; appends what is in order now.
-    pub fn push(&mut self, packet: Received, now: Instant, out: &mut Vec<Ordered>) {
+    /// Takes a packet as it came at `now` (since any moment, always the same); appends what is in order now.
+    pub fn push(&mut self, packet: Received, now: Duration, out: &mut Vec<Ordered>) {
         let source = match &mut self.source {
             None => self.source.insert(Source::starting_with(&packet)),
             Some(source) if source.ssrc != packet.ssrc => {
@@ -142,9 +142,9 @@ impl Reorder {
     }
 
     /// Does not wait any more for what is missing before packets that have waited long enough.
-    pub fn expire(&mut self, now: Instant, out: &mut Vec<Ordered>) {
+    pub fn expire(&mut self, now: Duration, out: &mut Vec<Ordered>) {
         let Some(source) = &mut self.source else { return };
-        let waited = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+        let waited = |since: Duration| now.saturating_sub(since) >= PATIENCE;
         while source.held.first_key_value().is_some_and(|(_, (_, since))| waited(*since)) {
             self.lost += source.give_up(out);
         }

@@ -1,6 +1,6 @@
 //! RTCP (RFC 3550 §6): what goes beside the packets of a track.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use av_media::Timestamp;
 use bytes::Bytes;
@@ -223,25 +223,25 @@ fn written(compound: CompoundBuilder<'_>) -> Bytes {
     out.into()
 }
 
-/// When sender reports of a stream go out.
+/// When sender reports of a stream go out. `now` is the time since any moment, always the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReportSchedule {
-    last: Option<Instant>,
+    last: Option<Duration>,
 }
 
 impl ReportSchedule {
     /// When the next is due: at once for the first. `holding`: the publisher is away.
-    pub fn due(&self, holding: bool) -> Option<Instant> {
+    pub fn due(&self, holding: bool) -> Option<Duration> {
         Some(self.last? + if holding { INTERVAL_HOLDING } else { INTERVAL })
     }
 
     /// Whether one is due.
-    pub fn is_due(&self, now: Instant, holding: bool) -> bool {
+    pub fn is_due(&self, now: Duration, holding: bool) -> bool {
         self.due(holding).is_none_or(|due| due <= now)
     }
 
     /// One was sent.
-    pub const fn sent(&mut self, now: Instant) {
+    pub const fn sent(&mut self, now: Duration) {
         self.last = Some(now);
     }
 }

@@ -20,8 +20,8 @@ const FRAME: i64 = 40_000_000;
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Noted>>);
 
-/// The last number, and what was promised.
-type Noted = (u64, Option<(Numbers, String)>);
+/// The last number, what was promised, and the last discontinuity.
+type Noted = (u64, Option<(Numbers, String)>, u64);
 
 impl Memory for Notes {
     fn first_number(&mut self) -> u64 {
@@ -30,9 +30,14 @@ impl Memory for Notes {
         notes.0
     }
 
-    fn used(&mut self, number: u64) {
+    fn first_discontinuity(&mut self) -> u64 {
+        self.0.lock().unwrap().2
+    }
+
+    fn used(&mut self, number: u64, discontinuities: u64) {
         let mut notes = self.0.lock().unwrap();
         notes.0 = notes.0.max(number);
+        notes.2 = notes.2.max(discontinuities);
     }
 
     fn promised(&self, _: Shaped) -> Option<(Numbers, String)> {
@@ -361,5 +366,30 @@ fn what_is_not_listed_any_more_can_still_be_fetched_for_a_while() {
     assert!(rig.shelf.segment(listed - 1).is_some() && rig.shelf.segment(listed - 15).is_some());
     assert!(rig.shelf.segment(first).is_none());
     // 30 s that are listed, 32 s that were, and one that grows: nothing piles up.
-    assert!(rig.shelf.bytes() < 66 * 26 * 1000, "{}", rig.shelf.bytes());
+    assert!(rig.shelf.size() < 66 * 26 * 1000, "{}", rig.shelf.size());
+}
+
+#[test]
+fn where_there_is_no_room_the_window_is_shorter_but_never_below_three_targets() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.shelf.set_most(400_000);
+    rig.play(60);
+    assert!(rig.shelf.size() < 500_000, "{}", rig.shelf.size());
+    assert!((6..10).contains(&count(&rig.text(), "#EXTINF")), "{}", rig.text());
+    rig.shelf.set_most(0);
+    rig.play(20);
+    assert_eq!(count(&rig.text(), "#EXTINF"), 3);
+}
+
+#[test]
+fn a_transport_stream_is_whole_packets_with_tables_in_front() {
+    let mut rig = Rig::new(Notes::default(), Variant::Mpegts, 1_000_000_000);
+    rig.play(20);
+    let text = rig.text();
+    assert!(!text.contains("PART") && !text.contains("EXT-X-MAP"), "{text}");
+    assert!(text.lines().last().unwrap().ends_with(".ts"), "{text}");
+    let pieces = rig.shelf.segment(*rig.seen.keys().last().unwrap()).unwrap();
+    let bytes = pieces.range(0..pieces.len()).flatten().collect::<Vec<_>>();
+    assert!(bytes.len() % 188 == 0 && bytes.chunks(188).all(|packet| packet[0] == 0x47));
+    assert_eq!(&bytes[1..3], [0x40, 0], "the program association table");
 }

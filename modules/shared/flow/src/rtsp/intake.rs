@@ -106,7 +106,7 @@ impl Intake {
             return;
         };
         let (mut ordered, mut outputs) = (Vec::new(), Vec::new());
-        lane.reorder.push(received, now, &mut ordered);
+        lane.reorder.push(received, now.saturating_duration_since(self.began), &mut ordered);
         for packet in ordered {
             lane.depacketizer.push(packet, &mut outputs);
         }

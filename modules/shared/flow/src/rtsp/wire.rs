@@ -34,6 +34,8 @@ pub(super) struct Players {
     anchor: Option<Anchor>,
     /// When reports are sent, and whether they are in the flush that is being made.
     schedule: ReportSchedule,
+    /// Since when that counts.
+    began: Instant,
     speaking: bool,
     away: bool,
 }
@@ -89,6 +91,7 @@ impl Players {
             clock: None,
             anchor: None,
             schedule: ReportSchedule::default(),
+            began: Instant::now(),
             speaking: false,
             away: false,
         }
@@ -268,13 +271,14 @@ impl Wire for Players {
 
     fn due(&self) -> Option<Instant> {
         self.clock?;
-        self.schedule.due(self.away)
+        Some(self.began + self.schedule.due(self.away)?)
     }
 
     fn speaks(&mut self, now: Instant) -> bool {
-        self.speaking = self.clock.is_some() && self.schedule.is_due(now, self.away);
+        self.speaking = self.clock.is_some()
+            && self.schedule.is_due(now.saturating_duration_since(self.began), self.away);
         if self.speaking {
-            self.schedule.sent(now);
+            self.schedule.sent(now.saturating_duration_since(self.began));
         }
         self.speaking
     }

@@ -49,6 +49,16 @@ impl Cache {
         self.inner.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that all streams together may keep.
+    pub fn limit(&self) -> usize {
+        self.inner.limit.load(Ordering::Relaxed)
+    }
+
+    /// What is kept for readers elsewhere than in streams counts as well: `now` bytes, `before` when it was last told.
+    pub fn keep(&self, before: usize, now: usize) {
+        self.count(before, now);
+    }
+
     fn is_full(&self) -> bool {
         self.used() > self.inner.limit.load(Ordering::Relaxed)
     }

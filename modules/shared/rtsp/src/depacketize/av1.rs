@@ -27,13 +27,17 @@ pub(super) struct Joiner {
     open: Option<BytesMut>,
     is_sync: bool,
     is_broken: bool,
+    /// Packets are missing before it: that it begins in its middle is nobody's fault.
+    after_loss: bool,
 }
 
 impl Joiner {
     /// Packets are missing here. Whether a temporal unit went with them.
     pub(super) fn lose(&mut self) -> bool {
         let begun = self.time.is_some();
+        self.open = None;
         self.is_broken = begun;
+        self.after_loss = true;
         begun
     }
 
@@ -44,7 +48,7 @@ impl Joiner {
         }
         self.time = Some(packet.time);
         if self.elements(&packet.payload).is_none() {
-            malformed += u64::from(!self.is_broken);
+            malformed += u64::from(!self.is_broken && !self.after_loss);
             self.is_broken = true;
         }
         if packet.marker {
@@ -57,6 +61,7 @@ impl Joiner {
         let cut = self.open.take().is_some();
         let (data, is_sync) = (self.data.split().freeze(), std::mem::take(&mut self.is_sync));
         let is_broken = std::mem::take(&mut self.is_broken) || cut;
+        self.after_loss = false;
         if let Some(time) = self.time.take()
             && !is_broken
             && !data.is_empty()

@@ -32,6 +32,14 @@ impl Units {
         }
     }
 
+    /// Whether it is a NAL unit's own type, none of the payload format's.
+    fn is_unit(self, kind: u8) -> bool {
+        match self {
+            Self::H264 => (1..=23).contains(&kind),
+            Self::H265 => kind < 48,
+        }
+    }
+
     fn is_slice(self, kind: u8) -> bool {
         match self {
             Self::H264 => (1..=5).contains(&kind),
@@ -71,6 +79,8 @@ pub(super) struct Joiner {
     has_slices: bool,
     /// Something of this access unit is missing.
     is_broken: bool,
+    /// Packets are missing before it: that it begins in its middle is nobody's fault.
+    after_loss: bool,
 }
 
 const START: u8 = 0x80;
@@ -78,13 +88,23 @@ const END: u8 = 0x40;
 
 impl Joiner {
     pub(super) fn new(units: Units) -> Self {
-        Self { units, data: BytesMut::new(), time: None, open: None, has_slices: false, is_broken: false }
+        Self {
+            units,
+            data: BytesMut::new(),
+            time: None,
+            open: None,
+            has_slices: false,
+            is_broken: false,
+            after_loss: false,
+        }
     }
 
     /// Packets are missing here. Whether an access unit went with them.
     pub(super) fn lose(&mut self) -> bool {
         let begun = self.time.is_some();
+        self.close();
         self.is_broken = begun;
+        self.after_loss = true;
         begun
     }
 
@@ -115,6 +135,7 @@ impl Joiner {
         let data = self.data.split().freeze();
         let is_broken = std::mem::take(&mut self.is_broken) || cut > 0;
         self.has_slices = false;
+        self.after_loss = false;
         if let Some(time) = self.time.take()
             && !is_broken
             && !data.is_empty()
@@ -132,8 +153,9 @@ impl Joiner {
     }
 
     fn payload(&mut self, payload: &[u8]) -> u64 {
-        match (self.units, self.units.kind(payload)) {
-            (Units::H264, 1..=23) | (Units::H265, 0..=47) => {
+        let kind = self.units.kind(payload);
+        match (self.units, kind) {
+            _ if self.units.is_unit(kind) => {
                 let cut = self.close();
                 cut + self.unit(payload)
             }
@@ -147,17 +169,18 @@ impl Joiner {
     }
 
     fn unit(&mut self, nal: &[u8]) -> u64 {
-        if nal.len() < self.units.header() {
+        let kind = self.units.kind(nal);
+        if nal.len() < self.units.header() || !self.units.is_unit(kind) {
             return 1;
         }
-        let kind = self.units.kind(nal);
         self.has_slices |= self.units.is_slice(kind);
         // Some cameras send parameter sets, or all of a picture behind them, with start codes in one unit.
         if self.units.is_set(kind) && nal.windows(3).any(|three| three == [0, 0, 1]) {
             let first = nal.windows(3).position(|three| three == [0, 0, 1]).unwrap_or(nal.len());
             self.put(nal.get(..first).unwrap_or_default());
-            for nal in AnnexBUnits::new(nal) {
-                self.has_slices |= self.units.is_slice(self.units.kind(nal));
+            let units = self.units;
+            for nal in AnnexBUnits::new(nal).filter(|nal| units.is_unit(units.kind(nal))) {
+                self.has_slices |= units.is_slice(units.kind(nal));
                 self.put(nal);
             }
         } else {
@@ -213,7 +236,7 @@ impl Joiner {
         let Some(start) = self.open else {
             // Its first fragment is missing: so is the picture.
             self.is_broken = true;
-            return malformed + 1;
+            return malformed + u64::from(!self.after_loss);
         };
         self.data.put_slice(rest);
         if edges & END != 0 {
@@ -222,8 +245,12 @@ impl Joiner {
             if let (Ok(length), Some(place)) = (u32::try_from(length), self.data.get_mut(start..start + 4)) {
                 place.copy_from_slice(&length.to_be_bytes());
             }
-            let nal = self.data.get(start + 4..).unwrap_or_default();
-            self.has_slices |= self.units.is_slice(self.units.kind(nal));
+            let kind = self.units.kind(self.data.get(start + 4..).unwrap_or_default());
+            if !self.units.is_unit(kind) {
+                self.data.truncate(start);
+                return malformed + 1;
+            }
+            self.has_slices |= self.units.is_slice(kind);
         }
         malformed
     }
