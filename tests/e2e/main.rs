@@ -30,7 +30,6 @@ mod publisher_loss;
 mod regressions;
 mod relay;
 mod rtsp;
-mod rtsp_publish;
 mod serve_options;
 mod shown;
 mod thousand_flows;
