@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/operate.md"
 BEGIN, END = "<!-- Written by edge-config/portal.py. -->", "<!-- So far. -->"
 #: What a device has for the template's variables.
-VALUES = {"${RTMP_PORT}": "1935", "${RTSP_PORT}": "8554", "${HLS_PORT}": "8080", "${MEDIA_DIR}": "/MEDIA-DIR"}
+VALUES = {"${RTMP_PORT}": "1935", "${RTSP_PORT}": "8554", "${HLS_PORT}": "8080", "${MEDIA_DIR}": "/MEDIA-DIR",
+          "${RECORDINGS_DIR}": "/RECORDINGS-DIR"}
 
 
 def shown(value, indent=0):

@@ -54,9 +54,14 @@ def end(process):
         raise
 
 
-def listed_metrics():
-    lines = (MONITORING / "metrics.txt").read_text().splitlines()
-    rows = [line.split() for line in lines if line and not line.startswith("#")]
+def listed_metrics(module=None):
+    """Those of every module and, below `# Of NAME alone:`, those of one; without a name all of them."""
+    rows, whose = [], None
+    for line in (MONITORING / "metrics.txt").read_text().splitlines():
+        if found := re.fullmatch(r"# Of (\S+) alone:", line):
+            whose = found[1]
+        elif line and not line.startswith("#") and (module is None or whose in (None, module)):
+            rows.append(line.split())
     return {row[0]: (row[1], [] if row[2] == "-" else row[2].split(",")) for row in rows}
 
 
@@ -78,9 +83,9 @@ class Manifest(unittest.TestCase):
             (root / "modules" / module.parent.name).mkdir(parents=True)
             shutil.copy(module, root / "modules" / module.parent.name)
         # Those of local.env, and for these what a device has.
-        values = "REGISTRY=registry.example.com\nMEDIA_DIR=/srv/media\n"
+        values = "REGISTRY=registry.example.com\nMEDIA_DIR=/srv/media\nRECORDINGS_DIR=/srv/recordings\n"
         given = [line for line in (ROOT / "edge-config/local.env").read_text().splitlines() if "=" in line]
-        kept = [line for line in given if line.split("=")[0] not in ("REGISTRY", "MEDIA_DIR")]
+        kept = [line for line in given if line.split("=")[0] not in ("REGISTRY", "MEDIA_DIR", "RECORDINGS_DIR")]
         (root / ".env").write_text(values + "\n".join(kept) + "\n")
         command = [IOTEDGEDEV, "solution", "genconfig", "-f", "deployment.template.json", "-P", "amd64"]
         environment = os.environ | {"HOME": str(root / "home"), "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
@@ -362,7 +367,7 @@ class Device(unittest.TestCase):
         bound = []
         for module in self.agent["modules"].values():
             bound += module["settings"]["createOptions"].get("HostConfig", {}).get("Binds", [])
-        folders = [bind.split(":")[0].replace("${MEDIA_DIR}", "/MEDIA-DIR") for bind in bound]
+        folders = [re.sub(r"\$\{(\w+)_DIR\}", r"/\1-DIR", bind.split(":")[0]) for bind in bound]
         folders = [pathlib.PurePosixPath(folder) for folder in folders if folder.startswith("/")]
         self.assertGreaterEqual(len(folders), 2)
         for folder in folders:
@@ -404,6 +409,7 @@ class Standalone(unittest.TestCase):
                 arguments = [command_with(binds, argument) for argument in command]
                 arguments += ["--bind", at, "--hosts", hosts, "--state-dir", f"{folder}/{name}"]
                 arguments += ["--paths", ",".join(f"{inside}={outside}" for inside, outside in binds.items())]
+                arguments[-1] += f",/var/lib/{name}={folder}/{name}"
                 process = subprocess.Popen([BINARIES / name, *arguments], stderr=subprocess.DEVNULL)
                 running.callback(end, process)
             states = {name: self.until_running(f"http://{address}:9600/status") for name, address in addresses.items()}
@@ -523,7 +529,7 @@ class Monitoring(unittest.TestCase):
             finally:
                 end(module)
         shown = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
-        listed = listed_metrics()
+        listed = listed_metrics("mp4-source")
         self.assertEqual(shown, {name: kind for name, (kind, _) in listed.items()})
         shared = {"iothub", "edge_device", "module_name", "instance_number"}
         for name, (kind, labels) in listed.items():

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::{Module, Setup};
+use av_tests::nginx::Nginx;
 use av_tests::program::Program;
 use av_tests::recording::{End, Recording, Times};
 use av_tests::rtmp::Publisher;
@@ -330,6 +331,8 @@ struct Watch {
     /// Length and hash of what was behind each URI.
     contents: BTreeMap<String, Vec<u8>>,
     last_text: String,
+    /// Answers that a cache had.
+    cached: u32,
 }
 
 impl Watch {
@@ -341,6 +344,7 @@ impl Watch {
             constants: Vec::new(),
             contents: BTreeMap::new(),
             last_text: String::new(),
+            cached: 0,
         }
     }
 
@@ -350,10 +354,11 @@ impl Watch {
             return false;
         }
         let answer = request(port, &format!("GET {} HTTP/1.1\r\n", self.media));
-        assert!(matches!(answer.status, 200 | 503), "{} {}", answer.status, answer.text());
+        assert!(matches!(answer.status, 200 | 502..=504), "{} {}", answer.status, answer.text());
         if answer.status != 200 {
             return false;
         }
+        self.cached += u32::from(answer.header("x-cache") == Some("HIT"));
         let text = answer.text();
         let constants = ["#EXT-X-TARGETDURATION:", "#EXT-X-SERVER-CONTROL:", "#EXT-X-PART-INF:"];
         let constants = constants.map(|name| tag(&text, name).to_owned()).to_vec();
@@ -426,6 +431,32 @@ fn a_module_that_was_killed_goes_on_under_the_same_url_with_higher_numbers() {
         assert!(watch.seen.len() > known);
         gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
     }
+}
+
+#[test]
+fn a_cache_in_front_never_shows_one_address_with_two_contents_also_when_the_module_is_killed() {
+    needs!(Ffmpeg, Nginx);
+    let mut gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    let cache = Nginx::cache(gateway.port);
+    let mut watches = None::<[Watch; 2]>;
+    for _ in 0..2 {
+        let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+        let [direct, cached] = watches.get_or_insert_with(|| [Watch::new(&gateway), Watch::new(&gateway)]);
+        let enough = |text: &str| text.matches("#EXTINF").count() >= 4;
+        cached.until(cache.port, "new segments in the cache", enough);
+        direct.until(gateway.port, "new segments", enough);
+        gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
+    }
+    let [direct, cached] = watches.unwrap();
+    assert!(cached.cached > 0);
+    let both =
+        direct.contents.iter().filter_map(|(uri, bytes)| Some((uri, bytes, cached.contents.get(uri)?)));
+    let mut compared = 0;
+    for (uri, one, other) in both {
+        assert_eq!(one, other, "{uri}");
+        compared += 1;
+    }
+    assert!(compared >= 4, "{compared}");
 }
 
 #[test]

@@ -84,7 +84,10 @@ impl Module {
     fn start(edge: &Edge, sdk_name: &str, env: &[&str]) -> Self {
         let lines = edge.must(&[&["env"], env].concat());
         let variables = lines.lines().filter_map(|line| line.split_once('='));
-        Self { program: Program::start(sdk(sdk_name).unwrap().envs(variables)) }
+        let mut command = sdk(sdk_name).unwrap();
+        // A module with a connection string is told of no device beside it.
+        command.env("CALLED_DEVICE", "local-edge").envs(variables);
+        Self { program: Program::start(&mut command) }
     }
 
     /// The first event of that name, once it is there.
@@ -114,6 +117,7 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
         "there": format!("FROM /messages/modules/one/outputs/out {}", to("two")),
         "back": format!("FROM /messages/modules/two/outputs/out {}", to("one")),
     });
+    let https = std::net::TcpListener::bind("127.0.0.1:443").map(drop);
     let edge = Edge::start(&manifest);
     for module in ["one", "two"] {
         edge.must(&["env", module]);
@@ -143,6 +147,12 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
         let received = running.event("input");
         assert_eq!((&received["input"], &received["body"]), (&json!("in"), &json!({ "from": name })));
     }
+    if name == "python" {
+        match https {
+            Ok(()) => they_call_each_other(&edge, &one, &two),
+            Err(error) => tool::skip("hub_sdks::they_call_each_other", &format!("port 443: {error}")),
+        }
+    }
     let ps: Value = serde_json::from_str(&edge.must(&["ps", "--json"])).unwrap();
     let shown =
         ps["modules"].as_array().unwrap().iter().filter(|module| module["process"]["state"] == "notRunHere");
@@ -152,6 +162,22 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
     for module in ["one", "two"] {
         assert!(log.contains(&format!("{module}: report refused (400): with.dot")), "{log}");
     }
+}
+
+/// A module calls a method of another one, through edgeHub.
+fn they_call_each_other(edge: &Edge, one: &Module, two: &Module) {
+    for (module, running, other) in [("one", one, "two"), ("two", two, "one")] {
+        edge.must(&["twin", "set", module, &json!({ "call": other }).to_string()]);
+        let called = running.event(&format!("called {other}"));
+        assert_eq!(
+            called["answer"],
+            json!({ "status": 200, "payload": { "echo": { "to": other } } }),
+            "{called}"
+        );
+    }
+    edge.must(&["twin", "set", "one", r#"{ "call": "nobody" }"#]);
+    assert_ne!(one.event("called nobody")["error"], Value::Null);
+    assert!(edge.must(&["logs", "local-edge"]).contains("one calls two: echo"));
 }
 
 #[test]

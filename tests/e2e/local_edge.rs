@@ -276,3 +276,40 @@ fn a_port_that_is_taken_is_said_in_one_line() {
     });
     assert!(said.contains("127.0.0.1"), "{said}");
 }
+
+#[test]
+fn recordings_of_the_test_card_land_are_listed_and_end_when_they_are_asked_to() {
+    let _alone = alone();
+    let edge = Edge::start_repository();
+    let list = || {
+        let answer = edge.ask(&["method", "mp4-recorder", "listRecordings", r#"{"flow":"testcard"}"#]);
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or(Value::Null);
+        answer["payload"]["recordings"].as_array().cloned().unwrap_or_default()
+    };
+    let of = |state: &str| list().into_iter().filter(|one| one["state"] == state).collect::<Vec<_>>();
+    wait::until_true("something is recorded", wait::LONG, || {
+        of("recording").iter().any(|one| one["bytes"].as_u64() > Some(0))
+    });
+    let closed = edge.method("mp4-recorder", "closeSegment", &json!({ "flow": "testcard" }));
+    assert_eq!(closed, json!({ "outputs": 1 }));
+    let stored = wait::until("a file is stored", wait::LONG, || of("stored").into_iter().next());
+    let (name, url) = (stored["name"].as_str().unwrap(), stored["url"].as_str().unwrap());
+    assert_eq!(url, format!("file:///recordings/{name}"));
+    // Ten seconds are the manifest's; this one ended before.
+    assert!(
+        stored["durationSeconds"].as_f64().is_some_and(|seconds| seconds > 0.0 && seconds < 9.5),
+        "{stored}"
+    );
+    let file = edge.dir().join("recordings").join(name);
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), stored["bytes"].as_u64().unwrap());
+
+    let refused = |payload: &str| {
+        let answer = edge.ask(&["method", "mp4-recorder", "listRecordings", payload]);
+        serde_json::from_str::<Value>(&answer.stdout).unwrap()["status"].clone()
+    };
+    assert_eq!(
+        (refused(r#"{"flow":"nobody"}"#), refused(r#"{"flou":"testcard"}"#)),
+        (json!(404), json!(400))
+    );
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}

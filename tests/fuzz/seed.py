@@ -123,6 +123,11 @@ def main():
     put("server_session", "publish", connect + session["publish"])
     put("chunk_reader", "extended", b"\x03\xff\xff\xff\x00\x00\x81\x08\x01\x00\x00\x00\x01\x00\x00\x00" + bytes(128) + b"\xc3\x01\x00\x00\x00\x00")
 
+    # Trusted up to where, and what is changed: nothing, the header, a tail that is cut off.
+    put("recover", "whole", bytes([0]))
+    put("recover", "trusted", bytes([255, 0, 36, ord("m"), 0, 37, ord("o")]))
+    put("recover", "cut", bytes([0, 200]))
+
     with tempfile.TemporaryDirectory() as folder:
         for tool, name, encoding in CLIPS:
             tool = os.environ.get(tool, "" if tool.isupper() else tool)

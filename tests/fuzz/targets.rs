@@ -7,8 +7,8 @@ use std::io::Cursor;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use av_media::mp4::{Mp4, Playback};
-use av_media::{Codec, Frame, Timestamp, Track, aac, av1, h264, h265, nal, opus};
+use av_media::mp4::{Amount, Mp4, Playback, Recording, Recovered, recover};
+use av_media::{Codec, Frame, Kind, Timestamp, Track, aac, av1, h264, h265, nal, opus};
 use av_rtmp::chunk::{ChunkReader, Header, RawMessage, write_message};
 use av_rtmp::message::{Message, split_aggregate};
 use av_rtmp::{Limits, RtmpError, ServerEvent, ServerOutput, ServerSession, amf0, flv};
@@ -22,13 +22,14 @@ use bytes::{Bytes, BytesMut};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const ALL: [(&str, Target); 10] = [
+pub const ALL: [(&str, Target); 11] = [
     ("chunk_reader", chunk_reader),
     ("amf0", amf0),
     ("flv_tag", flv_tag),
     ("sps", sps),
     ("avcc_hvcc", avcc_hvcc),
     ("mp4", mp4),
+    ("recover", recover_recording),
     ("server_session", server_session),
     ("rtp", rtp),
     ("reorder", reorder),
@@ -189,6 +190,62 @@ pub fn server_session(data: &[u8]) {
             }
         }
     }
+}
+
+/// A recording of which some bytes are others: recovery ends, and what it gives is finished inside the file's reserve and
+/// can be opened. The first byte says up to where the file is trusted; then come three bytes for each change, where and
+/// what, and what is left over cuts the file.
+pub fn recover_recording(data: &[u8]) {
+    let Some((trusted, changes)) = data.split_first() else { return };
+    let Some(mut file) = recording() else { panic!("sound can be recorded") };
+    let (changes, cut) = changes.as_chunks::<3>();
+    for [high, low, value] in changes {
+        let at = usize::from(u16::from_be_bytes([*high, *low]));
+        // The reserve in the middle is nobody's.
+        let at = if at < 64 { at } else { 4096 + at - 64 };
+        if let Some(byte) = file.get_mut(at) {
+            *byte = *value;
+        }
+    }
+    if let Some(cut) = cut.first() {
+        file.truncate(file.len() * usize::from(*cut) / 255);
+    }
+    let trusted = u64::from(*trusted) * file.len() as u64 / 255;
+    let Ok(Recovered::Open { recording, .. }) = recover(&mut Cursor::new(&file[..]), trusted) else { return };
+    let (amount, reserve_end) = (recording.amount(), recording.reserve_end());
+    assert!(amount.sounds <= file.len() as u64 && recording.size() <= file.len() as u64);
+    let finish = recording.finish();
+    file.truncate(finish.size as usize);
+    for write in finish.index.iter().chain([&finish.flip]) {
+        let (start, end) = (write.offset as usize, write.offset as usize + write.bytes.len());
+        assert!(end as u64 <= reserve_end);
+        file[start..end].copy_from_slice(&write.bytes);
+    }
+    if amount.sounds > 0 {
+        let _ = Mp4::open(Cursor::new(&file[..]));
+    }
+}
+
+/// An open recording of sound.
+fn recording() -> Option<Vec<u8>> {
+    let tracks = [Track::aac(Bytes::from_static(&[0x12, 0x10])).ok()?];
+    let reserve = Recording::reserve(&tracks, Amount { sounds: 100, ..Amount::default() }).ok()?;
+    let mut recording = Recording::start(&tracks, Timestamp::ZERO, reserve).ok()?;
+    let [front, moov] = recording.head();
+    let mut file = front.bytes.to_vec();
+    file.resize(moov.offset as usize, 0);
+    file.extend_from_slice(&moov.bytes);
+    let rate = NonZeroU32::new(44_100)?;
+    for fragment in 0..4 {
+        let frame = |index: i64| {
+            let at = Timestamp::from_ticks((fragment * 3 + index) * 1024, rate);
+            Frame { kind: Kind::Audio, dts: at, pts: at, is_sync: true, data: Bytes::from_static(&[7; 20]) }
+        };
+        let frames: Vec<Frame> = (0..3).map(frame).collect();
+        let fragment = recording.fragment(&frames, None).ok()??;
+        fragment.pieces().for_each(|piece| file.extend_from_slice(piece));
+    }
+    Some(file)
 }
 
 /// What came as RTP or RTCP: read or refused; a report that was read is written as what reads the same.

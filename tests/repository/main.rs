@@ -14,9 +14,15 @@ use av_flow::config::{Desired, Supports, parse};
 use serde_json::Value;
 
 /// Every service there is, as a document of its module is read.
-fn modules() -> [Supports; 4] {
-    [rtmp_splitter::service(), mp4_source::service(), hls_gateway::service(), rtsp_gateway::service()]
-        .map(|flows| flows.supports().clone())
+fn modules() -> [Supports; 5] {
+    [
+        rtmp_splitter::service(),
+        mp4_source::service(),
+        hls_gateway::service(),
+        rtsp_gateway::service(),
+        mp4_recorder::service(),
+    ]
+    .map(|flows| flows.supports().clone())
 }
 
 fn module(name: &str) -> Option<Supports> {

@@ -34,6 +34,8 @@ impl Edge {
         let path = dir.path().join("deployment.template.json");
         std::fs::write(&path, serde_json::to_string_pretty(manifest).unwrap()).unwrap();
         let mut command = command(dir.path());
+        // Files land where they go with everything else.
+        command.env("RECORDINGS_DIR", dir.path().join("recordings"));
         command
             .current_dir(tool::repository())
             .args(["up", "--port", &port::free().to_string(), "--manifest"])
@@ -121,6 +123,11 @@ impl Edge {
     /// The state dir.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
+    }
+
+    /// Its folder, with `recordings` in it.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
     }
 
     /// The process.

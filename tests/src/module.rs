@@ -239,4 +239,12 @@ impl Module {
         let setup = Setup { dir: self.dir, ..Setup::new(&self.name) };
         change(setup).start()
     }
+
+    /// SIGTERM, and when it has ended a start again on the same folder.
+    pub fn terminate_and_restart(self, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let ended = self.program.end("TERM", Duration::from_secs(20));
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        let setup = Setup { dir: self.dir, ..Setup::new(&self.name) };
+        change(setup).start()
+    }
 }

@@ -53,11 +53,11 @@ export class Target {
 }
 
 /**
- * How far behind live the picture is: by the wall clock that the stream carries where `clock` (that of the module)
- * can be believed, otherwise by the playlist's edge. A clock that stepped, or a viewer's that is wrong, is told from
- * the difference of both.
+ * How far behind live the picture is: by the wall clock that the stream carries, but never less than the playlist's
+ * edge says. A stream's clock runs late where its first pictures came late; one that stepped, or a viewer's that is
+ * wrong, is far from the edge and is not believed.
  */
 export function behind({ byClock, byEdge }) {
-  const ahead = byClock - byEdge;
-  return Number.isFinite(byClock) && (!Number.isFinite(byEdge) || (ahead > -0.3 && ahead < 2)) ? byClock : byEdge;
+  if (!Number.isFinite(byEdge)) return byClock;
+  return byClock > byEdge && byClock < byEdge + 2 ? byClock : byEdge;
 }

@@ -55,6 +55,12 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
     .await;
 }
 
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.output.module.cache.keep(self.kept, 0);
+    }
+}
+
 struct Serving<'a> {
     output: &'a OutputContext,
     channel: &'a Channel,
@@ -70,11 +76,6 @@ struct Serving<'a> {
 
 impl Serving<'_> {
     async fn run(mut self) {
-        self.serve().await;
-        self.output.module.cache.keep(self.kept, 0);
-    }
-
-    async fn serve(&mut self) {
         let mut reader = self.output.stream.reader(self.output.content);
         let mut entries = Vec::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));

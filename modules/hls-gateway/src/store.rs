@@ -23,6 +23,9 @@ const MOST_BY_CLOCK: u64 = 1 << 30;
 const BLOCK: u64 = 128;
 /// And how many of them are left when the next are.
 const LEFT: u64 = 64;
+/// The same of discontinuities, which are few: and their numbers have to stay small.
+const BLOCK_OF_BREAKS: u64 = 16;
+const LEFT_OF_BREAKS: u64 = 8;
 /// Playlists that are remembered.
 const MOST_PROMISES: usize = 512;
 
@@ -38,6 +41,8 @@ struct Inner {
     kept: Kept,
     /// Below this all are used.
     used: u64,
+    /// The same of discontinuities.
+    broken: u64,
     /// The file is older than `kept`.
     changed: bool,
     writing: bool,
@@ -48,6 +53,9 @@ struct Inner {
 struct Kept {
     /// All numbers below this may have been used.
     reserved: u64,
+    /// The same of discontinuities.
+    #[serde(default)]
+    breaks: u64,
     /// Least recently used first.
     playlists: Vec<Promise>,
 }
@@ -75,8 +83,11 @@ impl Store {
                 Kept::default()
             }
         };
-        let used = kept.reserved;
-        Arc::new(Self { state, inner: Mutex::new(Inner { kept, used, changed: false, writing: false }) })
+        let (used, broken) = (kept.reserved, kept.breaks);
+        Arc::new(Self {
+            state,
+            inner: Mutex::new(Inner { kept, used, broken, changed: false, writing: false }),
+        })
     }
 
     /// For the stream that is served at `url`.
@@ -89,18 +100,28 @@ impl Store {
     }
 
     fn first_number(self: &Arc<Self>, now: SystemTime) -> u64 {
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let by_clock = seconds.saturating_sub(EPOCH).min(MOST_BY_CLOCK);
-        let number = self.lock().used.max(by_clock).max(1);
-        self.used(number.saturating_add(1));
+        let number = self.lock().used.max(since_epoch(now).min(MOST_BY_CLOCK)).max(1);
+        self.used(number.saturating_add(1), 0);
         number
     }
 
-    fn used(self: &Arc<Self>, number: u64) {
+    /// At least one for each day since 2020: the clock helps where the state dir was lost.
+    fn first_discontinuity(self: &Arc<Self>, now: SystemTime) -> u64 {
+        let number = self.lock().broken.max(since_epoch(now).min(MOST_BY_CLOCK) / 86_400);
+        self.used(0, number.saturating_add(1));
+        number
+    }
+
+    fn used(self: &Arc<Self>, number: u64, discontinuities: u64) {
         let mut inner = self.lock();
         inner.used = inner.used.max(number);
+        inner.broken = inner.broken.max(discontinuities);
         if inner.used.saturating_add(LEFT) > inner.kept.reserved {
             inner.kept.reserved = inner.used.saturating_add(BLOCK);
+            inner.changed = true;
+        }
+        if inner.broken.saturating_add(LEFT_OF_BREAKS) > inner.kept.breaks {
+            inner.kept.breaks = inner.broken.saturating_add(BLOCK_OF_BREAKS);
             inner.changed = true;
         }
         drop(inner);
@@ -167,8 +188,12 @@ impl Memory for StreamMemory {
         self.store.first_number(SystemTime::now())
     }
 
-    fn used(&mut self, number: u64) {
-        self.store.used(number);
+    fn first_discontinuity(&mut self) -> u64 {
+        self.store.first_discontinuity(SystemTime::now())
+    }
+
+    fn used(&mut self, number: u64, discontinuities: u64) {
+        self.store.used(number, discontinuities);
     }
 
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)> {
@@ -183,6 +208,10 @@ impl Memory for StreamMemory {
         let shape = described(shaped);
         self.store.promise(Promise { url: self.url.clone(), shape, numbers, name: name.to_owned() });
     }
+}
+
+fn since_epoch(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs().saturating_sub(EPOCH)
 }
 
 /// What of a configuration makes a playlist another one.
@@ -215,7 +244,7 @@ mod tests {
         let first = store.first_number(at(EPOCH + 1000));
         assert_eq!(first, 1000);
         for number in first..first + 500 {
-            store.used(number + 1);
+            store.used(number + 1, 0);
         }
         let second = store.first_number(at(EPOCH + 1001));
         assert!(second >= first + 500, "{second}");
@@ -224,6 +253,24 @@ mod tests {
         // The process was killed, and the clock is that of 1970.
         let after = open().first_number(at(5));
         assert!(after > second, "{after}");
+    }
+
+    #[tokio::test]
+    async fn discontinuities_never_go_back_either_and_stay_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(StateDir::new(dir.path().into()));
+        let mut last = 0;
+        for crash in 0..100 {
+            let store = open();
+            let first = store.first_discontinuity(at(EPOCH + 2500 * 86_400));
+            assert!(first > last, "{first} after {last}");
+            last = first + crash % 20;
+            for number in first..=last {
+                store.used(0, number + 1);
+                settled(&store).await;
+            }
+        }
+        assert!((2500..10_000).contains(&last), "{last}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! This file is what the rest of `local-edge` asks of it; `modules` keeps the state, `session` is one
 //! MQTT connection, `login` decides who may connect.
 
+mod calls;
 mod events;
 mod login;
 mod modules;

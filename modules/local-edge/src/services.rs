@@ -16,8 +16,9 @@ pub const PARENT: &str = "LOCAL_EDGE_PID";
 type Run = fn(std::vec::IntoIter<OsString>) -> ExitCode;
 
 /// Each service's name and its `run`, which takes arguments without the program's name.
-const LINKED: [(&str, Run); 4] = [
+const LINKED: [(&str, Run); 5] = [
     ("hls-gateway", hls_gateway::run),
+    ("mp4-recorder", mp4_recorder::run),
     ("mp4-source", mp4_source::run),
     ("rtmp-splitter", rtmp_splitter::run),
     ("rtsp-gateway", rtsp_gateway::run),

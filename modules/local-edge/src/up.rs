@@ -26,6 +26,9 @@ use crate::variables::{EnvFileError, Variables};
 
 /// Our own log file is begun anew at this size.
 const LOG_BYTES: u64 = 5 << 20;
+/// Where modules reach edgeHub, and where they call it by HTTPS; SDKs know no others.
+const MQTT_PORT: u16 = 8883;
+const HTTPS_PORT: u16 = 443;
 /// What a module's report looks like is looked at again at least that often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -187,6 +190,19 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     };
     let instance = Arc::new(Instance::new(parts, modules)?);
     let keeper = tokio::spawn(Arc::clone(&hub).keep(stop.clone()));
+    // Whoever knows no other port for HTTPS knows no other for MQTT.
+    if port == MQTT_PORT {
+        match TcpListener::bind(("127.0.0.1", HTTPS_PORT)).await {
+            Ok(https) => {
+                tokio::spawn(Arc::clone(&hub).serve_https(https, served_tls.clone(), stop.clone()));
+            }
+            // Few modules call others, and an ordinary user may not listen there.
+            Err(error) => journal.say(&format!(
+                "modules can't call methods of other modules: 127.0.0.1:{HTTPS_PORT}, the one port that SDKs call, {}",
+                taken(&error)
+            )),
+        }
+    }
     tokio::spawn(Arc::clone(&hub).serve(listener, served_tls, stop.clone()));
     let control = bind_socket(&control_socket)
         .map_err(|source| StateDirError::Io { path: control_socket.clone(), source })?;

@@ -1,16 +1,61 @@
-//! mp4-recorder: streams to MP4 files in Azure Storage or a folder, nothing lost.
+//! mp4-recorder: streams to MP4 files in a store, nothing lost.
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
-//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`.
+//! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
+//! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
+//! `cut` (the thread: where files begin and end), `segment` (one file), `spool` (what is kept until the store has it),
+//! `lane` and `folder` (the way to the store), `stored` (the account of it). `recorder` is what all outputs share.
+
+mod clock;
+mod cut;
+mod folder;
+mod housekeeping;
+mod lane;
+mod methods;
+mod metrics;
+mod name;
+mod recorder;
+mod recording;
+mod report;
+mod segment;
+mod spool;
+mod store;
+mod stored;
+mod writer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use av_flow::config::{OptionSpec, Shape, whole};
 use av_flow::{Flows, rtmp};
+
+pub use store::{STORE, StoreConfig};
+
+/// `spool`, of the whole module.
+const SPOOL: OptionSpec = OptionSpec::new(
+    "spool",
+    "mp4-recorder",
+    Shape::Object {
+        properties: &[
+            OptionSpec::property("megabytes", whole(0, 1 << 30, 0)),
+            OptionSpec::property("minFreeMegabytes", whole(0, 1 << 30, 1024)),
+            OptionSpec::property("syncSeconds", whole(1, 60, 1)),
+        ],
+    },
+)
+.means("What is kept on this machine until the store has it.");
 
 /// The service: each line adds one kind of endpoint that a flow may have.
 pub fn service() -> Flows {
-    Flows::new("mp4-recorder").input(rtmp::LISTEN).input(rtmp::PULL)
+    Flows::new("mp4-recorder")
+        .input(rtmp::LISTEN)
+        .input(rtmp::PULL)
+        .output(STORE)
+        .property(SPOOL)
+        .rule(store::names_fit)
+        .extension(|context, changes| recorder::Recorder::start(context, changes))
+        .finish_within(Duration::from_millis(5500))
 }
 
 /// Runs the service with these arguments, the program's name left out.

@@ -113,6 +113,10 @@ impl Playing {
             tracing::warn!(%flow, %file, "read: {flaw}");
         }
         self.said = Some(news);
+        // Whoever does not read the log finds it beside the state.
+        let lacks = (!announcement.flaws.is_empty()).then(|| announcement.flaws.join("; "));
+        let place = &self.input.path;
+        self.input.status.status.remark(lacks.map(|lacks| format!("{place}.read: {file}: {lacks}")));
     }
 
     /// Begins to publish, or says what has changed.

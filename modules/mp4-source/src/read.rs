@@ -59,6 +59,8 @@ impl From<Displaced> for Over {
 
 impl FileInput {
     async fn run(mut self) {
+        // Of the file before.
+        self.input.status.status.remark(None);
         loop {
             // Taken before the file is opened: what changes from then on is worth another try.
             let before = self.stamp().await;

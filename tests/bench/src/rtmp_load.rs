@@ -4,8 +4,9 @@
 //!
 //! With `--clip` it publishes that file, over and over. `--streams N` makes N of each, at URL-0 and so on, players shared
 //! out among them. `--epochs N` lets ten minutes of stream time pass at once between one Nth of the players and the
-//! next. With `--one-key-frame` each publisher first sends that much as fast as it is taken, and never sends a second
-//! key frame. Prints one JSON line when all players have media, and another at the end.
+//! next. With `--one-key-frame` each publisher, once all players have its key frame, sends that much as fast as it is taken,
+//! and never a second key frame. Prints one JSON line when all players have media and that much is sent, and another at
+//! the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod players;
@@ -85,11 +86,23 @@ async fn load(options: &Options) -> ExitCode {
             publishing.push(source.live(true, &stop));
         }
         clip => {
-            publishing.extend(clip.iter().flat_map(|clip| publish(options, clip, &stop)));
+            let mut waiting: Vec<_> = clip.iter().flat_map(|clip| start(options, clip)).collect();
+            let live = |source: Source| source.live(options.flood.is_none(), &stop);
+            if options.flood.is_none() {
+                publishing.extend(std::mem::take(&mut waiting).into_iter().map(live));
+            }
             for (_, url) in (0..options.players).zip(options.urls().iter().cycle()) {
                 seen.play(url);
                 // A crowd, but no stampede.
                 tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            if let Some(bytes) = options.flood {
+                // Who comes later has no place to start once that much was sent.
+                if !seen.wait_playing(options.players).await {
+                    return ExitCode::FAILURE;
+                }
+                let flooded = flood(waiting, bytes).await;
+                publishing.extend(flooded.into_iter().map(|flooded| flooded.map_or_else(ended, live)));
             }
         }
     }
@@ -111,26 +124,29 @@ async fn load(options: &Options) -> ExitCode {
 }
 
 /// A publisher of each stream, their key frames apart in time.
-fn publish(
-    options: &Options,
-    clip: &Arc<Clip>,
-    stop: &Arc<AtomicBool>,
-) -> Vec<JoinHandle<std::io::Result<()>>> {
+fn start(options: &Options, clip: &Arc<Clip>) -> Vec<Source> {
     let gap = Duration::from_secs(2) / u32::try_from(options.streams).unwrap();
-    let flood = options.flood;
-    let mut floods = Vec::new();
-    for url in options.urls() {
-        let mut source = Source::start(&url, clip).expect("published");
+    let start = |url: &String| {
+        let source = Source::start(url, clip).expect("published");
         std::thread::sleep(gap);
-        // In parallel, as they would be; a server may cut them.
-        let stop = Arc::clone(stop);
-        floods.push(std::thread::spawn(move || {
-            flood.map_or(Ok(()), |bytes| source.flood(bytes))?;
-            Ok(source.live(flood.is_none(), &stop))
-        }));
+        source
+    };
+    options.urls().iter().map(start).collect()
+}
+
+/// Each sends that many bytes, all at once, as they would. A server may cut them.
+async fn flood(sources: Vec<Source>, bytes: usize) -> Vec<std::io::Result<Source>> {
+    let send = |mut source: Source| tokio::task::spawn_blocking(move || source.flood(bytes).map(|()| source));
+    let mut flooded = Vec::new();
+    for sending in sources.into_iter().map(send).collect::<Vec<_>>() {
+        flooded.push(sending.await.unwrap());
     }
-    let end = |error: std::io::Error| std::thread::spawn(move || Err(error));
-    floods.into_iter().map(|flood| flood.join().unwrap().unwrap_or_else(end)).collect()
+    flooded
+}
+
+/// A publisher that came to its end.
+fn ended(error: std::io::Error) -> JoinHandle<std::io::Result<()>> {
+    std::thread::spawn(move || Err(error))
 }
 
 /// Lets the players come in as many groups as there are epochs. The witness came with the first: it has seen all the

@@ -5,6 +5,7 @@ Prints one JSON object a line about what happened; the test that starts it acts 
 
 import asyncio
 import json
+import os
 import threading
 
 from azure.iot.device import Message, MethodResponse
@@ -29,6 +30,21 @@ async def report(client, patch):
         return repr(error)
 
 
+async def call(client, module):
+    """Calls a method of another module, by HTTPS as the SDK does it."""
+    asked = {
+        "methodName": "echo",
+        "payload": {"to": module},
+        "connectTimeoutInSeconds": 5,
+        "responseTimeoutInSeconds": 10,
+    }
+    try:
+        answer = await client.invoke_method(asked, os.environ["CALLED_DEVICE"], module)
+        say(event="called " + module, answer=answer, error=None)
+    except Exception as error:
+        say(event="called " + module, answer=None, error=repr(error))
+
+
 async def main():
     # By the IOTEDGE_ variables where they are there, otherwise by the connection string.
     client = IoTHubModuleClient.create_from_edge_environment()
@@ -42,6 +58,8 @@ async def main():
 
     async def on_patch(patch):
         say(event="patch", patch=patch)
+        if "call" in patch:
+            await call(client, patch["call"])
         await report(client, {"config": {"desiredVersion": patch["$version"], "status": "applied"}})
 
     client.on_method_request_received = on_method

@@ -37,8 +37,11 @@ pub(crate) enum State {
 pub(crate) trait Memory {
     /// The number of a first segment: above all that were ever used.
     fn first_number(&mut self) -> u64;
-    /// Numbers of segments below this one are used.
-    fn used(&mut self, number: u64);
+    /// The discontinuity number of a first segment: above all that were ever used, and small. Players keep a list
+    /// that is as long as this number (hls.js walks through it at each reload).
+    fn first_discontinuity(&mut self) -> u64;
+    /// Numbers of segments and of discontinuities below these are used.
+    fn used(&mut self, number: u64, discontinuities: u64);
     /// What a playlist of this shape has promised before, and its name.
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
     /// Keeps that.
@@ -199,7 +202,7 @@ impl<M: Memory> Packager<M> {
             let grown = window.open.as_ref().map_or(0, |open| open.duration);
             if grown.saturating_add(piece / 2) >= whole {
                 window.end_segment(shelf, now);
-                self.memory.used(window.next_segment);
+                self.memory.used(window.next_segment, window.last_discontinuity());
             }
             self.changed = true;
         }
@@ -361,7 +364,8 @@ impl<M: Memory> Packager<M> {
 
     fn open(&mut self, numbers: Numbers, run: u64, name: String) {
         self.memory.promise(self.shaped, numbers, &name);
-        self.window = Some(Window::new(numbers, self.shaped, run, name));
+        let discontinuities = self.memory.first_discontinuity();
+        self.window = Some(Window::new(numbers, self.shaped, run, discontinuities, name));
     }
 
     fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
@@ -385,7 +389,7 @@ impl<M: Memory> Packager<M> {
         let (Some(window), Some(muxer)) = (&mut self.window, &self.muxer) else { return };
         if self.silence.take().is_some() {
             window.end_segment(shelf, now);
-            self.memory.used(window.next_segment);
+            self.memory.used(window.next_segment, window.last_discontinuity());
         }
         if window.next_part == 0 {
             shelf.forget_parts();
@@ -413,7 +417,7 @@ impl<M: Memory> Packager<M> {
                 }
                 Cut::Segment => {
                     window.end_segment(shelf, now);
-                    self.memory.used(window.next_segment);
+                    self.memory.used(window.next_segment, window.last_discontinuity());
                     self.changed = true;
                 }
             }

@@ -150,7 +150,13 @@ pub(crate) struct Window {
 
 impl Window {
     /// Without any segment; the first will have number `run`.
-    pub(crate) fn new(numbers: Numbers, shaped: Shaped, run: u64, name: String) -> Self {
+    pub(crate) fn new(
+        numbers: Numbers,
+        shaped: Shaped,
+        run: u64,
+        discontinuities: u64,
+        name: String,
+    ) -> Self {
         Self {
             numbers,
             shaped,
@@ -158,8 +164,7 @@ impl Window {
             name,
             segments: VecDeque::new(),
             open: None,
-            // Below the number of any segment, and never lower than in an earlier run.
-            discontinuities: run,
+            discontinuities,
             next_segment: run,
             next_part: 0,
             ended: false,
@@ -168,6 +173,12 @@ impl Window {
             broken: false,
             last_map: None,
         }
+    }
+
+    /// Above the discontinuity number of all segments, the next one included.
+    pub(crate) fn last_discontinuity(&self) -> u64 {
+        let listed = self.segments.iter().chain(&self.open).filter(|segment| segment.discontinuity).count();
+        self.discontinuities.saturating_add(u64::try_from(listed).unwrap_or(0)).saturating_add(1)
     }
 
     /// How long the playlist is at least, in nanoseconds.

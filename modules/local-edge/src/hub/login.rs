@@ -70,6 +70,18 @@ pub(super) fn check(hub: &Hub, connect: &Connect, now: u64) -> Result<Login, Ref
         return Err(Refusal::ClientId { found: connect.client_id.chars().take(200).collect(), expected });
     }
     let module = module.unwrap_or_default();
+    let expires = check_token(hub, device, module, &login.password, now)?;
+    Ok(Login { module: module.to_owned(), expires })
+}
+
+/// Checks that a token is of that module, and gives when it expires. `now` in seconds since 1970.
+pub(super) fn check_token(
+    hub: &Hub,
+    device: &str,
+    module: &str,
+    token: &str,
+    now: u64,
+) -> Result<u64, Refusal> {
     let unknown = || Refusal::Unknown { device: device.to_owned(), module: module.to_owned() };
     if device != hub.names.device {
         return Err(unknown());
@@ -78,11 +90,11 @@ pub(super) fn check(hub: &Hub, connect: &Connect, now: u64) -> Result<Login, Ref
         hub.modules.read(module, |state| (state.identity.clone(), state.expired)).ok_or_else(unknown)?;
     let hosts = [hub.names.iothub.as_str(), hub.names.gateway.as_str()];
     let audience = Audience { hosts: &hosts, device, module };
-    let expires = sas::check(&login.password, &identity.key, audience, now)?;
+    let expires = sas::check(token, &identity.key, audience, now)?;
     if expires <= expired {
         return Err(SasError::Expired(0).into());
     }
-    Ok(Login { module: module.to_owned(), expires })
+    Ok(expires)
 }
 
 #[cfg(test)]

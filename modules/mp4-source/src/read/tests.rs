@@ -256,6 +256,21 @@ async fn a_cut_file_plays_what_it_has_round_by_round_and_a_folder_is_no_file() {
     assert_eq!(thrice[once.len()].data, once[0].data);
     let reads = Reads::file(&path, true);
     reads.state(State::Running, "").await;
+    let remark = || reads.status.status.get().remark;
+    let said = remark().unwrap();
+    assert!(said.contains("clip.mp4: the file is cut at byte"), "{said}");
+    assert!(said.starts_with("flows.card.input.read: "), "{said}");
+    // One that is whole takes its place.
+    let aside = dir.path().join("new.mp4");
+    std::fs::copy(test_card(), &aside).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    for _ in 0..100_000 {
+        if remark().is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(remark(), None);
 
     let reads = Reads::file(dir.path(), true);
     let text = reads.state(State::Failed, "").await;

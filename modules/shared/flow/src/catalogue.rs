@@ -4,9 +4,7 @@
 //! Rows of endpoints that this crate has itself are its tables. Rows of others must be those that their owners have: a
 //! test of the repository compares them where the module exists.
 
-use crate::config::{
-    ALLOW, AUTH, MAX_CLIENTS, OptionSpec, Role, SERVER_TLS, Scheme, Shape, credentials, whole, word,
-};
+use crate::config::{ALLOW, AUTH, MAX_CLIENTS, OptionSpec, Role, SERVER_TLS, Scheme, Shape, whole, word};
 use crate::registry::EndpointSpec;
 use crate::rtmp::options as rtmp;
 use crate::rtsp::options as rtsp;
@@ -88,23 +86,7 @@ pub const ENDPOINTS: &[Entry] = &[
     ),
     entry("rtmp-splitter", Role::Push, rtmp::SCHEMES, rtmp::PUSH),
     entry("rtsp-gateway", Role::Push, rtsp::SCHEMES, rtsp::PUSH),
-    entry(
-        "mp4-recorder",
-        Role::Store,
-        &[AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS, FILE],
-        &[
-            STORE_CREDENTIALS,
-            STORE_SEGMENT,
-            NAME,
-            RECORD,
-            RETENTION,
-            TAGS,
-            UPLOAD_RATE,
-            UPLOAD_ORDER,
-            API_VERSION,
-            WHEN_FULL,
-        ],
-    ),
+    entry("mp4-recorder", Role::Store, &[FILE], &[STORE_SEGMENT, NAME, RETENTION, UPLOAD_ORDER, WHEN_FULL]),
     entry("renderer", Role::Render, &[DISPLAY], &[FULLSCREEN, AUDIO, VOLUME, ROTATE, LATENCY, LAYOUT]),
 ];
 
@@ -131,18 +113,11 @@ const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 })
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
 const LINK: &[OptionSpec] =
     &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
-const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
-    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
-});
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
-const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]));
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
-const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject);
-const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0));
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]));
-const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text);
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]));
 const FULLSCREEN: OptionSpec = OptionSpec::new("fullscreen", RENDERS, Shape::Flag { default: true });
 const AUDIO: OptionSpec = OptionSpec::new("audio", RENDERS, Shape::Flag { default: true });

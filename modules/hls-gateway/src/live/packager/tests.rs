@@ -20,8 +20,8 @@ const FRAME: i64 = 40_000_000;
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Noted>>);
 
-/// The last number, and what was promised.
-type Noted = (u64, Option<(Numbers, String)>);
+/// The last number, what was promised, and the last discontinuity.
+type Noted = (u64, Option<(Numbers, String)>, u64);
 
 impl Memory for Notes {
     fn first_number(&mut self) -> u64 {
@@ -30,9 +30,14 @@ impl Memory for Notes {
         notes.0
     }
 
-    fn used(&mut self, number: u64) {
+    fn first_discontinuity(&mut self) -> u64 {
+        self.0.lock().unwrap().2
+    }
+
+    fn used(&mut self, number: u64, discontinuities: u64) {
         let mut notes = self.0.lock().unwrap();
         notes.0 = notes.0.max(number);
+        notes.2 = notes.2.max(discontinuities);
     }
 
     fn promised(&self, _: Shaped) -> Option<(Numbers, String)> {

@@ -92,6 +92,13 @@ impl Pulled {
         }
     }
 
+    /// Lets others have their turn, as [`Publisher::take_turns`].
+    pub async fn take_turns(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            writing.publisher.take_turns().await;
+        }
+    }
+
     /// Waits until the stream wants its publisher gone.
     pub async fn kicked(&self) -> KickReason {
         match &self.writing {

@@ -35,7 +35,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A publisher that sends malformed messages, and nothing good for so long, has no stream to lose.
 const NOTHING_GOOD: Duration = Duration::from_secs(10);
 /// Read buffers: before it is known what the peer wants, for media, for a player's acknowledgements.
-const BUFFERS: [usize; 3] = [4096, 65_536, 512];
+const BUFFERS: [usize; 3] = [4096, 16_384, 512];
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]

@@ -106,6 +106,7 @@ impl Pull {
                 }
             }
             self.input.status.said.say(&self.input.flow, &client.host);
+            self.pulled.take_turns().await;
             let now = Instant::now();
             let due = match (self.pulled.last(), pinged) {
                 (Some(last), _) => last + idle,

@@ -52,7 +52,12 @@ pub struct Publisher {
     shared: Arc<Shared>,
     id: u64,
     normaliser: Normaliser,
+    /// Bytes written in this turn.
+    turn: usize,
 }
+
+/// Bytes after which others have their turn: what a socket is read by at once.
+const TURN: usize = 16 << 10;
 
 /// What is to be written, in the one shape.
 enum Ready {
@@ -75,7 +80,7 @@ impl Publisher {
         }
         // Who joins now waits for this publisher's first pictures.
         shared.grown.notify_waiters();
-        Self { shared, id, normaliser: Normaliser::default() }
+        Self { shared, id, normaliser: Normaliser::default(), turn: 0 }
     }
 
     /// Writes what the input gave, which arrived at `now`.
@@ -86,6 +91,7 @@ impl Publisher {
         let item = match item {
             Incoming::Track(track) => Ready::Track(self.normaliser.track(track)),
             Incoming::Frame(frame) => {
+                self.turn = self.turn.saturating_add(frame.data.len());
                 Ready::Frame(frame.kind, frame.data.len(), self.normaliser.frame(frame))
             }
             Incoming::Expect { video, audio } => Ready::Expect([video, audio]),
@@ -124,6 +130,15 @@ impl Publisher {
         self.shared.grown.notify_waiters();
         self.shared.cache.relieve(now);
         done.ok_or(Displaced)
+    }
+
+    /// Lets others have their turn, once much was written in this one. A source that has more at hand than can be read
+    /// calls it between reads: readers hold what they were given until they run, also what the stream gave up since.
+    pub async fn take_turns(&mut self) {
+        if self.turn >= TURN {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A track's configuration: before its first frame, and at each change.

@@ -64,6 +64,8 @@ pub struct Current {
     pub state: State,
     /// Where something is wrong or is being waited for.
     pub trouble: Option<Trouble>,
+    /// What it lacks although it works. Told where there is no trouble.
+    pub remark: Option<String>,
     /// Since when.
     pub since: SystemTime,
 }
@@ -72,7 +74,12 @@ impl Status {
     /// Waiting.
     pub fn new(changes: Changes) -> Self {
         Self {
-            current: Mutex::new(Current { state: State::Waiting, trouble: None, since: SystemTime::now() }),
+            current: Mutex::new(Current {
+                state: State::Waiting,
+                trouble: None,
+                remark: None,
+                since: SystemTime::now(),
+            }),
             changes,
         }
     }
@@ -94,6 +101,17 @@ impl Status {
         drop(current);
         self.changes.tick();
         changed
+    }
+
+    /// Sets what is lacking, or that nothing is. It stays through changes of state.
+    pub fn remark(&self, remark: Option<String>) {
+        let remark = remark.map(|remark| shorten(remark, MAX_ERROR_BYTES));
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.remark != remark {
+            current.remark = remark;
+            drop(current);
+            self.changes.tick();
+        }
     }
 
     /// The state of this moment.

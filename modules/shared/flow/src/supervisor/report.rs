@@ -101,8 +101,8 @@ impl Reporter {
         let current = status.status.get();
         let mut out = Map::new();
         out.insert("state".into(), input_word(current.state).into());
-        if let Some(trouble) = current.trouble {
-            out.insert("error".into(), trouble.text.into());
+        if let Some(error) = current.trouble.map(|trouble| trouble.text).or(current.remark) {
+            out.insert("error".into(), error.into());
         }
         if let Some(tracks) = line.stream.tracks() {
             for track in tracks.iter() {

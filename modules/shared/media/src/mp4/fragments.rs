@@ -10,6 +10,8 @@ use super::movie::{Movie, MovieTrack};
 use super::samples::{BETWEEN_CHECKS, NewSample};
 
 const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
+/// Tracks of one recording end within so many seconds.
+const APART: i64 = 2;
 /// `sample_is_non_sync_sample` (§8.8.3.1).
 const NON_SYNC: u32 = 0x0001_0000;
 
@@ -50,24 +52,64 @@ pub(super) fn append(movie: &mut Movie, moof: &BoxBody, file_end: u64) -> bool {
         let left = movie.samples_left();
         let room = movie.bytes_left();
         let defaults = *movie.defaults.get(&header.track_id).unwrap_or(&Defaults::NONE);
-        let track = movie.tracks.iter_mut().find(|track| track.id == header.track_id);
+        let index = movie.tracks.iter().position(|track| track.id == header.track_id);
+        if let (Some(index), Some(time)) = (index, begins_at(&traf)) {
+            continue_at(movie, index, time);
+        }
+        let track = index.and_then(|index| movie.tracks.get_mut(index));
         let own = header.base_data_offset.or(header.base_is_moof.then_some(moof.offset));
         let Some(base) = own.or(data_end) else {
             whole = false;
             continue;
         };
         let defaults = header.over(defaults);
-        let mut fragment =
-            Fragment { track, defaults, base, at: base, left, most: 0, file_end, shift: movie.shift };
+        let mut fragment = Fragment { track, defaults, base, at: base, left, most: 0, file_end };
         let before = fragment.bytes();
         fragment.most = before.saturating_add(room);
         let is_whole = fragment.read(&traf);
         whole &= is_whole;
         data_end = is_whole.then_some(fragment.at);
-        movie.shift = fragment.shift;
         movie.index_bytes = movie.index_bytes.saturating_sub(before).saturating_add(fragment.bytes());
     }
     whole
+}
+
+/// `tfdt` (§8.8.12): when the first sample of a fragment is decoded.
+fn begins_at(traf: &BoxBody) -> Option<i64> {
+    let tfdt = traf.find(b"tfdt")?;
+    match tfdt.version() {
+        1 => tfdt.u64_at(4).and_then(|time| i64::try_from(time).ok()),
+        _ => tfdt.u32_at(4).map(i64::from),
+    }
+}
+
+/// Where the clock of a track goes back, what follows is put behind what came before: behind that of all tracks, and by
+/// the same time in those whose clock does so too, so that they stay together. A little is no more than a last sample
+/// that was taken to be too long.
+fn continue_at(movie: &mut Movie, index: usize, time: i64) {
+    let (shift, ends) = (movie.shift, movie.tracks.iter().filter_map(MovieTrack::decoded));
+    let Some(track) = movie.tracks.get(index) else { return };
+    let (timescale, second) = (track.samples.timescale(), i64::from(track.samples.timescale().get()));
+    let goes_back = |last: i64| time.saturating_add(track.shift) < last.saturating_sub(second / 10);
+    let mut own = track.shift;
+    if let (Some(end), true) = (track.decoded(), track.samples.last_dts().is_some_and(goes_back)) {
+        let in_ticks = |nanos: i64| MediaTime::new(nanos, NANOS).rescale(timescale).ticks;
+        let least = track.samples.next_dts().saturating_sub(time);
+        let more = in_ticks(shift).saturating_sub(least);
+        // Another track's clock has gone back already, and by as much.
+        own = in_ticks(shift);
+        let is_known = own > track.shift && (-second / 10..=second.saturating_mul(APART)).contains(&more);
+        if !is_known {
+            let apart = APART.saturating_mul(NANOS.get().into());
+            let behind = ends.filter(|other| *other <= end.saturating_add(apart)).max().unwrap_or(end);
+            own = least.max(in_ticks(behind).saturating_sub(time));
+            movie.shift = MediaTime::new(own, timescale).nanos();
+        }
+    }
+    if let Some(track) = movie.tracks.get_mut(index) {
+        track.shift = own;
+        track.samples.continue_at(time.saturating_add(own));
+    }
 }
 
 /// `tfhd` (§8.8.7).
@@ -133,8 +175,6 @@ struct Fragment<'a> {
     /// Memory that the track's samples may take.
     most: usize,
     file_end: u64,
-    /// As [`Movie::shift`].
-    shift: i64,
 }
 
 impl Fragment<'_> {
@@ -144,37 +184,11 @@ impl Fragment<'_> {
     }
 
     fn read(&mut self, traf: &BoxBody) -> bool {
-        if let Some(tfdt) = traf.find(b"tfdt") {
-            let time = match tfdt.version() {
-                1 => tfdt.u64_at(4).and_then(|time| i64::try_from(time).ok()),
-                _ => tfdt.u32_at(4).map(i64::from),
-            };
-            if let Some(time) = time {
-                self.continue_at(time);
-            }
-        }
         let mut whole = true;
         for trun in traf.children(0).filter(|child| child.is(b"trun")) {
             whole &= self.run(&trun);
         }
         whole
-    }
-
-    /// Where the clock of a track goes back, what follows is put behind what came before: in all tracks whose clock does
-    /// by the same time, so that they stay together. A little is no more than a last sample that was taken to be too
-    /// long.
-    fn continue_at(&mut self, time: i64) {
-        let Some(track) = &mut self.track else { return };
-        let timescale = track.samples.timescale();
-        let (next, second) = (track.samples.next_dts(), i64::from(timescale.get()));
-        let goes_back = |last: i64| time.saturating_add(track.shift) < last.saturating_sub(second / 10);
-        if track.samples.last_dts().is_some_and(goes_back) {
-            let (own, others) =
-                (next.saturating_sub(time), MediaTime::new(self.shift, NANOS).rescale(timescale).ticks);
-            track.shift = if own.abs_diff(others) < second.unsigned_abs() { others } else { own };
-            self.shift = MediaTime::new(track.shift, timescale).nanos();
-        }
-        track.samples.continue_at(time.saturating_add(track.shift));
     }
 
     /// A `trun` (§8.8.8). One that announces more samples than it describes gives those, and so does one whose samples

@@ -9,7 +9,7 @@ use super::boxes::{BadBox, BoxBody};
 use super::error::BoxFault;
 use super::fragments::Defaults;
 use super::samples::{Lost, SampleTable, UNUSABLE};
-use super::{IgnoredReason, IgnoredTrack, Mp4Track, entry, tables};
+use super::{IgnoredReason, IgnoredTrack, MediaTime, Mp4Track, entry, tables};
 use crate::{Kind, Track};
 
 /// Edits of one track that are read at most.
@@ -193,6 +193,12 @@ impl MovieTrack {
     pub(super) fn ignored(&self, reason: IgnoredReason) -> (usize, IgnoredTrack) {
         let (kind, codec) = (Some(self.kind), Some(self.codec));
         (self.order, IgnoredTrack { id: self.id, kind, codec, reason })
+    }
+
+    /// Nanoseconds up to which there are samples, by their decoding times.
+    pub(super) fn decoded(&self) -> Option<i64> {
+        let end = MediaTime::new(self.samples.next_dts(), self.samples.timescale());
+        (self.samples.count() > 0).then(|| end.nanos())
     }
 
     /// Fills in what only the whole table tells.

@@ -115,6 +115,7 @@ impl Connection {
                 }
             }
             input.status.said.say(&input.flow, &self.peer);
+            publisher.take_turns().await;
             tokio::select! {
                 read = self.read() => read?,
                 reason = kick.fired() => return Ok(Some(reason)),

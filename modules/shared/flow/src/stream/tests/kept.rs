@@ -126,7 +126,8 @@ async fn what_is_kept_for_one_reader_is_bounded_in_bytes() {
         publisher.frame(large(i * 40, true, 1 << 20, &alive), Instant::now()).unwrap();
     }
     let kept = alive.load(Ordering::Relaxed);
-    assert!((90 << 20..=100 << 20).contains(&kept), "{kept}");
+    // What an allocator takes beside them counts.
+    assert!((85 << 20..=100 << 20).contains(&kept), "{kept}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -542,6 +542,31 @@ fn a_recording_whose_clock_goes_back_plays_on_behind_what_came_before() {
 }
 
 #[test]
+fn where_a_clock_goes_back_pictures_and_sound_stay_together_and_nothing_is_squeezed() {
+    let whole = clip("fragmented.mp4");
+    let twice = [whole.clone(), whole.clone()].concat();
+    let moved = BOTH.map(|kind| {
+        let (one, two) = (nanos_of(&whole, kind), nanos_of(&twice, kind));
+        let (first, second) = two.split_at(one.len());
+        assert_eq!(first, one, "{kind:?}");
+        let moved: Vec<i64> = second.iter().zip(&one).map(|(second, first)| second - first).collect();
+        assert!(moved.iter().all(|by| (by - moved[0]).abs() < 100_000), "{kind:?}: {moved:?}");
+        // Behind the last one, at a distance that they have otherwise too; the last frame of sound may be a short one.
+        let least = one.windows(2).map(|two| two[1] - two[0]).min().unwrap();
+        let joint = second[0] - first[first.len() - 1];
+        assert!(joint >= least * 4 / 5, "{kind:?}: {joint}, otherwise {least}");
+        moved[0]
+    });
+    assert!((moved[0] - moved[1]).abs() < 100_000, "{moved:?}");
+}
+
+/// When the samples of a kind are decoded.
+fn nanos_of(file: &[u8], kind: Kind) -> Vec<i64> {
+    let samples = once(Playback::new(opened(file), Duration::ZERO));
+    of(kind, &samples).iter().map(|sample| sample.dts.nanos()).collect()
+}
+
+#[test]
 fn a_file_that_grows_keeps_its_index_and_one_that_is_another_does_not() {
     let whole = clip("fragmented.mp4");
     let fragments: Vec<usize> = spots_of_moof(&whole);

@@ -1,0 +1,332 @@
+//! Following a stream as a player does, and looking at everything that comes.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use url::Url;
+
+use super::check;
+use super::history::History;
+use super::http::{self, Client, FetchError};
+use super::media::{Init, Listed, Timeline, transport_stream};
+use super::playlist::Playlist;
+use super::report::Report;
+use super::rule::{self, Fault};
+
+/// Media playlists of one stream that are followed.
+const MAX_RENDITIONS: usize = 8;
+/// Answers in a row that can't be used.
+const MAX_FAILURES: u32 = 5;
+/// URLs whose content is remembered.
+const MAX_KNOWN: usize = 100_000;
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Looked {
+    pub(super) versions: u64,
+    pub(super) pieces: u64,
+}
+
+/// One run of the linter.
+pub(super) struct Follower<'a, W> {
+    pub(super) client: &'a Client,
+    pub(super) report: &'a mut Report<W>,
+    pub(super) looked: Looked,
+    /// Digests of what was at a URL that never changes.
+    known: HashMap<String, u64>,
+}
+
+/// A media playlist that is followed.
+struct Rendition {
+    url: Url,
+    history: History,
+    last: Option<Playlist>,
+    inits: HashMap<String, Init>,
+    parts: Timeline,
+    segments: Timeline,
+    /// The last part and segment that were fetched.
+    part: Option<(u64, usize)>,
+    segment: Option<u64>,
+    /// Parts of a segment, for when it is whole.
+    joined: Option<(u64, usize, Vec<u8>)>,
+    failures: u32,
+    due: Instant,
+}
+
+impl<'a, W: Write> Follower<'a, W> {
+    pub(super) fn new(client: &'a Client, report: &'a mut Report<W>) -> Self {
+        Self { client, report, looked: Looked::default(), known: HashMap::new() }
+    }
+
+    /// Follows `url` for so long.
+    pub(super) async fn run(&mut self, url: Url, time: Duration) -> Result<(), FetchError> {
+        let end = Instant::now() + time;
+        let Some(first) = self.playlist(&url, &url).await? else { return Ok(()) };
+        if url.scheme() != "https" {
+            self.report.take(url.as_str(), vec![Fault::new(&rule::NOT_HTTPS, url.as_str())]);
+        }
+        let mut renditions: Vec<Rendition> = Vec::new();
+        if first.is_multivariant() {
+            let media = first.renditions.iter().filter_map(|rendition| rendition.get("URI"));
+            let all = first.variants.iter().map(|(_, uri)| &uri[..]).chain(media);
+            for url in all.filter_map(|uri| url.join(uri).ok()) {
+                if renditions.len() < MAX_RENDITIONS && renditions.iter().all(|known| known.url != url) {
+                    renditions.push(Rendition::new(url));
+                }
+            }
+        } else {
+            self.report.take(url.as_str(), vec![Fault::new(&rule::BARE, url.as_str())]);
+            renditions.push(Rendition::new(url));
+        }
+        let started = Instant::now();
+        while Instant::now() < end && !renditions.is_empty() {
+            for rendition in &mut renditions {
+                if rendition.due <= Instant::now() {
+                    self.step(rendition, started).await;
+                }
+            }
+            renditions.retain(|r| r.failures < MAX_FAILURES && !r.last.as_ref().is_some_and(|l| l.ended));
+            let Some(due) = renditions.iter().map(|rendition| rendition.due).min() else { break };
+            tokio::time::sleep_until(due.min(end).into()).await;
+        }
+        Ok(())
+    }
+
+    /// Fetches a playlist and looks at what holds of it by itself. `None` where it is none.
+    async fn playlist(&mut self, place: &Url, url: &Url) -> Result<Option<Playlist>, FetchError> {
+        let mut answer = self.client.get(url).await?;
+        let faults = http::headers(place.path(), answer.status, &answer.headers, true);
+        self.report.take(place.as_str(), faults);
+        if answer.status.is_redirection() {
+            let location = answer.headers.get("location").and_then(|value| value.to_str().ok());
+            let Some(next) = location.and_then(|location| url.join(location).ok()) else { return Ok(None) };
+            answer = self.client.get(&next).await?;
+        }
+        if !answer.status.is_success() {
+            return Ok(None);
+        }
+        self.looked.versions += 1;
+        let list = Playlist::parse(&String::from_utf8_lossy(&answer.body));
+        self.report.take(place.as_str(), check::playlist(&list));
+        Ok(Some(list))
+    }
+
+    /// One version of one media playlist, and what is new in it.
+    async fn step(&mut self, rendition: &mut Rendition, started: Instant) {
+        let place = rendition.url.clone();
+        let (url, wanted) = rendition.request();
+        let asked = Instant::now();
+        let list = match self.playlist(&place, &url).await {
+            Ok(Some(list)) => list,
+            Ok(None) => return rendition.failed(),
+            Err(error) => {
+                let detail = format!("{}: {}", place.path(), chain(&error));
+                self.report.take(place.as_str(), vec![Fault::new(&rule::STATUS, detail)]);
+                return rendition.failed();
+            }
+        };
+        rendition.failures = 0;
+        let target = list.target.unwrap_or(2.0);
+        let mut faults = rendition.history.take(&list, started.elapsed().as_secs_f64());
+        if let Some((number, part)) = wanted {
+            let held = asked.elapsed().as_secs_f64();
+            let newest = (list.next_number(), list.parts.len());
+            let came = newest.0 > number || newest.0 == number && part.is_some_and(|part| newest.1 > part);
+            if !came && !list.ended {
+                faults.push(Fault::new(&rule::BLOCK_EARLY, format!("asked for {number} part {part:?}")));
+            }
+            if held > 3.0 * target + 0.5 {
+                faults.push(Fault::new(&rule::BLOCK_LATE, format!("{held:.1} s, target {target} s")));
+            }
+        }
+        self.report.take(place.as_str(), faults);
+        self.delta(rendition, &list).await;
+        self.media(rendition, &list).await;
+        let blocks = list.control.as_ref().is_some_and(|control| control.is("CAN-BLOCK-RELOAD"));
+        let pause = if blocks { 0.02 } else { list.part_target.unwrap_or(target / 2.0).clamp(0.1, 10.0) };
+        rendition.due = Instant::now() + Duration::from_secs_f64(pause);
+        rendition.last = Some(list);
+    }
+
+    /// Every tenth version asks for a delta update as well.
+    async fn delta(&mut self, rendition: &mut Rendition, list: &Playlist) {
+        let can = list.control("CAN-SKIP-UNTIL").is_some();
+        if !can || list.skipped.is_some() || !self.looked.versions.is_multiple_of(10) {
+            return;
+        }
+        let mut url = rendition.url.clone();
+        url.query_pairs_mut().append_pair("_HLS_skip", "YES");
+        let place = rendition.url.clone();
+        if let Ok(Some(delta)) = self.playlist(&place, &url).await {
+            self.report.take(place.as_str(), rendition.history.delta(&delta).into_iter().collect());
+        }
+    }
+
+    /// Fetches the segments and parts that are new, and looks into them.
+    async fn media(&mut self, rendition: &mut Rendition, list: &Playlist) {
+        let newest = list.segments.last().map(|segment| segment.number);
+        for segment in list.segments.iter().filter(|segment| !segment.gap) {
+            let number = segment.number;
+            if list.has_parts() {
+                for (index, part) in segment.parts.iter().enumerate() {
+                    let begins = segment.begins && index == 0;
+                    self.part(rendition, (number, index), part, begins, segment.map.as_deref()).await;
+                }
+            }
+            let is_new = rendition.segment.map_or(list.ended || Some(number) == newest, |last| number > last);
+            if !is_new {
+                continue;
+            }
+            let follows = rendition.segment == Some(number.wrapping_sub(1)) && !segment.begins;
+            rendition.segment = Some(number);
+            let Some(bytes) = self.fetch(&rendition.url, &segment.uri).await else { continue };
+            let place = rendition.url.to_string();
+            if bytes.first() == Some(&0x47) && segment.map.is_none() {
+                self.report.take(&place, transport_stream(&segment.uri, &bytes));
+                continue;
+            }
+            if let Some((of, count, joined)) = rendition.joined.take_if(|(of, ..)| *of == number)
+                && count == segment.parts.len()
+                && joined[..] != bytes[..]
+            {
+                let detail = format!("{}: {count} parts of segment {of}", segment.uri);
+                self.report.take(&place, vec![Fault::new(&rule::PARTS_DIFFER, detail)]);
+            }
+            let Some(init) = self.init(rendition, segment.map.as_deref()).await else { continue };
+            let (uri, duration) = (&segment.uri[..], segment.duration);
+            let listed = Listed { uri, duration, independent: false, follows };
+            self.report.take(&place, rendition.segments.take(&init, listed, &bytes));
+        }
+        for (index, part) in list.parts.iter().enumerate() {
+            let key = (list.next_number(), index);
+            self.part(rendition, key, part, list.open_begins && index == 0, list.map.as_deref()).await;
+        }
+    }
+
+    async fn part(
+        &mut self,
+        rendition: &mut Rendition,
+        key: (u64, usize),
+        part: &super::playlist::Part,
+        begins: bool,
+        map: Option<&str>,
+    ) {
+        if part.gap || rendition.part.is_some_and(|last| last >= key) {
+            return;
+        }
+        let follows = !begins
+            && rendition.part.is_some_and(|(number, index)| {
+                (number, index + 1) == key || (number + 1, 0) == key && rendition.was_last(number, index)
+            });
+        rendition.part = Some(key);
+        let Some(bytes) = self.fetch(&rendition.url, &part.uri).await else { return };
+        match &mut rendition.joined {
+            Some((number, count, joined)) if *number == key.0 && *count == key.1 => {
+                joined.extend_from_slice(&bytes);
+                *count += 1;
+            }
+            joined if key.1 == 0 => *joined = Some((key.0, 1, bytes.to_vec())),
+            joined => *joined = None,
+        }
+        let Some(init) = self.init(rendition, map).await else { return };
+        let (uri, duration, independent) = (&part.uri[..], part.duration, part.independent);
+        let listed = Listed { uri, duration, independent, follows };
+        self.report.take(rendition.url.as_str(), rendition.parts.take(&init, listed, &bytes));
+    }
+
+    async fn init(&mut self, rendition: &mut Rendition, map: Option<&str>) -> Option<Init> {
+        let map = map?;
+        if let Some(init) = rendition.inits.get(map) {
+            return Some(init.clone());
+        }
+        let bytes = self.fetch(&rendition.url, map).await?;
+        let (init, faults) = Init::parse(&bytes);
+        self.report.take(rendition.url.as_str(), faults);
+        let init = init?;
+        rendition.inits.insert(map.to_owned(), init.clone());
+        Some(init)
+    }
+
+    /// What is at a URL that is listed, if it can be had.
+    async fn fetch(&mut self, base: &Url, uri: &str) -> Option<Bytes> {
+        let url = base.join(uri).ok()?;
+        let answer = match self.client.get(&url).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let detail = format!("{uri}: {}", chain(&error));
+                self.report.take(base.as_str(), vec![Fault::new(&rule::STATUS, detail)]);
+                return None;
+            }
+        };
+        self.looked.pieces += 1;
+        self.report.take(base.as_str(), http::headers(uri, answer.status, &answer.headers, false));
+        let mut hasher = DefaultHasher::new();
+        answer.body.hash(&mut hasher);
+        let digest = hasher.finish();
+        if self.known.len() < MAX_KNOWN {
+            let known = *self.known.entry(url.to_string()).or_insert(digest);
+            if known != digest {
+                self.report.take(base.as_str(), vec![Fault::new(&rule::TWO_CONTENTS, uri)]);
+            }
+        }
+        answer.status.is_success().then_some(answer.body)
+    }
+}
+
+impl Rendition {
+    fn new(url: Url) -> Self {
+        Self {
+            url,
+            history: History::default(),
+            last: None,
+            inits: HashMap::new(),
+            parts: Timeline::default(),
+            segments: Timeline::default(),
+            part: None,
+            segment: None,
+            joined: None,
+            failures: 0,
+            due: Instant::now(),
+        }
+    }
+
+    fn failed(&mut self) {
+        self.failures += 1;
+        self.due = Instant::now() + Duration::from_secs(1);
+    }
+
+    /// What is asked for next: where the server can, what is not there yet.
+    fn request(&self) -> (Url, Option<(u64, Option<usize>)>) {
+        let mut url = self.url.clone();
+        let Some(last) = &self.last else { return (url, None) };
+        if !last.control.as_ref().is_some_and(|control| control.is("CAN-BLOCK-RELOAD")) {
+            return (url, None);
+        }
+        let number = last.next_number();
+        let part = last.has_parts().then_some(last.parts.len());
+        url.query_pairs_mut().append_pair("_HLS_msn", &number.to_string());
+        if let Some(part) = part {
+            url.query_pairs_mut().append_pair("_HLS_part", &part.to_string());
+        }
+        (url, Some((number, part)))
+    }
+
+    /// Whether this was the last part of its segment.
+    fn was_last(&self, number: u64, index: usize) -> bool {
+        self.history.parts_of(number) == Some(index + 1)
+    }
+}
+
+/// The error with all that is behind it.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,131 @@
+//! A client for one request at a time, and what has to hold of the answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::rule::{self, Fault};
+
+/// For the whole answer. A blocking request is held for less by any server that is not broken.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_BODY: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("{0} is no http or https address")]
+    Address(Url),
+    #[error("no connection")]
+    Io(#[from] std::io::Error),
+    #[error("no answer by HTTP")]
+    Http(#[from] hyper::Error),
+    #[error("no request can be made of it")]
+    Request(#[from] hyper::http::Error),
+    #[error("the answer breaks off or is larger than {MAX_BODY} bytes")]
+    Body,
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+pub(super) struct Client {
+    tls: TlsConnector,
+}
+
+impl Client {
+    pub(super) fn new() -> Self {
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self { tls: TlsConnector::from(Arc::new(config)) }
+    }
+
+    pub(super) async fn get(&self, url: &Url) -> Result<Answer, FetchError> {
+        tokio::time::timeout(TIMEOUT, self.fetch(url)).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn fetch(&self, url: &Url) -> Result<Answer, FetchError> {
+        let address = || FetchError::Address(url.clone());
+        let host = url.host_str().ok_or_else(address)?;
+        let port = url.port_or_known_default().ok_or_else(address)?;
+        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        stream.set_nodelay(true)?;
+        match url.scheme() {
+            "http" => Self::ask(TokioIo::new(stream), url).await,
+            "https" => {
+                let name = ServerName::try_from(host.to_owned()).map_err(|_| address())?;
+                Self::ask(TokioIo::new(self.tls.connect(name, stream).await?), url).await
+            }
+            _ => Err(address()),
+        }
+    }
+
+    async fn ask<S>(stream: TokioIo<S>, url: &Url) -> Result<Answer, FetchError>
+    where
+        TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let running = tokio::spawn(connection);
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port());
+        let authority = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let target =
+            url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        let request = Request::get(target)
+            .header(header::HOST, authority)
+            .header(header::ORIGIN, "https://lint.invalid")
+            .header(header::USER_AGENT, "hls-gateway lint")
+            .body(Empty::<Bytes>::new())?;
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| FetchError::Body)?.to_bytes();
+        drop(sender);
+        running.abort();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// What is wrong with the status and the headers of an answer.
+pub(super) fn headers(url: &str, status: StatusCode, headers: &HeaderMap, is_playlist: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if status.is_redirection() {
+        faults.push(Fault::new(&rule::REDIRECT, format!("{url}: {status}")));
+        return faults;
+    }
+    if !status.is_success() {
+        faults.push(Fault::new(&rule::STATUS, format!("{url}: {status}")));
+        return faults;
+    }
+    let kind = text(&header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    let is_hls =
+        ["application/vnd.apple.mpegurl", "audio/mpegurl", "application/x-mpegurl", "audio/x-mpegurl"]
+            .iter()
+            .any(|known| kind.starts_with(known));
+    if is_playlist && !is_hls {
+        faults.push(Fault::new(&rule::CONTENT_TYPE, format!("{url}: {kind:?}")));
+    }
+    if text(&header::CACHE_CONTROL).is_none() {
+        faults.push(Fault::new(&rule::NO_CACHE_CONTROL, url));
+    }
+    if text(&header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none() {
+        faults.push(Fault::new(&rule::NO_CORS, url));
+    }
+    if !is_playlist && text(&header::CONTENT_LENGTH).is_none() {
+        faults.push(Fault::new(&rule::NO_LENGTH, url));
+    }
+    faults
+}

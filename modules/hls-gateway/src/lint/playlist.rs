@@ -1,0 +1,275 @@
+//! Reading playlists (RFC 8216bis), with what is wrong in them.
+
+use super::rule::{self, Fault};
+
+/// Lines that are read at most.
+const MAX_LINES: usize = 100_000;
+
+/// Attributes of a tag (§4.2), unquoted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Attributes(Vec<(String, String)>);
+
+impl Attributes {
+    fn parse(text: &str) -> Option<Self> {
+        let mut all: Vec<(String, String)> = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (name, after) = rest.split_once('=')?;
+            let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-';
+            if name.is_empty() || !name.bytes().all(is_name) || all.iter().any(|(known, _)| known == name) {
+                return None;
+            }
+            let (value, after) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_at(after.find(',').unwrap_or(after.len())),
+            };
+            all.push((name.to_owned(), value.to_owned()));
+            rest = match after.strip_prefix(',') {
+                Some(more) if !more.is_empty() => more,
+                None if after.is_empty() => after,
+                _ => return None,
+            };
+        }
+        (!all.is_empty()).then_some(Self(all))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
+        self.get(name)?.parse().ok().filter(|number: &f64| number.is_finite())
+    }
+
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.get(name) == Some("YES")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    pub(super) uri: String,
+    pub(super) duration: f64,
+    pub(super) independent: bool,
+    pub(super) gap: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) uri: String,
+    pub(super) duration: f64,
+    pub(super) parts: Vec<Part>,
+    pub(super) gap: bool,
+    /// Its discontinuity number, and whether it is the first of that.
+    pub(super) discontinuity: u64,
+    pub(super) begins: bool,
+    /// Seconds since 1970.
+    pub(super) date: Option<f64>,
+    pub(super) map: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Playlist {
+    pub(super) version: u64,
+    pub(super) target: Option<f64>,
+    pub(super) sequence: u64,
+    pub(super) discontinuity_sequence: Option<u64>,
+    pub(super) control: Option<Attributes>,
+    pub(super) part_target: Option<f64>,
+    pub(super) segments: Vec<Segment>,
+    /// Parts of the segment that is not finished.
+    pub(super) parts: Vec<Part>,
+    /// That segment begins with a discontinuity.
+    pub(super) open_begins: bool,
+    /// The init segment that holds at the end.
+    pub(super) map: Option<String>,
+    pub(super) hint: Option<String>,
+    pub(super) skipped: Option<u64>,
+    pub(super) ended: bool,
+    /// Variants with their attributes and URIs, and renditions.
+    pub(super) variants: Vec<(Attributes, String)>,
+    pub(super) renditions: Vec<Attributes>,
+    pub(super) byteranges: bool,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Playlist {
+    pub(super) fn parse(text: &str) -> Self {
+        Reader::default().read(text)
+    }
+
+    pub(super) fn is_multivariant(&self) -> bool {
+        !self.variants.is_empty()
+    }
+
+    /// An attribute of EXT-X-SERVER-CONTROL.
+    pub(super) fn control(&self, name: &str) -> Option<f64> {
+        self.control.as_ref()?.number(name)
+    }
+
+    pub(super) fn has_parts(&self) -> bool {
+        !self.parts.is_empty() || self.segments.iter().any(|segment| !segment.parts.is_empty())
+    }
+
+    /// The media sequence number of the segment that is not finished.
+    pub(super) fn next_number(&self) -> u64 {
+        self.sequence + self.skipped.unwrap_or(0) + self.segments.len() as u64
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    list: Playlist,
+    next: Segment,
+    has_duration: bool,
+    /// `EXT-X-STREAM-INF` that waits for its URI.
+    variant: Option<Attributes>,
+    map: Option<String>,
+    discontinuities: u64,
+}
+
+impl Reader {
+    fn read(mut self, text: &str) -> Playlist {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut lines = text.lines().take(MAX_LINES).enumerate();
+        if lines.next().is_none_or(|(_, first)| first.trim_end() != "#EXTM3U") {
+            self.list.faults.push(Fault::new(&rule::EXTM3U, "the first line is another"));
+        }
+        for (index, line) in lines {
+            let line = line.trim_end();
+            if !line.is_empty() && self.line(line).is_none() {
+                let shown: String = line.chars().take(120).collect();
+                self.list.faults.push(Fault::new(&rule::SYNTAX, format!("line {}: {shown}", index + 1)));
+            }
+        }
+        if self.has_duration {
+            self.list.faults.push(Fault::new(&rule::SYNTAX, "EXTINF without a URI at the end"));
+        }
+        self.list.parts = self.next.parts;
+        self.list.open_begins = self.next.begins;
+        self.list.map = self.map;
+        let first = self.list.sequence + self.list.skipped.unwrap_or(0);
+        let discontinuity = self.list.discontinuity_sequence.unwrap_or(0);
+        for (number, segment) in (first..).zip(&mut self.list.segments) {
+            segment.number = number;
+            segment.discontinuity += discontinuity;
+        }
+        self.list
+    }
+
+    /// `None` where it can't be read.
+    fn line(&mut self, line: &str) -> Option<()> {
+        let Some(tag) = line.strip_prefix("#EXT") else {
+            return if line.starts_with('#') { Some(()) } else { self.uri(line) };
+        };
+        let (name, value) = tag.split_once(':').unwrap_or((tag, ""));
+        let list = &mut self.list;
+        match name {
+            "INF" => {
+                let duration = value.split_once(',').map_or(value, |(duration, _)| duration);
+                self.next.duration = duration.parse().ok().filter(|d: &f64| d.is_finite() && *d >= 0.0)?;
+                self.has_duration = true;
+            }
+            "-X-VERSION" => list.version = value.parse().ok()?,
+            "-X-TARGETDURATION" => list.target = Some(value.parse::<u64>().ok()? as f64),
+            "-X-MEDIA-SEQUENCE" => list.sequence = value.parse().ok()?,
+            "-X-DISCONTINUITY-SEQUENCE" => list.discontinuity_sequence = Some(value.parse().ok()?),
+            "-X-SERVER-CONTROL" => list.control = Some(Attributes::parse(value)?),
+            "-X-PART-INF" => list.part_target = Some(Attributes::parse(value)?.number("PART-TARGET")?),
+            "-X-PART" => self.part(&Attributes::parse(value)?)?,
+            "-X-PRELOAD-HINT" => {
+                let hint = Attributes::parse(value)?;
+                list.byteranges |= hint.get("BYTERANGE-START").is_some();
+                let uri = hint.get("URI")?.to_owned();
+                if hint.get("TYPE")? == "PART" {
+                    list.hint = Some(uri);
+                }
+            }
+            "-X-SKIP" => {
+                list.skipped = Some(Attributes::parse(value)?.get("SKIPPED-SEGMENTS")?.parse().ok()?);
+            }
+            "-X-GAP" => self.next.gap = true,
+            "-X-DISCONTINUITY" => {
+                self.discontinuities += 1;
+                self.next.begins = true;
+            }
+            "-X-MAP" => self.map = Some(Attributes::parse(value)?.get("URI")?.to_owned()),
+            "-X-PROGRAM-DATE-TIME" => self.next.date = Some(date(value)?),
+            "-X-ENDLIST" => list.ended = true,
+            "-X-STREAM-INF" => self.variant = Some(Attributes::parse(value)?),
+            "-X-MEDIA" => list.renditions.push(Attributes::parse(value)?),
+            "-X-RENDITION-REPORT"
+            | "-X-DATERANGE"
+            | "-X-I-FRAME-STREAM-INF"
+            | "-X-START"
+            | "-X-DEFINE"
+            | "-X-KEY" => {
+                Attributes::parse(value)?;
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn part(&mut self, part: &Attributes) -> Option<()> {
+        if self.has_duration {
+            self.list.faults.push(Fault::new(&rule::PART_ORDER, format!("part {:?}", part.get("URI"))));
+        }
+        self.list.byteranges |= part.get("BYTERANGE").is_some();
+        self.next.parts.push(Part {
+            uri: part.get("URI")?.to_owned(),
+            duration: part.number("DURATION")?,
+            independent: part.is("INDEPENDENT"),
+            gap: part.is("GAP"),
+        });
+        Some(())
+    }
+
+    fn uri(&mut self, uri: &str) -> Option<()> {
+        if let Some(variant) = self.variant.take() {
+            self.list.variants.push((variant, uri.to_owned()));
+            return Some(());
+        }
+        if !std::mem::take(&mut self.has_duration) {
+            self.list.faults.push(Fault::new(&rule::NO_EXTINF, uri));
+        }
+        let mut segment = std::mem::take(&mut self.next);
+        segment.uri = uri.to_owned();
+        segment.map.clone_from(&self.map);
+        segment.discontinuity = self.discontinuities;
+        self.list.segments.push(segment);
+        Some(())
+    }
+}
+
+/// RFC 3339 in seconds since 1970.
+fn date(text: &str) -> Option<f64> {
+    let (day, time) = text.split_once(['T', 't'])?;
+    let mut day = day.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (day.next()??, day.next()??, day.next()??);
+    let zone_at = time.rfind(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = time.split_at(zone_at);
+    let offset = match zone.split_at(1) {
+        ("Z" | "z", "") => 0.0,
+        (sign, zone) => {
+            let digits: String = zone.chars().filter(|c| *c != ':').collect();
+            let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4)?;
+            let minutes = (number / 100 * 60 + number % 100) as f64;
+            if sign == "-" { -minutes } else { minutes }
+        }
+    };
+    let mut clock = clock.split(':').map(|part| part.parse::<f64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days since 1970, March first.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 719_469;
+    Some(days as f64 * 86_400.0 + hour * 3600.0 + (minute - offset) * 60.0 + second)
+}

@@ -1,0 +1,110 @@
+//! What is checked, and whom it breaks when it does not hold.
+
+/// A rule of RFC 8216bis, or of a player that enforces more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// Its name in the output.
+    pub(super) name: &'static str,
+    /// The players that are known to fail, or `all`.
+    pub(super) breaks: &'static str,
+    /// What they do.
+    pub(super) why: &'static str,
+}
+
+/// Something that does not follow a rule.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) rule: &'static Rule,
+    /// What was found where.
+    pub(super) detail: String,
+}
+
+impl Fault {
+    pub(super) fn new(rule: &'static Rule, detail: impl Into<String>) -> Self {
+        Self { rule, detail: detail.into() }
+    }
+}
+
+macro_rules! rules {
+    ($($id:ident $name:literal $breaks:literal $why:literal;)*) => {
+        $(pub(super) static $id: Rule = Rule { name: $name, breaks: $breaks, why: $why };)*
+        #[cfg(test)]
+        pub(super) static ALL: &[&Rule] = &[$(&$id),*];
+    };
+}
+
+rules! {
+    SYNTAX "syntax" "all" "a line that can't be read";
+    EXTM3U "extm3u-first" "all" "a playlist begins with #EXTM3U";
+    NO_TARGET "target-duration-missing" "all" "every media playlist has EXT-X-TARGETDURATION";
+    VERSION "version-too-low" "strict readers" "EXT-X-VERSION is lower than its tags need";
+    NO_EXTINF "uri-without-extinf" "all" "a segment has no duration";
+    EXTINF_OVER_TARGET "extinf-over-target" "AVPlayer, Roku" "a segment is longer than the target duration";
+    EXTINF_ZERO "extinf-zero" "hls.js <= 1.7.2" "a last segment of no length is loaded in a loop";
+    NO_FINISHED "no-finished-segment" "hls.js" "parts without a finished segment are an empty playlist";
+    NO_PART_INF "part-inf-missing" "AVPlayer, Shaka, hls.js" "parts need EXT-X-PART-INF";
+    PART_OVER_TARGET "part-over-target" "AVPlayer (-12642)" "one part above PART-TARGET drops the variant";
+    PART_TOO_SHORT "part-too-short" "AVPlayer" "parts but the last of a segment have 85 % of PART-TARGET";
+    NO_SERVER_CONTROL "server-control-missing" "AVPlayer, hls.js" "low latency needs CAN-BLOCK-RELOAD=YES";
+    NO_PART_HOLD_BACK "part-hold-back-missing" "Shaka, AVPlayer" "Shaka throws without PART-HOLD-BACK";
+    PART_HOLD_BACK "part-hold-back-short" "AVPlayer" "PART-HOLD-BACK is three PART-TARGETs, two at least";
+    NO_HOLD_BACK "hold-back-missing" "AVPlayer (advice)" "it starts 3 targets back, and in a loop in a short window";
+    HOLD_BACK "hold-back-short" "AVPlayer" "HOLD-BACK is three target durations at least";
+    CAN_SKIP "can-skip-until-short" "AVPlayer" "CAN-SKIP-UNTIL is six target durations at least";
+    PART_BYTERANGE "part-byterange" "Media3, Shaka" "parts in byte ranges crash some versions";
+    NO_HINT "preload-hint-missing" "AVPlayer, Media3, Shaka (advice)" "without a hint each part costs a round trip";
+    NOT_INDEPENDENT "no-independent-part" "hls.js" "any part is taken as a start if none is independent";
+    PART_ORDER "part-behind-extinf" "hls.js" "parts behind their own EXTINF make it load segments again";
+    PART_SUM "part-sum" "AVPlayer" "the parts of a segment are as long as the segment";
+    WINDOW "window-short" "AVPlayer" "it falls off a window below three target durations";
+    NO_MAP "map-missing" "all" "fragments need EXT-X-MAP";
+    NO_DISCONTINUITY_SEQUENCE "discontinuity-sequence-missing" "AVPlayer, hls.js"
+        "EXT-X-DISCONTINUITY without EXT-X-DISCONTINUITY-SEQUENCE";
+    NO_DATE_AFTER "date-missing-at-discontinuity" "Shaka" "with dates, each discontinuity needs one";
+    NO_CODECS "codecs-missing" "AVPlayer, hls.js" "no HEVC track, Opus taken for AAC";
+    NO_BANDWIDTH "bandwidth-missing" "all" "EXT-X-STREAM-INF needs BANDWIDTH";
+    BARE "bare-media-playlist" "AVPlayer (HEVC), hls.js (Opus) (advice)" "codecs are said in a multivariant playlist only";
+    OPUS "opus-spelling" "Safari" "its media source knows Opus, not opus";
+    WENT_BACK "sequence-went-back" "Media3, hls.js" "PlaylistResetException; hls.js waits for ever";
+    URI_CHANGED "segment-uri-changed" "hls.js" "another path for a media sequence number is a parse error";
+    NUMBER_CHANGED "discontinuity-number-changed" "hls.js" "another discontinuity number is a parse error";
+    DURATION_CHANGED "extinf-changed" "AVPlayer, hls.js" "a segment's duration changed";
+    PART_CHANGED "part-changed" "AVPlayer" "a part changed its URI or duration";
+    TARGET_CHANGED "target-duration-changed" "AVPlayer" "it stops for ever";
+    PART_TARGET_CHANGED "part-target-changed" "AVPlayer" "it stops for ever";
+    PART_HOLD_BACK_CHANGED "part-hold-back-changed" "AVPlayer" "it stops for ever";
+    HOLD_BACK_CHANGED "hold-back-changed" "AVPlayer" "it stops for ever";
+    MAP_CHANGED "map-without-discontinuity" "hls.js" "another init segment needs EXT-X-DISCONTINUITY";
+    HINT_WRONG "preload-hint-wrong" "AVPlayer, Media3, Shaka" "the part that came is not the one that was hinted";
+    DATE_JUMP "date-jump" "AVPlayer, hls.js, Shaka" "EXT-X-PROGRAM-DATE-TIME leaves the segments' durations";
+    STALE "stale" "AVPlayer (-12888)" "nothing new for 1.5 target durations; Media3 gives up after 3.5";
+    AFTER_END "changed-after-end" "all" "nothing changes behind EXT-X-ENDLIST";
+    SKIP_WRONG "skip-wrong" "AVPlayer, hls.js, Shaka" "a delta update does not fit what it is a delta of";
+    BLOCK_EARLY "blocking-early" "AVPlayer, hls.js" "a blocking request was answered without what it waits for";
+    BLOCK_LATE "blocking-late" "AVPlayer, hls.js" "a blocking request was held above three target durations";
+    STATUS "error-status" "hls.js, AVPlayer, Media3" "what is listed, and its playlist, answers 200";
+    REDIRECT "redirect" "browsers" "a redirect on a media path breaks CORS";
+    CONTENT_TYPE "content-type" "AVPlayer" "a playlist is application/vnd.apple.mpegurl or audio/mpegurl";
+    NO_CACHE_CONTROL "cache-control-missing" "CDNs" "Azure Front Door keeps what says nothing for days";
+    NO_CORS "cors-missing" "browsers" "no Access-Control-Allow-Origin";
+    NO_LENGTH "content-length-missing" "CDNs" "Azure Front Door takes no chunked answers above 8 MB";
+    TWO_CONTENTS "two-contents" "all, CDNs" "one URL had two contents";
+    NOT_HTTPS "not-https" "AVPlayer (advice)" "low latency wants HTTP/2, so https";
+    BOXES "boxes" "all" "an init segment or part that can't be read";
+    AUDIO_FIRST "audio-first" "Roku (error 970)" "pictures come first in moov and moof";
+    EDIT_LIST "edit-list" "Safari, old Android" "Chrome obeys an edit list, they do not";
+    HEV1 "hev1" "AVPlayer, Safari" "H.265 is hvc1 for Apple";
+    SHORT_TFDT "tfdt-32-bits" "hls.js" "a decode time of 32 bits wraps";
+    TFDT_GAP "tfdt-gap" "hls.js, AVPlayer" "decode times have a gap or overlap without EXT-X-DISCONTINUITY";
+    NEGATIVE_OFFSET "negative-composition-offset" "old Safari, Roku" "pictures are shown before they are decoded";
+    EXTINF_WRONG "extinf-not-media" "hls.js, AVPlayer" "EXTINF or DURATION is not how long the media is";
+    DEPENDENT "independent-is-not" "hls.js" "INDEPENDENT=YES, and the first picture is no sync frame";
+    PARTS_DIFFER "parts-are-not-segment" "all" "a segment is not the parts that it was served in";
+    SETS_IN_SAMPLES "parameter-sets-in-samples" "Safari" "hvc1 and avc1 have parameter sets in the init segment only";
+    TS_TABLES "ts-tables" "hls.js, AVPlayer" "PAT and PMT open every segment";
+}
+
+/// Advice counts with `--apple` only.
+pub(super) fn is_advice(rule: &Rule) -> bool {
+    rule.breaks.ends_with("(advice)")
+}

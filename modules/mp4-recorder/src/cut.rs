@@ -1,0 +1,125 @@
+//! Where one file ends and the next begins: by media time alone.
+
+use std::time::Duration;
+
+use av_media::{Frame, Kind, Timestamp};
+
+/// Silence of all tracks after which a file would show a still picture: a new one begins.
+const LONGEST_GAP: Duration = Duration::from_secs(2);
+/// Times that came by RTMP are rounded to a millisecond: a sync frame that is due at the end of a file may look a
+/// little early.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// Decides for each frame whether a new file begins with it.
+#[derive(Debug)]
+pub struct Cutter {
+    length: Duration,
+    /// Where the file began.
+    start: Option<Timestamp>,
+    /// The latest time in it.
+    last: Option<Timestamp>,
+    /// The next frame can't be in the same file.
+    broken: bool,
+    /// The file ends at the next sync frame, whatever its length.
+    asked: bool,
+}
+
+impl Cutter {
+    /// Files of that length.
+    pub fn new(length: Duration) -> Self {
+        Self { length, start: None, last: None, broken: false, asked: false }
+    }
+
+    /// What comes next does not go on where the last frame was, or is coded otherwise.
+    pub fn break_here(&mut self) {
+        self.broken = true;
+    }
+
+    /// Somebody wants the file ended, or it can't take another GOP.
+    pub fn end_soon(&mut self) {
+        self.asked = true;
+    }
+
+    /// Whether a new file begins with this frame. `has_video`: what is recorded has pictures.
+    pub fn begins(&mut self, frame: &Frame, has_video: bool) -> bool {
+        let since = |earlier: Timestamp| {
+            Duration::from_nanos(u64::try_from(frame.dts.nanos_since(earlier)).unwrap_or(0))
+        };
+        let may = !has_video || (frame.kind == Kind::Video && frame.is_sync);
+        let begins = match (self.start, self.last) {
+            (Some(start), Some(last)) => {
+                self.broken
+                    || since(last) > LONGEST_GAP
+                    || (may && (self.asked || since(start).saturating_add(SLACK) >= self.length))
+            }
+            _ => true,
+        };
+        if begins {
+            (self.broken, self.asked) = (false, false);
+            self.start = Some(frame.dts);
+            self.last = Some(frame.dts);
+        }
+        self.last = self.last.max(Some(frame.dts));
+        begins
+    }
+
+    /// There is no file any more: the next frame begins one.
+    pub fn ended(&mut self) {
+        (self.start, self.last) = (None, None);
+        (self.broken, self.asked) = (false, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn frame(kind: Kind, millis: i64, is_sync: bool) -> Frame {
+        let time = Timestamp::from_millis(millis);
+        Frame { kind, dts: time, pts: time, is_sync, data: Bytes::new() }
+    }
+
+    /// The times of pictures at which files begin, of a stream with a sync frame every two seconds.
+    fn cuts(cutter: &mut Cutter, times: impl Iterator<Item = i64>) -> Vec<i64> {
+        times.filter(|time| cutter.begins(&frame(Kind::Video, *time, time % 2000 < 40), true)).collect()
+    }
+
+    #[test]
+    fn a_file_ends_at_the_first_sync_frame_after_its_length() {
+        let mut cutter = Cutter::new(Duration::from_secs(5));
+        assert_eq!(cuts(&mut cutter, (0..500).map(|i| i * 40)), [0, 6000, 12_000, 18_000]);
+        let mut exact = Cutter::new(Duration::from_secs(4));
+        // Rounded down by one.
+        assert_eq!(cuts(&mut exact, [1, 2000, 3960, 4000, 4040].into_iter()), [1, 4000]);
+    }
+
+    #[test]
+    fn sound_alone_is_cut_anywhere_and_sound_beside_pictures_nowhere() {
+        let mut cutter = Cutter::new(Duration::from_secs(2));
+        let alone: Vec<_> = (0..5)
+            .map(|i| i * 1000)
+            .filter(|t| cutter.begins(&frame(Kind::Audio, *t, true), false))
+            .collect();
+        assert_eq!(alone, [0, 2000, 4000]);
+        let mut cutter = Cutter::new(Duration::from_secs(2));
+        assert!(cutter.begins(&frame(Kind::Video, 0, true), true));
+        assert!(!cutter.begins(&frame(Kind::Audio, 1500, true), true));
+        assert!(!cutter.begins(&frame(Kind::Audio, 3000, true), true));
+        assert!(!cutter.begins(&frame(Kind::Video, 3010, false), true));
+        assert!(cutter.begins(&frame(Kind::Video, 3040, true), true));
+    }
+
+    #[test]
+    fn a_gap_of_more_than_two_seconds_a_break_and_a_wish_begin_a_file() {
+        let mut cutter = Cutter::new(Duration::from_secs(3600));
+        assert_eq!(cuts(&mut cutter, [0, 40, 2040, 4041].into_iter()), [0, 4041]);
+        cutter.break_here();
+        assert_eq!(cuts(&mut cutter, [4080, 4120].into_iter()), [4080]);
+        cutter.end_soon();
+        assert_eq!(cuts(&mut cutter, [4160, 6000, 6040].into_iter()), [6000]);
+        cutter.ended();
+        assert_eq!(cuts(&mut cutter, [6080].into_iter()), [6080]);
+    }
+}

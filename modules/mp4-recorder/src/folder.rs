@@ -1,0 +1,198 @@
+//! A folder as a store: a file is there under its name, whole, or not at all.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// What became of a file that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is there, and was not before.
+    New,
+    /// It was there already, byte for byte.
+    Already,
+    /// Something else has that name.
+    NameTaken,
+}
+
+/// Puts `file` into `root` under `name`. Nothing that is there is overwritten. Where this ends in between, doing it
+/// again does what was left. `file` itself is gone afterwards, or not.
+///
+/// # Errors
+/// The system's word, with the path it is about.
+pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError> {
+    let target = root.join(name);
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| FolderError { path, source }
+    };
+    let source = match std::fs::metadata(file) {
+        Ok(metadata) => metadata,
+        // Moved by a process that ended before it could say so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => {
+            return Ok(Stored::Already);
+        }
+        Err(error) => return Err(at(file)(error)),
+    };
+    match std::fs::metadata(&target) {
+        Ok(there) if is_same(file, &source, &target, &there).map_err(at(&target))? => {
+            return Ok(Stored::Already);
+        }
+        Ok(_) => return Ok(Stored::NameTaken),
+        Err(_) => {}
+    }
+    let folder = target.parent().unwrap_or(root);
+    make_folders(root, folder).map_err(at(folder))?;
+    match rename_new(file, &target) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let aside = aside(&target, file);
+            std::fs::copy(file, &aside).map_err(at(&aside))?;
+            File::open(&aside).and_then(|copy| copy.sync_all()).map_err(at(&aside))?;
+            match rename_new(&aside, &target) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    std::fs::remove_file(&aside).map_err(at(&aside))?;
+                    return Ok(Stored::NameTaken);
+                }
+                done => done.map_err(at(&target))?,
+            }
+        }
+        Err(error) => return Err(at(&target)(error)),
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
+    Ok(Stored::New)
+}
+
+/// Why a folder does not take a file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct FolderError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A name that no player looks at, the same at each try.
+fn aside(target: &Path, file: &Path) -> PathBuf {
+    let id = file.file_name().unwrap_or_default().to_string_lossy();
+    let id = id.split('.').next().unwrap_or_default();
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{id}.part"))
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems without that flag have links, which are never made over something either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Folders that are new last as long as what is in them.
+fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if folder != root
+        && let Some(parent) = folder.parent()
+    {
+        make_folders(root, parent)?;
+        match std::fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => return File::open(parent)?.sync_all(),
+        }
+    }
+    std::fs::create_dir_all(folder)
+}
+
+fn is_same(
+    one: &Path,
+    of_one: &std::fs::Metadata,
+    other: &Path,
+    of_other: &std::fs::Metadata,
+) -> io::Result<bool> {
+    if (of_one.dev(), of_one.ino()) == (of_other.dev(), of_other.ino()) {
+        return Ok(true);
+    }
+    if !of_other.is_file() || of_one.len() != of_other.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let read = one.read(&mut left)?;
+        let (Some(left), Some(right)) = (left.get(..read), right.get_mut(..read)) else { return Ok(false) };
+        if read == 0 {
+            return Ok(true);
+        }
+        if other.read_exact(right).is_err() || left != right {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled(dir: &Path, content: &str) -> PathBuf {
+        let path = dir.join("00000000000a.cam.disk.mp4");
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_file_arrives_under_its_name_and_a_second_try_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rec");
+        let file = spooled(dir.path(), "one");
+        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::New);
+        assert_eq!(std::fs::read_to_string(root.join("a/b/c.mp4")).unwrap(), "one");
+        assert!(!file.exists());
+        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::Already);
+        // A copy that was left in the spool.
+        let file = spooled(dir.path(), "one");
+        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::Already);
+    }
+
+    #[test]
+    fn what_is_there_with_other_content_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rec");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("c.mp4"), "other").unwrap();
+        std::fs::create_dir(root.join("d.mp4")).unwrap();
+        for (content, name) in [("these", "c.mp4"), ("longer than that", "c.mp4"), ("one", "d.mp4")] {
+            let file = spooled(dir.path(), content);
+            assert_eq!(store(&file, &root, name).unwrap(), Stored::NameTaken);
+            assert!(file.exists());
+        }
+        assert_eq!(std::fs::read_to_string(root.join("c.mp4")).unwrap(), "other");
+    }
+
+    #[test]
+    fn a_file_on_another_disk_is_copied_and_then_renamed() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let file = spooled(dir.path(), "across");
+        let same_disk =
+            std::fs::metadata(dir.path()).unwrap().dev() == std::fs::metadata(other.path()).unwrap().dev();
+        assert_eq!(store(&file, other.path(), "x/c.mp4").unwrap(), Stored::New);
+        assert_eq!(std::fs::read_to_string(other.path().join("x/c.mp4")).unwrap(), "across");
+        assert_eq!(std::fs::read_dir(other.path().join("x")).unwrap().count(), 1);
+        assert_eq!(file.exists(), !same_disk);
+    }
+
+    #[test]
+    fn what_is_in_neither_place_is_an_error_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = store(&dir.path().join("gone"), dir.path(), "c.mp4").unwrap_err();
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+}

@@ -1,0 +1,365 @@
+//! The way of finished files to their store, for one output: one after the other, as long as it takes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use av_edge::EventKind;
+use av_flow::Reason;
+use av_flow::config::Content;
+use av_flow::stream::{Reader, Tracks};
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::clock::{self, Moment};
+use crate::folder::{self, Stored};
+use crate::name::{self, NameTemplate};
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::spool::{Place, Record, Spool, Stage};
+use crate::store::{StoreConfig, Target};
+use crate::stored::{Account, Line};
+
+/// Between two tries, growing.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A place in a stream is kept so long for the output that follows.
+const HANDOVER: Duration = Duration::from_secs(10);
+/// Names that are tried for one file.
+const MOST_NAMES: u32 = 1000;
+
+/// What an output is asked to do while it records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// End the file at the next sync frame.
+    EndFile,
+}
+
+/// Where an output left off in its stream: the one that follows it goes on there.
+pub struct LeftOff {
+    /// Which stream.
+    pub stream: usize,
+    /// What of it.
+    pub content: Content,
+    /// Has not given what comes next.
+    pub reader: Reader,
+    /// What the reader told last.
+    pub tracks: Option<Arc<Tracks>>,
+}
+
+/// The lane of one output.
+pub struct Lane {
+    place: Place,
+    notify: Notify,
+    /// As configured now, names filled in; `None`: it is no longer.
+    config: watch::Sender<Option<Configured>>,
+    inner: Mutex<Inner>,
+    /// How long storing each took.
+    took: Option<Histogram>,
+}
+
+/// An output as it is configured now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configured {
+    /// The output.
+    pub config: StoreConfig,
+    /// Its `name`, everything but times and the instance filled in.
+    pub template: NameTemplate,
+}
+
+#[derive(Default)]
+struct Inner {
+    reports: Vec<Weak<Report>>,
+    trouble: Option<(Reason, String)>,
+    writers: Vec<mpsc::Sender<Wish>>,
+    /// Numbered, so that each is forgotten in its time.
+    left_off: Vec<(u64, LeftOff)>,
+    leaves: u64,
+}
+
+/// Why a file did not get to its store.
+#[derive(Debug, thiserror::Error)]
+enum LaneError {
+    #[error("{0}")]
+    Folder(#[from] folder::FolderError),
+    #[error("the spool: {0}")]
+    Spool(#[from] std::io::Error),
+    #[error("the clock is not set, so files have no name yet; they wait in the spool")]
+    Clock,
+    #[error("the output is no longer configured and the recording's own account of its store is lost")]
+    NoTarget,
+    #[error("{MOST_NAMES} names like {0} are taken")]
+    Names(String),
+    #[error("the work on a file ended early")]
+    Ended,
+}
+
+impl LaneError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
+            Self::Clock | Self::NoTarget | Self::Ended => Reason::Internal,
+        }
+    }
+}
+
+impl Lane {
+    /// A lane that does not run yet.
+    pub fn new(place: Place) -> Arc<Self> {
+        let buckets = vec![0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0];
+        let options = HistogramOpts::new("av_segment_upload_seconds", "How long storing a file took")
+            .buckets(buckets)
+            .const_label("flow", &place.0)
+            .const_label("output", &place.1);
+        Arc::new(Self {
+            place,
+            notify: Notify::new(),
+            config: watch::Sender::new(None),
+            inner: Mutex::default(),
+            took: Histogram::with_opts(options).ok(),
+        })
+    }
+
+    /// How long files took, as a metric family.
+    pub fn took_family(&self) -> Option<MetricFamily> {
+        self.took.as_ref().and_then(|took| took.collect().into_iter().next())
+    }
+
+    /// Whose it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// As configured now.
+    pub fn configured(&self) -> Option<Configured> {
+        self.config.borrow().clone()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An output, or an instance of it, runs; the end of the answer are wishes for it.
+    pub fn join(&self, configured: Configured, report: &Arc<Report>) -> mpsc::Receiver<Wish> {
+        let (sender, wishes) = mpsc::channel(4);
+        let mut inner = self.inner();
+        inner.reports.retain(|report| report.strong_count() > 0);
+        inner.reports.push(Arc::downgrade(report));
+        inner.writers.retain(|writer| !writer.is_closed());
+        inner.writers.push(sender);
+        if let Some((reason, why)) = &inner.trouble {
+            report.storing(Some((*reason, why)));
+        }
+        drop(inner);
+        self.config.send_if_modified(|config| {
+            let is_news = config.as_ref() != Some(&configured);
+            *config = Some(configured);
+            is_news
+        });
+        wishes
+    }
+
+    /// Asks everything that records for this output. Returns how many there are.
+    pub fn wish(&self, wish: Wish) -> usize {
+        self.inner().writers.iter().filter(|writer| writer.try_send(wish).is_ok()).count()
+    }
+
+    /// Keeps a place in a stream for whoever follows, for a moment.
+    pub fn leave_off(self: &Arc<Self>, left_off: LeftOff) {
+        let mut inner = self.inner();
+        inner.leaves += 1;
+        let leave = inner.leaves;
+        inner.left_off.retain(|(_, known)| known.stream != left_off.stream);
+        inner.left_off.push((leave, left_off));
+        drop(inner);
+        let lane = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(HANDOVER).await;
+            if let Some(lane) = lane.upgrade() {
+                lane.inner().left_off.retain(|(kept, _)| *kept != leave);
+            }
+        });
+    }
+
+    /// Where the output before this one left off.
+    pub fn go_on(&self, stream: usize, content: Content) -> Option<LeftOff> {
+        let mut inner = self.inner();
+        let at =
+            inner.left_off.iter().position(|(_, left)| left.stream == stream && left.content == content)?;
+        Some(inner.left_off.swap_remove(at).1)
+    }
+
+    /// There is something to do.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    fn tell(&self, trouble: Option<(Reason, String)>) {
+        let mut inner = self.inner();
+        if inner.trouble == trouble {
+            return;
+        }
+        let reports: Vec<_> = inner.reports.iter().filter_map(Weak::upgrade).collect();
+        if reports.is_empty()
+            && let Some((_, why)) = &trouble
+        {
+            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that is gone: {why}");
+        }
+        inner.trouble = trouble.clone();
+        drop(inner);
+        for report in reports {
+            report.storing(trouble.as_ref().map(|(reason, why)| (*reason, why.as_str())));
+        }
+    }
+
+    /// Stores what there is to store, for ever.
+    pub async fn run(self: Arc<Self>, recorder: Arc<Recorder>) {
+        let mut opened = recorder.opened();
+        let mut changed = self.config.subscribe();
+        let Ok(spool) =
+            opened.wait_for(|opened| matches!(opened, Some(Ok(_)))).await.map(|opened| opened.clone())
+        else {
+            return;
+        };
+        let Some(Ok(spool)) = spool else { return };
+        let mut wait = FIRST_WAIT;
+        loop {
+            let newest_first = self.configured().is_some_and(|now| now.config.newest_first);
+            let Some(record) = spool.next_for(&self.place, newest_first) else {
+                self.tell(None);
+                tokio::select! {
+                    () = self.notify.notified() => {}
+                    _ = changed.changed() => {}
+                }
+                continue;
+            };
+            match self.store(&recorder, &spool, record).await {
+                Ok(()) => {
+                    wait = FIRST_WAIT;
+                    self.tell(None);
+                }
+                Err(error) => {
+                    self.tell(Some((error.reason(), error.to_string())));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
+                        _ = changed.changed() => wait = FIRST_WAIT,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn store(
+        &self,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        record: Record,
+    ) -> Result<(), LaneError> {
+        let began = Instant::now();
+        let id = record.id;
+        if !spool.set_busy(id, true) {
+            return Ok(());
+        }
+        let configured = self.configured();
+        let (recorder_, spool_) = (recorder.clone(), spool.clone());
+        let stored = tokio::task::spawn_blocking(move || {
+            store_in_folder(&recorder_, &spool_, record, configured.as_ref())
+        })
+        .await;
+        spool.set_busy(id, false);
+        let (line, is_second) = stored.map_err(|_| LaneError::Ended)??;
+        recorder.totals.count(&self.place, |totals| totals.stored += 1);
+        if let Some(took) = &self.took {
+            took.observe(began.elapsed().as_secs_f64());
+        }
+        let (flow, output) = &self.place;
+        let start =
+            SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(line.start).unwrap_or_default());
+        let seconds = line.milliseconds as f64 / 1000.0;
+        let url = format!("{}/{}", line.target, line.name);
+        let taken = if is_second { "; its first name was in use" } else { "" };
+        tracing::info!(%flow, %output, bytes = line.bytes, seconds, "stored {url}{taken}");
+        let detail = serde_json::json!({
+            "url": url, "start": clock::text(start), "durationSeconds": seconds, "bytes": line.bytes,
+        });
+        recorder.emit(EventKind::SegmentStored, &self.place, detail.to_string());
+        recorder.changes.tick();
+        Ok(())
+    }
+}
+
+/// Blocking. The answer: what the account says, and whether the file has another name than its first.
+fn store_in_folder(
+    recorder: &Recorder,
+    spool: &Spool,
+    mut record: Record,
+    configured: Option<&Configured>,
+) -> Result<(Line, bool), LaneError> {
+    let place: Place = (record.flow.clone(), record.output.clone());
+    let target = match configured {
+        Some(now) => now.config.target.clone(),
+        None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
+    };
+    let retention_days =
+        configured.and_then(|now| now.config.retention).map_or(0, |kept| kept.as_secs() / 86_400);
+    let Target::Folder(folder) = &target;
+    let root = recorder.resolve(folder);
+    let first = match (&record.name, record.stage) {
+        (Some(name), Stage::Delivering) => name.clone(),
+        _ => {
+            let start = start_of(&record)?;
+            record.set_start(start);
+            template(&record, configured)?.at(start)
+        }
+    };
+    let mut number = 1;
+    let name = loop {
+        let name = name::numbered(&first, number);
+        // What is on its way is known before it is: the name of a file that arrived is never asked for twice.
+        record =
+            Record { stage: Stage::Delivering, name: Some(name.clone()), target: target.shown(), ..record };
+        spool.update(record.clone())?;
+        match folder::store(&spool.path(&record), &root, &name)? {
+            Stored::New | Stored::Already => break name,
+            Stored::NameTaken if number < MOST_NAMES => number += 1,
+            Stored::NameTaken => return Err(LaneError::Names(first)),
+        }
+    };
+    let line = Line {
+        id: record.id,
+        target: target.shown(),
+        name,
+        start: record.start.unwrap_or_default(),
+        milliseconds: record.milliseconds,
+        bytes: record.bytes,
+        retention_days,
+    };
+    Account::new(spool.dir()).add(&place, &line)?;
+    spool.remove(record.id)?;
+    Ok((line, number > 1))
+}
+
+/// When its first frame was.
+fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
+    if let Some(start) = record.start() {
+        return Ok(start);
+    }
+    let now = Moment::now();
+    if !now.is_believed() {
+        return Err(LaneError::Clock);
+    }
+    if !record.boot.is_empty() && record.boot == clock::boot_id() {
+        return Ok(now.utc_of(Duration::from_millis(record.since_boot)));
+    }
+    // The machine was started again before its clock was set: nobody knows. It was before now.
+    Ok(now.utc)
+}
+
+fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
+    if let Ok(template) = NameTemplate::parse(&record.template) {
+        return Ok(template);
+    }
+    let template = configured.map(|now| now.template.clone()).ok_or(LaneError::NoTarget)?;
+    Ok(record.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name)))
+}

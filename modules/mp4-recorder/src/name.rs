@@ -1,0 +1,252 @@
+//! `name`: what files are called in the store.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use jiff::tz::TimeZone;
+
+/// Where a document says nothing.
+pub const DEFAULT: &str = "{device}/{flow}/%Y/%m/%d/{flow}-%Y%m%dT%H%M%S.%3fZ.mp4";
+/// The same on a pattern, where each instance needs names of its own.
+pub const DEFAULT_OF_PATTERN: &str = "{device}/{flow}/{match}/%Y/%m/%d/{match}-%Y%m%dT%H%M%S.%3fZ.mp4";
+/// What a store takes: Azure's blob names end there.
+const MAX_BYTES: usize = 1024;
+/// What file systems take in one segment.
+const MAX_SEGMENT: usize = 255;
+
+/// A name with fields in it, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameTemplate(String);
+
+/// Why a text is no such name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Players and browsers go by it.
+    #[error("a name ends in .mp4")]
+    Extension,
+    /// A field that there is none of.
+    #[error("{0} is no field; there are {{device}} {{module}} {{flow}} {{match}} %Y %m %d %H %M %S %3f %%")]
+    Field(String),
+    /// What would lead out of the store, or be another name there.
+    #[error("segments of a name are not empty, `.` or `..`, and do not end in a dot")]
+    Segment,
+    /// What stores change on their own or can't hold.
+    #[error("a name has no backslash and no control character")]
+    Character,
+    /// Longer than stores take.
+    #[error("a name has at most {MAX_BYTES} bytes, each segment {MAX_SEGMENT}")]
+    Length,
+}
+
+/// What stands in place of fields, times apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a> {
+    /// `{device}`.
+    pub device: &'a str,
+    /// `{module}`.
+    pub module: &'a str,
+    /// `{flow}`.
+    pub flow: &'a str,
+}
+
+enum Part<'a> {
+    Text(&'a str),
+    Field(&'a str),
+    Time(&'a str),
+}
+
+fn parts(text: &str) -> Result<Vec<Part<'_>>, NameError> {
+    const TIMES: [&str; 8] = ["%Y", "%m", "%d", "%H", "%M", "%S", "%3f", "%%"];
+    const FIELDS: [&str; 4] = ["{device}", "{module}", "{flow}", "{match}"];
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let at = rest.find(['%', '{', '}']).unwrap_or(rest.len());
+        let (before, after) = rest.split_at(at);
+        if !before.is_empty() {
+            parts.push(Part::Text(before));
+        }
+        if after.is_empty() {
+            break;
+        }
+        let time = TIMES.iter().find(|time| after.starts_with(**time));
+        let field = FIELDS.iter().find(|field| after.starts_with(**field));
+        let taken = match (time, field) {
+            (Some(time), _) => {
+                parts.push(Part::Time(time));
+                time.len()
+            }
+            (None, Some(field)) => {
+                parts.push(Part::Field(field));
+                field.len()
+            }
+            (None, None) => return Err(NameError::Field(after.chars().take(8).collect())),
+        };
+        rest = after.get(taken..).unwrap_or_default();
+    }
+    Ok(parts)
+}
+
+impl NameTemplate {
+    /// Checks a name as a document has it.
+    ///
+    /// # Errors
+    /// What no store would take, or what would be another name there.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if !text.ends_with(".mp4") {
+            return Err(NameError::Extension);
+        }
+        if text.contains('\\') || text.contains(char::is_control) {
+            return Err(NameError::Character);
+        }
+        parts(text)?;
+        let stem = text.strip_suffix(".mp4").unwrap_or_default();
+        let file = stem.rsplit('/').next().unwrap_or_default();
+        if file.is_empty() || text.split('/').any(|segment| segment.is_empty() || segment.ends_with('.')) {
+            return Err(NameError::Segment);
+        }
+        // Fields grow: names of flows have at most 64 bytes, times fewer than 5.
+        if text.len() > MAX_BYTES / 2 {
+            return Err(NameError::Length);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The start and nothing else.
+    pub fn plain() -> Self {
+        Self("%Y%m%dT%H%M%S.%3fZ.mp4".into())
+    }
+
+    /// Whether it tells the instances of a pattern apart.
+    pub fn has_match(&self) -> bool {
+        self.0.contains("{match}")
+    }
+
+    /// The same with one instance's name in it.
+    pub fn of_instance(&self, name: &str) -> Self {
+        Self(self.0.replace("{match}", &literal(name)))
+    }
+
+    /// The same with everything but times filled in.
+    ///
+    /// # Errors
+    /// It has become too long.
+    pub fn filled(&self, fields: Fields<'_>) -> Result<Self, NameError> {
+        let mut filled = String::new();
+        for part in parts(&self.0)? {
+            match part {
+                Part::Text(text) | Part::Time(text) => filled.push_str(text),
+                Part::Field("{device}") => filled.push_str(&literal(&safe(fields.device))),
+                Part::Field("{module}") => filled.push_str(&literal(&safe(fields.module))),
+                Part::Field("{flow}") => filled.push_str(&literal(fields.flow)),
+                Part::Field(other) => filled.push_str(other),
+            }
+        }
+        let too_long = filled.len() > MAX_BYTES - 24
+            || filled.split('/').any(|segment| segment.len() > MAX_SEGMENT - 24);
+        if too_long { Err(NameError::Length) } else { Ok(Self(filled)) }
+    }
+
+    /// The name of what began at that time.
+    pub fn at(&self, start: SystemTime) -> String {
+        let start = jiff::Timestamp::try_from(start).unwrap_or_default().to_zoned(TimeZone::UTC);
+        let mut name = String::new();
+        for part in parts(&self.0).unwrap_or_default() {
+            match part {
+                Part::Text(text) | Part::Field(text) => name.push_str(text),
+                Part::Time("%Y") => name.push_str(&format!("{:04}", start.year())),
+                Part::Time("%m") => name.push_str(&format!("{:02}", start.month())),
+                Part::Time("%d") => name.push_str(&format!("{:02}", start.day())),
+                Part::Time("%H") => name.push_str(&format!("{:02}", start.hour())),
+                Part::Time("%M") => name.push_str(&format!("{:02}", start.minute())),
+                Part::Time("%S") => name.push_str(&format!("{:02}", start.second())),
+                Part::Time("%3f") => name.push_str(&format!("{:03}", start.millisecond())),
+                Part::Time(_) => name.push('%'),
+            }
+        }
+        name
+    }
+
+    /// As text, for what is kept.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NameTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `name` with `-2`, `-3`, ... before its extension.
+pub fn numbered(name: &str, number: u32) -> String {
+    let stem = name.strip_suffix(".mp4").unwrap_or(name);
+    if number < 2 { name.to_owned() } else { format!("{stem}-{number}.mp4") }
+}
+
+/// A text in which nothing is a field any more.
+fn literal(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// A device or module id as one segment that is the same in every store.
+fn safe(id: &str) -> String {
+    let kept = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '=' | '+');
+    let name: String = id.chars().map(|c| if kept(c) { c } else { '_' }).take(128).collect();
+    let name = name.trim_end_matches('.');
+    if name.is_empty() { "_".into() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const FIELDS: Fields<'_> = Fields { device: "gate#1%", module: "recorder", flow: "front" };
+
+    fn start() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_323_045_067)
+    }
+
+    #[test]
+    fn the_default_name_is_the_start_in_utc() {
+        let name = NameTemplate::parse(DEFAULT).unwrap().filled(FIELDS).unwrap().at(start());
+        assert_eq!(name, "gate_1_/front/2026/01/02/front-20260102T030405.067Z.mp4");
+    }
+
+    #[test]
+    fn every_field_is_filled_and_a_percent_sign_is_one() {
+        let template = NameTemplate::parse("{module}/{match}/100%%-%H.%M.mp4").unwrap();
+        assert!(template.has_match());
+        let name = template.of_instance("a%Yb").filled(FIELDS).unwrap().at(start());
+        assert_eq!(name, "recorder/a%Yb/100%-03.04.mp4");
+    }
+
+    #[test]
+    fn what_no_store_takes_is_refused_with_the_reason() {
+        for (text, error) in [
+            ("a.mov", NameError::Extension),
+            ("%y.mp4", NameError::Field("%y.mp4".into())),
+            ("{flow.mp4", NameError::Field("{flow.mp".into())),
+            ("50%.mp4", NameError::Field("%.mp4".into())),
+            ("/a.mp4", NameError::Segment),
+            ("a//b.mp4", NameError::Segment),
+            ("a/../b.mp4", NameError::Segment),
+            ("a./b.mp4", NameError::Segment),
+            ("a/.mp4", NameError::Segment),
+            (".mp4", NameError::Segment),
+            ("a\\b.mp4", NameError::Character),
+            ("a\nb.mp4", NameError::Character),
+        ] {
+            assert_eq!(NameTemplate::parse(text), Err(error), "{text}");
+        }
+        assert_eq!(NameTemplate::parse(&format!("{}.mp4", "x".repeat(600))), Err(NameError::Length));
+    }
+
+    #[test]
+    fn a_second_of_a_name_has_its_number_before_the_extension() {
+        assert_eq!((numbered("a/b.mp4", 1), numbered("a/b.mp4", 2)), ("a/b.mp4".into(), "a/b-2.mp4".into()));
+    }
+}

@@ -1,0 +1,235 @@
+//! What the outputs of the module share: the spool, a lane to the store for each of them, and the counters.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use av_edge::{Context, Event, EventKind, MethodReply};
+use av_flow::Extension;
+use av_flow::stream::Changes;
+use futures_util::future::BoxFuture;
+use prometheus::proto::MetricFamily;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::clock::Moment;
+use crate::lane::Lane;
+use crate::spool::{Dropped, Limits, Place, Spool, Stage};
+use crate::{housekeeping, methods, metrics};
+
+/// Between two tries to open a spool that can't be used.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Whether the spool can be used, and why not.
+pub type Opened = Option<Result<Arc<Spool>, String>>;
+
+/// The recorder beside its endpoints.
+pub struct Recorder {
+    /// Of the module.
+    pub context: Context,
+    pub(crate) changes: Changes,
+    pub(crate) totals: Totals,
+    opened: watch::Sender<Opened>,
+    limits: Mutex<Limits>,
+    lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
+    runtime: tokio::runtime::Handle,
+    own: Weak<Self>,
+}
+
+/// What was counted since the module started.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Bytes written into the spool, indexes and fragments included.
+    pub written: AtomicU64,
+    places: Mutex<BTreeMap<Place, PlaceTotals>>,
+}
+
+/// Of one output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlaceTotals {
+    /// Files that their store took.
+    pub stored: u64,
+    /// Files that were deleted to make room, and losses of frames that could not be recorded.
+    pub dropped: u64,
+}
+
+impl Totals {
+    /// Changes the counters of one output.
+    pub fn count(&self, place: &Place, change: impl FnOnce(&mut PlaceTotals)) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        change(places.entry(place.clone()).or_default());
+    }
+
+    /// All of them.
+    pub fn places(&self) -> BTreeMap<Place, PlaceTotals> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Recorder {
+    /// Starts what runs beside the endpoints. The spool opens when the first document has come, or a moment later.
+    pub fn start(context: &Context, changes: Changes) -> Arc<Self> {
+        let recorder = Arc::new_cyclic(|own| Self {
+            context: context.clone(),
+            changes,
+            totals: Totals::default(),
+            opened: watch::Sender::new(None),
+            limits: Mutex::default(),
+            lanes: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+            own: own.clone(),
+        });
+        let keeper = Arc::downgrade(&recorder);
+        // A disk that hangs may hold a thread for ever: one of the runtime's would keep the process from ending.
+        let spawned = std::thread::Builder::new().name("spool".into()).spawn(move || open(&keeper));
+        if let Err(error) = spawned {
+            recorder.opened.send_replace(Some(Err(format!("no thread for the spool: {error}"))));
+        }
+        recorder
+    }
+
+    /// Changes whenever the spool opens or can't be opened for another reason.
+    pub fn opened(&self) -> watch::Receiver<Opened> {
+        self.opened.subscribe()
+    }
+
+    /// The spool, once it is open.
+    pub fn spool(&self) -> Option<Arc<Spool>> {
+        self.opened.borrow().as_ref().and_then(|opened| opened.as_ref().ok().cloned())
+    }
+
+    /// `spool` of the document.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lanes_map(&self) -> MutexGuard<'_, BTreeMap<Place, Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane of an output; it begins to run where it did not yet.
+    pub fn lane(&self, place: &Place) -> Option<Arc<Lane>> {
+        let recorder = self.own.upgrade()?;
+        let mut lanes = self.lanes_map();
+        if let Some(lane) = lanes.get(place) {
+            return Some(lane.clone());
+        }
+        let lane = Lane::new(place.clone());
+        lanes.insert(place.clone(), lane.clone());
+        self.runtime.spawn(lane.clone().run(recorder));
+        Some(lane)
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes_map().values().cloned().collect()
+    }
+
+    /// Something of this place is ready for its store.
+    pub fn wake(&self, place: &Place) {
+        if let Some(lane) = self.lane(place) {
+            lane.wake();
+        }
+        self.changes.tick();
+    }
+
+    /// Hands an event to telemetry.
+    pub fn emit(&self, kind: EventKind, place: &Place, detail: String) {
+        let (flow, output) = place.clone();
+        self.context.events.emit(Event { kind, flow: Some(flow), output: Some(output), detail });
+    }
+
+    /// Says what had to go to make room.
+    pub fn announce(&self, dropped: Vec<Dropped>) {
+        for Dropped { record, bytes } in dropped {
+            let place = (record.flow.clone(), record.output.clone());
+            self.totals.count(&place, |totals| totals.dropped += 1);
+            let seconds = record.milliseconds / 1000;
+            let detail =
+                format!("deleted a recording of {seconds} s ({bytes} bytes) that was not stored yet");
+            tracing::warn!(flow = %place.0, output = %place.1, "the spool is full: {detail}");
+            self.emit(EventKind::SpoolDropped, &place, detail);
+        }
+    }
+
+    /// Waits for media that is not stored yet: bytes, files, and the age of the oldest in seconds.
+    pub fn backlog(&self) -> (u64, usize, u64) {
+        let Some(spool) = self.spool() else { return (0, 0, 0) };
+        let now = Moment::now();
+        let all = spool.all();
+        let waiting = all
+            .iter()
+            .filter(|held| matches!(held.record.stage, Stage::Complete | Stage::Delivering) || held.broken);
+        let age = |start: Option<std::time::SystemTime>| {
+            start.and_then(|start| now.utc.duration_since(start).ok()).unwrap_or_default().as_secs()
+        };
+        let (files, oldest) =
+            waiting.fold((0, 0), |(files, oldest), held| (files + 1, oldest.max(age(held.record.start()))));
+        (all.iter().map(|held| held.bytes).sum(), files, oldest)
+    }
+
+    /// A path that a document names, on this machine.
+    pub fn resolve(&self, path: &std::path::Path) -> PathBuf {
+        self.context.paths.resolve(path)
+    }
+}
+
+/// The spool's own thread: opens it, repairs what was being written, and keeps house.
+fn open(keeper: &Weak<Recorder>) {
+    loop {
+        let Some(recorder) = keeper.upgrade() else { return };
+        match Spool::open(recorder.context.state.path(), recorder.limits()) {
+            Ok(spool) => {
+                let spool = Arc::new(spool);
+                // What comes in is recorded at once, beside what is left to repair.
+                recorder.opened.send_replace(Some(Ok(spool.clone())));
+                // A document may have come while it was opened.
+                spool.set_limits(recorder.limits());
+                housekeeping::begin(&recorder, &spool);
+                recorder.changes.tick();
+                drop(recorder);
+                return housekeeping::keep(keeper, &spool);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                recorder.opened.send_if_modified(|opened| {
+                    let is_news = !matches!(opened, Some(Err(before)) if *before == text);
+                    *opened = Some(Err(text.clone()));
+                    is_news
+                });
+                drop(recorder);
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
+impl Extension for Recorder {
+    fn configure(&self, properties: &Map<String, Value>) {
+        let limits = Limits::of(properties);
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        if let Some(spool) = self.spool() {
+            spool.set_limits(limits);
+        }
+    }
+
+    fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {
+        Box::pin(methods::call(self, name, payload))
+    }
+
+    fn summary(&self) -> Map<String, Value> {
+        let (bytes, _, oldest) = self.backlog();
+        let clock = if Moment::now().is_believed() { "ok" } else { "unset" };
+        Map::from_iter([
+            ("spoolBytes".to_owned(), bytes.into()),
+            ("oldestUnsentSeconds".to_owned(), oldest.into()),
+            ("clock".to_owned(), clock.into()),
+        ])
+    }
+
+    fn metrics(&self) -> Vec<MetricFamily> {
+        metrics::families(self, self.totals.written.load(Ordering::Relaxed))
+    }
+}

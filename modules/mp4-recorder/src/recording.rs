@@ -1,0 +1,217 @@
+//! `store`: reads the stream and hands it to the thread that writes, once a second.
+//!
+//! The stream's own memory is what a disk that stalls is bridged with: what the thread can't take yet stays there, for
+//! half a minute.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use av_flow::stream::{Entry, Item, Keep, Start, State};
+use av_flow::{OutputContext, Reason};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::lane::{Configured, Lane, LeftOff, Wish};
+use crate::name::Fields;
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::spool::Spool;
+use crate::store::StoreConfig;
+use crate::writer::{Job, Writer};
+
+/// How far behind the disk may be.
+const LAG: Duration = Duration::from_secs(30);
+/// What the stream may keep for that.
+const LAG_BYTES: usize = 64 << 20;
+/// Media is handed on before its second is over when there is so much of it.
+const MOST_WAITING: usize = 8 << 20;
+/// A disk that takes nothing for so long is told of.
+const STALL: Duration = Duration::from_secs(5);
+
+/// Records until cancelled.
+pub async fn record(output: OutputContext, config: StoreConfig) {
+    let report = Report::new(output.status.clone(), &output.path);
+    let Some(recorder) = output.module.extension::<Recorder>() else {
+        return report.fails(State::Failed, Reason::Internal, &"this service has no recorder");
+    };
+    let place = (output.flow.to_string(), output.output.to_string());
+    let Some(lane) = recorder.lane(&place) else { return };
+    let context = &recorder.context;
+    let fields = Fields { device: &context.device, module: &context.module, flow: &output.flow };
+    let template = match config.template(output.of_instance).filled(fields) {
+        Ok(template) => template,
+        Err(error) => return report.fails(State::Failed, Reason::Internal, &error),
+    };
+    let configured =
+        Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
+    let wishes = lane.join(configured, &report);
+    let Some(spool) = spool(&output, &recorder, &report).await else { return };
+
+    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
+    // The same as long as the stream is.
+    let stream = Arc::as_ptr(output.stream.input()).addr();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
+    let writer = Writer {
+        spool,
+        lane: lane.clone(),
+        report: report.clone(),
+        config,
+        template,
+        stopping: stopping.clone(),
+        recorder,
+    };
+    // One is being written while the next one waits.
+    let (jobs, taken) = mpsc::channel(1);
+    let spawned = std::thread::Builder::new()
+        .name("writer".into())
+        .stack_size(512 << 10)
+        .spawn(move || writer.run(taken));
+    if let Err(error) = spawned {
+        return report.fails(State::Failed, Reason::Internal, &error);
+    }
+    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync).await;
+}
+
+/// Waits for the spool, and says why it takes so long.
+async fn spool(output: &OutputContext, recorder: &Arc<Recorder>, report: &Report) -> Option<Arc<Spool>> {
+    let mut opened = recorder.opened();
+    loop {
+        let now = opened.borrow_and_update().clone();
+        match now {
+            Some(Ok(spool)) => {
+                report.ready();
+                return Some(spool);
+            }
+            Some(Err(why)) => report.fails(State::Failed, Reason::File, &why),
+            None => {}
+        }
+        tokio::select! {
+            () = output.cancel.cancelled() => return None,
+            changed = opened.changed() => changed.ok()?,
+        }
+    }
+}
+
+struct Recording {
+    output: OutputContext,
+    report: Arc<Report>,
+    jobs: mpsc::Sender<Job>,
+    wishes: mpsc::Receiver<Wish>,
+    stopping: Arc<AtomicBool>,
+    lane: Arc<Lane>,
+    /// Which stream it is.
+    stream: usize,
+}
+
+impl Recording {
+    async fn run(mut self, sync: Duration) {
+        let content = self.output.content;
+        let mut waiting: Vec<Entry> = Vec::new();
+        let (mut bytes, mut read) = (0, 0);
+        let (mut reader, mut tracks) = match self.lane.go_on(self.stream, content) {
+            Some(left_off) => (left_off.reader, left_off.tracks),
+            None => {
+                let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+                (self.output.stream.reader_from(content, Start::LastSync, keep), None)
+            }
+        };
+        if let Some(tracks) = &tracks {
+            waiting.push(Entry {
+                item: Item::Tracks(tracks.clone()),
+                arrived: Instant::now(),
+                starts: false,
+            });
+        }
+        let mut ticks = tokio::time::interval(sync);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when there is something that the thread should have taken.
+        let mut due: Option<Instant> = None;
+        let mut end_file = false;
+        loop {
+            let is_full = bytes >= MOST_WAITING;
+            if is_full && due.is_none() {
+                due = Some(Instant::now());
+            }
+            tokio::select! {
+                biased;
+                () = self.output.cancel.cancelled() => break,
+                permit = self.jobs.reserve(), if due.is_some() || end_file => {
+                    let Ok(permit) = permit else { break };
+                    if std::mem::take(&mut end_file) {
+                        permit.send(Job::EndFile);
+                        continue;
+                    }
+                    due = None;
+                    (bytes, read) = (0, 0);
+                    permit.send(Job::Batch(std::mem::take(&mut waiting)));
+                }
+                () = reader.recv(&mut waiting), if !is_full => {
+                    let new = waiting.get(read..).unwrap_or_default();
+                    bytes += new.iter().map(size).sum::<usize>();
+                    for entry in new {
+                        match &entry.item {
+                            Item::Tracks(told) => tracks = Some(told.clone()),
+                            Item::Ended => tracks = None,
+                            _ => {}
+                        }
+                    }
+                    // Nothing comes after that for a while: it need not wait for its second.
+                    if due.is_none() && new.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended)) {
+                        due = Some(Instant::now());
+                    }
+                    read = waiting.len();
+                }
+                _ = ticks.tick() => {
+                    if !waiting.is_empty() && due.is_none() {
+                        due = Some(Instant::now());
+                    }
+                    self.watch(due);
+                }
+                wish = self.wishes.recv() => match wish {
+                    Some(Wish::EndFile) => end_file = true,
+                    None => break,
+                },
+            }
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        let (done, stopped) = oneshot::channel();
+        if self.jobs.send(Job::Batch(waiting)).await.is_ok()
+            && self.jobs.send(Job::Stop { done }).await.is_ok()
+        {
+            let _ = stopped.await;
+        }
+        let Self { lane, stream, .. } = self;
+        lane.leave_off(LeftOff { stream, content, reader, tracks });
+    }
+
+    /// Tells of a disk that takes nothing.
+    fn watch(&self, due: Option<Instant>) {
+        let Some(stalled) = due.map(|since| since.elapsed()).filter(|since| *since >= STALL) else { return };
+        if self.output.status.status.get().state == State::Failed {
+            return;
+        }
+        let why = format!(
+            "the spool's disk takes nothing for more than {} s; up to {} s are kept in memory",
+            STALL.as_secs(),
+            LAG.as_secs()
+        );
+        let _ = stalled;
+        self.report.fails(State::Retrying, Reason::Silent, &why);
+    }
+}
+
+fn size(entry: &Entry) -> usize {
+    match &entry.item {
+        Item::Frame(frame) => frame.data.len(),
+        _ => 0,
+    }
+}
+
+impl Lane {
+    /// Ends the files of this output at their next sync frames.
+    pub fn end_files(&self) -> usize {
+        self.wish(Wish::EndFile)
+    }
+}

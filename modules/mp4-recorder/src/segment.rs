@@ -1,0 +1,304 @@
+//! One file that is being recorded: what `av_media` says goes where, and when it is durable.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use av_media::mp4::{
+    Amount, Finish, Mp4, Mp4Error, Mp4Fault, MuxError, Playback, Recording, RecoverError, Recovered, recover,
+};
+use av_media::{Frame, Kind, Timestamp, Track};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+/// What the kernel takes in one call.
+const MOST_PIECES: usize = 1024;
+
+/// Why a file can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The disk refuses.
+    #[error("the spool's disk: {0}")]
+    Io(#[from] io::Error),
+    /// MP4 has no place for it.
+    #[error("{0}")]
+    Mux(#[from] MuxError),
+}
+
+/// A file that grows.
+#[derive(Debug)]
+pub struct Segment {
+    file: File,
+    recording: Recording,
+    /// Since the last commit.
+    frames: Vec<Frame>,
+    /// Up to there it is on the disk for sure; `None`: nothing is.
+    durable: Option<u64>,
+    /// Since the last sync frame, and between the two before.
+    gop: Amount,
+    last_gop: Amount,
+}
+
+/// A file that is whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// Of the file.
+    pub bytes: u64,
+    /// Written to make it whole.
+    pub written: u64,
+    /// From its first frame to the end of its last.
+    pub duration: Duration,
+    /// What is in it.
+    pub amount: Amount,
+}
+
+/// Whether MP4 carries a track.
+///
+/// # Errors
+/// Why not.
+pub fn carries(track: &Track) -> Result<(), MuxError> {
+    Recording::reserve(std::slice::from_ref(track), Amount::default()).map(drop)
+}
+
+impl Segment {
+    /// Begins a file, with room for the index of so much. `origin`: about when its first frame is decoded.
+    ///
+    /// # Errors
+    /// There is no room, or a track that MP4 does not carry.
+    pub fn create(
+        path: &Path,
+        tracks: &[Track],
+        origin: Timestamp,
+        expected: Amount,
+    ) -> Result<Self, SegmentError> {
+        let reserve = Recording::reserve(tracks, expected)?;
+        let recording = Recording::start(tracks, origin, reserve)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let written = allocate(&file, recording.reserve_end()).and_then(|()| {
+            recording.head().iter().try_for_each(|write| file.write_all_at(&write.bytes, write.offset))
+        });
+        if let Err(error) = written {
+            drop(std::fs::remove_file(path));
+            return Err(error.into());
+        }
+        Ok(Self {
+            file,
+            recording,
+            frames: Vec::new(),
+            durable: None,
+            gop: Amount::default(),
+            last_gop: Amount::default(),
+        })
+    }
+
+    /// Takes a frame. It is written at the next [`commit`](Self::commit).
+    pub fn push(&mut self, frame: Frame) {
+        match frame.kind {
+            Kind::Video if frame.is_sync => {
+                self.last_gop = std::mem::take(&mut self.gop);
+                self.gop.pictures = 1;
+            }
+            Kind::Video => self.gop.pictures += 1,
+            Kind::Audio => self.gop.sounds += 1,
+        }
+        self.frames.push(frame);
+    }
+
+    fn has_room_for(&self, more: Amount) -> bool {
+        let pictures = self.frames.iter().filter(|frame| frame.kind == Kind::Video).count() as u64;
+        let sounds = self.frames.len() as u64 - pictures;
+        // A few commits come with it.
+        self.recording.has_room_for(Amount {
+            pictures: more.pictures + pictures,
+            sounds: more.sounds + sounds,
+            fragments: more.fragments + 8,
+        })
+    }
+
+    /// Whether another GOP like the last one may not fit: the file should end at the next sync frame.
+    pub fn is_nearly_full(&self) -> bool {
+        let gop = |of: fn(&Amount) -> u64| 2 * of(&self.last_gop).max(of(&self.gop)) + 64;
+        let more = Amount {
+            pictures: gop(|amount| amount.pictures),
+            sounds: gop(|amount| amount.sounds),
+            fragments: 16,
+        };
+        !self.has_room_for(more)
+    }
+
+    /// Whether not even a few frames more fit.
+    pub fn is_full(&self) -> bool {
+        !self.has_room_for(Amount { pictures: 2, sounds: 2, fragments: 2 })
+    }
+
+    /// Makes everything durable that was pushed, and says how many bytes that took. `next`: when the picture that
+    /// follows is decoded, where that is known.
+    ///
+    /// # Errors
+    /// The disk refuses: what was durable before still is, and this file takes nothing more.
+    pub fn commit(&mut self, next: Option<Timestamp>) -> Result<u64, SegmentError> {
+        let at = self.recording.size();
+        let fragment = self.recording.fragment(&self.frames, next)?;
+        self.frames.clear();
+        let Some(fragment) = fragment else { return Ok(0) };
+        self.file.seek(SeekFrom::Start(at))?;
+        let mut pieces: Vec<IoSlice<'_>> = fragment.pieces().map(|piece| IoSlice::new(piece)).collect();
+        write_all(&self.file, &mut pieces)?;
+        self.file.sync_data()?;
+        self.durable = Some(self.recording.size());
+        Ok(fragment.size)
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.recording.size()
+    }
+
+    /// Bytes that were written to begin it: the reserve is allocated, not written.
+    pub fn begun(&self) -> u64 {
+        self.recording.head().iter().map(|write| write.bytes.len() as u64).sum()
+    }
+
+    /// Up to where it is on the disk for sure; `None`: nothing is.
+    pub fn durable(&self) -> Option<u64> {
+        self.durable
+    }
+
+    /// Makes it an ordinary file.
+    ///
+    /// # Errors
+    /// The disk refuses: what is durable is a fragmented file, which can be finished later.
+    pub fn finish(self) -> Result<Finished, SegmentError> {
+        Ok(finish(&self.file, self.recording)?)
+    }
+}
+
+fn finish(file: &File, recording: Recording) -> io::Result<Finished> {
+    let (duration, amount) = (Duration::from_nanos(recording.duration_nanos()), recording.amount());
+    let Finish { index, flip, size } = recording.finish();
+    let mut written = flip.bytes.len() as u64;
+    for write in &index {
+        file.write_all_at(&write.bytes, write.offset)?;
+        written += write.bytes.len() as u64;
+    }
+    file.sync_data()?;
+    file.write_all_at(&flip.bytes, flip.offset)?;
+    file.sync_data()?;
+    Ok(Finished { bytes: size, written, duration, amount })
+}
+
+/// Blocks of its own for the first `length` bytes, so that writing there later needs no room.
+fn allocate(file: &File, length: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = vec![0; usize::try_from(length).unwrap_or_default()];
+            file.write_all_at(&zeros, 0)
+        }
+        done => Ok(done?),
+    }
+}
+
+fn write_all(mut file: &File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let some = pieces.get(..pieces.len().min(MOST_PIECES)).unwrap_or_default();
+        match file.write_vectored(some) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut pieces, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Why a file that was cut off is not whole now.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// No frame ever reached the disk.
+    #[error("there is nothing in it")]
+    Nothing,
+    /// The disk refuses.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is not what was written.
+    #[error("{0}")]
+    Beyond(String),
+}
+
+/// Makes a file whole that was cut off anywhere. `durable`: what is behind that was never confirmed by the disk.
+///
+/// # Errors
+/// See [`RepairError`]; then the file is as it was, or shorter by what was not confirmed.
+pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let bytes = file.metadata()?.len();
+    if let Some(durable) = durable
+        && durable < bytes
+    {
+        file.set_len(durable)?;
+    }
+    match recover(&mut file, durable.unwrap_or(0)) {
+        Ok(Recovered::Complete { size }) => {
+            Ok(Finished { bytes: size, written: 0, duration: duration(file)?, amount: Amount::default() })
+        }
+        Ok(Recovered::Open { recording, damaged }) => {
+            let amount = recording.amount();
+            if amount.pictures + amount.sounds == 0 {
+                return if damaged == 0 || is_blank(&mut file, 0)? {
+                    Err(RepairError::Nothing)
+                } else {
+                    Err(RepairError::Beyond(format!(
+                        "{damaged} fragments are damaged, and no other is there"
+                    )))
+                };
+            }
+            if damaged > 0 {
+                tracing::warn!(fragments = damaged, "{}: what was not durable is left out", path.display());
+            }
+            file.set_len(recording.size())?;
+            file.sync_all()?;
+            Ok(finish(&file, recording)?)
+        }
+        Err(RecoverError::Io(error)) => Err(error.into()),
+        Err(RecoverError::Boxes(Mp4Error { source: Mp4Fault::Io(error), .. })) => Err(error.into()),
+        // As a fragmented file it plays all the same.
+        Err(RecoverError::IndexFull { .. }) => {
+            let bytes = file.metadata()?.len();
+            Ok(Finished { bytes, written: 0, duration: duration(file)?, amount: Amount::default() })
+        }
+        // The head becomes durable with the first frames: without it there are none, or it was damaged later.
+        Err(RecoverError::NoHead(head)) if is_blank(&mut file, head)? => Err(RepairError::Nothing),
+        Err(error) => Err(RepairError::Beyond(error.to_string())),
+    }
+}
+
+/// Whether nothing but zeros is behind the first `from` bytes.
+fn is_blank(file: &mut File, from: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut piece)?;
+        match piece.get(..read) {
+            Some([]) | None => return Ok(true),
+            Some(some) if some.iter().any(|byte| *byte != 0) => return Ok(false),
+            Some(_) => {}
+        }
+    }
+}
+
+/// What a whole file says of itself; nothing, where it can't be read.
+fn duration(file: File) -> io::Result<Duration> {
+    match Mp4::open(file) {
+        Ok(mp4) => {
+            let end = Playback::new(mp4, Duration::ZERO).loop_start(1);
+            Ok(Duration::from_nanos(u64::try_from(end.nanos()).unwrap_or_default()))
+        }
+        Err(Mp4Error { source: Mp4Fault::Io(error), .. }) => Err(error),
+        Err(_) => Ok(Duration::ZERO),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! The spool: one folder that holds what was recorded until its store has it.
+//!
+//! Each recording is a file and a [record](Record) beside it. A marker file, locked by the module that uses the folder,
+//! tells that the disk which should be there is there.
+
+mod marker;
+mod record;
+mod room;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use marker::{Marker, SpoolError};
+pub use record::{Record, Stage};
+pub use room::{Disk, Full, Limits};
+
+/// Deleted where tidying up needs space of its own.
+const BALLAST_BYTES: u64 = 1 << 20;
+const BALLAST: &str = "ballast";
+const QUARANTINE: &str = "quarantine";
+
+/// One recording in the spool.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// What is known of it.
+    pub record: Record,
+    /// Of its file, now.
+    pub bytes: u64,
+    /// A writer or a delivery works on it.
+    pub busy: bool,
+    /// It was being written by a process that is gone, or its disk refused: to be repaired.
+    pub broken: bool,
+}
+
+/// Whose recordings.
+pub type Place = (String, String);
+
+/// What had to go to make room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropped {
+    /// The recording.
+    pub record: Record,
+    /// Of its file.
+    pub bytes: u64,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    marker: Marker,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: BTreeMap<u64, Held>,
+    limits: Limits,
+    last_id: u64,
+}
+
+impl Inner {
+    fn bytes(&self) -> u64 {
+        self.held.values().map(|held| held.bytes).sum()
+    }
+
+    /// The oldest recording that may go, of the flow that holds most.
+    fn victim(&self) -> Option<u64> {
+        let may_go = |held: &&Held| {
+            !held.busy && !held.broken && !held.record.protected && held.record.stage != Stage::Writing
+        };
+        let mut by_flow: BTreeMap<&str, u64> = BTreeMap::new();
+        for held in self.held.values() {
+            *by_flow.entry(&held.record.flow).or_default() += held.bytes;
+        }
+        let mut candidates: Vec<&Held> = self.held.values().filter(may_go).collect();
+        candidates.sort_by_key(|held| {
+            let share = by_flow.get(held.record.flow.as_str()).copied().unwrap_or(0);
+            (std::cmp::Reverse(share), held.record.id)
+        });
+        candidates.first().map(|held| held.record.id)
+    }
+}
+
+impl Spool {
+    /// Opens the spool in `state`, or begins one.
+    ///
+    /// # Errors
+    /// The folder can't be used; the sentence says what to do.
+    pub fn open(state: &Path, limits: Limits) -> Result<Self, SpoolError> {
+        let dir = state.join("spool");
+        let marker = Marker::claim(state, &dir)?;
+        let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
+        let last_id = held.keys().next_back().copied().unwrap_or(0);
+        let spool = Self { dir, marker, inner: Mutex::new(Inner { held, limits, last_id }) };
+        spool.restore_ballast();
+        Ok(spool)
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `spool` of a new document.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner().limits = limits;
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.inner().limits
+    }
+
+    /// Bytes in it, quarantine included.
+    pub fn bytes(&self) -> u64 {
+        self.inner().bytes()
+    }
+
+    /// Everything in it, in the order of recording.
+    pub fn all(&self) -> Vec<Held> {
+        self.inner().held.values().cloned().collect()
+    }
+
+    /// The file of a recording.
+    pub fn path(&self, record: &Record) -> PathBuf {
+        if record.stage == Stage::Quarantined {
+            self.dir.join(QUARANTINE).join(record.file_name())
+        } else {
+            self.dir.join(record.file_name())
+        }
+    }
+
+    /// Makes room for `more` bytes of `flow`, at the cost of what waits longest where that is allowed.
+    ///
+    /// # Errors
+    /// There is none, or the disk is not the one that it was. What was dropped before is in the list in any case.
+    pub fn admit(&self, more: u64, deny_new: bool, dropped: &mut Vec<Dropped>) -> Result<(), SpoolError> {
+        self.marker.check(&self.dir)?;
+        loop {
+            let disk = self.disk()?;
+            let victim = {
+                let inner = self.inner();
+                let Err(full) = room::check(inner.limits, disk, inner.bytes(), more) else { return Ok(()) };
+                if deny_new {
+                    return Err(SpoolError::Full(full));
+                }
+                inner.victim().ok_or(SpoolError::Full(full))?
+            };
+            let Some(held) = self.inner().held.get(&victim).cloned() else { continue };
+            self.remove(victim)?;
+            dropped.push(Dropped { record: held.record, bytes: held.bytes });
+        }
+    }
+
+    fn disk(&self) -> Result<Disk, SpoolError> {
+        Disk::of(&self.dir).map_err(|source| SpoolError::Unusable { dir: self.dir.clone(), source })
+    }
+
+    /// Whether nine tenths of what it may hold are used.
+    pub fn is_nearly_full(&self) -> bool {
+        let Ok(disk) = self.disk() else { return false };
+        let inner = self.inner();
+        let held = inner.bytes();
+        held > room::limit(inner.limits, disk, held) / 10 * 9
+    }
+
+    /// A number for the next recording.
+    pub fn next_id(&self) -> u64 {
+        let mut inner = self.inner();
+        inner.last_id = inner.last_id.saturating_add(1);
+        inner.last_id
+    }
+
+    /// Enters what is being written from now on. Its file is there already.
+    ///
+    /// # Errors
+    /// The record can't be written.
+    pub fn enter(&self, record: Record) -> io::Result<()> {
+        self.write(&record)?;
+        let held = Held { bytes: 0, busy: true, broken: false, record };
+        self.inner().held.insert(held.record.id, held);
+        Ok(())
+    }
+
+    /// Tells how large a file has become.
+    pub fn grew(&self, id: u64, bytes: u64) {
+        if let Some(held) = self.inner().held.get_mut(&id) {
+            held.bytes = bytes;
+        }
+    }
+
+    /// Replaces a record on disk and here.
+    ///
+    /// # Errors
+    /// It can't be written; the one before holds.
+    pub fn update(&self, record: Record) -> io::Result<()> {
+        self.write(&record)?;
+        if let Some(held) = self.inner().held.get_mut(&record.id) {
+            if record.bytes > 0 {
+                held.bytes = record.bytes;
+            }
+            held.record = record;
+        }
+        Ok(())
+    }
+
+    /// A writer or a delivery takes or lets go of it. `false`: it is gone or taken.
+    pub fn set_busy(&self, id: u64, busy: bool) -> bool {
+        let mut inner = self.inner();
+        let Some(held) = inner.held.get_mut(&id) else { return false };
+        if busy && held.busy {
+            return false;
+        }
+        held.busy = busy;
+        true
+    }
+
+    /// A file whose disk refused is left to be repaired.
+    pub fn set_broken(&self, id: u64, broken: bool) {
+        if let Some(held) = self.inner().held.get_mut(&id) {
+            held.broken = broken;
+            held.busy = false;
+        }
+    }
+
+    /// The next recording of a place that is ready for its store.
+    pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<Record> {
+        let inner = self.inner();
+        let mut ready = inner.held.values().filter(|held| {
+            matches!(held.record.stage, Stage::Complete | Stage::Delivering)
+                && !held.busy
+                && !held.broken
+                && held.record.flow == place.0
+                && held.record.output == place.1
+        });
+        let next = if newest_first { ready.next_back() } else { ready.next() };
+        next.map(|held| held.record.clone())
+    }
+
+    /// Deletes a recording: its store has it, or it had to go.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, id: u64) -> io::Result<()> {
+        let Some(held) = self.inner().held.get(&id).cloned() else { return Ok(()) };
+        // The file first: a record without one is nothing, a file without a record would be recorded again.
+        self.tidying(|| gone(std::fs::remove_file(self.path(&held.record))))?;
+        self.tidying(|| gone(std::fs::remove_file(held.record.path(&self.dir, "json"))))?;
+        self.inner().held.remove(&id);
+        Ok(())
+    }
+
+    /// Puts a file aside that can't be repaired.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn quarantine(&self, id: u64) -> io::Result<()> {
+        let Some(held) = self.inner().held.get(&id).cloned() else { return Ok(()) };
+        let record = Record { stage: Stage::Quarantined, bytes: held.bytes, ..held.record.clone() };
+        std::fs::create_dir_all(self.dir.join(QUARANTINE))?;
+        std::fs::rename(self.path(&held.record), self.path(&record))?;
+        self.update(record)?;
+        self.set_broken(id, false);
+        Ok(())
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        self.tidying(|| record.write(&self.dir))
+    }
+
+    /// Does something small, at the cost of the ballast where the disk is full.
+    fn tidying(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                gone(std::fs::remove_file(self.dir.join(BALLAST)))?;
+                work()
+            }
+            done => done,
+        }
+    }
+
+    /// Keeps some room for tidying up, where there is room. It is no matter if there is none.
+    pub fn restore_ballast(&self) {
+        let path = self.dir.join(BALLAST);
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() == BALLAST_BYTES) {
+            return;
+        }
+        let made = File::create(&path).and_then(|file| {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST_BYTES)?;
+            file.sync_all()
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What is gone already need not be deleted.
+fn gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// What lies in a spool, whoever left it there.
+pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
+    let mut held = BTreeMap::new();
+    for (folder, quarantined) in [(dir.to_path_buf(), false), (dir.join(QUARANTINE), true)] {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if quarantined && error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let Some(bare) = Record::of_file_name(&name) else { continue };
+            let bytes = entry.metadata()?.len();
+            let mut record = Record::read(&bare.path(dir, "json")).ok().flatten().unwrap_or(bare);
+            if quarantined {
+                record.stage = Stage::Quarantined;
+            }
+            let broken = record.stage == Stage::Writing;
+            held.insert(record.id, Held { record, bytes, busy: false, broken });
+        }
+    }
+    // What was on its way when the power went may have arrived: then there is a record and no file.
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("new") => gone(std::fs::remove_file(&path))?,
+            Some("json") => {
+                let Some(record) = Record::read(&path)? else { continue };
+                if record.stage == Stage::Delivering && !held.contains_key(&record.id) {
+                    held.insert(record.id, Held { record, bytes: 0, busy: false, broken: false });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests;

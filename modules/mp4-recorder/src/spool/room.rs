@@ -1,0 +1,162 @@
+//! How much the spool may hold.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::statvfs;
+use serde_json::{Map, Value};
+
+const MEBI: u64 = 1 << 20;
+/// Inodes that are left to everybody else on the disk.
+const MIN_FREE_INODES: u64 = 256;
+
+/// `spool` of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `megabytes` in bytes; 0: 80 % of what is free and what the spool itself holds.
+    pub bytes: u64,
+    /// `minFreeMegabytes` in bytes.
+    pub min_free: u64,
+    /// `syncSeconds`.
+    pub sync_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 0, min_free: 1024 * MEBI, sync_seconds: 1 }
+    }
+}
+
+impl Limits {
+    /// Of a checked `spool` property.
+    pub fn of(properties: &Map<String, Value>) -> Self {
+        let default = Self::default();
+        let Some(spool) = properties.get("spool") else { return default };
+        let number = |key: &str| {
+            let value = spool.get(key)?;
+            // `10.0` is a whole number too.
+            value.as_u64().or_else(|| value.as_f64().map(|number| number as u64))
+        };
+        Self {
+            bytes: number("megabytes").unwrap_or(0).saturating_mul(MEBI),
+            min_free: number("minFreeMegabytes")
+                .map_or(default.min_free, |number| number.saturating_mul(MEBI)),
+            sync_seconds: number("syncSeconds").unwrap_or(default.sync_seconds),
+        }
+    }
+}
+
+/// What a disk has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes for programs that are not root.
+    pub free: u64,
+    /// `None`: the file system does not count them.
+    pub free_inodes: Option<u64>,
+}
+
+impl Disk {
+    /// The one on which `path` lies.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let stat = statvfs(path)?;
+        let free_inodes = (stat.f_files > 0).then_some(stat.f_favail);
+        Ok(Self { free: stat.f_bavail.saturating_mul(stat.f_frsize), free_inodes })
+    }
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The spool holds as much as it may.
+    Spool {
+        /// That much.
+        limit: u64,
+    },
+    /// The disk has too little left.
+    Disk {
+        /// What it has.
+        free: u64,
+        /// What has to stay free.
+        min_free: u64,
+    },
+    /// The disk can't hold more files.
+    Inodes,
+}
+
+/// Whether `more` bytes fit beside the `held` ones.
+pub fn check(limits: Limits, disk: Disk, held: u64, more: u64) -> Result<(), Full> {
+    if disk.free < limits.min_free.saturating_add(more) {
+        return Err(Full::Disk { free: disk.free, min_free: limits.min_free });
+    }
+    if disk.free_inodes.is_some_and(|free| free < MIN_FREE_INODES) {
+        return Err(Full::Inodes);
+    }
+    let limit = limit(limits, disk, held);
+    if held.saturating_add(more) > limit { Err(Full::Spool { limit }) } else { Ok(()) }
+}
+
+/// The most bytes that the spool may hold.
+pub fn limit(limits: Limits, disk: Disk, held: u64) -> u64 {
+    match limits.bytes {
+        0 => disk.free.saturating_add(held) / 10 * 8,
+        bytes => bytes,
+    }
+}
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Spool { limit } => {
+                write!(f, "the spool holds the {} MB that it may (spool.megabytes)", limit / MEBI)
+            }
+            Self::Disk { free, min_free } => write!(
+                f,
+                "the spool's disk has {} MB left, and {} MB have to stay free (spool.minFreeMegabytes)",
+                free / MEBI,
+                min_free / MEBI
+            ),
+            Self::Inodes => write!(f, "the spool's disk has no inodes left: it holds too many files"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn limits(bytes: u64) -> Limits {
+        Limits { bytes: bytes * MEBI, min_free: 100 * MEBI, sync_seconds: 1 }
+    }
+
+    fn disk(free: u64) -> Disk {
+        Disk { free: free * MEBI, free_inodes: None }
+    }
+
+    #[test]
+    fn what_is_said_nowhere_is_80_percent_of_what_there_is_to_have() {
+        assert_eq!(limit(limits(0), disk(800), 200 * MEBI) / MEBI, 800);
+        assert!(check(limits(0), disk(800), 200 * MEBI, 600 * MEBI).is_ok());
+        assert!(matches!(check(limits(0), disk(800), 200 * MEBI, 601 * MEBI), Err(Full::Spool { .. })));
+    }
+
+    #[test]
+    fn the_disk_keeps_what_has_to_stay_free_whatever_the_spool_may_hold() {
+        assert!(check(limits(5000), disk(101), 0, MEBI).is_ok());
+        assert!(matches!(check(limits(5000), disk(100), 0, MEBI), Err(Full::Disk { .. })));
+        let no_inodes = Disk { free_inodes: Some(3), ..disk(5000) };
+        assert_eq!(check(limits(5000), no_inodes, 0, 1), Err(Full::Inodes));
+    }
+
+    #[test]
+    fn a_document_says_megabytes() {
+        let document = json!({ "spool": { "megabytes": 7, "minFreeMegabytes": 0, "syncSeconds": 5.0 } });
+        let read = Limits::of(document.as_object().unwrap());
+        assert_eq!(read, Limits { bytes: 7 * MEBI, min_free: 0, sync_seconds: 5 });
+        assert_eq!(Limits::of(&Map::new()), Limits::default());
+    }
+}

@@ -1,0 +1,130 @@
+use super::*;
+
+fn limits(megabytes: u64) -> Limits {
+    Limits { bytes: megabytes << 20, min_free: 0, sync_seconds: 1 }
+}
+
+/// A whole recording of one flow.
+fn put(spool: &Spool, flow: &str, bytes: usize) -> u64 {
+    let id = spool.next_id();
+    let mut record = Record::of_file_name(&format!("{id:012x}.{flow}.out.mp4")).unwrap();
+    record.stage = Stage::Complete;
+    record.bytes = bytes as u64;
+    std::fs::write(spool.path(&record), vec![1; bytes]).unwrap();
+    spool.enter(record.clone()).unwrap();
+    spool.update(record).unwrap();
+    spool.set_busy(id, false);
+    id
+}
+
+#[test]
+fn what_was_in_the_spool_is_there_again_and_numbers_go_on() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let (one, other) = (put(&spool, "a", 10), put(&spool, "b", 20));
+    let before = spool.all();
+    drop(spool);
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let of = |all: Vec<Held>| all.into_iter().map(|held| (held.record, held.bytes)).collect::<Vec<_>>();
+    assert_eq!(of(spool.all()), of(before));
+    assert_eq!((one, other, spool.next_id()), (1, 2, 3));
+    assert_eq!(spool.bytes(), 30);
+}
+
+#[test]
+fn a_file_whose_record_is_lost_is_still_somebodys() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let id = put(&spool, "a", 10);
+    let record = spool.all()[0].record.clone();
+    std::fs::write(record.path(spool.dir(), "json"), "nonsense").unwrap();
+    drop(spool);
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let held = &spool.all()[0];
+    assert!(held.broken && held.record.id == id && held.record.flow == "a", "{held:?}");
+}
+
+#[test]
+fn one_spool_belongs_to_one_module() {
+    let state = tempfile::tempdir().unwrap();
+    let _spool = Spool::open(state.path(), limits(10)).unwrap();
+    assert!(matches!(Spool::open(state.path(), limits(10)), Err(SpoolError::InUse(_))));
+}
+
+#[test]
+fn nothing_is_recorded_into_a_folder_whose_disk_is_not_mounted() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let mut dropped = Vec::new();
+    spool.admit(1, false, &mut dropped).unwrap();
+    let away = state.path().join("away");
+    std::fs::rename(spool.dir(), &away).unwrap();
+    std::fs::create_dir(spool.dir()).unwrap();
+    assert!(matches!(spool.admit(1, false, &mut dropped), Err(SpoolError::NotMounted { .. })));
+    drop(spool);
+    let error = Spool::open(state.path(), limits(10)).unwrap_err();
+    assert!(error.to_string().contains("is its disk mounted?"), "{error}");
+    // It is mounted again.
+    std::fs::remove_dir_all(state.path().join("spool")).unwrap();
+    std::fs::rename(away, state.path().join("spool")).unwrap();
+    Spool::open(state.path(), limits(10)).unwrap();
+}
+
+#[test]
+fn a_full_spool_costs_the_oldest_of_the_flow_that_holds_most() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(1)).unwrap();
+    let quiet = put(&spool, "quiet", 100_000);
+    let loud: Vec<_> = (0..3).map(|_| put(&spool, "loud", 300_000)).collect();
+    let mut dropped = Vec::new();
+    spool.admit(100_000, false, &mut dropped).unwrap();
+    assert_eq!(dropped.iter().map(|dropped| dropped.record.id).collect::<Vec<_>>(), [loud[0]]);
+    let left: Vec<_> = spool.all().iter().map(|held| held.record.id).collect();
+    assert_eq!(left, [quiet, loud[1], loud[2]]);
+    assert!(matches!(spool.admit(500_000, true, &mut dropped), Err(SpoolError::Full(_))));
+    assert_eq!(dropped.len(), 1);
+}
+
+#[test]
+fn what_is_being_written_or_stored_and_what_may_not_go_is_never_deleted_to_make_room() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(1)).unwrap();
+    let busy = put(&spool, "a", 500_000);
+    assert!(spool.set_busy(busy, true));
+    assert!(!spool.set_busy(busy, true));
+    let kept = put(&spool, "b", 500_000);
+    let mut record = spool.all()[1].record.clone();
+    record.protected = true;
+    spool.update(record).unwrap();
+    let mut dropped = Vec::new();
+    assert!(matches!(spool.admit(200_000, false, &mut dropped), Err(SpoolError::Full(Full::Spool { .. }))));
+    assert!(dropped.is_empty());
+    assert_eq!(spool.all().iter().map(|held| held.record.id).collect::<Vec<_>>(), [busy, kept]);
+}
+
+#[test]
+fn what_waits_comes_in_the_order_that_is_asked_for() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let place = ("a".to_owned(), "out".to_owned());
+    let ids: Vec<_> = (0..3).map(|_| put(&spool, "a", 10)).collect();
+    put(&spool, "b", 10);
+    assert_eq!(spool.next_for(&place, false).map(|record| record.id), Some(ids[0]));
+    assert_eq!(spool.next_for(&place, true).map(|record| record.id), Some(ids[2]));
+    spool.set_busy(ids[0], true);
+    assert_eq!(spool.next_for(&place, false).map(|record| record.id), Some(ids[1]));
+}
+
+#[test]
+fn a_file_that_can_not_be_repaired_is_put_aside_and_stays() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let id = put(&spool, "a", 10);
+    spool.quarantine(id).unwrap();
+    drop(spool);
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let held = spool.all().remove(0);
+    assert_eq!((held.record.stage, held.record.id, held.bytes), (Stage::Quarantined, id, 10));
+    assert!(spool.path(&held.record).is_file());
+    assert_eq!(spool.next_for(&("a".into(), "out".into()), false), None);
+}

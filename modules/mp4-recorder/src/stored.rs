@@ -1,0 +1,207 @@
+//! What this module put into its stores, by its own account: a line for each file, in a text file for each day. What is
+//! not in there is never deleted from a store.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::spool::Place;
+
+/// A day's lines of one output: files of two seconds make some 10 MB.
+const MAX_DAY_BYTES: u64 = 64 << 20;
+
+/// One file in a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// The recording's number.
+    pub id: u64,
+    /// The store's URL.
+    pub target: String,
+    /// The file's name there.
+    pub name: String,
+    /// Milliseconds of Unix time of its first frame.
+    pub start: i64,
+    /// From its first frame to the end of its last.
+    pub milliseconds: u64,
+    /// Of the file.
+    pub bytes: u64,
+    /// `retentionDays` when it was stored, for outputs that are no longer configured.
+    #[serde(default)]
+    pub retention_days: u64,
+}
+
+impl Line {
+    /// When its last frame ended.
+    pub fn end(&self) -> SystemTime {
+        let start = Duration::from_millis(u64::try_from(self.start).unwrap_or_default());
+        SystemTime::UNIX_EPOCH + start.saturating_add(Duration::from_millis(self.milliseconds))
+    }
+
+    fn day(&self) -> String {
+        let start = jiff::Timestamp::from_millisecond(self.start).unwrap_or_default();
+        start.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+    }
+}
+
+/// The account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    dir: PathBuf,
+}
+
+impl Account {
+    /// In the spool folder.
+    pub fn new(spool: &Path) -> Self {
+        Self { dir: spool.join("stored") }
+    }
+
+    fn of(&self, (flow, output): &Place) -> PathBuf {
+        self.dir.join(format!("{flow}.{output}"))
+    }
+
+    /// Adds a line. It is there when this returns. A line may come twice, where the process ended in between.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn add(&self, place: &Place, line: &Line) -> io::Result<()> {
+        let dir = self.of(place);
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join(format!("{}.lines", line.day()));
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
+        let length = file.seek(SeekFrom::End(0))?;
+        let mut text = String::new();
+        if length > 0 {
+            // What is left of a line that the power cut off is on a line of its own.
+            let mut last = [0; 1];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                text.push('\n');
+            }
+        }
+        text.push_str(&written(line)?);
+        file.seek(SeekFrom::End(0))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        if length == 0 {
+            File::open(&dir)?.sync_all()?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Every place that has an account.
+    pub fn places(&self) -> Vec<Place> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        let place = |entry: io::Result<std::fs::DirEntry>| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            let (flow, output) = name.split_once('.')?;
+            Some((flow.to_owned(), output.to_owned()))
+        };
+        entries.filter_map(place).collect()
+    }
+
+    /// The days of a place, oldest first.
+    pub fn days(&self, place: &Place) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.of(place)) else { return Vec::new() };
+        let lines = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lines");
+        let mut days: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(lines).collect();
+        days.sort();
+        days
+    }
+
+    /// The lines of one day; what is damaged is left out.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn read(day: &Path) -> io::Result<Vec<Line>> {
+        let mut text = Vec::new();
+        File::open(day)?.take(MAX_DAY_BYTES).read_to_end(&mut text)?;
+        let mut lines: Vec<Line> = text.split(|byte| *byte == b'\n').filter_map(read).collect();
+        lines.sort_by_key(|line| (line.id, line.start));
+        lines.dedup_by_key(|line| (line.id, line.start));
+        Ok(lines)
+    }
+
+    /// Replaces the lines of one day; a day without any is deleted.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn replace(day: &Path, lines: &[Line]) -> io::Result<()> {
+        if lines.is_empty() {
+            return std::fs::remove_file(day);
+        }
+        let aside = day.with_extension("new");
+        let mut file = File::create(&aside)?;
+        for line in lines {
+            file.write_all(written(line)?.as_bytes())?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&aside, day)?;
+        day.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+}
+
+fn written(line: &Line) -> io::Result<String> {
+    let json = serde_json::to_string(line)?;
+    Ok(format!("{} {json}\n", checksum(json.as_bytes())))
+}
+
+fn read(text: &[u8]) -> Option<Line> {
+    let (sum, json) = text.split_at_checked(16)?;
+    let json = json.get(1..)?;
+    if checksum(json).as_bytes() != sum {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(id: u64, day: i64) -> Line {
+        Line {
+            id,
+            target: "file:///rec".into(),
+            name: format!("{id}.mp4"),
+            start: 1_767_323_045_067 + day * 86_400_000,
+            milliseconds: 2000,
+            bytes: 5,
+            retention_days: 0,
+        }
+    }
+
+    #[test]
+    fn lines_are_found_by_day_and_a_torn_one_costs_itself_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let account = Account::new(dir.path());
+        let place = ("cam".to_owned(), "disk".to_owned());
+        for (id, day) in [(1, 0), (2, 0), (2, 0), (3, 1)] {
+            account.add(&place, &line(id, day)).unwrap();
+        }
+        assert_eq!(account.places(), std::slice::from_ref(&place));
+        let days = account.days(&place);
+        assert_eq!(days.len(), 2);
+        assert_eq!(Account::read(&days[0]).unwrap(), [line(1, 0), line(2, 0)]);
+
+        let whole = std::fs::read(&days[0]).unwrap();
+        std::fs::write(&days[0], &whole[..whole.len() - 3]).unwrap();
+        account.add(&place, &line(4, 0)).unwrap();
+        assert_eq!(Account::read(&days[0]).unwrap(), [line(1, 0), line(2, 0), line(4, 0)]);
+
+        Account::replace(&days[0], &[line(4, 0)]).unwrap();
+        assert_eq!(Account::read(&days[0]).unwrap(), [line(4, 0)]);
+        Account::replace(&days[0], &[]).unwrap();
+        assert_eq!(account.days(&place).len(), 1);
+    }
+}

@@ -1,0 +1,405 @@
+//! The thread that writes what one output records: a card that stalls holds up this thread and nothing else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use av_edge::EventKind;
+use av_flow::Reason;
+use av_flow::stream::{Entry, Item, Lost, State, Tracks};
+use av_media::mp4::Amount;
+use av_media::{Frame, Kind, Timestamp, Track};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::clock::{self, Moment};
+use crate::cut::Cutter;
+use crate::housekeeping;
+use crate::lane::Lane;
+use crate::name::NameTemplate;
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::segment::{self, Segment, SegmentError};
+use crate::spool::{Record, Spool, SpoolError, Stage};
+use crate::store::StoreConfig;
+
+/// Between two tries to write what could not be written.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a new file takes before there is anything in it, at most.
+const HEADROOM: u64 = 1 << 20;
+
+/// What the thread is told.
+pub enum Job {
+    /// Media, which is durable when the next job is taken.
+    Batch(Vec<Entry>),
+    /// The file ends at the next sync frame.
+    EndFile,
+    /// The file ends here, and so does the thread.
+    Stop {
+        /// Told when everything is durable.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What one output records.
+pub struct Writer {
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) report: Arc<Report>,
+    pub(crate) config: StoreConfig,
+    /// `name` with everything but times filled in.
+    pub(crate) template: NameTemplate,
+    /// The process, or the output, ends: nothing is tried twice any more.
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+/// A frame that is not durable yet.
+struct Pending {
+    frame: Frame,
+    arrived: Instant,
+}
+
+struct Running {
+    writer: Writer,
+    cutter: Cutter,
+    tracks: Arc<Tracks>,
+    /// Those of them that files carry.
+    carried: Vec<Track>,
+    open: Option<Open>,
+    /// Since the last commit.
+    pending: Vec<Pending>,
+    boot: String,
+    /// What a file of the configured length holds.
+    expected: Amount,
+}
+
+struct Open {
+    record: Record,
+    segment: Segment,
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    #[error("spool folder: {0}")]
+    Record(std::io::Error),
+}
+
+impl Writer {
+    /// Does what it is told until it is told to stop.
+    pub fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        let mut running = Running {
+            cutter: Cutter::new(self.config.segment),
+            tracks: Arc::default(),
+            carried: Vec::new(),
+            open: None,
+            pending: Vec::new(),
+            boot: clock::boot_id(),
+            expected: of_a_fast_camera(self.config.segment),
+            writer: self,
+        };
+        while let Some(job) = jobs.blocking_recv() {
+            match job {
+                Job::Batch(entries) => running.batch(entries),
+                Job::EndFile => running.cutter.end_soon(),
+                Job::Stop { done } => {
+                    running.close();
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+        running.close();
+    }
+}
+
+impl Running {
+    fn batch(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            match entry.item {
+                Item::Tracks(tracks) => self.tracks(tracks),
+                Item::Frame(frame) => self.frame(frame, entry.arrived),
+                Item::Gap(_) => self.cutter.break_here(),
+                Item::Lost(lost) => {
+                    self.cutter.break_here();
+                    self.lost(lost);
+                }
+                // Whoever publishes next begins a file of its own, and this one can be stored.
+                Item::Away | Item::Ended => self.close(),
+                Item::Anchor(_) | Item::Aside(_) | Item::GivenUp => {}
+            }
+        }
+        self.commit();
+    }
+
+    fn tracks(&mut self, tracks: Arc<Tracks>) {
+        let same = |old: &Option<Arc<Track>>, new: &Option<Arc<Track>>| match (old, new) {
+            (Some(old), Some(new)) => old.decodes_like(new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same(&self.tracks.video, &tracks.video) || !same(&self.tracks.audio, &tracks.audio) {
+            self.cutter.break_here();
+        }
+        self.carried.clear();
+        for track in tracks.iter() {
+            match segment::carries(track) {
+                Ok(()) => self.carried.push(Track::clone(track)),
+                Err(error) => {
+                    let (flow, output) = self.writer.lane.place();
+                    tracing::warn!(%flow, %output, "the {} is left out: {error}", track.kind().as_str());
+                }
+            }
+        }
+        if self.carried.is_empty() && tracks.iter().next().is_some() {
+            let why = "files carry H.264, H.265, AV1, AAC and Opus, and the stream has none of them";
+            self.writer.report.fails(State::Failed, Reason::Content, &why);
+        }
+        self.tracks = tracks;
+    }
+
+    fn carries(&self, kind: Kind) -> bool {
+        self.carried.iter().any(|track| track.kind() == kind)
+    }
+
+    fn lost(&self, lost: Lost) {
+        let status = self.writer.report.status();
+        status.dropped.add(Kind::Video, lost.video);
+        status.dropped.add(Kind::Audio, lost.audio);
+        let detail = format!("{} frames were lost: the disk was too slow for too long", lost.total());
+        let place = self.writer.lane.place();
+        tracing::warn!(flow = %place.0, output = %place.1, "{detail}");
+        self.writer.recorder.totals.count(place, |totals| totals.dropped += 1);
+        self.writer.recorder.emit(EventKind::SpoolDropped, place, detail);
+    }
+
+    fn frame(&mut self, frame: Frame, arrived: Instant) {
+        if !self.carries(frame.kind) {
+            self.writer.report.status().dropped.add(frame.kind, 1);
+            return;
+        }
+        let has_video = self.carries(Kind::Video);
+        if self.open.as_ref().is_some_and(|open| open.segment.is_nearly_full()) {
+            self.cutter.end_soon();
+        }
+        if self.open.as_ref().is_some_and(|open| open.segment.is_full()) {
+            self.cutter.break_here();
+        }
+        if self.cutter.begins(&frame, has_video) {
+            self.finish(Some(frame.dts));
+        }
+        self.pending.push(Pending { frame: frame.clone(), arrived });
+        if self.open.is_none() {
+            // What is pending goes into the new file, and this frame with it.
+            self.rewrite(None);
+        } else if let Some(open) = &mut self.open {
+            open.segment.push(frame);
+        }
+    }
+
+    /// Makes durable what is pending.
+    fn commit(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        match self.try_commit(None) {
+            Ok(()) => {}
+            Err(error) => self.rewrite(Some(error)),
+        }
+    }
+
+    fn try_commit(&mut self, next: Option<Timestamp>) -> Result<(), WriteError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let more: u64 = self.pending.iter().map(|pending| pending.frame.data.len() as u64).sum();
+        let mut dropped = Vec::new();
+        let admitted = self.writer.spool.admit(more, self.writer.config.deny_new, &mut dropped);
+        self.writer.recorder.announce(dropped);
+        admitted?;
+        let written = open.segment.commit(next)?;
+        self.writer.spool.grew(open.record.id, open.segment.bytes());
+        self.writer.recorder.totals.written.fetch_add(written, Ordering::Relaxed);
+        let status = self.writer.report.status();
+        status.bytes.fetch_add(written, Ordering::Relaxed);
+        for pending in self.pending.drain(..) {
+            status.frames.add(pending.frame.kind, 1);
+        }
+        self.writer.report.recorded();
+        Ok(())
+    }
+
+    /// Ends the file that is open, if one is, and writes what is pending into a new one, however long that takes.
+    fn rewrite(&mut self, mut why: Option<WriteError>) {
+        loop {
+            if let Some(error) = why.take() {
+                self.abandon();
+                let state = match &error {
+                    WriteError::Spool(_) => State::Failed,
+                    _ => State::Retrying,
+                };
+                self.writer.report.fails(state, Reason::File, &error);
+                if self.writer.stopping.load(Ordering::Relaxed) {
+                    return self.give_up();
+                }
+                std::thread::sleep(RETRY);
+            }
+            let opened = self.open_file().and_then(|()| {
+                if let Some(open) = &mut self.open {
+                    self.pending.iter().for_each(|pending| open.segment.push(pending.frame.clone()));
+                }
+                // The first frame alone is no reason for a commit of its own.
+                if self.pending.len() > 1 { self.try_commit(None) } else { Ok(()) }
+            });
+            match opened {
+                Ok(()) => return,
+                Err(error) => why = Some(error),
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        let lost = std::mem::take(&mut self.pending);
+        let of = |kind: Kind| lost.iter().filter(|pending| pending.frame.kind == kind).count() as u64;
+        self.lost(Lost { video: of(Kind::Video), audio: of(Kind::Audio) });
+        self.cutter.ended();
+    }
+
+    /// A disk that refused once is not asked again on the same descriptor: what it holds for sure is a file.
+    fn abandon(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let (id, durable) = (open.record.id, open.segment.durable());
+        drop(open);
+        self.writer.spool.set_broken(id, true);
+        let spool = &self.writer.spool;
+        match durable {
+            None => drop(spool.remove(id)),
+            Some(length) => housekeeping::repair(&self.writer.recorder, spool, id, Some(length)),
+        }
+    }
+
+    /// A new file for what is pending.
+    fn open_file(&mut self) -> Result<(), WriteError> {
+        let writer = &self.writer;
+        let arrived = self.pending.first().map_or_else(Instant::now, |pending| pending.arrived);
+        let began = Moment::now().before(arrived.elapsed());
+        let mut dropped = Vec::new();
+        let admitted = writer.spool.admit(HEADROOM, writer.config.deny_new, &mut dropped);
+        writer.recorder.announce(dropped);
+        admitted?;
+        let tracks = &self.carried;
+        let place = writer.lane.place();
+        let mut record = Record {
+            id: writer.spool.next_id(),
+            flow: place.0.clone(),
+            output: place.1.clone(),
+            instance: writer.config.instance.clone(),
+            stage: Stage::Writing,
+            target: writer.config.target.shown(),
+            template: writer.template.as_str().to_owned(),
+            name: None,
+            start: None,
+            boot: self.boot.clone(),
+            since_boot: u64::try_from(began.since_boot.as_millis()).unwrap_or(u64::MAX),
+            bytes: 0,
+            milliseconds: 0,
+            codecs: tracks.iter().map(|track| track.codec_string.clone()).collect(),
+            protected: writer.config.deny_new,
+        };
+        if began.is_believed() {
+            record.set_start(began.utc);
+        }
+        let origin = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
+        let path = writer.spool.path(&record);
+        let segment = Segment::create(&path, tracks, origin, self.expected)?;
+        writer.recorder.totals.written.fetch_add(segment.begun(), Ordering::Relaxed);
+        if let Err(error) = writer.spool.enter(record.clone()) {
+            let _ = std::fs::remove_file(&path);
+            return Err(WriteError::Record(error));
+        }
+        writer.spool.grew(record.id, segment.bytes());
+        self.open = Some(Open { record, segment, path });
+        Ok(())
+    }
+
+    /// Ends the file. `next`: when the frame after its last one is decoded.
+    fn finish(&mut self, next: Option<Timestamp>) {
+        if let Err(error) = self.try_commit(next) {
+            self.rewrite(Some(error));
+        }
+        let Some(Open { mut record, segment, path }) = self.open.take() else { return };
+        let id = record.id;
+        let spool = &self.writer.spool;
+        let finished = segment.finish().map_err(WriteError::from).and_then(|finished| {
+            self.writer.recorder.totals.written.fetch_add(finished.written, Ordering::Relaxed);
+            record.stage = Stage::Complete;
+            record.bytes = finished.bytes;
+            record.milliseconds = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
+            if let Some(expected) = longer(finished.amount, finished.duration, self.writer.config.segment) {
+                self.expected = expected;
+            }
+            spool.update(record).map_err(WriteError::Record)
+        });
+        match finished {
+            Ok(()) => {
+                spool.set_busy(id, false);
+                self.writer.recorder.wake(self.writer.lane.place());
+            }
+            Err(error) => {
+                tracing::warn!("{}: finished later: {error}", path.display());
+                spool.set_broken(id, true);
+            }
+        }
+    }
+
+    /// Nothing follows for now.
+    fn close(&mut self) {
+        self.finish(None);
+        self.cutter.ended();
+        self.writer.report.idle();
+    }
+}
+
+/// Before anything is known: 60 pictures and 50 frames of sound a second.
+fn of_a_fast_camera(length: Duration) -> Amount {
+    let seconds = length.as_secs() + 5;
+    Amount { pictures: seconds * 60, sounds: seconds * 50, fragments: seconds + 16 }
+}
+
+/// What a file of `length` holds when one of `duration` held so much, and a quarter more. `None`: it was too short to tell.
+fn longer(amount: Amount, duration: Duration, length: Duration) -> Option<Amount> {
+    if duration < Duration::from_secs(2) {
+        return None;
+    }
+    let scaled = |count: u64| {
+        let most = u128::from(count) * length.max(duration).as_millis() / duration.as_millis().max(1);
+        u64::try_from(most / 4 * 5).unwrap_or(u64::MAX) + 256
+    };
+    Some(Amount {
+        pictures: scaled(amount.pictures),
+        sounds: scaled(amount.sounds),
+        fragments: scaled(amount.fragments),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_file_has_room_for_a_quarter_more_than_the_last_one_at_its_length() {
+        let minute = Duration::from_secs(60);
+        let last = Amount { pictures: 300, sounds: 0, fragments: 10 };
+        let next = longer(last, Duration::from_secs(10), minute).unwrap();
+        assert_eq!((next.pictures, next.sounds, next.fragments), (1800 / 4 * 5 + 256, 256, 331));
+        assert!(longer(last, Duration::from_millis(300), minute).is_none());
+    }
+}
