@@ -160,9 +160,10 @@ fn gstreamer_plays_over_tcp_and_udp_from_the_last_key_frame_on_and_its_times_ris
         let times: Vec<f64> = times.collect();
         assert_eq!(times.len(), PICTURES, "{protocols}: {}\n{}", ended.stderr, gateway.log());
         assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "{protocols}: time went back: {times:?}");
-        // A machine that stalls makes GStreamer give a picture the time of the one before it.
+        // A machine that stalls makes GStreamer give a picture the time of the one before it; a burst that is not
+        // squeezed does it to dozens.
         let equal = times.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        assert!(equal <= 3, "{protocols}: {equal} pictures at the time of another: {times:?}");
+        assert!(equal <= PICTURES / 5, "{protocols}: {equal} pictures at the time of another: {times:?}");
     }
     drop(publication);
 }

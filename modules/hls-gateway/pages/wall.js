@@ -35,8 +35,10 @@ function add(stream, lowLatency) {
   const video = element("video", { muted: true, playsInline: true, autoplay: true, tabIndex: -1 });
   const label = element("span", { className: "label" });
   const button = element("button", { type: "button", className: "tile", onclick: () => enlarge(large === stream.path ? null : stream.path) }, video, label);
-  const live = new Live(video, streams.address(stream), { offset: streams.offset, lowLatency, changed: () => tile.show() });
-  const tile = {
+  // A player tells of its state before it is part of a tile.
+  let tile = null;
+  const live = new Live(video, streams.address(stream), { offset: streams.offset, lowLatency, changed: () => tile?.show() });
+  tile = {
     stream, video, button, live,
     show(newer = tile.stream) {
       tile.stream = newer;

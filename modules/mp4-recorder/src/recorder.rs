@@ -185,6 +185,8 @@ fn open(keeper: &Weak<Recorder>) {
                 let spool = Arc::new(spool);
                 // What comes in is recorded at once, beside what is left to repair.
                 recorder.opened.send_replace(Some(Ok(spool.clone())));
+                // A document may have come while it was opened.
+                spool.set_limits(recorder.limits());
                 housekeeping::begin(&recorder, &spool);
                 recorder.changes.tick();
                 drop(recorder);

@@ -80,7 +80,10 @@ async fn spool(output: &OutputContext, recorder: &Arc<Recorder>, report: &Report
     loop {
         let now = opened.borrow_and_update().clone();
         match now {
-            Some(Ok(spool)) => return Some(spool),
+            Some(Ok(spool)) => {
+                report.ready();
+                return Some(spool);
+            }
             Some(Err(why)) => report.fails(State::Failed, Reason::File, &why),
             None => {}
         }

@@ -49,6 +49,13 @@ impl Report {
         }
     }
 
+    /// Whatever hindered recording is over; nothing is recorded yet.
+    pub fn ready(&self) {
+        let mut said = self.said();
+        said.writing = None;
+        self.refresh(said);
+    }
+
     /// There is nothing to record.
     pub fn idle(&self) {
         let mut said = self.said();

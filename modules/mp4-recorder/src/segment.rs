@@ -156,6 +156,11 @@ impl Segment {
         self.recording.size()
     }
 
+    /// Bytes that were written to begin it: the reserve is allocated, not written.
+    pub fn begun(&self) -> u64 {
+        self.recording.head().iter().map(|write| write.bytes.len() as u64).sum()
+    }
+
     /// Up to where it is on the disk for sure; `None`: nothing is.
     pub fn durable(&self) -> Option<u64> {
         self.durable

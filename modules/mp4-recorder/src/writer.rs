@@ -320,7 +320,7 @@ impl Running {
         let origin = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
         let path = writer.spool.path(&record);
         let segment = Segment::create(&path, tracks, origin, self.expected)?;
-        writer.recorder.totals.written.fetch_add(segment.bytes(), Ordering::Relaxed);
+        writer.recorder.totals.written.fetch_add(segment.begun(), Ordering::Relaxed);
         if let Err(error) = writer.spool.enter(record.clone()) {
             let _ = std::fs::remove_file(&path);
             return Err(WriteError::Record(error));

@@ -14,6 +14,7 @@ pub fn service() -> Flows {
     Flows::new("rtsp-gateway")
         .input(rtmp::LISTEN)
         .input(rtmp::PULL)
+        .input(rtsp::LISTEN)
         .input(rtsp::PULL)
         .output(rtsp::SERVE)
         .output(rtmp::SERVE)

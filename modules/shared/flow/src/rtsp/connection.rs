@@ -2,6 +2,7 @@
 
 mod asking;
 mod playing;
+mod publishing;
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use av_rtsp::message::StatusCode;
 use av_rtsp::server::{Expired, ServerConfig, ServerEvent, ServerOutput, Timeouts};
 use av_rtsp::{Limits, RtspError, ServerSession};
 use bytes::{Bytes, BytesMut};
@@ -25,6 +25,7 @@ use crate::net::listeners::{Accepted, Port};
 use crate::trouble::chain;
 use asking::Chosen;
 use playing::Playing;
+use publishing::Announced;
 
 /// TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -109,6 +110,8 @@ struct Connection {
     buffer: Vec<u8>,
     /// The stream that was described or set up.
     chosen: Option<Chosen>,
+    /// What was announced.
+    announced: Option<Announced>,
     /// Until it is let in somewhere.
     stranger: Option<Stranger>,
     /// What the session gave while it was elsewhere.
@@ -168,6 +171,7 @@ impl Connection {
             way: Way::Own(sink),
             buffer: vec![0; READ],
             chosen: None,
+            announced: None,
             stranger: Some(stranger),
             waiting: VecDeque::new(),
         })
@@ -179,15 +183,13 @@ impl Connection {
                 Next::Ended => return self.ended().await,
                 Next::Event(event) => match event {
                     ServerEvent::Describe(ask) => self.describe(&ask).await,
+                    ServerEvent::Setup(setup) if setup.record => self.set_up_medium(&setup),
                     ServerEvent::Setup(setup) => self.set_up(&setup).await,
                     ServerEvent::Play { again } => self.play(again).await?,
                     ServerEvent::Pause => self.pause(),
                     ServerEvent::Teardown => self.torn_down().await?,
-                    ServerEvent::Announce { ask, .. } => {
-                        self.log_refused(&ask.path, None, "nothing here takes it");
-                        self.session.refuse(StatusCode::NotFound);
-                    }
-                    ServerEvent::Record => self.session.refuse(StatusCode::MethodNotValidInThisState),
+                    ServerEvent::Announce { ask, presentation } => self.announce(&ask, presentation).await,
+                    ServerEvent::Record => self.record().await?,
                     ServerEvent::Http(_) => {
                         self.send(Bytes::from_static(NOT_HTTP)).await?;
                         return Err(End::Done);

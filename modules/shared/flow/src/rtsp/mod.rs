@@ -3,6 +3,8 @@
 mod bridge;
 mod connection;
 mod described;
+mod intake;
+mod listen;
 pub(crate) mod options;
 mod port;
 mod pull;
@@ -11,12 +13,15 @@ mod serve;
 mod udp;
 mod wire;
 
-pub use options::{PullConfig, ServeConfig};
+pub use listen::listen;
+pub use options::{ListenConfig, PullConfig, ServeConfig};
 pub use pull::pull;
 pub use serve::serve;
 
 use crate::registry::{InputSpec, OutputSpec};
 
+/// Others push to us.
+pub const LISTEN: InputSpec = InputSpec::of::<ListenConfig>();
 /// We connect and take.
 pub const PULL: InputSpec = InputSpec::of::<PullConfig>();
 /// Others take from us.

@@ -71,6 +71,25 @@ pub struct PullConfig {
     pub udp: bool,
 }
 
+/// `listen`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenConfig {
+    /// Address and path.
+    pub url: ListenUrl,
+    /// `onSecondPublisher`: true for `takeover`.
+    pub takeover: bool,
+    /// `auth`.
+    pub auth: Option<Auth>,
+    /// `allow`; empty = all.
+    pub allow: Vec<IpNet>,
+    /// `transports`.
+    pub transports: Transports,
+    /// `udpPorts`: the first of them.
+    pub udp_port: u16,
+    /// `tls`, for `rtsps`.
+    pub tls: ServerTls,
+}
+
 /// Which transports are to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transports {
@@ -103,6 +122,30 @@ pub struct ServeConfig {
     pub batch: Duration,
     /// `tls`, for `rtsps`.
     pub tls: ServerTls,
+}
+
+impl Input for ListenConfig {
+    const SPEC: EndpointSpec = EndpointSpec { role: Role::Listen, schemes: SCHEMES, options: LISTEN };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            url: options.listen_url()?,
+            takeover: options.is_first_word(&ON_SECOND_PUBLISHER)?,
+            auth: options.auth()?,
+            allow: options.allow()?,
+            transports: transports(options)?,
+            udp_port: options.port_pair(&UDP_PORTS)?,
+            tls: options.server_tls()?,
+        })
+    }
+
+    fn claims(&self) -> Vec<Claim> {
+        vec![self.url.claim(&self.tls)]
+    }
+
+    fn run(self, context: InputContext) -> impl Future<Output = ()> + Send + 'static {
+        super::listen(context, self)
+    }
 }
 
 impl Input for PullConfig {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::described::Watching;
 use super::udp::UdpPair;
-use super::{ServeConfig, connection};
+use super::{ListenConfig, ServeConfig, connection};
 use crate::config::{ListenUrl, ServerTls};
 use crate::endpoint::OutputContext;
 use crate::fanout::Arrivals;
+use crate::ingest::Entrance;
 use crate::net::listeners::{Accepted, Protocol};
 use crate::stream::{OutputStatus, Stream};
 
@@ -22,7 +23,7 @@ pub(super) struct Rtsp;
 impl Protocol for Rtsp {
     const NAME: &'static str = "RTSP";
     type State = Strangers;
-    type Publish = ();
+    type Publish = PublishRoute;
     type Play = PlayRoute;
 
     async fn run(accepted: Accepted<Self>) {
@@ -67,6 +68,14 @@ impl Drop for Stranger {
 
 fn lock(all: &Mutex<HashMap<IpAddr, usize>>) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
     all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where a published path leads.
+pub(super) struct PublishRoute {
+    pub(super) entrance: Entrance,
+    pub(super) config: ListenConfig,
+    /// Its ports for datagrams, where it takes such.
+    pub(super) udp: Option<Arc<UdpPair>>,
 }
 
 /// Where a played path leads.

@@ -9,18 +9,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quinn_udp::{Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub(super) use sink::UdpSink;
 
+use crate::endpoint::Module;
+use crate::net::Attempts;
+use crate::stream::State;
+use crate::trouble::Reason;
+
 /// A flush of many players goes out at once.
 const SEND_BUFFER: usize = 4 << 20;
-/// RTCP of players, and the packets with which they open their firewalls.
-const READ: usize = 2048;
+/// A picture of a publisher comes as hundreds of datagrams at once.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Some cameras send datagrams of 10,000 bytes, which the network takes apart and puts together.
+const READ: usize = 64 << 10;
+/// Datagrams of one publisher that may wait for its connection; what comes beyond is lost, as any datagram may be.
+const MAX_WAITING: usize = 2048;
 
 /// Pairs that are open, of all endpoints of the process.
 static OPEN: LazyLock<Mutex<HashMap<SocketAddr, Weak<UdpPair>>>> = LazyLock::new(Mutex::default);
@@ -49,6 +60,18 @@ pub(super) struct Heard {
     ports: Vec<u16>,
     /// Milliseconds since the pair was opened.
     at: Arc<AtomicU64>,
+    /// A publisher's: where its datagrams go.
+    taker: Option<mpsc::Sender<Datagram>>,
+}
+
+/// What came from a publisher.
+pub(super) struct Datagram {
+    /// The port from which it came, if that is one that was agreed upon.
+    pub(super) port: Option<u16>,
+    /// It came to the port of RTCP.
+    pub(super) rtcp: bool,
+    /// The packet.
+    pub(super) data: Bytes,
 }
 
 impl UdpPair {
@@ -61,17 +84,61 @@ impl UdpPair {
         }
         let (rtp, rtcp) = (Half::open(address)?, Half::open(SocketAddr::new(ip, port.saturating_add(1)))?);
         let (began, players) = (Instant::now(), Arc::default());
-        let listening =
-            [&rtp, &rtcp].map(|half| tokio::spawn(listen(half.socket.clone(), Arc::clone(&players), began)));
+        let listening = [(&rtp, false), (&rtcp, true)]
+            .map(|(half, rtcp)| tokio::spawn(listen(half.socket.clone(), rtcp, Arc::clone(&players), began)));
         let pair = Arc::new(Self { rtp, rtcp, port, began, players, listening });
         open.retain(|_, pair| pair.strong_count() > 0);
         open.insert(address, Arc::downgrade(&pair));
         Ok(pair)
     }
 
+    /// Opens the pair that begins with this port beside a listening address, however often that takes; `None`: there is
+    /// to be none.
+    pub(super) async fn open_at_last(
+        module: &Module,
+        ports: Option<(SocketAddr, u16)>,
+        mut attempts: Attempts,
+    ) -> Option<Arc<Self>> {
+        let (address, first) = ports?;
+        let ip = module.net.bind_address(address).ip();
+        loop {
+            match Self::open(ip, first) {
+                Ok(pair) => return Some(pair),
+                Err(source) => {
+                    let second = first.saturating_add(1);
+                    let error = format!(
+                        "{ip} has no ports {first}-{second} for datagrams: {source}; choose others, or transports tcp alone"
+                    );
+                    let wait = attempts.failed(State::Retrying, Reason::Address, &error, Duration::ZERO);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
     /// Listens for a player at that address, while the answer lives.
     pub(super) fn expect(self: &Arc<Self>, address: IpAddr, ports: Vec<u16>) -> Expected {
-        let heard = Heard { ports, at: Arc::new(AtomicU64::new(millis(self.began))) };
+        self.enter(address, ports, None)
+    }
+
+    /// Takes the datagrams of a publisher at that address, while the first answer lives.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        address: IpAddr,
+        ports: Vec<u16>,
+    ) -> (Expected, mpsc::Receiver<Datagram>) {
+        let (taker, datagrams) = mpsc::channel(MAX_WAITING);
+        (self.enter(address, ports, Some(taker)), datagrams)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        ports: Vec<u16>,
+        taker: Option<mpsc::Sender<Datagram>>,
+    ) -> Expected {
+        let address = address.to_canonical();
+        let heard = Heard { ports, at: Arc::new(AtomicU64::new(millis(self.began))), taker };
         lock(&self.players).entry(address).or_default().push(heard.clone());
         Expected { pair: self.clone(), address, heard }
     }
@@ -92,6 +159,7 @@ impl Half {
         socket.set_nonblocking(true)?;
         // The system gives what it allows.
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
@@ -133,13 +201,18 @@ impl Drop for Expected {
     }
 }
 
-/// Hears what players send. Networks rewrite ports: what comes from an unknown one of a known address is a sign of life of
-/// all players there.
-async fn listen(socket: Arc<UdpSocket>, players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>, began: Instant) {
+/// Hears what players and publishers send. Networks rewrite ports: what comes from an unknown one of a known address is a
+/// sign of life of all players there.
+async fn listen(
+    socket: Arc<UdpSocket>,
+    rtcp: bool,
+    players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>,
+    began: Instant,
+) {
     let mut buffer = vec![0; READ];
     loop {
         // What a router says of a datagram that was sent is no fault of the socket.
-        let Ok((_, from)) = socket.recv_from(&mut buffer).await else {
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
             tokio::task::yield_now().await;
             continue;
         };
@@ -148,6 +221,10 @@ async fn listen(socket: Arc<UdpSocket>, players: Arc<Mutex<HashMap<IpAddr, Vec<H
         let is_known = of_address.iter().any(|heard| heard.ports.contains(&from.port()));
         for heard in of_address.iter().filter(|heard| !is_known || heard.ports.contains(&from.port())) {
             heard.at.store(millis(began), Ordering::Relaxed);
+            if let (Some(taker), Some(data)) = (&heard.taker, buffer.get(..length)) {
+                let port = is_known.then_some(from.port());
+                let _ = taker.try_send(Datagram { port, rtcp, data: Bytes::copy_from_slice(data) });
+            }
         }
     }
 }

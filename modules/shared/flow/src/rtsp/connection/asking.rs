@@ -9,6 +9,7 @@ use av_rtsp::auth::{Credentials, Verdict};
 use av_rtsp::message::StatusCode;
 use av_rtsp::server::{Ask, SetupAnswer, SetupAsk};
 use av_rtsp::transport::{Allowed, Carried, Offer, Pair};
+use ipnet::IpNet;
 use tokio::time::timeout;
 
 use super::Connection;
@@ -50,6 +51,14 @@ impl Chosen {
             multicast: false,
         }
     }
+}
+
+/// Why a peer is not let in.
+pub(super) enum NotProved {
+    /// It has to show who it is; what it showed was wrong.
+    Ask(Option<&'static str>),
+    /// It may not, whoever it is.
+    Refused(StatusCode, String),
 }
 
 /// Why a request is refused.
@@ -136,37 +145,53 @@ impl Connection {
             let why = format!("nothing here serves {}", ask.path);
             return Err(Refused { status: StatusCode::NotFound, why, route: None });
         };
-        let refused = |status, why: &str| Refused {
-            status,
-            why: format!("{}: {why}", route.path),
-            route: Some(route.clone()),
-        };
-        if !auth::allowed(&route.config.allow, self.peer.ip()) {
-            return Err(refused(StatusCode::Forbidden, "this address is not allowed"));
+        match self.proved(ask, &route.config.allow, route.config.auth.as_ref()).await {
+            Ok(()) => Ok(Some(route)),
+            Err(NotProved::Ask(wrong)) => {
+                if let Some(why) = wrong {
+                    self.log_refused(&ask.path, Some(&route), why);
+                }
+                Ok(None)
+            }
+            Err(NotProved::Refused(status, why)) => {
+                Err(Refused { status, why: format!("{}: {why}", route.path), route: Some(route) })
+            }
+        }
+    }
+
+    /// Whether the request that waits comes from somebody who may do what it asks for.
+    pub(super) async fn proved(
+        &mut self,
+        ask: &Ask,
+        allow: &[IpNet],
+        wanted: Option<&Auth>,
+    ) -> Result<(), NotProved> {
+        let forbidden = |why: String| NotProved::Refused(StatusCode::Forbidden, why);
+        if !auth::allowed(allow, self.peer.ip()) {
+            return Err(forbidden("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
-        match &route.config.auth {
-            None => {}
+        match wanted {
+            None => Ok(()),
             Some(Auth::Key(keys)) => {
                 let checked = auth::check_key(secrets, keys, ask.query.as_deref()).await;
-                checked.map_err(|why| refused(StatusCode::Forbidden, &why.to_string()))?;
+                checked.map_err(|why| forbidden(why.to_string()))
             }
             Some(Auth::User { username, password }) => {
+                let unavailable = StatusCode::ServiceUnavailable;
                 let known = secrets.get(password).await;
-                let known = known.map_err(|why| refused(StatusCode::ServiceUnavailable, &why.to_string()))?;
+                let known = known.map_err(|why| NotProved::Refused(unavailable, why.to_string()))?;
                 let wanted = Credentials { username: username.clone(), password: known.expose().to_owned() };
                 match self.session.check(&wanted) {
-                    Verdict::Granted => {}
-                    Verdict::Missing => return Ok(None),
+                    Verdict::Granted => Ok(()),
+                    Verdict::Missing => Err(NotProved::Ask(None)),
                     Verdict::Wrong => {
                         secrets.refused(password);
-                        self.log_refused(&ask.path, Some(&route), "user or password is wrong");
-                        return Ok(None);
+                        Err(NotProved::Ask(Some("user or password is wrong")))
                     }
                 }
             }
         }
-        Ok(Some(route))
     }
 
     /// What a stream is, as soon as it is there.

@@ -1,0 +1,201 @@
+//! From a publisher's packets to what a stream takes.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use av_media::{Frame, Kind, Timestamp};
+use av_rtsp::Received;
+use av_rtsp::clock::Clock;
+use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Unit};
+use av_rtsp::order::DecodeOrder;
+use av_rtsp::reorder::Reorder;
+use av_rtsp::rtcp::{self, Message};
+use av_rtsp::sdp::{Medium, Presentation};
+use bytes::Bytes;
+
+use crate::stream::{Incoming, InputStatus, LeftOut, Skip};
+
+/// The media of one publisher.
+pub(super) struct Intake {
+    /// By medium; `None`: left aside.
+    lanes: Vec<Option<Lane>>,
+    clock: Clock<(bool, Bytes)>,
+    order: DecodeOrder<(bool, Bytes)>,
+    /// When arrival times began.
+    began: Instant,
+}
+
+/// One medium.
+struct Lane {
+    kind: Kind,
+    payload_type: u8,
+    reorder: Reorder,
+    depacketizer: Depacketizer,
+    /// What was counted so far.
+    told: Counts,
+    lost: u64,
+}
+
+impl Intake {
+    /// For what was announced: the first medium of each kind that can be read. The others are left aside, and the state
+    /// says why where nothing of their kind is left.
+    pub(super) fn new(presentation: &Presentation, status: &InputStatus, now: Instant) -> Self {
+        let taken = [Kind::Video, Kind::Audio].map(|kind| presentation.first(kind).map(|(index, ..)| index));
+        let mut rates = [None, None];
+        let mut lanes = Vec::new();
+        for (index, medium) in presentation.media.iter().enumerate() {
+            let is_taken = taken.contains(&Some(index));
+            let lane = is_taken.then(|| Lane::new(medium)).flatten();
+            if let Some((lane, rate)) = &lane {
+                let [video, audio] = &mut rates;
+                *(if lane.kind == Kind::Video { video } else { audio }) = Some(*rate);
+            }
+            lanes.push(lane.map(|(lane, _)| lane));
+        }
+        for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(taken) {
+            let aside = presentation.media.iter().filter(|medium| medium.kind == Some(kind));
+            let why = aside.filter_map(|medium| medium.coding.as_ref().err()).next();
+            if let (None, Some(why)) = (taken, why) {
+                let dropped = why.to_string();
+                status.leave_out(kind, Some(LeftOut { codec: kind.as_str().to_owned(), dropped }));
+                status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
+            }
+        }
+        let [video, audio] = rates;
+        Self { lanes, clock: Clock::new(video, audio), order: DecodeOrder::default(), began: now }
+    }
+
+    /// Which kinds will come, and what is known of them.
+    pub(super) fn opening(&mut self) -> Vec<Incoming> {
+        let has = |kind| self.lanes.iter().flatten().any(|lane| lane.kind == kind);
+        let mut opening = vec![Incoming::Expect { video: has(Kind::Video), audio: has(Kind::Audio) }];
+        for lane in self.lanes.iter().flatten() {
+            if let Some(track) = lane.depacketizer.track() {
+                if lane.kind == Kind::Video {
+                    self.order.set_track(track);
+                }
+                opening.push(Incoming::Track(track.clone()));
+            }
+        }
+        opening
+    }
+
+    /// The only medium with this payload type: for datagrams whose port was changed on the way.
+    pub(super) fn medium_of(&self, packet: &Bytes) -> Option<usize> {
+        let payload_type = Received::parse(packet).ok()?.payload_type;
+        let of_type =
+            |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.payload_type == payload_type);
+        let index = self.lanes.iter().position(of_type)?;
+        (self.lanes.iter().filter(|lane| of_type(lane)).count() == 1).then_some(index)
+    }
+
+    /// Takes an RTP packet.
+    pub(super) fn rtp(
+        &mut self,
+        medium: usize,
+        packet: &Bytes,
+        now: Instant,
+        status: &InputStatus,
+        mut give: impl FnMut(Incoming),
+    ) {
+        let Some(lane) = self.lanes.get_mut(medium).and_then(Option::as_mut) else { return };
+        // Punched holes and comfort noise are not what was announced.
+        let received = Received::parse(packet).ok().filter(|packet| packet.payload_type == lane.payload_type);
+        let Some(received) = received else {
+            status.skipped.add(Skip::Malformed, 1);
+            return;
+        };
+        let (mut ordered, mut outputs) = (Vec::new(), Vec::new());
+        lane.reorder.push(received, now.saturating_duration_since(self.began), &mut ordered);
+        for packet in ordered {
+            lane.depacketizer.push(packet, &mut outputs);
+        }
+        lane.count(status);
+        let (kind, arrival) = (lane.kind, self.arrival(now));
+        for output in outputs {
+            self.hand_on(kind, output, arrival, &mut give);
+        }
+    }
+
+    fn hand_on(&mut self, kind: Kind, output: Output, arrival: Timestamp, give: &mut impl FnMut(Incoming)) {
+        let Unit { time, is_sync, data } = match output {
+            Output::Unit(unit) => unit,
+            Output::Track(track) => {
+                if kind == Kind::Video {
+                    let mut decodable = Vec::new();
+                    self.order.flush(&mut decodable);
+                    decodable.into_iter().for_each(|picture| give(frame(picture)));
+                    self.order.set_track(&track);
+                }
+                return give(Incoming::Track(track));
+            }
+        };
+        let mut timed = Vec::new();
+        self.clock.push(kind, time, arrival, (is_sync, data), &mut timed);
+        for (pts, (is_sync, data)) in timed {
+            if kind == Kind::Audio {
+                give(Incoming::Frame(Frame { kind, dts: pts, pts, is_sync: true, data }));
+                continue;
+            }
+            let mut decodable = Vec::new();
+            self.order.push(pts, is_sync, (is_sync, data), &mut decodable);
+            decodable.into_iter().for_each(|picture| give(frame(picture)));
+        }
+    }
+
+    /// Takes what came on the channel or port of RTCP.
+    pub(super) fn rtcp(&mut self, medium: usize, packet: &[u8]) {
+        let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) else { return };
+        for message in rtcp::parse(packet) {
+            if let Message::SenderReport(report) = message
+                && let Some(ticks) = lane.depacketizer.extended(report.rtp_time)
+            {
+                self.clock.report(lane.kind, report.ntp, ticks);
+            }
+        }
+    }
+
+    fn arrival(&self, now: Instant) -> Timestamp {
+        Timestamp::ZERO.saturating_add(now.saturating_duration_since(self.began))
+    }
+}
+
+fn frame((pts, dts, (is_sync, data)): (Timestamp, Timestamp, (bool, Bytes))) -> Incoming {
+    Incoming::Frame(Frame { kind: Kind::Video, dts, pts, is_sync, data })
+}
+
+impl Lane {
+    /// With its ticks a second; `None` where it can't be read.
+    fn new(medium: &Medium) -> Option<(Self, NonZeroU32)> {
+        let (kind, coding) = (medium.kind?, medium.coding.as_ref().ok()?);
+        let rate = NonZeroU32::new(medium.clock_rate)?;
+        let depacketizer = Depacketizer::new(Payload::from(coding), rate, coding.track(), AfterLoss::Drop);
+        let lane = Self {
+            kind,
+            payload_type: medium.payload_type,
+            reorder: Reorder::default(),
+            depacketizer,
+            told: Counts::default(),
+            lost: 0,
+        };
+        Some((lane, rate))
+    }
+
+    /// Tells what was left out since the last time.
+    fn count(&mut self, status: &InputStatus) {
+        let (counts, lost) = (self.depacketizer.counts(), self.reorder.lost());
+        if counts == self.told && lost == self.lost {
+            return;
+        }
+        status.skipped.add(Skip::Malformed, counts.malformed - self.told.malformed);
+        let left_out = |counts: Counts| counts.lost + counts.before_sync;
+        status.skipped.add(Skip::BeforeSync, left_out(counts) - left_out(self.told));
+        if lost > self.lost {
+            status.said.note("lost packets on the way: pictures are left out up to the next key frame");
+        }
+        if counts.malformed > self.told.malformed {
+            status.said.note("sends packets that break their payload format: those are left out");
+        }
+        (self.told, self.lost) = (counts, lost);
+    }
+}
