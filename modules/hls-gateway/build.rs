@@ -1,7 +1,8 @@
 //! Brings hls.js, which the player pages need, where the library embeds it.
 //!
 //! In this order: what `npm ci` put into `pages/node_modules`; `npm ci` of the same lock file in the build's own folder;
-//! none, and then the pages play with the browser's own HLS and say so. None of this ever fails a build.
+//! none, and then the pages play with the browser's own HLS and say so. None of this ever fails a build. Where npm failed,
+//! the next build tries again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +17,16 @@ const LICENCE: &str = "LICENSE";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=pages/package-lock.json");
+    // The folder: `npm ci` in it is then seen.
+    println!("cargo:rerun-if-changed=pages");
     println!("cargo:rerun-if-env-changed=PATH");
     let (Some(out), Some(here)) = (std::env::var_os("OUT_DIR"), std::env::var_os("CARGO_MANIFEST_DIR"))
     else {
         return;
     };
     let (out, pages) = (PathBuf::from(out), Path::new(&here).join("pages"));
-    let there = pages.join("node_modules/hls.js");
-    if there.exists() {
-        println!("cargo:rerun-if-changed={}", there.join(SCRIPT).display());
-    }
-    let found = package(&there, &pages).or_else(|| install(&pages, &out.join("npm")));
+    let found =
+        package(&pages.join("node_modules/hls.js"), &pages).or_else(|| install(&pages, &out.join("npm")));
     let (script, licence) = found.unwrap_or_else(|| {
         println!(
             "cargo:warning=hls-gateway: without npm and its registry the player pages have no hls.js; they use the \
@@ -68,14 +67,19 @@ fn install(pages: &Path, folder: &Path) -> Option<(Vec<u8>, Vec<u8>)> {
     }
     let npm = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"])
-        .args(["--fetch-retries=1", "--fetch-timeout=20000"])
+        .args(["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=20000"])
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    ends_well(npm).then(|| package(&there, pages)).flatten()
+    let found = ends_well(npm).then(|| package(&there, pages)).flatten();
+    if found.is_none() {
+        // Cargo runs a script again while what it names is missing.
+        println!("cargo:rerun-if-changed={}", folder.join("installed").display());
+    }
+    found
 }
 
 fn ends_well(mut child: Child) -> bool {

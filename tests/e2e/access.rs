@@ -164,7 +164,7 @@ fn addresses_that_are_not_allowed_are_refused() {
 }
 
 /// A CA-less certificate for 127.0.0.1 and localhost: (certificate file, key file).
-fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+pub(crate) fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();

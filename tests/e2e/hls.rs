@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use crate::{rtmp, twin};
 
 /// A gateway that listens for `live/cam` and serves it.
-struct Gateway {
-    module: Module,
-    rtmp: String,
-    port: u16,
+pub(crate) struct Gateway {
+    pub(crate) module: Module,
+    pub(crate) rtmp: String,
+    pub(crate) port: u16,
 }
 
 fn document(rtmp: &str, port: u16, input: &Value, output: &Value) -> Value {
@@ -37,18 +37,18 @@ fn document(rtmp: &str, port: u16, input: &Value, output: &Value) -> Value {
 }
 
 impl Gateway {
-    fn start(input: &Value, output: &Value) -> Self {
+    pub(crate) fn start(input: &Value, output: &Value) -> Self {
         let (rtmp, port) = (rtmp(port::free(), "live/cam"), port::free());
         let module = Module::start("hls-gateway", &document(&rtmp, port, input, output));
         Self { module, rtmp, port }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         request(self.port, &format!("GET {path} HTTP/1.1\r\n"))
     }
 
     /// The media playlist's path, once the stream can be played.
-    fn media(&self) -> String {
+    pub(crate) fn media(&self) -> String {
         wait::until("a multivariant playlist", wait::LONG, || {
             let answer = self.get("/live/cam/index.m3u8");
             let uri = answer.text().lines().last().map(str::to_owned);
@@ -57,14 +57,14 @@ impl Gateway {
     }
 }
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 

@@ -13,6 +13,8 @@ mod content;
 mod environment;
 mod fan_out;
 mod hls;
+mod hls_lint;
+mod hls_secure;
 mod hostile;
 mod hub_certificates;
 mod hub_faults;

@@ -9,7 +9,7 @@ use av_tests::program::{Finished, Program};
 use av_tests::recording::{Kind, Packet, Recording};
 use av_tests::rtmp::Publisher;
 use av_tests::tool::Tool;
-use av_tests::{needs, port, wait};
+use av_tests::{http, needs, port, wait};
 use serde_json::json;
 
 use crate::{rtmp, twin};
@@ -276,4 +276,39 @@ fn rtmp_to_rtmp_alone_is_refused_and_the_splitter_named() {
     let error = status.as_str().unwrap();
     assert!(error.starts_with("flows.cam.outputs: ") && error.contains("rtmp-splitter"), "{error}");
     gateway.wait_value("/flows/good/state", "waiting");
+}
+
+/// RTMP to RTSP in one module, and from there to HLS in another, which pulls.
+#[test]
+fn a_stream_of_an_rtsp_gateway_is_pulled_into_hls_with_every_picture() {
+    needs!(Ffmpeg, Ffmpeg9);
+    for transport in ["tcp", "udp"] {
+        let (from, between) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+        let web = port::free();
+        let first = gateway(&from, &between, "close");
+        let hls = Module::start(
+            "hls-gateway",
+            &twin(json!({ "cam": {
+                "input": { "pull": between, "transport": transport, "onPublisherLoss": "close" },
+                "outputs": { "web": {
+                    "serve": format!("http://127.0.0.1:{web}/live/cam"), "segmentSeconds": 1, "windowSeconds": 60,
+                } },
+            } })),
+        );
+        let pictures = original(Clip::Pyramid);
+        let publication = PublishWith::Ffmpeg.start(Clip::Pyramid, &from);
+        hls.wait_receiving("cam");
+        let index = format!("http://127.0.0.1:{web}/live/cam/index.m3u8");
+        wait::until_true("a playlist", wait::LONG, || {
+            http::get(web, "/live/cam/index.m3u8").is_some_and(|(status, _)| status == 200)
+        });
+        let player = watch(Tool::Ffmpeg9, "", &index, Some(50));
+        publication.finish();
+        let ended = player.finish(wait::LONG);
+        let who = format!("HLS from RTSP over {transport} ({})", hls.log());
+        let count = must_be(&seen(&ended), &pictures, &who);
+        assert!(count >= 50, "{count} pictures: {}\n{}", ended.stderr, hls.log());
+        assert_eq!(hls.terminate().status.code(), Some(0));
+        assert_eq!(first.terminate().status.code(), Some(0));
+    }
 }

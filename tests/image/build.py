@@ -13,11 +13,17 @@ import subprocess
 
 from dockerfile import DockerfileError, context, expand, pairs, parse
 
-# What `rust:VERSION-slim-bookworm` adds to Debian's least system, and its environment.
-PACKAGES = "ca-certificates,gcc,libc6-dev"
+# What `rust:VERSION-slim-bookworm` and `node:VERSION-bookworm-slim` add to Debian's least system. Debian's npm stands
+# in for one of any version: it installs the same packages by a lock file.
+PACKAGES = {"rust": "ca-certificates,gcc,libc6-dev", "node": "ca-certificates,npm"}
 ENVIRONMENT = {
     "PATH": "/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "CARGO_HOME": "/usr/local/cargo", "RUSTUP_HOME": "/usr/local/rustup",
+}
+# Node.js has a list of its own of whom to trust; here it is this machine's.
+NODE_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt",
 }
 # BuildKit hands these on unasked.
 PROXIES = {name: text for name, text in os.environ.items() if name.lower() in ("http_proxy", "https_proxy", "no_proxy")}
@@ -186,9 +192,11 @@ class Builder:
 
     def copy_step(self, origin, source, target, owner):
         if origin is None:
-            if source != ".":
-                raise DockerfileError(f"COPY {source}: only `.` of the build context is known here")
-            return copy(self.root, self.context, target, owner)
+            found = self.root / source
+            if not found.is_dir():
+                raise DockerfileError(f"COPY {source}: only folders of the build context are known here")
+            names = [os.path.relpath(self.root / name, found) for name in self.context]
+            return copy(found, [name for name in names if not name.startswith("../")], target, owner)
         with self.root_of(origin.layers, self.work / "read") as root:
             found = root / source.strip("/")
             if not found.exists():
@@ -200,26 +208,29 @@ class Builder:
         """FROM."""
         if base == "scratch":
             return Stage([], {})
-        version = re.fullmatch(r"rust:([\d.]+)-slim-bookworm", base)
-        if not version or platform != f"linux/{self.native}":
+        name = re.fullmatch(r"(rust):([\d.]+)-slim-bookworm|(node):\d+-bookworm-slim", base)
+        if not name or platform != f"linux/{self.native}":
             raise DockerfileError(f"there is no stand-in for {base} on {platform}")
-        return Stage([self.rust(version[1])], ENVIRONMENT)
+        if name[1]:
+            return Stage([self.debian(PACKAGES["rust"], name[2])], ENVIRONMENT)
+        return Stage([self.debian(PACKAGES["node"])], NODE_ENVIRONMENT)
 
-    def rust(self, version):
-        """The stand-in for the official image: the same packages, the same Rust."""
-        name = hashlib.sha256(f"{PACKAGES} {version}".encode()).hexdigest()[:8]
+    def debian(self, packages, rust=None):
+        """The stand-in for an official image: the same packages, the same Rust."""
+        name = hashlib.sha256(f"{packages} {rust}".encode()).hexdigest()[:8]
         base = self.cache / f"base-{name}"
         if base.exists():
             return base
         # It gets its name once it is whole.
         half = self.cache / "half"
         shutil.rmtree(half, ignore_errors=True)
-        run("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--dpkgopt=force-unsafe-io", "bookworm", half)
-        programs = half / "usr/local/cargo/bin"
-        programs.mkdir(parents=True)
-        shutil.copy(shutil.which("rustup"), programs / "rustup")
-        for program in ("cargo", "rustc"):
-            (programs / program).symlink_to("rustup")
-        execute(half, f"rustup toolchain install --profile minimal {version} && rustup default {version}", ENVIRONMENT)
+        run("mmdebstrap", "--variant=minbase", f"--include={packages}", "--dpkgopt=force-unsafe-io", "bookworm", half)
+        if rust:
+            programs = half / "usr/local/cargo/bin"
+            programs.mkdir(parents=True)
+            shutil.copy(shutil.which("rustup"), programs / "rustup")
+            for program in ("cargo", "rustc"):
+                (programs / program).symlink_to("rustup")
+            execute(half, f"rustup toolchain install --profile minimal {rust} && rustup default {rust}", ENVIRONMENT)
         half.rename(base)
         return base

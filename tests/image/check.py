@@ -36,6 +36,8 @@ from skipped import skip  # noqa: E402
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 DOCKERFILE = ROOT / "modules/shared/Dockerfile"
 TWINS = ROOT / "edge-config/standalone/twins"
+PAGES = "hls-gateway"
+PAGES_LOCK = ROOT / "modules" / PAGES / "pages/package-lock.json"
 CARD = ROOT / "edge-config/testcard.mp4"
 # By the names of module.json: those of Docker and ELF, and the emulator.
 ARCHITECTURES = {
@@ -190,6 +192,7 @@ def run_together(images, addresses, place, emulators):
             check_played(f"{splitter}/{path}", card)
         for name, container in containers.items():
             check_running(name, images[name].version, container, addresses[name])
+        check_page(f"http://{addresses[PAGES]}:8080")
         publisher.terminate()
         publisher.wait()
         for name, container in containers.items():
@@ -203,6 +206,20 @@ def run_together(images, addresses, place, emulators):
         for child in [publisher, *(container.process for container in containers.values())]:
             if child and child.poll() is None:
                 child.kill()
+
+
+def check_page(url):
+    """The player page brings hls.js of the version that is locked, and its licence."""
+    def got(path):
+        with urllib.request.urlopen(f"{url}{path}", timeout=10) as answer:
+            return answer.read().decode()
+    page, script = got("/player.html"), "/player/hls.min.js"
+    check(f'<script src="{script}"' in page, f"{url}/player.html does not load {script}")
+    locked = json.loads(PAGES_LOCK.read_text())["packages"]["node_modules/hls.js"]["version"]
+    text = got(script)
+    check(len(text) > 100_000 and f'"{locked}"' in text, f"{script} is not hls.js {locked}: {text[:100]}")
+    check("Apache License" in got("/player/hls.js-LICENSE.txt"), "the licence of hls.js is not in the image")
+    print(f"    {url}/player.html: hls.js {locked}")
 
 
 def check_started(name, container):

@@ -23,6 +23,8 @@ pub enum Tool {
     Vlc,
     /// python3.
     Python,
+    /// curl with HTTP/2.
+    Curl,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -39,6 +41,7 @@ impl Tool {
             Self::Nginx => existing(PathBuf::from(NGINX_MODULE)).and_then(|_| on_path("nginx")),
             Self::Vlc => on_path("vlc"),
             Self::Python => on_path("python3"),
+            Self::Curl => on_path("curl"),
         }
     }
 

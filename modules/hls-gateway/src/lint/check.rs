@@ -47,7 +47,6 @@ pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
             add(&rule::PART_SUM, format!("segment {number}: parts of {parts:.4} s, EXTINF {duration} s"));
         }
     }
-    let first = list.segments.first();
     let begins = list.segments.iter().filter(|segment| segment.begins);
     if list.discontinuity_sequence.is_none() && begins.clone().count() > 0 {
         add(&rule::NO_DISCONTINUITY_SEQUENCE, "with EXT-X-DISCONTINUITY".into());
@@ -56,11 +55,6 @@ pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
         for segment in begins.filter(|segment| segment.date.is_none() && !segment.gap) {
             add(&rule::NO_DATE_AFTER, format!("segment {}", segment.number));
         }
-    }
-    let window: f64 = list.segments.iter().map(|segment| segment.duration).sum();
-    let is_sliding = first.is_some_and(|segment| segment.number > 1) && list.skipped.is_none();
-    if is_sliding && !list.ended && window + PRINTED < 3.0 * target && list.segments.len() > 1 {
-        add(&rule::WINDOW, format!("{window:.3} s, target {target} s"));
     }
     match list.control("HOLD-BACK") {
         None if !list.ended => add(&rule::NO_HOLD_BACK, "no HOLD-BACK".into()),

@@ -39,6 +39,7 @@ impl History {
         if !is_first {
             self.identity(list, &mut faults);
             self.parts(list, &mut faults);
+            self.window(list, &mut faults);
         }
         self.dates(list, &mut faults);
         self.life(list, now, &mut faults);
@@ -107,6 +108,17 @@ impl History {
         for (before, after) in pairs.filter(|(before, after)| before.map != after.map && !after.begins) {
             let (was, is) = (&before.map, &after.map);
             add(&rule::MAP_CHANGED, format!("segment {}: {was:?} became {is:?}", after.number));
+        }
+    }
+
+    /// RFC 8216bis §6.2.2: nothing is removed while less than three target durations would be left. A stream that
+    /// just began is shorter.
+    fn window(&self, list: &Playlist, faults: &mut Vec<Fault>) {
+        let target = list.target.unwrap_or_default();
+        let window: f64 = list.segments.iter().map(|segment| segment.duration).sum();
+        let has_slid = list.sequence > self.first && list.skipped.is_none();
+        if has_slid && !list.ended && window + PRINTED < 3.0 * target {
+            faults.push(Fault::new(&rule::WINDOW, format!("{window:.3} s, target {target} s")));
         }
     }
 

@@ -72,6 +72,9 @@ fn versions() -> Vec<String> {
 fn a_good_stream_has_no_fault() {
     assert_eq!(broken(&versions()), BTreeSet::new());
     assert_eq!(broken(&[MULTIVARIANT.into()]), BTreeSet::new());
+    // A stream that just began is short: nothing was removed from it.
+    let begins = version(10).replace("#EXTINF:2.00000", "#EXTINF:0.90000");
+    assert!(!broken(&[begins.clone(), begins]).contains(rule::WINDOW.name));
     // Nor has one whose publisher is silent: its last part is a gap, and no other is hinted.
     let silent = |text: &String| {
         let (before, _) = text.split_once("#EXT-X-PRELOAD-HINT").unwrap();

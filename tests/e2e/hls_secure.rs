@@ -1,0 +1,138 @@
+//! HLS over https with a certificate file, as curl gets it.
+
+use std::path::{Path, PathBuf};
+
+use av_tests::clip::Clip;
+use av_tests::module::{Module, Setup};
+use av_tests::program::Program;
+use av_tests::rtmp::Publisher;
+use av_tests::tool::Tool;
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::access::certificate;
+use crate::{rtmp, twin};
+
+/// A gateway that serves `live/cam` over https to who `auth` lets in.
+struct Secure {
+    module: Module,
+    rtmp: String,
+    port: u16,
+    trusted: PathBuf,
+}
+
+/// What curl says of one answer.
+#[derive(Debug)]
+struct Got {
+    /// `2` or `1.1`.
+    version: String,
+    status: u16,
+    body: String,
+}
+
+impl Secure {
+    fn start(auth: &Value) -> Self {
+        let (rtmp, port) = (rtmp(port::free(), "live/cam"), port::free());
+        let setup = Setup::new("hls-gateway");
+        let (trusted, key) = certificate(setup.dir());
+        let serve = format!("https://127.0.0.1:{port}/live/cam");
+        let tls = json!({ "certificateFile": trusted, "keyFile": key });
+        let document = twin(json!({ "cam": {
+            "input": { "listen": rtmp },
+            "outputs": { "web": { "serve": serve, "tls": tls, "auth": auth, "segmentSeconds": 1 } },
+        } }));
+        Self { module: setup.twin(&document).start(), rtmp, port, trusted }
+    }
+
+    fn get(&self, path: &str, options: &[&str]) -> Got {
+        curl(&self.trusted, &format!("https://127.0.0.1:{}{path}", self.port), options)
+    }
+
+    /// The multivariant playlist, once the stream can be played.
+    fn playlist(&self, path: &str, options: &[&str]) -> Got {
+        wait::until("a playlist", wait::LONG, || {
+            Some(self.get(path, options)).filter(|got| got.status == 200)
+        })
+    }
+}
+
+fn curl(trusted: &Path, url: &str, options: &[&str]) -> Got {
+    let mut command = Tool::Curl.command();
+    command.args([
+        "--silent",
+        "--show-error",
+        "--output",
+        "-",
+        "--write-out",
+        "\n%{http_version} %{http_code}",
+    ]);
+    let ended = Program::run(command.arg("--cacert").arg(trusted).args(options).arg(url), wait::LONG);
+    assert!(ended.status.success(), "{url}: {}", ended.stderr);
+    let (body, told) = ended.stdout.rsplit_once('\n').unwrap();
+    let (version, status) = told.split_once(' ').unwrap();
+    Got { version: version.into(), status: status.parse().unwrap(), body: body.into() }
+}
+
+/// The address in a playlist's line.
+fn address(line: &str) -> Option<&str> {
+    if line.starts_with('#') {
+        return line.split_once("URI=\"")?.1.split('"').next();
+    }
+    Some(line).filter(|line| !line.is_empty())
+}
+
+#[test]
+fn over_https_http_2_is_spoken_with_who_can_and_the_key_is_in_every_address() {
+    needs!(Ffmpeg, Curl);
+    let gateway = Secure::start(&json!({ "key": "s p/1" }));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    let keyed = "/live/cam/index.m3u8?key=s%20p%2F1";
+    let multivariant = gateway.playlist(keyed, &["--http2"]);
+    assert_eq!(multivariant.version, "2");
+    assert_eq!(gateway.get(keyed, &["--http1.1"]).version, "1.1");
+    let refused = gateway.get("/live/cam/index.m3u8", &["--http2"]);
+    assert_eq!((refused.version.as_str(), refused.status), ("2", 403));
+
+    let media = multivariant.body.lines().filter_map(address).last().unwrap();
+    let playlist = gateway.get(&format!("/live/cam/{media}"), &["--http2"]);
+    assert_eq!(playlist.status, 200, "{media}");
+    let addresses: Vec<_> = playlist.body.lines().filter_map(address).collect();
+    let parts = addresses.iter().filter(|address| address.contains(".m4s")).count();
+    assert!(parts >= 2, "{}", playlist.body);
+    for address in addresses {
+        assert!(address.ends_with("?key=s%20p%2F1"), "{address}");
+        // The status alone: curl has each of them over HTTP/2, media too.
+        let got = gateway.get(&format!("/live/cam/{address}"), &["--http2", "--output", "/dev/null"]);
+        assert_eq!((got.version.as_str(), got.status), ("2", 200), "{address}");
+    }
+}
+
+#[test]
+fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
+    needs!(Ffmpeg, Curl);
+    let auth = json!({ "username": "guard", "password": "pw-5150" });
+    let gateway = Secure::start(&auth);
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    let index = "/live/cam/index.m3u8";
+    let multivariant = gateway.playlist(index, &["--user", "guard:pw-5150"]);
+    for wrong in [&[][..], &["--user", "guard:pw-5151"], &["--user", "other:pw-5150"]] {
+        assert_eq!(gateway.get(index, wrong).status, 401, "{wrong:?}");
+    }
+    let media = format!("/live/cam/{}", multivariant.body.lines().filter_map(address).last().unwrap());
+    assert_eq!(gateway.get(&media, &[]).status, 401);
+    let playlist = gateway.get(&media, &["--user", "guard:pw-5150"]);
+    assert_eq!(playlist.status, 200);
+    assert!(!format!("{}{}", multivariant.body, playlist.body).contains("5150"));
+
+    let document = twin(json!({ "cam": {
+        "input": { "listen": rtmp(port::free(), "live/cam") },
+        "outputs": { "web": { "serve": format!("http://127.0.0.1:{}/live/cam", port::free()), "auth": auth } },
+    } }));
+    let refused = Setup::new("hls-gateway").twin(&document).run(wait::LONG);
+    let told = format!("{}{}", refused.stdout, refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{told}");
+    let why = "flows.cam.outputs.web.auth: user and password are taken over https only";
+    assert!(told.contains(why) && !told.contains("5150"), "{told}");
+}
