@@ -32,6 +32,7 @@ mod recorder;
 mod regressions;
 mod relay;
 mod rtsp;
+mod rtsp_publish;
 mod serve_options;
 mod shown;
 mod thousand_flows;

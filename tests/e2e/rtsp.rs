@@ -14,12 +14,12 @@ use serde_json::json;
 
 use crate::{rtmp, twin};
 
-fn rtsp(port: u16, path: &str) -> String {
+pub(crate) fn rtsp(port: u16, path: &str) -> String {
     format!("rtsp://127.0.0.1:{port}/{path}")
 }
 
 /// Two free ports in a row, the first one even.
-fn udp_ports() -> String {
+pub(crate) fn udp_ports() -> String {
     let first = loop {
         let port = port::free() & !1;
         let is_free = |port| std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
@@ -42,7 +42,7 @@ fn gateway(from: &str, to: &str, loss: &str) -> Module {
 }
 
 /// Every picture that ffmpeg decodes, by its hash and its time in milliseconds; until the stream ends or so many are there.
-fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
+pub(crate) fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
     let mut command = tool.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "info"]);
     if url.starts_with("rtsp") {
@@ -55,19 +55,19 @@ fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Pro
     Program::start(command.args(["-f", "framemd5", "-"]))
 }
 
-fn seen(ended: &Finished) -> Vec<Packet> {
+pub(crate) fn seen(ended: &Finished) -> Vec<Packet> {
     Recording::of_framemd5_in_milliseconds(&ended.stdout).0
 }
 
 /// What ffmpeg decodes of the clip itself.
-fn original(clip: Clip) -> Vec<Packet> {
+pub(crate) fn original(clip: Clip) -> Vec<Packet> {
     let ended = watch(clip.tool(), "", &clip.mp4().display().to_string(), None).finish(wait::LONG);
     seen(&ended)
 }
 
 /// Checks that pictures are those of the clip from some one on, without a hole, and, behind those that were there when the
 /// player came, at their times. How many there are.
-fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
+pub(crate) fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
     let first = played.first().unwrap_or_else(|| panic!("{who} saw nothing"));
     let at = clip.iter().position(|picture| picture.hash == first.hash);
     let at = at.unwrap_or_else(|| panic!("{who}: the first picture is none of the clip's"));
