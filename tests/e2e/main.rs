@@ -33,6 +33,7 @@ mod regressions;
 mod relay;
 mod rtsp;
 mod rtsp_publish;
+mod rtsp_push;
 mod serve_options;
 mod shown;
 mod thousand_flows;
