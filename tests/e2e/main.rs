@@ -34,6 +34,8 @@ mod recorder;
 mod regressions;
 mod relay;
 mod rtsp;
+mod rtsp_publish;
+mod rtsp_push;
 mod serve_options;
 mod shown;
 mod thousand_flows;

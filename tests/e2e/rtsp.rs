@@ -14,12 +14,12 @@ use serde_json::json;
 
 use crate::{rtmp, twin};
 
-fn rtsp(port: u16, path: &str) -> String {
+pub(crate) fn rtsp(port: u16, path: &str) -> String {
     format!("rtsp://127.0.0.1:{port}/{path}")
 }
 
 /// Two free ports in a row, the first one even.
-fn udp_ports() -> String {
+pub(crate) fn udp_ports() -> String {
     let first = loop {
         let port = port::free() & !1;
         let is_free = |port| std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok();
@@ -42,7 +42,7 @@ fn gateway(from: &str, to: &str, loss: &str) -> Module {
 }
 
 /// Every picture that ffmpeg decodes, by its hash and its time in milliseconds; until the stream ends or so many are there.
-fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
+pub(crate) fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
     let mut command = tool.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "info"]);
     if url.starts_with("rtsp") {
@@ -55,19 +55,19 @@ fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Pro
     Program::start(command.args(["-f", "framemd5", "-"]))
 }
 
-fn seen(ended: &Finished) -> Vec<Packet> {
+pub(crate) fn seen(ended: &Finished) -> Vec<Packet> {
     Recording::of_framemd5_in_milliseconds(&ended.stdout).0
 }
 
 /// What ffmpeg decodes of the clip itself.
-fn original(clip: Clip) -> Vec<Packet> {
+pub(crate) fn original(clip: Clip) -> Vec<Packet> {
     let ended = watch(clip.tool(), "", &clip.mp4().display().to_string(), None).finish(wait::LONG);
     seen(&ended)
 }
 
 /// Checks that pictures are those of the clip from some one on, without a hole, and, behind those that were there when the
 /// player came, at their times. How many there are.
-fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
+pub(crate) fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
     let first = played.first().unwrap_or_else(|| panic!("{who} saw nothing"));
     let at = clip.iter().position(|picture| picture.hash == first.hash);
     let at = at.unwrap_or_else(|| panic!("{who}: the first picture is none of the clip's"));
@@ -88,14 +88,13 @@ fn must_be(played: &[Packet], clip: &[Packet], who: &str) -> usize {
     played.len()
 }
 
-/// Publishes a clip in real time and lets players come while it runs.
+/// Publishes a clip in real time to players that wait for it.
 fn walk(clip: Clip, players: &[(Tool, &str)]) {
     let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
     let pictures = original(clip);
     let gateway = gateway(&from, &to, "close");
-    let publisher = if clip.tool() == Tool::Ffmpeg9 { PublishWith::Ffmpeg9 } else { PublishWith::Ffmpeg };
-    let publication = publisher.start(clip, &from);
-    gateway.wait_receiving("cam");
+    gateway.wait_value("/flows/cam/outputs/viewers/state", "waiting");
+    // Players first: their DESCRIBE waits for the stream. On a busy machine those that come later find too little of it.
     let playing: Vec<_> = players
         .iter()
         .map(|(tool, transport)| {
@@ -104,6 +103,8 @@ fn walk(clip: Clip, players: &[(Tool, &str)]) {
             (format!("{tool:?} over {transport}"), watch(*tool, transport, &to, most))
         })
         .collect();
+    let publisher = if clip.tool() == Tool::Ffmpeg9 { PublishWith::Ffmpeg9 } else { PublishWith::Ffmpeg };
+    let publication = publisher.start(clip, &from);
     publication.finish();
     for (who, program) in playing {
         let ended = program.finish(wait::LONG);
@@ -186,26 +187,31 @@ fn a_stream_that_goes_to_rtsp_and_back_has_the_same_access_units() {
                 },
             } })),
         );
-        let publication = PublishWith::Ffmpeg.start(clip, &from);
-        back.wait_receiving("cam");
-        let player = PlayWith::Ffmpeg.start(&to);
-        let published = publication.finish();
-        let played = player.finish();
-        for kind in [Kind::Video, Kind::Audio] {
-            let (played, sent) = (played.of(kind), published.of(kind));
-            assert!(played.len() >= 25, "{clip:?}: {} {kind:?} frames\n{}", played.len(), back.log());
-            let at = sent.iter().position(|packet| packet.hash == played[0].hash);
-            let at = at.unwrap_or_else(|| panic!("{clip:?}: the first {kind:?} frame is none that was sent"));
-            for (seen, sent) in played.iter().zip(&sent[at..]) {
-                assert_eq!(seen.hash, sent.hash, "{clip:?}: {kind:?}\n{}", back.log());
-                assert!(seen.dts <= seen.pts, "{clip:?}: {seen:?}");
-            }
-            for pair in played.windows(2) {
-                assert!(pair[0].dts <= pair[1].dts, "{clip:?}: {kind:?} went back: {pair:?}");
-            }
-        }
+        must_be_the_same(clip, &from, &to, &back);
         assert_eq!(back.terminate().status.code(), Some(0));
         assert_eq!(first.terminate().status.code(), Some(0));
+    }
+}
+
+/// Publishes a clip by RTMP, and plays by RTMP what `back` makes of it: every access unit as it was sent, in order.
+pub(crate) fn must_be_the_same(clip: Clip, from: &str, to: &str, back: &Module) {
+    let publication = PublishWith::Ffmpeg.start(clip, from);
+    back.wait_receiving("cam");
+    let player = PlayWith::Ffmpeg.start(to);
+    let published = publication.finish();
+    let played = player.finish();
+    for kind in [Kind::Video, Kind::Audio] {
+        let (played, sent) = (played.of(kind), published.of(kind));
+        assert!(played.len() >= 25, "{clip:?}: {} {kind:?} frames\n{}", played.len(), back.log());
+        let at = sent.iter().position(|packet| packet.hash == played[0].hash);
+        let at = at.unwrap_or_else(|| panic!("{clip:?}: the first {kind:?} frame is none that was sent"));
+        for (seen, sent) in played.iter().zip(&sent[at..]) {
+            assert_eq!(seen.hash, sent.hash, "{clip:?}: {kind:?}\n{}", back.log());
+            assert!(seen.dts <= seen.pts, "{clip:?}: {seen:?}");
+        }
+        for pair in played.windows(2) {
+            assert!(pair[0].dts <= pair[1].dts, "{clip:?}: {kind:?} went back: {pair:?}");
+        }
     }
 }
 

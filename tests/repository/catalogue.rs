@@ -1,5 +1,5 @@
 use av_flow::catalogue::ENDPOINTS;
-use av_flow::config::{OptionSpec, Role};
+use av_flow::config::OptionSpec;
 
 use super::*;
 
@@ -30,17 +30,11 @@ fn the_catalogue_knows_every_endpoint_that_a_module_has_with_the_same_options() 
     assert!(endpoints >= 13, "{endpoints}");
 }
 
-/// What modules that are there do not have yet.
-const TO_COME: [(Role, &str); 2] = [(Role::Push, "rtsp"), (Role::Push, "rtsps")];
-
 #[test]
 fn every_module_has_what_the_catalogue_says_of_it() {
     for entry in ENDPOINTS {
         let Some(supports) = module(entry.module) else { continue };
         for scheme in entry.spec.schemes {
-            if TO_COME.contains(&(entry.spec.role, scheme.name)) {
-                continue;
-            }
             assert!(
                 supports.endpoint(entry.spec.role, *scheme).is_some(),
                 "{} has no {:?} with {scheme}",

@@ -17,6 +17,7 @@ pub fn service() -> Flows {
         .input(rtsp::LISTEN)
         .input(rtsp::PULL)
         .output(rtsp::SERVE)
+        .output(rtsp::PUSH)
         .output(rtmp::SERVE)
         .output(rtmp::PUSH)
         .rule(adapts)

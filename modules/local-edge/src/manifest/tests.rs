@@ -403,10 +403,11 @@ fn the_manifest_of_this_repository_runs_the_test_card_through_the_splitter() {
     let manifest = Manifest::load(&root.join("deployment.template.json"), &variables).unwrap();
     assert_eq!(manifest.notes, [] as [String; 0]);
     let names: Vec<&str> = manifest.modules.iter().map(|module| module.name.as_str()).collect();
-    assert_eq!(names, ["rtmp-splitter", "hls-gateway", "mp4-source", "metrics-collector"]);
+    let ours = ["rtmp-splitter", "hls-gateway", "mp4-source", "rtsp-gateway", "mp4-recorder"];
+    assert_eq!(names, [ours.as_slice(), &["metrics-collector"]].concat());
     let own = manifest.modules.iter().filter(|module| is_placeholder(&module.image));
     let services: Vec<&str> = own.map(|module| module.service.as_str()).collect();
-    assert_eq!(services, ["rtmp-splitter", "hls-gateway", "mp4-source"]);
+    assert_eq!(services, ours);
     let splitter = &manifest.modules[0];
     assert_eq!((splitter.ports[0].host, splitter.ports[0].variable.as_deref()), (1935, Some("RTMP_PORT")));
     let media = &manifest.modules[2].binds[0];

@@ -12,6 +12,7 @@ pub mod fanout;
 mod fitting;
 pub mod ingest;
 pub mod net;
+mod pushing;
 mod registry;
 pub mod rtmp;
 pub mod rtsp;

@@ -141,6 +141,12 @@ impl Reorder {
         source.drain(out);
     }
 
+    /// When [`expire`](Self::expire) has something to do; `None` while nothing waits.
+    pub fn deadline(&self) -> Option<Duration> {
+        let (_, (_, since)) = self.source.as_ref()?.held.first_key_value()?;
+        Some(since.saturating_add(PATIENCE))
+    }
+
     /// Does not wait any more for what is missing before packets that have waited long enough.
     pub fn expire(&mut self, now: Duration, out: &mut Vec<Ordered>) {
         let Some(source) = &mut self.source else { return };

@@ -200,11 +200,12 @@ pub fn receiver_report(ssrc: u32, reception: Option<&Reception>, cname: &str) ->
     written(CompoundBuilder::default().add_packet(builder).add_packet(name(ssrc, cname)))
 }
 
-/// The source leaves: its last report, its name, and goodbye.
-pub fn bye(report: &SenderReport, cname: &str) -> Bytes {
-    let last = sender_report(report, cname);
-    let bye = written(CompoundBuilder::default().add_packet(Bye::builder().add_source(report.ssrc)));
-    [last, bye].concat().into()
+/// The source leaves (RFC 3550 §6.6). It stands behind an empty receiver report: what the last sender report said was true
+/// then, and is not any more.
+pub fn bye(ssrc: u32, cname: &str) -> Bytes {
+    let report = receiver_report(ssrc, None, cname);
+    let bye = written(CompoundBuilder::default().add_packet(Bye::builder().add_source(ssrc)));
+    [report, bye].concat().into()
 }
 
 fn name(ssrc: u32, cname: &str) -> rtcp_types::SdesBuilder<'_> {

@@ -1,14 +1,14 @@
 //! From a publisher's packets to what a stream takes.
 
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use av_media::{Frame, Kind, Timestamp};
 use av_rtsp::Received;
 use av_rtsp::clock::Clock;
 use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Unit};
 use av_rtsp::order::DecodeOrder;
-use av_rtsp::reorder::Reorder;
+use av_rtsp::reorder::{Ordered, Reorder};
 use av_rtsp::rtcp::{self, Message};
 use av_rtsp::sdp::{Medium, Presentation};
 use bytes::Bytes;
@@ -105,15 +105,50 @@ impl Intake {
             status.skipped.add(Skip::Malformed, 1);
             return;
         };
-        let (mut ordered, mut outputs) = (Vec::new(), Vec::new());
+        let mut ordered = Vec::new();
         lane.reorder.push(received, now.saturating_duration_since(self.began), &mut ordered);
-        for packet in ordered {
-            lane.depacketizer.push(packet, &mut outputs);
-        }
-        lane.count(status);
-        let (kind, arrival) = (lane.kind, self.arrival(now));
+        let (kind, outputs) = (lane.kind, lane.outputs(ordered, status));
+        let arrival = self.arrival(now);
         for output in outputs {
             self.hand_on(kind, output, arrival, &mut give);
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do; `None` while nothing waits for packets that are missing.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waiting = self.lanes.iter().flatten().filter_map(|lane| lane.reorder.deadline());
+        self.began.checked_add(waiting.min()?)
+    }
+
+    /// Time passes: what is missing is not waited for any longer, also where no packet follows.
+    pub(super) fn expire(&mut self, now: Instant, status: &InputStatus, mut give: impl FnMut(Incoming)) {
+        self.expire_at(now.saturating_duration_since(self.began), now, status, &mut give);
+    }
+
+    /// Nothing follows: hands on what waits for more.
+    pub(super) fn finish(&mut self, now: Instant, status: &InputStatus, mut give: impl FnMut(Incoming)) {
+        self.expire_at(Duration::MAX, now, status, &mut give);
+        let mut decodable = Vec::new();
+        self.order.flush(&mut decodable);
+        decodable.into_iter().for_each(|picture| give(frame(picture)));
+    }
+
+    fn expire_at(
+        &mut self,
+        since: Duration,
+        now: Instant,
+        status: &InputStatus,
+        give: &mut impl FnMut(Incoming),
+    ) {
+        let arrival = self.arrival(now);
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes.get_mut(index).and_then(Option::as_mut) else { continue };
+            let mut ordered = Vec::new();
+            lane.reorder.expire(since, &mut ordered);
+            let (kind, outputs) = (lane.kind, lane.outputs(ordered, status));
+            for output in outputs {
+                self.hand_on(kind, output, arrival, give);
+            }
         }
     }
 
@@ -181,6 +216,16 @@ impl Lane {
         Some((lane, rate))
     }
 
+    /// Puts packets that are in order together.
+    fn outputs(&mut self, ordered: Vec<Ordered>, status: &InputStatus) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        for packet in ordered {
+            self.depacketizer.push(packet, &mut outputs);
+        }
+        self.count(status);
+        outputs
+    }
+
     /// Tells what was left out since the last time.
     fn count(&mut self, status: &InputStatus) {
         let (counts, lost) = (self.depacketizer.counts(), self.reorder.lost());
@@ -197,5 +242,47 @@ impl Lane {
             status.said.note("sends packets that break their payload format: those are left out");
         }
         (self.told, self.lost) = (counts, lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Changes;
+
+    /// 20 ms of G.711.
+    fn packet(number: u16) -> Bytes {
+        let mut packet = vec![0x80, 0];
+        packet.extend(number.to_be_bytes());
+        packet.extend((u32::from(number) * 160).to_be_bytes());
+        packet.extend(7_u32.to_be_bytes());
+        packet.resize(12 + 160, 0xff);
+        packet.into()
+    }
+
+    #[test]
+    fn what_stands_behind_a_gap_waits_neither_for_a_packet_nor_at_the_end() {
+        let sdp = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\n";
+        let presentation = Presentation::parse(sdp).unwrap();
+        let (status, began) = (InputStatus::new(Changes::default()), Instant::now());
+        for at_the_end in [false, true] {
+            let mut intake = Intake::new(&presentation, &status, began);
+            let mut frames = 0;
+            let mut count = |item| frames += usize::from(matches!(item, Incoming::Frame(_)));
+            for number in [1, 2, 4] {
+                intake.rtp(0, &packet(number), began, &status, &mut count);
+            }
+            let deadline = intake.deadline().unwrap();
+            assert_eq!(deadline, began + Duration::from_millis(250));
+            if at_the_end {
+                intake.finish(began, &status, &mut count);
+            } else {
+                intake.expire(began + Duration::from_millis(249), &status, &mut count);
+                assert!(intake.deadline().is_some());
+                intake.expire(deadline, &status, &mut count);
+            }
+            assert_eq!(intake.deadline(), None);
+            assert_eq!(frames, 3);
+        }
     }
 }

@@ -1,21 +1,25 @@
 //! RTSP endpoints.
 
+mod asked;
 mod bridge;
 mod connection;
 mod described;
 mod intake;
+mod lanes;
 mod listen;
 pub(crate) mod options;
 mod port;
 mod pull;
+mod push;
 mod reports;
 mod serve;
 mod udp;
 mod wire;
 
 pub use listen::listen;
-pub use options::{ListenConfig, PullConfig, ServeConfig};
+pub use options::{ListenConfig, PullConfig, PushConfig, ServeConfig};
 pub use pull::pull;
+pub use push::push;
 pub use serve::serve;
 
 use crate::registry::{InputSpec, OutputSpec};
@@ -26,3 +30,5 @@ pub const LISTEN: InputSpec = InputSpec::of::<ListenConfig>();
 pub const PULL: InputSpec = InputSpec::of::<PullConfig>();
 /// Others take from us.
 pub const SERVE: OutputSpec = OutputSpec::of::<ServeConfig>();
+/// We connect and send.
+pub const PUSH: OutputSpec = OutputSpec::of::<PushConfig>();

@@ -71,6 +71,23 @@ pub struct PullConfig {
     pub udp: bool,
 }
 
+/// `push`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushConfig {
+    /// Where to.
+    pub url: ConnectUrl,
+    /// `credentials` or user info.
+    pub credentials: Option<Credentials>,
+    /// `retry`.
+    pub retry: Retry,
+    /// `tls`.
+    pub tls: ClientTls,
+    /// `transport`: true for `udp`.
+    pub udp: bool,
+    /// `mtu`.
+    pub mtu: u16,
+}
+
 /// `listen`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenConfig {
@@ -178,7 +195,7 @@ impl Output for ServeConfig {
             max_clients: options.size(&MAX_CLIENTS)?,
             transports: transports(options)?,
             udp_port: options.port_pair(&UDP_PORTS)?,
-            mtu: u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX),
+            mtu: mtu(options)?,
             join: Join::of(options.word(&JOIN)?),
             batch: Duration::from_millis(options.whole(&BATCH)?),
             tls: options.server_tls()?,
@@ -200,6 +217,38 @@ impl Output for ServeConfig {
     fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
         super::serve(context, self)
     }
+}
+
+impl Output for PushConfig {
+    const SPEC: EndpointSpec = EndpointSpec { role: Role::Push, schemes: SCHEMES, options: PUSH };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        let (url, user_info) = options.connect_url()?;
+        Ok(Self {
+            udp: is_udp(options)?,
+            url,
+            credentials: options.credentials(&CREDENTIALS, user_info)?,
+            retry: options.retry()?,
+            tls: options.client_tls()?,
+            mtu: mtu(options)?,
+        })
+    }
+
+    fn url(&self, _public_host: Option<&str>) -> String {
+        self.url.shown(false)
+    }
+
+    fn instance(&self, name: &str) -> Self {
+        Self { url: self.url.instance(name), ..self.clone() }
+    }
+
+    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        super::push(context, self)
+    }
+}
+
+fn mtu(options: &Options<'_>) -> Result<u16, ConfigError> {
+    Ok(u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX))
 }
 
 fn transports(options: &Options<'_>) -> Result<Transports, ConfigError> {

@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use retina::client::SessionGroup;
 
 use super::PullConfig;
+use super::asked::secret;
 use crate::config::ConnectUrl;
 use crate::endpoint::InputContext;
 use crate::ingest::Pulled;
@@ -82,7 +83,9 @@ impl Pull {
             }
             let flowed = self.pulled.disconnected();
             let usual = self.attempts.failed(State::Retrying, error.reason(), &error, flowed);
-            if let (PullError::Refused { .. }, Some(secret)) = (&error, source::secret(&self.config)) {
+            if let (PullError::Refused { .. }, Some(secret)) =
+                (&error, secret(self.config.credentials.as_ref()))
+            {
                 self.input.module.net.secrets().refused(secret);
             }
             let (group, wait) = (self.group.clone(), error.wait(usual, flowed));
@@ -129,20 +132,27 @@ impl Pull {
         };
         self.input.status.status.set(State::Waiting, None);
         self.pulled.reconnected();
-        let error = match self.receive(&peer, &mut source).await {
+        let mut intake = Intake::new(&source);
+        let error = match self.receive(&peer, &mut source, &mut intake).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
+        let now = Instant::now();
+        intake.finish(|item| self.pulled.take(item, now));
         if error.is_end() {
             self.pulled.end();
         }
         error
     }
 
-    async fn receive(&mut self, peer: &Peer, source: &mut Source) -> Result<Infallible, PullError> {
+    async fn receive(
+        &mut self,
+        peer: &Peer,
+        source: &mut Source,
+        intake: &mut Intake,
+    ) -> Result<Infallible, PullError> {
         let status = self.input.status.clone();
         let idle = self.input.idle_timeout;
-        let mut intake = Intake::new(source);
         let [video, audio] = source.taken;
         let began = Instant::now();
         self.pulled.take(

@@ -9,22 +9,19 @@ const CNAME: &str = "av-services";
 
 /// A sender's report and its name, on a channel.
 pub(super) fn report(channel: u8, report: &SenderReport) -> BytesMut {
-    framed(channel, &[&rtcp::sender_report(report, CNAME)])
+    framed(channel, &rtcp::sender_report(report, CNAME))
 }
 
-/// Tells that a source is gone, on a channel (RFC 3550 §6.6). It stands behind an empty receiver report: what the last
-/// sender report said was true then, and is not any more.
+/// Tells that a source is gone, on a channel.
 pub(super) fn bye(channel: u8, ssrc: u32) -> BytesMut {
-    let [a, b, c, d] = ssrc.to_be_bytes();
-    framed(channel, &[&rtcp::receiver_report(ssrc, None, CNAME), &[0x81, 203, 0, 1, a, b, c, d]])
+    framed(channel, &rtcp::bye(ssrc, CNAME))
 }
 
-fn framed(channel: u8, parts: &[&[u8]]) -> BytesMut {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = BytesMut::with_capacity(INTERLEAVED_HEADER + length);
+fn framed(channel: u8, compound: &[u8]) -> BytesMut {
+    let mut out = BytesMut::with_capacity(INTERLEAVED_HEADER + compound.len());
     out.put_slice(&[b'$', channel]);
-    out.put_u16(u16::try_from(length).unwrap_or(0));
-    parts.iter().for_each(|part| out.put_slice(part));
+    out.put_u16(u16::try_from(compound.len()).unwrap_or(0));
+    out.put_slice(compound);
     out
 }
 

@@ -3,21 +3,21 @@
 mod sink;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_udp::{Transmit, UdpSocketState};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub(super) use sink::UdpSink;
+pub(super) use sink::{Route, UdpSink};
 
 use crate::endpoint::Module;
 use crate::net::Attempts;
@@ -48,9 +48,10 @@ pub(super) struct UdpPair {
 }
 
 /// One of the two sockets.
+#[derive(Clone)]
 pub(super) struct Half {
     socket: Arc<UdpSocket>,
-    state: UdpSocketState,
+    state: Arc<UdpSocketState>,
 }
 
 /// When a player was last heard of.
@@ -82,14 +83,20 @@ impl UdpPair {
         if let Some(pair) = open.get(&address).and_then(Weak::upgrade) {
             return Ok(pair);
         }
-        let (rtp, rtcp) = (Half::open(address)?, Half::open(SocketAddr::new(ip, port.saturating_add(1)))?);
-        let (began, players) = (Instant::now(), Arc::default());
-        let listening = [(&rtp, false), (&rtcp, true)]
-            .map(|(half, rtcp)| tokio::spawn(listen(half.socket.clone(), rtcp, Arc::clone(&players), began)));
-        let pair = Arc::new(Self { rtp, rtcp, port, began, players, listening });
+        let pair = Self::open_own(ip, port)?;
         open.retain(|_, pair| pair.strong_count() > 0);
         open.insert(address, Arc::downgrade(&pair));
         Ok(pair)
+    }
+
+    /// Opens a pair that nobody joins.
+    pub(super) fn open_own(ip: IpAddr, port: u16) -> io::Result<Arc<Self>> {
+        let [rtp, rtcp] = [port, port.saturating_add(1)].map(|port| Half::open(SocketAddr::new(ip, port)));
+        let (rtp, rtcp) = (rtp?, rtcp?);
+        let (began, players) = (Instant::now(), Arc::default());
+        let listening = [(&rtp, false), (&rtcp, true)]
+            .map(|(half, rtcp)| tokio::spawn(listen(half.clone(), rtcp, Arc::clone(&players), began)));
+        Ok(Arc::new(Self { rtp, rtcp, port, began, players, listening }))
     }
 
     /// Opens the pair that begins with this port beside a listening address, however often that takes; `None`: there is
@@ -163,7 +170,7 @@ impl Half {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { socket: Arc::new(socket), state })
+        Ok(Self { socket: Arc::new(socket), state: Arc::new(state) })
     }
 
     /// Sends datagrams of `segment` bytes each, the last perhaps shorter, with one call.
@@ -203,26 +210,30 @@ impl Drop for Expected {
 
 /// Hears what players and publishers send. Networks rewrite ports: what comes from an unknown one of a known address is a
 /// sign of life of all players there.
-async fn listen(
-    socket: Arc<UdpSocket>,
-    rtcp: bool,
-    players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>,
-    began: Instant,
-) {
+async fn listen(half: Half, rtcp: bool, players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>, began: Instant) {
+    let Half { socket, state } = half;
     let mut buffer = vec![0; READ];
+    let mut meta = RecvMeta::default();
     loop {
+        let received = socket.async_io(Interest::READABLE, || {
+            let buffers = &mut [IoSliceMut::new(&mut buffer)];
+            state.recv((&*socket).into(), buffers, std::slice::from_mut(&mut meta))
+        });
         // What a router says of a datagram that was sent is no fault of the socket.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+        if received.await.is_err() {
             tokio::task::yield_now().await;
             continue;
-        };
+        }
+        let from = meta.addr;
         let players = lock(&players);
         let Some(of_address) = players.get(&from.ip().to_canonical()) else { continue };
         let is_known = of_address.iter().any(|heard| heard.ports.contains(&from.port()));
         for heard in of_address.iter().filter(|heard| !is_known || heard.ports.contains(&from.port())) {
             heard.at.store(millis(began), Ordering::Relaxed);
-            if let (Some(taker), Some(data)) = (&heard.taker, buffer.get(..length)) {
-                let port = is_known.then_some(from.port());
+            let Some(taker) = &heard.taker else { continue };
+            let port = is_known.then_some(from.port());
+            // The system hands on datagrams of one size that came together as one piece.
+            for data in buffer.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1)) {
                 let _ = taker.try_send(Datagram { port, rtcp, data: Bytes::copy_from_slice(data) });
             }
         }

@@ -203,11 +203,7 @@ fn sound_and_pictures_are_put_together_by_the_reports_of_their_sender() {
     let WallClock { stream, unix_nanos } = intake.wall_clock().unwrap();
     assert_eq!(unix_nanos, 1_800_000_000_000_000_000);
     assert!((first(Kind::Video).nanos_since(stream) - 80_000_000).abs() < 100_000);
-    assert!(intake.rtcp(
-        Kind::Video,
-        &rtcp::bye(&SenderReport { ssrc: 96, ntp: Ntp(0), rtp_time: 0, packets: 0, octets: 0 }, "sender"),
-        start
-    ));
+    assert!(intake.rtcp(Kind::Video, &rtcp::bye(96, "sender"), start));
 }
 
 #[test]

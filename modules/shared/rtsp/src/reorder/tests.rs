@@ -64,11 +64,14 @@ fn nothing_waits_longer_than_a_quarter_of_a_second() {
     let start = Duration::from_secs(100);
     let mut out = Vec::new();
     reorder.push(packet(0), start, &mut out);
+    assert_eq!(reorder.deadline(), None);
     reorder.push(packet(2), start + Duration::from_millis(20), &mut out);
     reorder.push(packet(3), start + Duration::from_millis(200), &mut out);
+    assert_eq!(reorder.deadline(), Some(start + Duration::from_millis(270)));
     reorder.expire(start + Duration::from_millis(269), &mut out);
     assert_eq!(seen(std::mem::take(&mut out)), numbers([0]));
     reorder.expire(start + Duration::from_millis(270), &mut out);
+    assert_eq!(reorder.deadline(), None);
     assert_eq!(seen(out), [Seen::Lost(1), Seen::Number(2), Seen::Number(3)]);
 }
 

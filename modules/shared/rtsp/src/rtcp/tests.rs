@@ -20,8 +20,8 @@ fn a_sender_report_is_followed_by_the_name_of_its_source() {
 }
 
 #[test]
-fn who_leaves_says_so_behind_a_last_report() {
-    let messages = parse(&bye(&report(), "av"));
+fn who_leaves_says_so_behind_a_report() {
+    let messages = parse(&bye(0x0102_0304, "av"));
     assert_eq!(messages.len(), 3);
     assert_eq!(messages[2], Message::Bye(vec![0x0102_0304]));
 }

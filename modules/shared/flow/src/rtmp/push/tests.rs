@@ -2,11 +2,12 @@ use std::sync::Arc;
 
 use av_media::Frame;
 use av_rtmp::{AdobeAuth, AuthStep, MediaItem, ServerEvent};
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{Credentials, Secret};
+use crate::config::{Content, Credentials, Secret};
 use crate::endpoint::Module;
 use crate::net::Listener;
 use crate::rtmp::client::peer::*;

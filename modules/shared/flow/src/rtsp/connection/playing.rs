@@ -17,7 +17,7 @@ use super::{Connection, End, GOODBYE, Way};
 use crate::fanout::{Arrival, Client, Farewell, Opening, Sink, Tie, tie};
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::reports;
-use crate::rtsp::udp::{Expected, UdpSink};
+use crate::rtsp::udp::{Expected, Route, UdpSink};
 use crate::rtsp::wire::of_mark;
 
 /// A player's connection, while the fan-out has a sink of it.
@@ -145,16 +145,18 @@ impl Connection {
         let mut routes = Vec::new();
         for (kind, ports) in [Kind::Video, Kind::Audio].into_iter().zip(chosen.ports) {
             let Some((ports, (rtp, rtcp))) = ports.zip(chosen.layout.get(kind)) else { continue };
-            routes.push((rtp, false, SocketAddr::new(address, ports.rtp)));
-            routes.push((rtcp, true, SocketAddr::new(address, ports.rtcp)));
+            for (channel, rtcp, port) in [(rtp, false, ports.rtp), (rtcp, true, ports.rtcp)] {
+                let to = SocketAddr::new(address, port);
+                routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+            }
         }
-        let ports: Vec<u16> = routes.iter().map(|(.., to)| to.port()).collect();
+        let ports: Vec<u16> = routes.iter().map(|route| route.to.port()).collect();
         if ports.is_empty() {
             return None;
         }
         let (gate, open) = oneshot::channel();
         let expected = pair.expect(address, ports);
-        Some(Datagrams { sink: UdpSink::new(pair.clone(), routes, open), expected, gate })
+        Some(Datagrams { sink: UdpSink::new(routes, Some(open)), expected, gate })
     }
 
     pub(super) fn pause(&self) {

@@ -180,10 +180,27 @@ impl Connection {
         &mut self,
         seated: Seated,
         presentation: &Presentation,
+        datagrams: Datagrams,
+    ) -> Result<Option<KickReason>, End> {
+        let mut intake = Intake::new(presentation, &seated.input.status, Instant::now());
+        let mut seated = seated;
+        let ended = self.move_media(&mut seated, &mut intake, datagrams).await;
+        // The last pictures wait for others.
+        let (now, Seated { publisher, input, .. }) = (Instant::now(), &mut seated);
+        let mut written = Ok(());
+        intake.finish(now, &input.status, |item| {
+            written = written.and_then(|()| publisher.item(item, now));
+        });
+        ended
+    }
+
+    async fn move_media(
+        &mut self,
+        seated: &mut Seated,
+        intake: &mut Intake,
         mut datagrams: Datagrams,
     ) -> Result<Option<KickReason>, End> {
-        let Seated { mut publisher, _seat, kick, input } = seated;
-        let mut intake = Intake::new(presentation, &input.status, Instant::now());
+        let Seated { publisher, kick, input, .. } = seated;
         for item in intake.opening() {
             if publisher.item(item, Instant::now()).is_err() {
                 return Ok(Some(KickReason::TakenOver));
@@ -219,6 +236,10 @@ impl Connection {
             }
             input.status.said.say(&input.flow, &self.peer);
             let wait = self.session.deadline().map(|deadline| deadline.saturating_sub(self.now()));
+            let wait = wait.unwrap_or(super::HANDSHAKE);
+            let missing =
+                intake.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = missing.map_or(wait, |missing| missing.min(wait));
             tokio::select! {
                 read = self.reader.read(&mut self.buffer) => {
                     let count = read?;
@@ -244,7 +265,16 @@ impl Connection {
                     }
                 }
                 reason = kick.fired() => return Ok(Some(reason)),
-                () = tokio::time::sleep(wait.unwrap_or(super::HANDSHAKE)) => self.silent()?,
+                () = tokio::time::sleep(wait) => {
+                    self.silent()?;
+                    let now = Instant::now();
+                    intake.expire(now, &input.status, |item| {
+                        written = written.and_then(|()| publisher.item(item, now));
+                    });
+                    if written.is_err() {
+                        return Ok(Some(KickReason::TakenOver));
+                    }
+                }
             }
         }
     }

@@ -119,6 +119,14 @@ impl Intake {
         passes
     }
 
+    /// The session is over: hands on the pictures that wait for others.
+    pub(super) fn finish(&mut self, give: impl FnMut(Incoming)) {
+        if let Some(video) = &mut self.video {
+            video.order.flush(&mut self.ordered);
+        }
+        self.ordered.drain(..).map(frame).for_each(give);
+    }
+
     fn give(&mut self, give: &mut impl FnMut(Incoming)) -> bool {
         let mut passes = false;
         for (time, piece) in self.timed.drain(..) {

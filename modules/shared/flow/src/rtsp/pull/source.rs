@@ -14,8 +14,9 @@ use url::Url;
 
 use super::error::PullError;
 use super::forwarder::Forwarder;
-use crate::config::{ClientTls, ConnectUrl, Credentials, Secret, encoded_value};
+use crate::config::{ClientTls, ConnectUrl, Credentials};
 use crate::net::{Counted, DialError, Net};
+use crate::rtsp::asked::{asked, key, without_secrets};
 use crate::rtsp::options::RTSP;
 use crate::rtsp::pull::PullConfig;
 use crate::stream::{InputStatus, LeftOut};
@@ -36,12 +37,7 @@ pub(super) struct Peer {
 impl Peer {
     /// One line of what the library says, without secrets.
     pub(super) fn said(&self, error: &retina::Error) -> String {
-        let text = error.to_string();
-        let mut line = text.lines().next().unwrap_or_default().to_owned();
-        for secret in &self.hidden {
-            line = line.replace(secret.as_str(), "***");
-        }
-        line.chars().filter(|c| !c.is_control()).take(200).collect()
+        without_secrets(&error.to_string(), &self.hidden)
     }
 
     /// What the system said when connecting.
@@ -93,27 +89,12 @@ pub(super) struct LeftOutTrack {
 
 /// Who is asked, with the secrets of this moment. `url` is the configured one or where that led.
 pub(super) async fn peer(net: &Net, config: &PullConfig, url: &ConnectUrl) -> Result<Peer, PullError> {
-    let key = match &config.credentials {
-        Some(Credentials::Key(secret) | Credentials::StreamKey(secret)) => {
-            Some(net.secrets().get(secret).await?)
-        }
-        _ => None,
+    let key = match key(config.credentials.as_ref()) {
+        Some(secret) => Some(net.secrets().get(secret).await?),
+        None => None,
     };
-    let key = key.as_ref().map(|key| key.expose());
-    // UniFi puts an option for its own programs behind its `rtsps` addresses.
-    let query = url.query.iter().flat_map(|query| query.split('&')).filter(|pair| *pair != "enableSrtp");
-    let query: Vec<_> =
-        query.map(str::to_owned).chain(key.map(|key| format!("key={}", encoded_value(key)))).collect();
-    let mut hidden: Vec<_> =
-        query.iter().filter_map(|pair| Some(pair.split_once('=')?.1.to_owned())).collect();
-    hidden.extend(key.map(str::to_owned));
-    hidden.retain(|text| !text.is_empty());
-    hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
-    let unusable = |source| PullError::Url { host: url.host.clone(), source };
-    let mut asked = Url::parse(&url.shown(false)).map_err(unusable)?;
-    asked.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
-    // The library fills in no other port than that of `rtsp`.
-    let _ = asked.set_port(Some(url.port));
+    let (asked, hidden) = asked(url, key.as_ref().map(|key| key.expose()))
+        .map_err(|source| PullError::Url { host: url.host.clone(), source })?;
     Ok(Peer { host: url.host.clone(), url: url.clone(), tls: config.tls.clone(), asked, hidden })
 }
 
@@ -277,18 +258,6 @@ fn to_camera(sdp: &[u8]) -> Vec<bool> {
         found.fill(false);
     }
     found
-}
-
-/// Which secret a refusal may be about.
-pub(super) fn secret(config: &PullConfig) -> Option<&Secret> {
-    match &config.credentials {
-        Some(
-            Credentials::Key(secret)
-            | Credentials::StreamKey(secret)
-            | Credentials::User { password: secret, .. },
-        ) => Some(secret),
-        None => None,
-    }
 }
 
 #[cfg(test)]

@@ -21,11 +21,21 @@ const MAX_BATCH: usize = 60_000;
 const PACE: usize = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Where a channel leads.
+pub(in crate::rtsp) struct Route {
+    /// Whence.
+    pub(in crate::rtsp) pair: Arc<UdpPair>,
+    /// Its number in the framing.
+    pub(in crate::rtsp) channel: u8,
+    /// From the port of RTCP.
+    pub(in crate::rtsp) rtcp: bool,
+    /// Whereto.
+    pub(in crate::rtsp) to: SocketAddr,
+}
+
 /// See the module's text.
 pub(in crate::rtsp) struct UdpSink {
-    pair: Arc<UdpPair>,
-    /// Where each channel leads, and whether that is one of RTCP.
-    routes: Vec<(u8, bool, SocketAddr)>,
+    routes: Vec<Route>,
     /// Nothing leaves before the answer to PLAY has.
     gate: Option<oneshot::Receiver<()>>,
     batch: Vec<u8>,
@@ -35,21 +45,9 @@ pub(in crate::rtsp) struct UdpSink {
 }
 
 impl UdpSink {
-    /// For a player at these addresses, by channel; it waits for `gate`.
-    pub(in crate::rtsp) fn new(
-        pair: Arc<UdpPair>,
-        routes: Vec<(u8, bool, SocketAddr)>,
-        gate: oneshot::Receiver<()>,
-    ) -> Self {
-        Self {
-            pair,
-            routes,
-            gate: Some(gate),
-            batch: Vec::new(),
-            sent: 0,
-            since: Instant::now(),
-            sleep: None,
-        }
+    /// For a peer at these addresses; it waits for `gate` where there is one.
+    pub(in crate::rtsp) fn new(routes: Vec<Route>, gate: Option<oneshot::Receiver<()>>) -> Self {
+        Self { routes, gate, batch: Vec::new(), sent: 0, since: Instant::now(), sleep: None }
     }
 
     /// The next frame in `bytes`: its channel, its packet, and what is behind it.
@@ -102,19 +100,18 @@ impl AsyncWrite for UdpSink {
         this.batch.clear();
         for _ in 0..MAX_SEGMENTS {
             let Some((channel, packet, behind)) = Self::frame(rest) else { break };
-            let route = this.routes.iter().find(|(own, ..)| *own == channel).copied();
-            let Some((_, rtcp, to)) = route else {
+            let Some(route) = this.routes.iter().position(|route| route.channel == channel) else {
                 rest = behind;
                 continue;
             };
             let fits = match target {
                 None => {
-                    (target, segment) = (Some((rtcp, to)), packet.len());
+                    (target, segment) = (Some(route), packet.len());
                     true
                 }
                 // All are as long as the first, but for the last.
                 Some(before) => {
-                    before == (rtcp, to)
+                    before == route
                         && packet.len() <= segment
                         && this.batch.len().is_multiple_of(segment.max(1))
                         && this.batch.len() + packet.len() <= MAX_BATCH
@@ -131,10 +128,10 @@ impl AsyncWrite for UdpSink {
             // No whole frame: nothing that can be sent.
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, "half a frame")));
         }
-        if let Some((rtcp, to)) = target {
-            let half = if rtcp { &this.pair.rtcp } else { &this.pair.rtp };
+        if let Some(Route { pair, rtcp, to, .. }) = target.and_then(|route| this.routes.get(route)) {
+            let half = if *rtcp { &pair.rtcp } else { &pair.rtp };
             loop {
-                match half.send(to, &this.batch, segment) {
+                match half.send(*to, &this.batch, segment) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready!(half.socket.poll_send_ready(cx))?;
                     }
@@ -182,16 +179,20 @@ mod tests {
 
     fn pair() -> Arc<UdpPair> {
         // Whichever pair is free.
-        (20_000..60_000).step_by(2).find_map(|port| UdpPair::open(LOCAL, port).ok()).unwrap()
+        (20_000..60_000).step_by(2).find_map(|port| UdpPair::open_own(LOCAL, port).ok()).unwrap()
     }
 
     #[tokio::test]
     async fn frames_become_datagrams_of_their_channel_in_order_once_the_gate_is_open() {
         let [rtp, rtcp] =
             [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
-        let routes = vec![(0, false, rtp.local_addr().unwrap()), (1, true, rtcp.local_addr().unwrap())];
+        let pair = pair();
+        let routes = [(0, false, &rtp), (1, true, &rtcp)].map(|(channel, rtcp, socket)| {
+            let to = socket.local_addr().unwrap();
+            Route { pair: pair.clone(), channel, rtcp, to }
+        });
         let (open, gate) = oneshot::channel();
-        let mut sink = UdpSink::new(pair(), routes, gate);
+        let mut sink = UdpSink::new(routes.into(), Some(gate));
         let packets: Vec<Vec<u8>> =
             (0..100_u8).map(|at| vec![at; if at % 7 == 6 { 300 } else { 1000 }]).collect();
         let mut bytes = framed(1, b"report");
@@ -229,5 +230,21 @@ mod tests {
             .await;
         }
         assert!(super::super::lock(&pair.players).is_empty());
+    }
+
+    #[tokio::test]
+    async fn packets_that_leave_together_are_taken_one_by_one() {
+        let (from, to) = (pair(), pair());
+        let (_expected, mut datagrams) = to.take(LOCAL, vec![from.port]);
+        let to = SocketAddr::new(LOCAL, to.port);
+        let mut sink = UdpSink::new(vec![Route { pair: from, channel: 0, rtcp: false, to }], None);
+        let packets: Vec<Vec<u8>> =
+            (0..20_u8).map(|at| vec![at; if at == 19 { 300 } else { 1000 }]).collect();
+        let bytes: Vec<u8> = packets.iter().flat_map(|packet| framed(0, packet)).collect();
+        sink.write_all(&bytes).await.unwrap();
+        for packet in &packets {
+            let datagram = soon("a datagram", datagrams.recv()).await.unwrap();
+            assert_eq!(&datagram.data, packet);
+        }
     }
 }

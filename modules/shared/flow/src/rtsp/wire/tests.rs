@@ -1,3 +1,5 @@
+use std::time::UNIX_EPOCH;
+
 use av_media::Track;
 
 use super::*;

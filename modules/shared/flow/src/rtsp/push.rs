@@ -1,0 +1,213 @@
+//! `push`: we connect to a server, announce the stream and send it, for ever.
+
+mod client;
+mod error;
+mod sender;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use av_media::Kind;
+use av_rtsp::client::ClientOutput;
+use av_rtsp::sdp::Description;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::PushConfig;
+use super::lanes::{Laid, Lanes};
+use super::wire::about;
+use crate::endpoint::OutputContext;
+use crate::pushing::{Ended, FAREWELL, MAX_LAG, Pushing, STALL, Target, sleep_until, write};
+use crate::stream::{Entry, Item, Reader, State};
+use crate::trouble::Reason;
+use client::Client;
+use error::PushError;
+use sender::Sender;
+
+/// Sends the stream until cancelled. A change of codec is announced on a connection of its own.
+pub async fn push(output: OutputContext, config: PushConfig) {
+    let pushing = Pushing::new(output, &config.url.host, config.retry);
+    pushing.run(Push { config }).await;
+}
+
+struct Push {
+    config: PushConfig,
+}
+
+/// What can be announced of a stream.
+struct Announced {
+    lanes: Lanes,
+    description: Description,
+    media: Vec<Kind>,
+    /// What is left out, and why.
+    dropped: Vec<String>,
+}
+
+/// A connection, and what was announced on it.
+struct Connected {
+    client: Client,
+    lanes: Lanes,
+    dropped: Vec<String>,
+}
+
+impl Target for Push {
+    type Client = Connected;
+    type Error = PushError;
+
+    fn reason(error: &PushError) -> Reason {
+        error.reason()
+    }
+
+    async fn open(&self, pushing: &Pushing) -> Result<Connected, PushError> {
+        let Announced { lanes, description, media, dropped } = self.announced(pushing).await;
+        let net = &pushing.output.module.net;
+        let client = client::open(net, &self.config, description, &media).await?;
+        Ok(Connected { client, lanes, dropped })
+    }
+
+    async fn connection(
+        &self,
+        pushing: &mut Pushing,
+        connected: Connected,
+        flowed: &mut Duration,
+    ) -> Result<Ended, PushError> {
+        let Connected { mut client, lanes, dropped } = connected;
+        pushing.connected();
+        if !dropped.is_empty() {
+            pushing.content_trouble(State::Running, &dropped.join("; "));
+        }
+        let began = Instant::now();
+        let output = &pushing.output;
+        let mut reader = output.stream.reader(output.content);
+        let mut sender = Sender::new(lanes, client.layout, output, self.config.url.scheme.name);
+        let ended = self.send(pushing, &mut client, &mut reader, &mut sender).await;
+        if sender.sent_media {
+            *flowed = began.elapsed();
+        }
+        let ended = ended?;
+        client.finish(sender.into_pending(), FAREWELL).await;
+        pushing.ended();
+        Ok(ended)
+    }
+}
+
+impl Push {
+    /// Waits until the stream's tracks can be described.
+    async fn announced(&self, pushing: &Pushing) -> Announced {
+        let output = &pushing.output;
+        let mut lanes = Lanes::new(self.config.mtu);
+        let mut reader = output.stream.reader(output.content);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut found = None;
+        loop {
+            reader.recv(&mut entries).await;
+            for entry in entries.drain(..) {
+                match entry.item {
+                    Item::Tracks(tracks) => {
+                        let laid = lanes.lay(&tracks);
+                        if laid.media.is_empty() && !laid.dropped.is_empty() {
+                            pushing.content_trouble(State::Waiting, &laid.dropped.join("; "));
+                        }
+                        found = Some(laid).filter(|laid| !laid.waits && !laid.media.is_empty());
+                    }
+                    Item::Frame(_) => {
+                        let Some(Laid { media, formats, dropped, .. }) = found.take() else { continue };
+                        let name = self.config.url.path.rsplit('/').next().unwrap_or_default();
+                        let description = Description::new(&about(name), &formats);
+                        return Announced { lanes, description, media, dropped };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        pushing: &Pushing,
+        client: &mut Client,
+        reader: &mut Reader,
+        sender: &mut Sender,
+    ) -> Result<Ended, PushError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut queue: VecDeque<Entry> = VecDeque::new();
+        // Since when the target takes nothing of what is due.
+        let mut stalled: Option<Instant> = None;
+        loop {
+            client.session.handle_time(client.now());
+            self.answer(client, sender).await?;
+            if !self.packetize(pushing, reader, &mut entries, &mut queue, sender) {
+                return Ok(Ended::Changed);
+            }
+            sender.report(Instant::now());
+            let must_write = sender.must_write();
+            if !must_write && sender.is_over {
+                return Ok(Ended::Over);
+            }
+            let lost = must_write.then(|| *stalled.get_or_insert_with(Instant::now) + STALL);
+            let wake = [Some(client.deadline()), sender.report_at(), lost].into_iter().flatten().min();
+            let Client { reader: from, writer, datagrams, buffer, .. } = &mut *client;
+            let to: &mut (dyn AsyncWrite + Send + Unpin) = match datagrams {
+                Some(datagrams) => datagrams,
+                None => writer,
+            };
+            tokio::select! {
+                () = pushing.output.cancel.cancelled() => return Ok(Ended::Cancelled),
+                written = write(to, sender.pending()), if must_write => {
+                    sender.written(written.map_err(|source| client.broke(source))?, Instant::now());
+                    stalled = None;
+                }
+                read = from.read(buffer) => client.received(read)?,
+                // What is not taken waits in the stream, which bounds it.
+                () = reader.recv(&mut entries), if !must_write && queue.is_empty() => {
+                    queue.extend(entries.drain(..));
+                }
+                () = sleep_until(wake) => {
+                    if stalled.is_some_and(|since| since.elapsed() >= STALL) {
+                        return Err(client.stalled(STALL));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the target asked for, and what it has to say.
+    async fn answer(&self, client: &mut Client, sender: &mut Sender) -> Result<(), PushError> {
+        while let Some(output) = client.poll()? {
+            match output {
+                ClientOutput::Send(bytes) if client.datagrams.is_some() => client.write(&bytes).await?,
+                ClientOutput::Send(bytes) => sender.control(&bytes),
+                ClientOutput::Event(event) => client.happened(&event)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns entries into packets, as far as there is room. Late ones are given up where a sync frame lies ahead. False
+    /// where what was announced does not hold any more.
+    fn packetize(
+        &self,
+        pushing: &Pushing,
+        reader: &mut Reader,
+        entries: &mut Vec<Entry>,
+        queue: &mut VecDeque<Entry>,
+        sender: &mut Sender,
+    ) -> bool {
+        while sender.has_room()
+            && let Some(entry) = queue.pop_front()
+        {
+            if entry.arrived.elapsed() > MAX_LAG && reader.skip_to_sync(entries) {
+                std::iter::once(entry).chain(queue.drain(..)).for_each(|entry| sender.dropped(&entry));
+                queue.extend(entries.drain(..));
+                continue;
+            }
+            match &entry.item {
+                Item::Tracks(tracks) if tracks.is_empty() => pushing.nothing_to_send(),
+                Item::Tracks(tracks) if !sender.tracks(tracks) => return false,
+                Item::Lost(lost) => pushing.too_slow(lost.total()),
+                _ => {}
+            }
+            sender.take(&entry);
+        }
+        true
+    }
+}

@@ -1,0 +1,118 @@
+//! Publishers that push by RTSP: every picture comes out by RTMP, in order, at its time.
+
+use av_tests::clip::Clip;
+use av_tests::module::Module;
+use av_tests::program::Program;
+use av_tests::tool::Tool;
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::rtsp::{must_be, original, rtsp, seen, udp_ports, watch};
+use crate::{rtmp, twin};
+
+/// A gateway that takes `cam` by RTSP and serves it by RTMP.
+fn gateway(from: &str, to: &str, options: Value) -> Module {
+    let mut input = json!({ "listen": from, "onPublisherLoss": "close", "udpPorts": udp_ports() });
+    input.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": { "input": input, "outputs": { "viewers": { "serve": to } } } })),
+    )
+}
+
+/// Publishes a clip in real time with ffmpeg.
+fn publish(tool: Tool, clip: Clip, transport: &str, url: &str) -> Program {
+    let mut command = tool.command();
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "info", "-re", "-i"]).arg(clip.mp4());
+    Program::start(command.args(["-c", "copy", "-f", "rtsp", "-rtsp_transport", transport, url]))
+}
+
+fn walk(clip: Clip, publishers: &[(Tool, &str)]) {
+    let pictures = original(clip);
+    for (tool, transport) in publishers {
+        let (from, to) = (rtsp(port::free(), "live/cam"), rtmp(port::free(), "live/cam"));
+        let gateway = gateway(&from, &to, json!({}));
+        let publication = publish(*tool, clip, transport, &from);
+        gateway.wait_receiving("cam");
+        let player = watch(clip.tool(), "", &to, None);
+        let published = publication.finish(wait::LONG);
+        let played = player.finish(wait::LONG);
+        let who = format!("{clip:?} by {tool:?} over {transport}: {}", published.stderr);
+        let count = must_be(&seen(&played), &pictures, &format!("{who}\n{}", gateway.log()));
+        assert!(count >= 50, "{who}: {count} pictures\n{}", gateway.log());
+        assert_eq!(gateway.terminate().status.code(), Some(0));
+    }
+}
+
+const ALL: [(Tool, &str); 3] = [(Tool::Ffmpeg, "tcp"), (Tool::Ffmpeg, "udp"), (Tool::Ffmpeg9, "tcp")];
+
+#[test]
+fn h264_without_b_frames_comes_in_over_tcp_and_udp() {
+    needs!(Ffmpeg, Ffmpeg9);
+    walk(Clip::Plain, &ALL);
+}
+
+#[test]
+fn h264_with_a_pyramid_of_b_frames_comes_in_over_tcp_and_udp() {
+    needs!(Ffmpeg, Ffmpeg9);
+    walk(Clip::Pyramid, &ALL);
+}
+
+#[test]
+fn a_publisher_shows_its_key_or_its_password() {
+    needs!(Ffmpeg);
+    let user = json!({ "auth": { "username": "cam", "password": "open sesame" } });
+    let key = json!({ "auth": { "key": "open sesame" } });
+    for (auth, right, wrong) in [
+        (user, "rtsp://cam:open%20sesame@127.0.0.1:PORT/live/cam", "rtsp://cam:x@127.0.0.1:PORT/live/cam"),
+        (key, "rtsp://127.0.0.1:PORT/live/cam?key=open%20sesame", "rtsp://127.0.0.1:PORT/live/cam?key=x"),
+    ] {
+        let number = port::free();
+        let gateway = gateway(&rtsp(number, "live/cam"), &rtmp(port::free(), "live/cam"), auth);
+        gateway.wait_value("/flows/cam/state", "waiting");
+        let url = |pattern: &str| pattern.replace("PORT", &number.to_string());
+        let refused = publish(Tool::Ffmpeg, Clip::Plain, "tcp", &url(wrong)).finish(wait::LONG);
+        assert!(!refused.status.success(), "{}", gateway.log());
+        gateway.wait_log(&["publisher refused", "wrong"]);
+        assert!(!gateway.log().contains("open sesame") && !gateway.log().contains("open%20sesame"));
+        let accepted = publish(Tool::Ffmpeg, Clip::Plain, "tcp", &url(right));
+        gateway.wait_receiving("cam");
+        drop(accepted);
+    }
+}
+
+#[test]
+fn a_transport_that_is_not_offered_is_refused_at_the_first_setup() {
+    needs!(Ffmpeg);
+    let from = rtsp(port::free(), "live/cam");
+    let gateway = gateway(&from, &rtmp(port::free(), "live/cam"), json!({ "transports": ["tcp"] }));
+    gateway.wait_value("/flows/cam/state", "waiting");
+    let refused = publish(Tool::Ffmpeg, Clip::Plain, "udp", &from).finish(wait::LONG);
+    assert!(refused.stderr.contains("461"), "{}", refused.stderr);
+    let accepted = publish(Tool::Ffmpeg, Clip::Plain, "tcp", &from);
+    gateway.wait_receiving("cam");
+    drop(accepted);
+}
+
+/// GStreamer spells the mode in capitals and appends controls to the path.
+#[test]
+fn gstreamer_publishes_over_tcp_and_udp() {
+    needs!(Gst, Ffmpeg);
+    for transport in ["tcp", "udp"] {
+        let (from, to) = (rtsp(port::free(), "live/cam"), rtmp(port::free(), "live/cam"));
+        let gateway = gateway(&from, &to, json!({}));
+        gateway.wait_value("/flows/cam/state", "waiting");
+        let mut command = Tool::Gst.command();
+        let publication = Program::start(
+            command
+                .arg("filesrc")
+                .arg(format!("location={}", Clip::Plain.mp4().display()))
+                .args(["!", "qtdemux", "!", "identity", "sync=true", "!", "h264parse", "!", "rtspclientsink"])
+                .args([format!("location={from}"), format!("protocols={transport}")]),
+        );
+        gateway.wait_receiving("cam");
+        let played = watch(Tool::Ffmpeg, "", &to, Some(25)).finish(wait::LONG);
+        assert_eq!(seen(&played).len(), 25, "{transport}: {}\n{}", played.stderr, gateway.log());
+        drop(publication);
+    }
+}
