@@ -94,7 +94,7 @@ fn over_https_http_2_is_spoken_with_who_can_and_the_key_is_in_every_address() {
     let refused = gateway.get("/live/cam/index.m3u8", &["--http2"]);
     assert_eq!((refused.version.as_str(), refused.status), ("2", 403));
 
-    let media = multivariant.body.lines().filter_map(address).last().unwrap();
+    let media = multivariant.body.lines().filter_map(address).next_back().unwrap();
     let playlist = gateway.get(&format!("/live/cam/{media}"), &["--http2"]);
     assert_eq!(playlist.status, 200, "{media}");
     let addresses: Vec<_> = playlist.body.lines().filter_map(address).collect();
@@ -120,7 +120,7 @@ fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     for wrong in [&[][..], &["--user", "guard:pw-5151"], &["--user", "other:pw-5150"]] {
         assert_eq!(gateway.get(index, wrong).status, 401, "{wrong:?}");
     }
-    let media = format!("/live/cam/{}", multivariant.body.lines().filter_map(address).last().unwrap());
+    let media = format!("/live/cam/{}", multivariant.body.lines().filter_map(address).next_back().unwrap());
     assert_eq!(gateway.get(&media, &[]).status, 401);
     let playlist = gateway.get(&media, &["--user", "guard:pw-5150"]);
     assert_eq!(playlist.status, 200);
