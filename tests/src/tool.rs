@@ -23,6 +23,10 @@ pub enum Tool {
     Vlc,
     /// python3.
     Python,
+    /// npm's `azurite`: the blob service alone.
+    Azurite,
+    /// Python with PyPI's `azure-storage-blob`.
+    BlobSdk,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -39,6 +43,8 @@ impl Tool {
             Self::Nginx => existing(PathBuf::from(NGINX_MODULE)).and_then(|_| on_path("nginx")),
             Self::Vlc => on_path("vlc"),
             Self::Python => on_path("python3"),
+            Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
+            Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
         }
     }
 
