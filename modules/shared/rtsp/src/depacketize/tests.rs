@@ -225,13 +225,12 @@ fn what_grows_without_end_is_given_up() {
 
 /// A NAL unit that no encoder would have to escape, and in which no SEI message marks a recovery point.
 fn unit(header: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
-    (prop::sample::select(vec![1_usize, 20, 500, 1300, 1339, 1340, 1341, 3000, 9000]), 0x10_u8..0xff).prop_map(
-        move |(size, fill)| {
+    (prop::sample::select(vec![1_usize, 20, 500, 1300, 1339, 1340, 1341, 3000, 9000]), 0x10_u8..0xff)
+        .prop_map(move |(size, fill)| {
             let mut nal = header.clone();
             nal.resize(header.len() + size, fill);
             nal
-        },
-    )
+        })
 }
 
 #[derive(Clone, Debug)]
