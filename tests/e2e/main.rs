@@ -31,6 +31,7 @@ mod peers;
 mod publish_play;
 mod publisher_loss;
 mod recorder;
+mod recorder_blobs;
 mod regressions;
 mod relay;
 mod rtsp;

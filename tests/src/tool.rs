@@ -25,6 +25,10 @@ pub enum Tool {
     Python,
     /// curl with HTTP/2.
     Curl,
+    /// npm's `azurite`: the blob service alone.
+    Azurite,
+    /// Python with PyPI's `azure-storage-blob`.
+    BlobSdk,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -42,6 +46,8 @@ impl Tool {
             Self::Vlc => on_path("vlc"),
             Self::Python => on_path("python3"),
             Self::Curl => on_path("curl"),
+            Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
+            Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The way of finished files to their store, for one output: one after the other, as long as it takes.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +14,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::azure::{BlobError, Blobs, Container, Described};
 use crate::clock::{self, Moment};
 use crate::folder::{self, Stored};
 use crate::name::{self, NameTemplate};
@@ -26,6 +29,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A place in a stream is kept so long for the output that follows.
 const HANDOVER: Duration = Duration::from_secs(10);
+/// After a start the document with the credentials comes a moment after the files.
+const START: Duration = Duration::from_secs(10);
 /// Names that are tried for one file.
 const MOST_NAMES: u32 = 1000;
 
@@ -55,6 +60,7 @@ pub struct Lane {
     /// As configured now, names filled in; `None`: it is no longer.
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
+    blobs: Blobs,
     /// How long storing each took.
     took: Option<Histogram>,
 }
@@ -83,6 +89,12 @@ struct Inner {
 enum LaneError {
     #[error("{0}")]
     Folder(#[from] folder::FolderError),
+    #[error("{0}")]
+    Blob(#[from] BlobError),
+    #[error("credentials: {0}")]
+    Secret(String),
+    #[error("the output is no longer configured, so there are no credentials for its store")]
+    NoCredentials,
     #[error("the spool: {0}")]
     Spool(#[from] std::io::Error),
     #[error("the clock is not set, so files have no name yet; they wait in the spool")]
@@ -95,10 +107,119 @@ enum LaneError {
     Ended,
 }
 
+impl Lane {
+    /// Puts a file into its store and into the account. `true`: it has another name than its first.
+    async fn store_one(
+        &self,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        mut record: Record,
+    ) -> Result<(Line, bool), LaneError> {
+        let configured = self.configured();
+        let target = match &configured {
+            Some(now) => now.config.target.clone(),
+            None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
+        };
+        let first = match (&record.name, record.stage) {
+            (Some(name), Stage::Delivering) => name.clone(),
+            _ => {
+                record.set_start(start_of(&record)?);
+                template(&record, configured.as_ref())?.at(record.start().unwrap_or(SystemTime::UNIX_EPOCH))
+            }
+        };
+        record.stage = Stage::Delivering;
+        record.target = target.shown();
+        let (record, is_second) = match &target {
+            Target::Folder(folder) => {
+                let (root, spool) = (recorder.resolve(folder), spool.clone());
+                let work = tokio::task::spawn_blocking(move || store_in_folder(&spool, &root, first, record));
+                work.await.map_err(|_| LaneError::Ended)??
+            }
+            Target::Blobs(container) => {
+                let config = configured.as_ref().map(|now| &now.config).ok_or(LaneError::NoCredentials)?;
+                self.store_in_blob(recorder, spool, container, config, first, record).await?
+            }
+        };
+        let retention = configured.and_then(|now| now.config.retention);
+        let line = Line {
+            id: record.id,
+            target: record.target.clone(),
+            name: record.name.clone().unwrap_or_default(),
+            start: record.start.unwrap_or_default(),
+            milliseconds: record.milliseconds,
+            bytes: record.bytes,
+            retention_days: retention.map_or(0, |kept| kept.as_secs() / 86_400),
+        };
+        let (spool, place, added) = (spool.clone(), self.place.clone(), line.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            Account::new(spool.dir()).add(&place, &added)?;
+            spool.remove(added.id)
+        });
+        work.await.map_err(|_| LaneError::Ended)??;
+        Ok((line, is_second))
+    }
+
+    async fn store_in_blob(
+        &self,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        container: &Container,
+        config: &StoreConfig,
+        first: String,
+        mut record: Record,
+    ) -> Result<(Record, bool), LaneError> {
+        let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
+        let secret = recorder.secrets.get(credentials.secret()).await;
+        let secret = secret.map_err(|error| LaneError::Secret(error.to_string()))?;
+        let store = self.blobs.store(&recorder.context, container, config, &secret).await?;
+        let mut number = 1;
+        loop {
+            let name = name::numbered(&first, number);
+            if record.name.as_ref() != Some(&name) {
+                // What was begun was begun under another name.
+                record.upload = None;
+            }
+            record.name = Some(name.clone());
+            let described =
+                Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
+            match store.store(spool, &mut record, described).await {
+                Ok(Stored::New | Stored::Already) => return Ok((record, number > 1)),
+                Ok(Stored::NameTaken) if number < MOST_NAMES => number += 1,
+                Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
+                Err(error) => {
+                    if error.status() == Some(403) {
+                        recorder.secrets.refused(credentials.secret());
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+/// What a blob says of itself. Headers hold ASCII alone.
+fn metadata(context: &av_edge::Context, record: &Record) -> HashMap<String, String> {
+    let encoded =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string();
+    let start = record.start().map(clock::text).unwrap_or_default();
+    let seconds = Duration::from_millis(record.milliseconds).as_secs_f64();
+    HashMap::from([
+        ("device".to_owned(), encoded(&context.device)),
+        ("module".to_owned(), encoded(&context.module)),
+        ("flow".to_owned(), record.flow.clone()),
+        ("output".to_owned(), record.output.clone()),
+        ("start".to_owned(), start),
+        ("duration".to_owned(), format!("{seconds:.3}")),
+        ("codecs".to_owned(), record.codecs.join(",")),
+    ])
+}
+
 impl LaneError {
     fn reason(&self) -> Reason {
         match self {
             Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
+            Self::Blob(error) => error.reason(),
+            Self::Secret(_) | Self::NoCredentials => Reason::Secret,
             Self::Clock | Self::NoTarget | Self::Ended => Reason::Internal,
         }
     }
@@ -117,6 +238,7 @@ impl Lane {
             notify: Notify::new(),
             config: watch::Sender::new(None),
             inner: Mutex::default(),
+            blobs: Blobs::default(),
             took: Histogram::with_opts(options).ok(),
         })
     }
@@ -224,6 +346,7 @@ impl Lane {
         };
         let Some(Ok(spool)) = spool else { return };
         let mut wait = FIRST_WAIT;
+        let began = Instant::now();
         loop {
             let newest_first = self.configured().is_some_and(|now| now.config.newest_first);
             let Some(record) = spool.next_for(&self.place, newest_first) else {
@@ -240,7 +363,9 @@ impl Lane {
                     self.tell(None);
                 }
                 Err(error) => {
-                    self.tell(Some((error.reason(), error.to_string())));
+                    if !matches!(error, LaneError::NoCredentials) || began.elapsed() > START {
+                        self.tell(Some((error.reason(), error.to_string())));
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(wait) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
                         _ = changed.changed() => wait = FIRST_WAIT,
@@ -261,14 +386,9 @@ impl Lane {
         if !spool.set_busy(id, true) {
             return Ok(());
         }
-        let configured = self.configured();
-        let (recorder_, spool_) = (recorder.clone(), spool.clone());
-        let stored = tokio::task::spawn_blocking(move || {
-            store_in_folder(&recorder_, &spool_, record, configured.as_ref())
-        })
-        .await;
+        let stored = self.store_one(recorder, spool, record).await;
         spool.set_busy(id, false);
-        let (line, is_second) = stored.map_err(|_| LaneError::Ended)??;
+        let (line, is_second) = stored?;
         recorder.totals.count(&self.place, |totals| totals.stored += 1);
         if let Some(took) = &self.took {
             took.observe(began.elapsed().as_secs_f64());
@@ -289,55 +409,25 @@ impl Lane {
     }
 }
 
-/// Blocking. The answer: what the account says, and whether the file has another name than its first.
+/// Blocking. `true`: the file has another name than its first.
 fn store_in_folder(
-    recorder: &Recorder,
     spool: &Spool,
+    root: &Path,
+    first: String,
     mut record: Record,
-    configured: Option<&Configured>,
-) -> Result<(Line, bool), LaneError> {
-    let place: Place = (record.flow.clone(), record.output.clone());
-    let target = match configured {
-        Some(now) => now.config.target.clone(),
-        None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
-    };
-    let retention_days =
-        configured.and_then(|now| now.config.retention).map_or(0, |kept| kept.as_secs() / 86_400);
-    let Target::Folder(folder) = &target;
-    let root = recorder.resolve(folder);
-    let first = match (&record.name, record.stage) {
-        (Some(name), Stage::Delivering) => name.clone(),
-        _ => {
-            let start = start_of(&record)?;
-            record.set_start(start);
-            template(&record, configured)?.at(start)
-        }
-    };
+) -> Result<(Record, bool), LaneError> {
     let mut number = 1;
-    let name = loop {
+    loop {
         let name = name::numbered(&first, number);
         // What is on its way is known before it is: the name of a file that arrived is never asked for twice.
-        record =
-            Record { stage: Stage::Delivering, name: Some(name.clone()), target: target.shown(), ..record };
+        record.name = Some(name.clone());
         spool.update(record.clone())?;
-        match folder::store(&spool.path(&record), &root, &name)? {
-            Stored::New | Stored::Already => break name,
+        match folder::store(&spool.path(&record), root, &name)? {
+            Stored::New | Stored::Already => return Ok((record, number > 1)),
             Stored::NameTaken if number < MOST_NAMES => number += 1,
             Stored::NameTaken => return Err(LaneError::Names(first)),
         }
-    };
-    let line = Line {
-        id: record.id,
-        target: target.shown(),
-        name,
-        start: record.start.unwrap_or_default(),
-        milliseconds: record.milliseconds,
-        bytes: record.bytes,
-        retention_days,
-    };
-    Account::new(spool.dir()).add(&place, &line)?;
-    spool.remove(record.id)?;
-    Ok((line, number > 1))
+    }
 }
 
 /// When its first frame was.

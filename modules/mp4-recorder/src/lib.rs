@@ -4,8 +4,9 @@
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
 //! `cut` (the thread: where files begin and end), `segment` (one file), `spool` (what is kept until the store has it),
-//! `lane` and `folder` (the way to the store), `stored` (the account of it). `recorder` is what all outputs share.
+//! `lane`, `folder` and `azure` (the way to the store), `stored` (the account of it). `recorder` is what all outputs share.
 
+mod azure;
 mod clock;
 mod cut;
 mod folder;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use av_flow::config::{OptionSpec, Shape, whole};
 use av_flow::{Flows, rtmp};
 
-pub use store::{STORE, StoreConfig};
+pub use store::{BLOB_STORE, FOLDER_STORE, StoreConfig};
 
 /// `spool`, of the whole module.
 const SPOOL: OptionSpec = OptionSpec::new(
@@ -51,7 +52,8 @@ pub fn service() -> Flows {
     Flows::new("mp4-recorder")
         .input(rtmp::LISTEN)
         .input(rtmp::PULL)
-        .output(STORE)
+        .output(FOLDER_STORE)
+        .output(BLOB_STORE)
         .property(SPOOL)
         .rule(store::names_fit)
         .extension(|context, changes| recorder::Recorder::start(context, changes))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use av_edge::{Context, Event, EventKind, MethodReply};
 use av_flow::Extension;
+use av_flow::net::Secrets;
 use av_flow::stream::Changes;
 use futures_util::future::BoxFuture;
 use prometheus::proto::MetricFamily;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 use crate::lane::Lane;
-use crate::spool::{Dropped, Limits, Place, Spool, Stage};
+use crate::spool::{Dropped, Limits, Place, Spool};
 use crate::{housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
@@ -31,6 +32,7 @@ pub struct Recorder {
     pub context: Context,
     pub(crate) changes: Changes,
     pub(crate) totals: Totals,
+    pub(crate) secrets: Secrets,
     opened: watch::Sender<Opened>,
     limits: Mutex<Limits>,
     lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
@@ -75,6 +77,7 @@ impl Recorder {
             context: context.clone(),
             changes,
             totals: Totals::default(),
+            secrets: Secrets::new(context.paths.clone()),
             opened: watch::Sender::new(None),
             limits: Mutex::default(),
             lanes: Mutex::default(),
@@ -157,17 +160,9 @@ impl Recorder {
     /// Waits for media that is not stored yet: bytes, files, and the age of the oldest in seconds.
     pub fn backlog(&self) -> (u64, usize, u64) {
         let Some(spool) = self.spool() else { return (0, 0, 0) };
-        let now = Moment::now();
-        let all = spool.all();
-        let waiting = all
-            .iter()
-            .filter(|held| matches!(held.record.stage, Stage::Complete | Stage::Delivering) || held.broken);
-        let age = |start: Option<std::time::SystemTime>| {
-            start.and_then(|start| now.utc.duration_since(start).ok()).unwrap_or_default().as_secs()
-        };
-        let (files, oldest) =
-            waiting.fold((0, 0), |(files, oldest), held| (files + 1, oldest.max(age(held.record.start()))));
-        (all.iter().map(|held| held.bytes).sum(), files, oldest)
+        let (bytes, files, oldest) = spool.waiting();
+        let age = oldest.and_then(|start| Moment::now().utc.duration_since(start).ok()).unwrap_or_default();
+        (bytes, files, age.as_secs())
     }
 
     /// A path that a document names, on this machine.

@@ -1,11 +1,15 @@
 //! `store` as a document describes it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use av_flow::config::{ConfigError, Fault, FlowConfig, OptionSpec, Options, Role, Shape, whole, word};
+use av_flow::config::{
+    ConfigError, Fault, FlowConfig, OptionSpec, Options, Role, Shape, credentials, whole, word,
+};
 use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 
+use crate::azure::{Container, Credentials};
 use crate::name::{self, NameTemplate};
 use crate::recording;
 
@@ -24,8 +28,27 @@ const UPLOAD_ORDER: OptionSpec =
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
     .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
 
-/// Files in a store.
-pub const STORE: OutputSpec = OutputSpec::of::<StoreConfig>();
+const CREDENTIALS: OptionSpec =
+    credentials(Shape::Keys { names: &["connectionString", "accountKey", "sas"] });
+const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject)
+    .means("Index tags of each blob: an object of up to ten texts.");
+const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0))
+    .means("The most that uploads of this output take; 0: no bound.");
+const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text)
+    .means("The REST version to speak, as `2017-04-17`; 2023-11-03 unless it is set.");
+
+/// Files in a folder.
+pub const FOLDER_STORE: OutputSpec = OutputSpec::of::<FolderStore>();
+/// Blobs in a container.
+pub const BLOB_STORE: OutputSpec = OutputSpec::of::<BlobStore>();
+
+/// `store` with `file`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FolderStore(StoreConfig);
+
+/// `store` with `azblob`, `azblob+http` and `azblob+https`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlobStore(StoreConfig);
 
 /// `store`.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +67,14 @@ pub struct StoreConfig {
     pub deny_new: bool,
     /// The name of the instance, on a pattern.
     pub instance: Option<String>,
+    /// What opens the container.
+    pub credentials: Option<Credentials>,
+    /// `tags`.
+    pub tags: BTreeMap<String, String>,
+    /// `uploadKilobitsPerSecond`, in bytes per second; 0: no bound.
+    pub upload_rate: u64,
+    /// `apiVersion`.
+    pub version: Option<String>,
 }
 
 /// Where files go.
@@ -51,6 +82,8 @@ pub struct StoreConfig {
 pub enum Target {
     /// A folder, as configured (before `--paths`).
     Folder(PathBuf),
+    /// A container of blobs.
+    Blobs(Container),
 }
 
 impl Target {
@@ -58,16 +91,20 @@ impl Target {
     pub fn shown(&self) -> String {
         match self {
             Self::Folder(path) => format!("file://{}", path.display()),
+            Self::Blobs(container) => container.shown.clone(),
         }
     }
 
     /// What the spool remembers, read again.
     pub fn of_shown(text: &str) -> Option<Self> {
-        text.strip_prefix("file://").map(|path| Self::Folder(PathBuf::from(path)))
+        match text.strip_prefix("file://") {
+            Some(path) => Some(Self::Folder(PathBuf::from(path))),
+            None => Container::parse(text).ok().map(Self::Blobs),
+        }
     }
 }
 
-impl Output for StoreConfig {
+impl Output for FolderStore {
     const SPEC: EndpointSpec = EndpointSpec {
         role: Role::Store,
         schemes: &[catalogue::FILE],
@@ -75,34 +112,112 @@ impl Output for StoreConfig {
     };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
-        let name = options.text(&NAME)?.map(NameTemplate::parse).transpose();
         let days = options.whole(&RETENTION)?;
-        Ok(Self {
-            target: Target::Folder(options.file_path()?),
-            name: name.map_err(|error| rule(options, &NAME, &error))?,
-            segment: Duration::from_secs(options.whole(&SEGMENT)?),
-            retention: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
-            newest_first: !options.is_first_word(&UPLOAD_ORDER)?,
-            deny_new: !options.is_first_word(&WHEN_FULL)?,
-            instance: None,
-        })
+        let retention = (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400)));
+        Ok(Self(StoreConfig {
+            retention,
+            ..StoreConfig::read(options, Target::Folder(options.file_path()?))?
+        }))
     }
 
     fn url(&self, _public_host: Option<&str>) -> String {
-        self.target.shown()
+        self.0.target.shown()
     }
 
     fn instance(&self, name: &str) -> Self {
+        Self(self.0.of_instance(name))
+    }
+
+    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        recording::record(context, self.0)
+    }
+}
+
+impl Output for BlobStore {
+    const SPEC: EndpointSpec = EndpointSpec {
+        role: Role::Store,
+        schemes: &[catalogue::AZBLOB, catalogue::AZBLOB_HTTP, catalogue::AZBLOB_HTTPS],
+        options: &[SEGMENT, NAME, CREDENTIALS, TAGS, UPLOAD_RATE, UPLOAD_ORDER, API_VERSION, WHEN_FULL],
+    };
+
+    fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        let container = Container::parse(options.url())
+            .map_err(|error| options.url_error(Fault::Rule(error.to_string())))?;
+        let one = "expected exactly one of connectionString, accountKey and sas";
+        let credentials = match options.secrets(&CREDENTIALS)?.as_slice() {
+            [("connectionString", secret)] => Credentials::ConnectionString(secret.clone()),
+            [("accountKey", secret)] => Credentials::AccountKey(secret.clone()),
+            [("sas", secret)] => Credentials::Sas(secret.clone()),
+            _ => return Err(rule(options, &CREDENTIALS, &one)),
+        };
+        let version = options.text(&API_VERSION)?;
+        if version.is_some_and(|version| version.parse::<jiff::civil::Date>().is_err()) {
+            return Err(rule(options, &API_VERSION, &"expected a date such as 2017-04-17"));
+        }
+        Ok(Self(StoreConfig {
+            credentials: Some(credentials),
+            tags: tags(options)?,
+            upload_rate: options.whole(&UPLOAD_RATE)?.saturating_mul(125),
+            version: version.map(str::to_owned),
+            ..StoreConfig::read(options, Target::Blobs(container))?
+        }))
+    }
+
+    fn url(&self, _public_host: Option<&str>) -> String {
+        self.0.target.shown()
+    }
+
+    fn instance(&self, name: &str) -> Self {
+        Self(self.0.of_instance(name))
+    }
+
+    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
+        recording::record(context, self.0)
+    }
+}
+
+/// `tags`, by Azure's rules.
+fn tags(options: &Options<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let Some((_, value)) = options.get(&TAGS) else { return Ok(BTreeMap::new()) };
+    let wrong = || rule(options, &TAGS, &"expected up to 10 texts; letters, digits, space and + - . / : = _");
+    let fits = |text: &str, most: usize| {
+        text.len() <= most && text.chars().all(|c| c.is_ascii_alphanumeric() || " +-./:=_".contains(c))
+    };
+    let map = value.as_object().filter(|map| map.len() <= 10).ok_or_else(wrong)?;
+    map.iter()
+        .map(|(key, value)| match value.as_str() {
+            Some(text) if !key.is_empty() && fits(key, 128) && fits(text, 256) => {
+                Ok((key.clone(), text.to_owned()))
+            }
+            _ => Err(wrong()),
+        })
+        .collect()
+}
+
+impl StoreConfig {
+    /// What all stores have.
+    fn read(options: &Options<'_>, target: Target) -> Result<Self, ConfigError> {
+        let name = options.text(&NAME)?.map(NameTemplate::parse).transpose();
+        Ok(Self {
+            target,
+            name: name.map_err(|error| rule(options, &NAME, &error))?,
+            segment: Duration::from_secs(options.whole(&SEGMENT)?),
+            retention: None,
+            newest_first: !options.is_first_word(&UPLOAD_ORDER)?,
+            deny_new: !options.is_first_word(&WHEN_FULL)?,
+            instance: None,
+            credentials: None,
+            tags: BTreeMap::new(),
+            upload_rate: 0,
+            version: None,
+        })
+    }
+
+    fn of_instance(&self, name: &str) -> Self {
         let template = self.template(true).of_instance(name);
         Self { name: Some(template), instance: Some(name.to_owned()), ..self.clone() }
     }
 
-    fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
-        recording::record(context, self)
-    }
-}
-
-impl StoreConfig {
     /// `name`, or what stands for it.
     pub fn template(&self, pattern: bool) -> NameTemplate {
         let default = if pattern { name::DEFAULT_OF_PATTERN } else { name::DEFAULT };
@@ -121,7 +236,9 @@ fn rule(options: &Options<'_>, option: &OptionSpec, why: &dyn std::fmt::Display)
 /// An output whose `name` does not fit its input.
 pub fn names_fit(flow: &FlowConfig) -> Result<(), ConfigError> {
     for (output, config) in &flow.outputs {
-        let Some(store) = config.endpoint.get::<StoreConfig>() else { continue };
+        let folder = config.endpoint.get::<FolderStore>().map(|store| &store.0);
+        let blobs = || config.endpoint.get::<BlobStore>().map(|store| &store.0);
+        let Some(store) = folder.or_else(blobs) else { continue };
         let has_match = store.name.as_ref().map(NameTemplate::has_match);
         let why = match (flow.is_pattern(), has_match) {
             (true, Some(false)) => "the input listens on a pattern, so `name` needs a {match}",

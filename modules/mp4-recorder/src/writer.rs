@@ -313,6 +313,7 @@ impl Running {
             milliseconds: 0,
             codecs: tracks.iter().map(|track| track.codec_string.clone()).collect(),
             protected: writer.config.deny_new,
+            upload: None,
         };
         if began.is_believed() {
             record.set_start(began.utc);

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
@@ -122,6 +123,19 @@ impl Spool {
     /// Bytes in it, quarantine included.
     pub fn bytes(&self) -> u64 {
         self.inner().bytes()
+    }
+
+    /// Bytes in it, and of whole files that wait for their store how many there are and when the first began.
+    pub fn waiting(&self) -> (u64, usize, Option<SystemTime>) {
+        let inner = self.inner();
+        let waits =
+            |held: &&Held| matches!(held.record.stage, Stage::Complete | Stage::Delivering) || held.broken;
+        let (files, oldest) = inner.held.values().filter(waits).fold((0, None), |(files, oldest), held| {
+            let start = held.record.start;
+            (files + 1, [oldest, start].into_iter().flatten().min())
+        });
+        let oldest = oldest.and_then(|millis| u64::try_from(millis).ok());
+        (inner.bytes(), files, oldest.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)))
     }
 
     /// Everything in it, in the order of recording.

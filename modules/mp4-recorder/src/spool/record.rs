@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::azure::Upload;
+
 /// Far more than a record has.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -63,6 +65,9 @@ pub struct Record {
     /// Never deleted to make room.
     #[serde(default)]
     pub protected: bool,
+    /// An upload of it that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
 }
 
 impl Record {
@@ -110,6 +115,7 @@ impl Record {
             milliseconds: 0,
             codecs: Vec::new(),
             protected: false,
+            upload: None,
         };
         (record.file_name() == name).then_some(record)
     }

@@ -4,7 +4,9 @@
 //! Rows of endpoints that this crate has itself are its tables. Rows of others must be those that their owners have: a
 //! test of the repository compares them where the module exists.
 
-use crate::config::{ALLOW, AUTH, MAX_CLIENTS, OptionSpec, Role, SERVER_TLS, Scheme, Shape, whole, word};
+use crate::config::{
+    ALLOW, AUTH, MAX_CLIENTS, OptionSpec, Role, SERVER_TLS, Scheme, Shape, credentials, whole, word,
+};
 use crate::registry::EndpointSpec;
 use crate::rtmp::options as rtmp;
 use crate::rtsp::options as rtsp;
@@ -40,9 +42,12 @@ pub const HTTP: Scheme = Scheme::new("http", 8080, 80);
 pub const HTTPS: Scheme = Scheme::new("https", 8443, 443).in_tls();
 /// Paths on this machine. Nobody listens on it or connects to it.
 pub const FILE: Scheme = Scheme::new("file", 8080, 80);
-const AZBLOB: Scheme = Scheme::new("azblob", 8443, 443).in_tls();
-const AZBLOB_HTTP: Scheme = Scheme::new("azblob+http", 8080, 80);
-const AZBLOB_HTTPS: Scheme = Scheme::new("azblob+https", 8443, 443).in_tls();
+/// Blob storage.
+pub const AZBLOB: Scheme = Scheme::new("azblob", 8443, 443).in_tls();
+/// Blob storage.
+pub const AZBLOB_HTTP: Scheme = Scheme::new("azblob+http", 8080, 80);
+/// Blob storage.
+pub const AZBLOB_HTTPS: Scheme = Scheme::new("azblob+https", 8443, 443).in_tls();
 const DISPLAY: Scheme = Scheme::new("display", 8080, 80);
 
 /// Every scheme, in the order of messages.
@@ -87,6 +92,12 @@ pub const ENDPOINTS: &[Entry] = &[
     entry("rtmp-splitter", Role::Push, rtmp::SCHEMES, rtmp::PUSH),
     entry("rtsp-gateway", Role::Push, rtsp::SCHEMES, rtsp::PUSH),
     entry("mp4-recorder", Role::Store, &[FILE], &[STORE_SEGMENT, NAME, RETENTION, UPLOAD_ORDER, WHEN_FULL]),
+    entry(
+        "mp4-recorder",
+        Role::Store,
+        &[AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS],
+        &[STORE_SEGMENT, NAME, STORE_CREDENTIALS, TAGS, UPLOAD_RATE, UPLOAD_ORDER, API_VERSION, WHEN_FULL],
+    ),
     entry("renderer", Role::Render, &[DISPLAY], &[FULLSCREEN, AUDIO, VOLUME, ROTATE, LATENCY, LAYOUT]),
 ];
 
@@ -113,9 +124,14 @@ const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 })
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
 const LINK: &[OptionSpec] =
     &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
+const STORE_CREDENTIALS: OptionSpec =
+    credentials(Shape::Keys { names: &["connectionString", "accountKey", "sas"] });
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
+const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject);
+const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0));
+const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text);
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]));
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]));

@@ -310,6 +310,18 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Which properties of an option that holds secrets there are, each with its own.
+    ///
+    /// # Errors
+    /// One of them is no secret.
+    pub fn secrets(&self, spec: &OptionSpec) -> Result<Vec<(&'static str, Secret)>, ConfigError> {
+        let (Shape::Keys { names }, Some(object)) = (spec.shape, self.object(spec)) else {
+            return Ok(Vec::new());
+        };
+        let named = names.iter().filter_map(|name| object.named(name).map(|found| (*name, found)));
+        named.map(|(name, (path, value))| Ok((name, access::secret(&path, value)?))).collect()
+    }
+
     /// `retry`.
     pub fn retry(&self) -> Result<Retry, ConfigError> {
         let empty = Map::new();

@@ -183,8 +183,8 @@ fn an_endpoint_of_another_module_names_that_module() {
             "flows.f.outputs.o.serve: rtmp-splitter has no `serve` with http, only with rtmp, rtmps; hls-gateway has",
         ),
         (
-            with_output(json!({ "store": "file:///recordings" })),
-            "flows.f.outputs.o.store: rtmp-splitter has no `store` with file; mp4-recorder has",
+            with_output(json!({ "store": "azblob://account/container" })),
+            "flows.f.outputs.o.store: rtmp-splitter has no `store` with azblob; mp4-recorder has",
         ),
         (
             with_output(json!({ "render": "display://default" })),

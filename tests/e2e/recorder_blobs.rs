@@ -1,0 +1,266 @@
+//! Files as blobs: real Azurite, read back by Microsoft's own SDK for Python.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use av_tests::client::PublishWith;
+use av_tests::clip::Clip;
+use av_tests::module::{Module, Setup};
+use av_tests::program::Program;
+use av_tests::recording::{Kind, Recording};
+use av_tests::tool::Tool;
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::{rtmp, twin};
+
+/// The account that every Azurite has; its key is in its documentation.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+struct Azurite {
+    port: u16,
+    program: Program,
+}
+
+impl Azurite {
+    fn start(folder: &Path, port: u16) -> Self {
+        let mut command = Tool::Azurite.command();
+        command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
+        command.arg("--disableTelemetry");
+        let program = Program::start(&mut command);
+        wait::until_true("Azurite listens", wait::LONG, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { port, program }
+    }
+
+    fn connection(&self) -> String {
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
+             BlobEndpoint=http://127.0.0.1:{}/{ACCOUNT};",
+            self.port
+        )
+    }
+
+    fn url(&self) -> String {
+        format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
+    }
+
+    /// Blocks that it took, by their ids, each as often as it did.
+    fn staged(&self) -> Vec<String> {
+        let log = self.program.stdout();
+        let id = |line: &str| {
+            let (_, after) = line.split_once("blockid=")?;
+            let taken = line.contains("\"PUT ") && line.trim_end().ends_with(" 201 -");
+            taken.then(|| after.split(['&', ' ']).next().unwrap_or_default().to_owned())
+        };
+        log.lines().filter_map(id).collect()
+    }
+
+    /// Runs Python with `service`, a client of Microsoft's SDK; gives what it prints.
+    fn python(&self, code: &str) -> String {
+        let begin = "import sys, json; from azure.storage.blob import *; \
+                     service = BlobServiceClient.from_connection_string(sys.argv[1], api_version='2023-11-03'); \
+                     box = service.get_container_client('recordings')";
+        let mut command: Command = Tool::BlobSdk.command();
+        command.args(["-c", &format!("{begin}\n{code}"), &self.connection()]);
+        let ran = Program::run(&mut command, wait::LONG);
+        assert!(ran.status.success(), "{code}: {}", ran.stderr);
+        ran.stdout
+    }
+
+    /// Every blob: name, size, content type, metadata, tags, and whether its MD5 is that of its bytes.
+    fn blobs(&self, to: &Path) -> Vec<Value> {
+        std::fs::create_dir_all(to).unwrap();
+        let code = format!(
+            "import hashlib, os\nout = []\n\
+             for at, blob in enumerate(sorted(box.list_blobs(include=['metadata', 'tags']), key=lambda b: b.name)):\n    \
+                 data = box.download_blob(blob.name).readall()\n    \
+                 path = os.path.join({:?}, f'{{at}}.mp4')\n    \
+                 open(path, 'wb').write(data)\n    \
+                 settings = blob.content_settings\n    \
+                 same = hashlib.md5(data).digest() == bytes(settings.content_md5)\n    \
+                 out.append(dict(name=blob.name, path=path, type=settings.content_type, same=same, \
+                     metadata=blob.metadata, tags=blob.tags))\n\
+             print(json.dumps(out))",
+            to.display().to_string()
+        );
+        serde_json::from_str(&self.python(&code)).unwrap()
+    }
+}
+
+fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
+    let mut cloud = json!({ "store": store, "credentials": credentials, "segmentSeconds": 2 });
+    cloud.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut document =
+        twin(json!({ "cam": { "input": { "listen": listen }, "outputs": { "cloud": cloud } } }));
+    document["spool"] = json!({ "megabytes": 200, "minFreeMegabytes": 16 });
+    document
+}
+
+fn hashes(blobs: &[Value], kind: Kind) -> Vec<String> {
+    let read = |blob: &Value| {
+        let mut command = Tool::Ffmpeg.command();
+        command.args([
+            "-hide_banner",
+            "-nostdin",
+            "-loglevel",
+            "error",
+            "-i",
+            blob["path"].as_str().unwrap(),
+        ]);
+        command.args(["-map", "0", "-c", "copy", "-f", "framemd5", "-"]);
+        let ran = Program::run(&mut command, wait::LONG);
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{}", ran.stderr);
+        let recording = Recording::of_framemd5_in_milliseconds(&ran.stdout);
+        recording.of(kind).into_iter().map(|packet| packet.hash.clone()).collect::<Vec<_>>()
+    };
+    blobs.iter().flat_map(read).collect()
+}
+
+fn must_hold(blobs: &[Value], published: &Recording) {
+    for kind in [Kind::Video, Kind::Audio] {
+        let sent: Vec<_> = published.of(kind).into_iter().map(|packet| packet.hash.clone()).collect();
+        assert!(hashes(blobs, kind) == sent, "{kind:?}");
+    }
+}
+
+fn all_stored(module: &Module) {
+    module.wait_value("/flows/cam/outputs/cloud/state", "waiting");
+    module.wait_value("/summary/spoolBytes", 0);
+}
+
+#[test]
+fn every_frame_is_in_a_blob_that_says_what_it_is() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let sas = azurite.python(
+        "from datetime import datetime, timedelta, timezone\n\
+         print(generate_container_sas(service.account_name, 'recordings', account_key=service.credential.account_key, \
+         permission='rcwt', expiry=datetime.now(timezone.utc) + timedelta(days=1)))",
+    );
+    let ways = [
+        (json!({ "accountKey": KEY }), json!({ "tags": { "site": "gate 1" } })),
+        (json!({ "connectionString": azurite.connection() }), json!({ "apiVersion": "2017-04-17" })),
+        (json!({ "sas": sas.trim() }), json!({ "uploadKilobitsPerSecond": 4000 })),
+    ];
+    for (at, (credentials, more)) in ways.into_iter().enumerate() {
+        let listen = rtmp(port::free(), "live/cam");
+        let has_tags = more.get("tags").is_some();
+        let setup = Setup::new("mp4-recorder").arg("--device").arg(format!("gate{at}"));
+        let module = setup.twin(&document(&listen, &azurite.url(), &credentials, more)).start();
+        let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+        all_stored(&module);
+        let to = folder.path().join(format!("read{at}"));
+        let mut blobs = azurite.blobs(&to);
+        blobs.retain(|blob| blob["name"].as_str().unwrap().starts_with(&format!("gate{at}/cam/20")));
+        assert!(blobs.len() >= 3, "{blobs:?}");
+        must_hold(&blobs, &published);
+        for blob in &blobs {
+            assert_eq!((&blob["type"], &blob["same"]), (&json!("video/mp4"), &json!(true)), "{blob}");
+            let said = &blob["metadata"];
+            assert_eq!((&said["flow"], &said["device"]), (&json!("cam"), &json!(format!("gate{at}"))));
+            assert!(said["codecs"].as_str().unwrap().starts_with("avc1."), "{said}");
+            assert_eq!(blob["tags"]["site"] == "gate 1", has_tags, "{blob}");
+        }
+        assert_eq!(module.terminate().status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let port = port::free();
+    let azurite = Azurite::start(folder.path(), port);
+    azurite.python("box.create_container()");
+    let url = azurite.url();
+    // It writes down what it has when it is asked to end.
+    azurite.program.end("TERM", wait::LONG);
+
+    let listen = rtmp(port::free(), "live/cam");
+    let document = document(&listen, &url, &json!({ "accountKey": KEY }), json!({}));
+    let module = Setup::new("mp4-recorder").twin(&document).start();
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+    let error = module.wait_status("/flows/cam/outputs/cloud/error", Value::is_string);
+    assert!(error.as_str().unwrap().starts_with("flows.cam.outputs.cloud.store: "), "{error}");
+    let module = module.kill_and_restart(|setup| setup);
+    assert!(module.status()["summary"]["spoolBytes"].as_u64() > Some(0));
+
+    let azurite = Azurite::start(folder.path(), port);
+    all_stored(&module);
+    must_hold(&azurite.blobs(&folder.path().join("read")), &published);
+}
+
+#[test]
+fn an_upload_that_a_kill_ends_goes_on_where_it_was() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let listen = rtmp(port::free(), "live/cam");
+    let with = |rate: u32| {
+        document(
+            &listen,
+            &azurite.url(),
+            &json!({ "accountKey": KEY }),
+            json!({ "segmentSeconds": 60, "uploadKilobitsPerSecond": rate }),
+        )
+    };
+    let module = Setup::new("mp4-recorder").twin(&with(4000)).start();
+    let published = PublishWith::Ffmpeg.start(Clip::Heavy, &listen).finish();
+    wait::until_true("some blocks are there", wait::LONG, || azurite.staged().len() >= 4);
+    assert_eq!(azurite.python("print(len(list(box.list_blobs())))").trim(), "0");
+    let module = module.kill_and_restart(|setup| setup.twin(&with(0)));
+    all_stored(&module);
+    must_hold(&azurite.blobs(&folder.path().join("read")), &published);
+    let staged = azurite.staged();
+    let different: BTreeSet<_> = staged.iter().collect();
+    assert!(different.len() >= 20, "{staged:?}");
+    // What was on its way at the kill may have arrived unheard.
+    assert!(staged.len() <= different.len() + 1, "{staged:?}");
+}
+
+#[test]
+fn another_blob_of_the_name_stays_and_what_the_store_refuses_is_told() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    let listen = rtmp(port::free(), "live/cam");
+    let with = |key: &str, version: &str| {
+        document(
+            &listen,
+            &azurite.url(),
+            &json!({ "accountKey": key }),
+            json!({ "name": "gate #1?/a+b 100%% \u{fc}.mp4", "segmentSeconds": 60, "apiVersion": version }),
+        )
+    };
+    let module = Setup::new("mp4-recorder").twin(&with("AAAA", "2023-11-03")).start();
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+    let says = |word: &str| {
+        module.wait_status("/flows/cam/outputs/cloud/error", |error| {
+            error.as_str().is_some_and(|e| e.contains(word))
+        });
+    };
+    says("does not take the key or SAS");
+    module.set_twin(&with(KEY, "2099-01-01"));
+    says("set apiVersion");
+    module.set_twin(&with(KEY, "2023-11-03"));
+    says("there is no such container");
+    azurite.python(
+        "box.create_container()\nbox.upload_blob('gate #1?/a+b 100% \u{fc}.mp4', b'of somebody else')",
+    );
+    all_stored(&module);
+    let mut blobs = azurite.blobs(&folder.path().join("read"));
+    assert_eq!(
+        blobs.iter().map(|blob| &blob["name"]).collect::<Vec<_>>(),
+        ["gate #1?/a+b 100% \u{fc}-2.mp4", "gate #1?/a+b 100% \u{fc}.mp4"]
+    );
+    assert_eq!(std::fs::read(blobs[1]["path"].as_str().unwrap()).unwrap(), b"of somebody else");
+    blobs.truncate(1);
+    must_hold(&blobs, &published);
+}
