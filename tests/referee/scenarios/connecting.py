@@ -104,19 +104,19 @@ async def a_hub_that_reads_all_its_identities_anew_for_a_hundred_seconds_is_wait
     forget_paces(bench)
 
 
-@scenario(seconds=40)
+@scenario(seconds=60)
 async def connections_whose_subscriptions_are_never_confirmed_come_ever_more_rarely(bench):
     bench.hub.suback = False
     await bench.start(**fast(10))
     # The module leaves each after a minute of its time.
-    await bench.until("four were left", lambda: sum(bool(session.ended) for session in bench.hub.sessions) >= 4, 90)
-    left = bench.hub.sessions[3].left
-    await bench.until("a fifth is tried", lambda: len(bench.hub.attempts) >= 5, 30)
-    waited = (bench.hub.attempts[4] - left) * 10
-    if waited < 3.9:
-        raise Failed(f"after four of them the module waited {waited:.1f} s of its time")
+    await bench.until("six were left", lambda: sum(bool(session.ended) for session in bench.hub.sessions) >= 6, 150)
+    await bench.until("a seventh is tried", lambda: len(bench.hub.attempts) > 6, 30)
+    # The last is to be 32 s: a machine that is late by seconds of the module's time does not hide it.
+    waited = [(attempt - session.left) * 10 for session, attempt in zip(bench.hub.sessions, bench.hub.attempts[1:])]
+    if max(waited[3:6]) < 8:
+        raise Failed(f"after each of them the module waited {', '.join(f'{s:.1f}' for s in waited)} s of its time")
     bench.hub.suback = True
-    await bench.settled(timeout=60)
+    await bench.settled(timeout=90)
     forget_paces(bench)
 
 
