@@ -34,6 +34,7 @@ mod recorder;
 mod recorder_blobs;
 mod regressions;
 mod relay;
+mod renderer;
 mod rtsp;
 mod rtsp_publish;
 mod rtsp_push;

@@ -14,13 +14,14 @@ use av_flow::config::{Desired, Supports, parse};
 use serde_json::Value;
 
 /// Every service there is, as a document of its module is read.
-fn modules() -> [Supports; 5] {
+fn modules() -> [Supports; 6] {
     [
         rtmp_splitter::service(),
         mp4_source::service(),
         hls_gateway::service(),
         rtsp_gateway::service(),
         mp4_recorder::service(),
+        renderer::service(),
     ]
     .map(|flows| flows.supports().clone())
 }

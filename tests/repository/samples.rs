@@ -40,7 +40,7 @@ fn every_sample_is_a_document_without_errors() {
     }
     assert_eq!(
         modules.into_iter().collect::<Vec<_>>(),
-        ["hls-gateway", "mp4-recorder", "mp4-source", "rtmp-splitter", "rtsp-gateway"]
+        ["hls-gateway", "mp4-recorder", "mp4-source", "renderer", "rtmp-splitter", "rtsp-gateway"]
     );
     assert!(samples.len() >= 11, "{}", samples.len());
 }

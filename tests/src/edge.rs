@@ -19,23 +19,35 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Runs the repository's manifest with its environment file, every host port replaced by a free one.
+    /// Runs the repository's manifest with its environment file, every host port replaced by a free one. It has no
+    /// screen.
     pub fn start_repository() -> Self {
+        Self::start_repository_on("")
+    }
+
+    /// The same with this X server as its screen.
+    pub fn start_repository_on(display: &str) -> Self {
         let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
         let mut manifest: Value = serde_json::from_str(&text).unwrap();
         let mut ports = Vec::new();
         rebind(&mut manifest, &mut ports);
-        Self::start(&manifest, ports)
+        Self::start_on(&manifest, ports, display)
     }
 
     /// Runs `manifest`.
     pub fn start(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
+        Self::start_on(manifest, ports, "")
+    }
+
+    fn start_on(manifest: &Value, ports: Vec<(u16, u16)>, display: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("local-edge-").tempdir().unwrap();
         let path = dir.path().join("deployment.template.json");
         std::fs::write(&path, serde_json::to_string_pretty(manifest).unwrap()).unwrap();
         let mut command = command(dir.path());
         // Files land where they go with everything else.
         command.env("RECORDINGS_DIR", dir.path().join("recordings"));
+        // The screen of whoever runs the tests is left alone.
+        command.env("DISPLAY", display).env("WAYLAND_DISPLAY", "").env("PULSE_SERVER", "unix:/nowhere");
         command
             .current_dir(tool::repository())
             .args(["up", "--port", &port::free().to_string(), "--manifest"])

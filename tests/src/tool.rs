@@ -29,6 +29,10 @@ pub enum Tool {
     Azurite,
     /// Python with PyPI's `azure-storage-blob`.
     BlobSdk,
+    /// An X server without a screen.
+    Xvfb,
+    /// PulseAudio.
+    PulseAudio,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -48,6 +52,8 @@ impl Tool {
             Self::Curl => on_path("curl"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
+            Self::Xvfb => on_path("Xvfb"),
+            Self::PulseAudio => on_path("pulseaudio"),
         }
     }
 

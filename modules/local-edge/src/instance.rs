@@ -144,10 +144,13 @@ impl Instance {
             match &module.absence {
                 Some(ProcessState::NotRunHere { image: Some(image) }) => {
                     let service = &module.spec.service;
-                    self.journal.say(&format!(
-                        "{name}: {image} is not run here: no program {service:?} lies beside local-edge; \
-                         `local-edge env {name}` makes any program that module"
-                    ));
+                    self.journal.say(&match services::needs_building(service) {
+                        Some(how) => format!("{name} is not run here: {how}"),
+                        None => format!(
+                            "{name}: {image} is not run here: no program {service:?} lies beside local-edge; \
+                             `local-edge env {name}` makes any program that module"
+                        ),
+                    });
                 }
                 Some(ProcessState::Failed { error }) => {
                     self.journal.say(&format!("{name} is left out: {error}"));

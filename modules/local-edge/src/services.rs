@@ -47,6 +47,20 @@ pub fn find(name: &str) -> Service {
     }
 }
 
+/// What it takes to build a service that is not linked because it needs system libraries.
+pub fn needs_building(name: &str) -> Option<&'static str> {
+    (name == "renderer").then_some(
+        "it is built apart, because it needs GStreamer: `apt-get install libgstreamer1.0-dev \
+         libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav`, then \
+         `cargo build --release -p renderer`",
+    )
+}
+
+/// What a desktop's session says of its screen and speaker. A container would be given them by its `env` and devices;
+/// here a program beside this one gets them from whoever started it.
+pub const SESSION: [&str; 7] =
+    ["DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "PULSE_SERVER", "PULSE_COOKIE", "HOME"];
+
 /// Names of what is linked, for texts.
 pub fn linked() -> Vec<&'static str> {
     LINKED.iter().map(|(name, _)| *name).collect()

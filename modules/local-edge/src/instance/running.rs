@@ -55,6 +55,11 @@ impl Running {
         let mut env: Vec<(OsString, OsString)> =
             self.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         env.push((services::PARENT.into(), std::process::id().to_string().into()));
+        if matches!(services::find(&self.spec.service), Service::Binary(_)) {
+            let of_session =
+                services::SESSION.iter().filter(|name| !self.env.iter().any(|(own, _)| own == *name));
+            env.extend(of_session.filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))));
+        }
         Launch {
             program: std::env::current_exe().unwrap_or_else(|_| "local-edge".into()),
             args: vec!["module".into(), self.spec.service.clone().into()],
@@ -72,7 +77,9 @@ impl Running {
 pub(super) fn absence(spec: &Module) -> Option<ProcessState> {
     match services::find(&spec.service) {
         Service::Linked | Service::Binary(_) => None,
-        Service::Missing if is_placeholder(&spec.image) => {
+        Service::Missing
+            if is_placeholder(&spec.image) && services::needs_building(&spec.service).is_none() =>
+        {
             Some(ProcessState::Failed { error: services::missing(&spec.service) })
         }
         Service::Missing => Some(ProcessState::NotRunHere { image: Some(spec.image.clone()) }),

@@ -277,6 +277,7 @@ pub enum EventKind {
     SpoolNearlyFull,
     SpoolDropped,
     RecordingsDeleted,
+    PictureFrozen,
     ClientRejected,
 }
 
@@ -297,6 +298,7 @@ impl EventKind {
             Self::SpoolNearlyFull => "spoolNearlyFull",
             Self::SpoolDropped => "spoolDropped",
             Self::RecordingsDeleted => "recordingsDeleted",
+            Self::PictureFrozen => "pictureFrozen",
             Self::ClientRejected => "clientRejected",
         }
     }

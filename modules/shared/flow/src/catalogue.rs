@@ -48,7 +48,8 @@ pub const AZBLOB: Scheme = Scheme::new("azblob", 8443, 443).in_tls();
 pub const AZBLOB_HTTP: Scheme = Scheme::new("azblob+http", 8080, 80);
 /// Blob storage.
 pub const AZBLOB_HTTPS: Scheme = Scheme::new("azblob+https", 8443, 443).in_tls();
-const DISPLAY: Scheme = Scheme::new("display", 8080, 80);
+/// Screens and speakers of this machine.
+pub const DISPLAY: Scheme = Scheme::new("display", 8080, 80);
 
 /// Every scheme, in the order of messages.
 pub const SCHEMES: &[Scheme] = &[
@@ -98,7 +99,12 @@ pub const ENDPOINTS: &[Entry] = &[
         &[AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS],
         &[STORE_SEGMENT, NAME, STORE_CREDENTIALS, TAGS, UPLOAD_RATE, UPLOAD_ORDER, API_VERSION, WHEN_FULL],
     ),
-    entry("renderer", Role::Render, &[DISPLAY], &[FULLSCREEN, AUDIO, VOLUME, ROTATE, LATENCY, LAYOUT]),
+    entry(
+        "renderer",
+        Role::Render,
+        &[DISPLAY],
+        &[FULLSCREEN, AUDIO, AUDIO_DEVICE, VOLUME, ROTATE, LATENCY, LAYOUT],
+    ),
 ];
 
 /// The module that has such an endpoint, if any has.
@@ -137,7 +143,14 @@ const UPLOAD_ORDER: OptionSpec =
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]));
 const FULLSCREEN: OptionSpec = OptionSpec::new("fullscreen", RENDERS, Shape::Flag { default: true });
 const AUDIO: OptionSpec = OptionSpec::new("audio", RENDERS, Shape::Flag { default: true });
+const AUDIO_DEVICE: OptionSpec = OptionSpec::new("audioDevice", RENDERS, Shape::Text);
 const VOLUME: OptionSpec = OptionSpec::new("volume", RENDERS, whole(0, 100, 100));
 const ROTATE: OptionSpec = OptionSpec::new("rotate", RENDERS, whole(0, 270, 0));
 const LATENCY: OptionSpec = OptionSpec::new("latencyMilliseconds", RENDERS, whole(0, 5000, 200));
-const LAYOUT: OptionSpec = OptionSpec::new("layout", RENDERS, Shape::AnyObject);
+const LAYOUT: OptionSpec = OptionSpec::new("layout", RENDERS, Shape::Object { properties: CELL });
+const CELL: &[OptionSpec] = &[
+    OptionSpec::property("row", whole(1, 8, 1)),
+    OptionSpec::property("column", whole(1, 8, 1)),
+    OptionSpec::property("rows", whole(1, 8, 1)),
+    OptionSpec::property("columns", whole(1, 8, 1)),
+];

@@ -50,6 +50,8 @@ pub enum Reason {
     Internal = 13,
     /// What ran there before has not ended yet.
     Ending = 14,
+    /// A display or a speaker that is not there, or does not take what it is given.
+    Device = 15,
 }
 
 /// An error and all that caused it, in one line.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use av_media::Kind;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::latency::Latency;
@@ -249,6 +250,8 @@ pub struct OutputStatus {
     pub bitrate: AtomicU64,
     /// Delay inside the module, from the frame's last byte in to the write that sent it.
     pub latency: Latency,
+    /// What only this kind of output tells, beside the counters.
+    pub details: Mutex<Map<String, Value>>,
 }
 
 impl OutputStatus {
@@ -262,6 +265,7 @@ impl OutputStatus {
             clients: AtomicUsize::new(0),
             bitrate: AtomicU64::new(0),
             latency: Latency::default(),
+            details: Mutex::default(),
         })
     }
 }

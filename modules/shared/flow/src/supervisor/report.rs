@@ -1,7 +1,7 @@
 //! Flows as JSON: reported properties, and the counters beside them.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use av_media::{Kind, VideoFormat};
@@ -186,6 +186,8 @@ impl Reporter {
             if let Some(latency) = latency(&status.latency) {
                 out.insert("latencyMilliseconds".into(), latency);
             }
+            let details = status.details.lock().unwrap_or_else(PoisonError::into_inner);
+            out.extend(details.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         out.into()
     }

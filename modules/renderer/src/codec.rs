@@ -1,0 +1,240 @@
+//! Which GStreamer elements decode what, and how frames are announced to them.
+
+use av_media::{Codec, Kind, Track};
+use gstreamer as gst;
+
+/// One way to decode a track: elements between `appsrc` and raw media, as `gst-launch-1.0` would take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The decoder's element.
+    pub element: &'static str,
+    /// From the parser to the decoder.
+    pub chain: String,
+    /// It decodes in hardware.
+    pub hardware: bool,
+}
+
+/// What is needed for a codec: names of the elements that would do, and the Debian packages that have them.
+struct Ways {
+    parser: &'static str,
+    hardware: &'static [&'static str],
+    software: &'static [(&'static str, &'static str)],
+    /// What the parser puts out.
+    media: &'static str,
+}
+
+const LIBAV: &str = "gstreamer1.0-libav";
+const GOOD: &str = "gstreamer1.0-plugins-good";
+const BAD: &str = "gstreamer1.0-plugins-bad";
+const BASE: &str = "gstreamer1.0-plugins-base";
+
+fn ways(codec: Codec) -> Option<Ways> {
+    let with = |parser, hardware, software, media| Some(Ways { parser, hardware, software, media });
+    match codec {
+        Codec::H264 => with(
+            "h264parse",
+            &["vah264dec", "v4l2slh264dec", "v4l2h264dec"],
+            &[("avdec_h264", LIBAV), ("openh264dec", BAD)],
+            "video/x-h264",
+        ),
+        Codec::H265 => with(
+            "h265parse",
+            &["vah265dec", "v4l2slh265dec", "v4l2h265dec"],
+            &[("avdec_h265", LIBAV), ("libde265dec", BAD)],
+            "video/x-h265",
+        ),
+        Codec::Av1 => with(
+            "av1parse",
+            &["vaav1dec"],
+            &[("dav1ddec", "gstreamer1.0-plugins-rs"), ("av1dec", BAD)],
+            "video/x-av1",
+        ),
+        Codec::Vp8 => with("", &["vavp8dec", "v4l2slvp8dec"], &[("vp8dec", GOOD), ("avdec_vp8", LIBAV)], ""),
+        Codec::Vp9 => with(
+            "vp9parse",
+            &["vavp9dec", "v4l2slvp9dec"],
+            &[("vp9dec", GOOD), ("avdec_vp9", LIBAV)],
+            "video/x-vp9",
+        ),
+        Codec::Aac => with("aacparse", &[], &[("avdec_aac", LIBAV), ("faad", BAD)], ""),
+        Codec::Opus => with("", &[], &[("opusdec", BASE), ("avdec_opus", LIBAV)], ""),
+        Codec::Flac => with("flacparse", &[], &[("flacdec", GOOD), ("avdec_flac", LIBAV)], ""),
+        Codec::Ac3 => with("ac3parse", &[], &[("avdec_ac3", LIBAV)], ""),
+        Codec::Eac3 => with("ac3parse", &[], &[("avdec_eac3", LIBAV)], ""),
+        Codec::Mp3 => with("mpegaudioparse", &[], &[("mpg123audiodec", GOOD), ("avdec_mp3", LIBAV)], ""),
+        Codec::PcmA => with("", &[], &[("alawdec", GOOD)], ""),
+        Codec::PcmU => with("", &[], &[("mulawdec", GOOD)], ""),
+        Codec::G722 => with("", &[], &[("avdec_g722", LIBAV)], ""),
+        Codec::L16 => with("", &[], &[("audioconvert", BASE)], ""),
+        _ => None,
+    }
+}
+
+/// Why a track can't be decoded here.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// Nothing here knows the codec at all.
+    #[error("{0} can't be decoded by this module")]
+    Unknown(String),
+    /// An element is not installed.
+    #[error(
+        "{codec} can't be decoded: the GStreamer element `{element}` is missing; install the Debian package {package}"
+    )]
+    Element {
+        /// The track's codec string.
+        codec: String,
+        /// What is missing.
+        element: &'static str,
+        /// Where Debian has it.
+        package: &'static str,
+    },
+}
+
+fn has(element: &str) -> bool {
+    gst::ElementFactory::find(element).is_some()
+}
+
+/// The ways to decode a track on this machine, the best one first. `software`: hardware is left aside.
+///
+/// # Errors
+/// There is none.
+pub fn candidates(track: &Track, software: bool) -> Result<Vec<Candidate>, Missing> {
+    let unknown = || Missing::Unknown(track.codec_string.clone());
+    let ways = ways(track.codec).ok_or_else(unknown)?;
+    let missing = |element, package| Missing::Element { codec: track.codec_string.clone(), element, package };
+    if !ways.parser.is_empty() && !has(ways.parser) {
+        let package = if ways.parser == "h264parse" || ways.parser == "h265parse" || ways.parser == "av1parse"
+        {
+            BAD
+        } else {
+            GOOD
+        };
+        return Err(missing(ways.parser, package));
+    }
+    let chain = |element: &str, plain: bool| {
+        let mut parts = Vec::new();
+        if !ways.parser.is_empty() {
+            parts.push(ways.parser.to_owned());
+        }
+        if plain {
+            // Colour values that are legal and unusual make hardware decoders refuse a stream.
+            parts.push(format!("capssetter caps={},colorimetry=(string)bt709", ways.media));
+        }
+        parts.push(element.to_owned());
+        parts.join(" ! ")
+    };
+    let mut found = Vec::new();
+    for element in ways.hardware.iter().copied().filter(|element| !software && has(element)) {
+        found.push(Candidate { element, chain: chain(element, false), hardware: true });
+        if !ways.media.is_empty() && has("capssetter") {
+            found.push(Candidate { element, chain: chain(element, true), hardware: true });
+        }
+    }
+    for (element, _) in ways.software.iter().copied().filter(|(element, _)| has(element)) {
+        found.push(Candidate { element, chain: chain(element, false), hardware: false });
+    }
+    match (found.is_empty(), ways.software.first()) {
+        (false, _) => Ok(found),
+        (true, Some((element, package))) => Err(missing(element, package)),
+        (true, None) => Err(unknown()),
+    }
+}
+
+/// How the frames of a track are announced.
+pub fn caps(track: &Track) -> gst::Caps {
+    let named = |name: &str| gst::Caps::builder(name.to_owned());
+    let codec_data = (!track.config.is_empty()).then(|| gst::Buffer::from_slice(track.config.clone()));
+    let builder = match track.codec {
+        Codec::H264 => named("video/x-h264").field("stream-format", "avc").field("alignment", "au"),
+        Codec::H265 => named("video/x-h265").field("stream-format", "hvc1").field("alignment", "au"),
+        Codec::Av1 => named("video/x-av1").field("stream-format", "obu-stream").field("alignment", "tu"),
+        Codec::Vp8 => named("video/x-vp8"),
+        Codec::Vp9 => named("video/x-vp9").field("alignment", "super-frame"),
+        Codec::Aac => named("audio/mpeg").field("mpegversion", 4_i32).field("stream-format", "raw"),
+        Codec::Opus => {
+            let channels = if track.audio.channels == 0 { 2 } else { i32::from(track.audio.channels) };
+            return named("audio/x-opus")
+                .field("channel-mapping-family", 0_i32)
+                .field("rate", 48_000_i32)
+                .field("channels", channels)
+                .build();
+        }
+        Codec::Flac => named("audio/x-flac").field("framed", true),
+        Codec::Ac3 => named("audio/x-ac3").field("framed", true),
+        Codec::Eac3 => named("audio/x-eac3").field("framed", true),
+        Codec::Mp3 => named("audio/mpeg").field("mpegversion", 1_i32).field("layer", 3_i32),
+        Codec::PcmA => named("audio/x-alaw"),
+        Codec::PcmU => named("audio/x-mulaw"),
+        Codec::G722 => named("audio/G722"),
+        _ => named("audio/x-raw").field("format", "S16BE").field("layout", "interleaved"),
+    };
+    let builder = match track.kind() {
+        Kind::Video if track.video.width > 0 && track.video.height > 0 => builder
+            .field("width", i32::try_from(track.video.width).unwrap_or(i32::MAX))
+            .field("height", i32::try_from(track.video.height).unwrap_or(i32::MAX)),
+        Kind::Video => builder,
+        Kind::Audio => {
+            let telephone = matches!(track.codec, Codec::PcmA | Codec::PcmU);
+            let rate = match track.audio.sample_rate {
+                0 if telephone => 8000,
+                0 if track.codec == Codec::G722 => 16_000,
+                rate => i32::try_from(rate).unwrap_or(i32::MAX),
+            };
+            let channels = i32::from(track.audio.channels.max(1));
+            if rate > 0 { builder.field("rate", rate).field("channels", channels) } else { builder }
+        }
+    };
+    match codec_data {
+        Some(data) => builder.field("codec_data", data).build(),
+        None => builder.build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_the_package_that_has_it() {
+        let error = Missing::Element { codec: "avc1.64001f".into(), element: "avdec_h264", package: LIBAV };
+        assert_eq!(
+            error.to_string(),
+            "avc1.64001f can't be decoded: the GStreamer element `avdec_h264` is missing; install the Debian package \
+             gstreamer1.0-libav"
+        );
+    }
+
+    #[test]
+    fn every_codec_of_rtmp_and_rtsp_has_a_software_decoder() {
+        for codec in [
+            Codec::H264,
+            Codec::H265,
+            Codec::Av1,
+            Codec::Vp8,
+            Codec::Vp9,
+            Codec::Aac,
+            Codec::Opus,
+            Codec::Flac,
+            Codec::Ac3,
+            Codec::Eac3,
+            Codec::Mp3,
+            Codec::PcmA,
+            Codec::PcmU,
+            Codec::G722,
+            Codec::L16,
+        ] {
+            assert!(ways(codec).is_some_and(|ways| !ways.software.is_empty()), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn aac_is_announced_with_its_configuration() {
+        gst::init().unwrap();
+        let caps = caps(&Track::aac(Bytes::from_static(b"\x12\x10")).unwrap());
+        let fields = caps.structure(0).unwrap();
+        assert_eq!((fields.get::<i32>("rate"), fields.get::<i32>("channels")), (Ok(44_100), Ok(2)));
+        assert!(fields.has_field("codec_data"));
+    }
+}

@@ -1,0 +1,168 @@
+//! One track's decoder: frames in, raw media out, in a pipeline of its own.
+
+use av_media::{Frame, Track};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::{AppSink, AppSrc};
+
+use crate::codec::{self, Candidate};
+
+/// Stream times may be negative, those of GStreamer are not.
+const ORIGIN: i64 = 3_600_000_000_000;
+/// What waits for a decoder at most, beside the bound in time.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Why a pipeline can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("GStreamer: {0}")]
+pub struct PipelineError(pub String);
+
+impl From<gst::glib::Error> for PipelineError {
+    fn from(error: gst::glib::Error) -> Self {
+        Self(error.message().to_owned())
+    }
+}
+
+/// A stream time as the pipelines carry it. `None`: far before the stream's start.
+pub fn to_clock(stream: i64) -> Option<gst::ClockTime> {
+    u64::try_from(stream.checked_add(ORIGIN)?).ok().map(gst::ClockTime::from_nseconds)
+}
+
+/// And back.
+pub fn to_stream(time: gst::ClockTime) -> i64 {
+    i64::try_from(time.nseconds()).unwrap_or(i64::MAX).saturating_sub(ORIGIN)
+}
+
+/// A pipeline out of a description as of `gst-launch-1.0`.
+pub fn pipeline(description: &str) -> Result<gst::Pipeline, PipelineError> {
+    let element = gst::parse::launch(description)?;
+    element.downcast::<gst::Pipeline>().map_err(|_| PipelineError("one element is no pipeline".into()))
+}
+
+/// An element of it.
+pub fn named<E: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<E, PipelineError> {
+    let element = pipeline.by_name(name).and_then(|element| element.downcast::<E>().ok());
+    element.ok_or_else(|| PipelineError(format!("no element {name}")))
+}
+
+/// The first error that the elements of a pipeline reported, as one sentence.
+pub fn error_of(pipeline: &gst::Pipeline) -> Option<String> {
+    let bus = pipeline.bus()?;
+    while let Some(message) = bus.pop_filtered(&[gst::MessageType::Error]) {
+        if let gst::MessageView::Error(error) = message.view() {
+            let source = error.src().map(|source| {
+                source
+                    .downcast_ref::<gst::Element>()
+                    .and_then(ElementExt::factory)
+                    .map_or_else(|| source.name().to_string(), |factory| factory.name().to_string())
+            });
+            return Some(format!(
+                "{}: {}",
+                source.unwrap_or_else(|| "GStreamer".into()),
+                error.error().message()
+            ));
+        }
+    }
+    None
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits for the decoder.
+    Taken,
+    /// The decoder does not keep up, or waits for a sync frame since it did not.
+    Dropped,
+}
+
+/// A decoder at work.
+pub struct Decoder {
+    pipeline: gst::Pipeline,
+    input: AppSrc,
+    output: AppSink,
+    /// The way that was chosen.
+    pub candidate: Candidate,
+    /// Nanoseconds that may wait.
+    bound: u64,
+    waits_for_sync: bool,
+}
+
+impl Decoder {
+    /// Starts one. `raw`: what follows the decoder, and what of it is wanted.
+    ///
+    /// # Errors
+    /// An element is missing or does not start.
+    pub fn start(track: &Track, candidate: &Candidate, raw: &str, bound: u64) -> Result<Self, PipelineError> {
+        let pipeline = pipeline(&format!(
+            "appsrc name=in is-live=true format=time max-bytes=0 ! {} ! {raw} ! \
+             appsink name=out sync=false max-buffers=4 enable-last-sample=false",
+            candidate.chain
+        ))?;
+        let input: AppSrc = named(&pipeline, "in")?;
+        let output: AppSink = named(&pipeline, "out")?;
+        input.set_caps(Some(&codec::caps(track)));
+        let decoder =
+            Self { pipeline, input, output, candidate: candidate.clone(), bound, waits_for_sync: true };
+        match decoder.pipeline.set_state(gst::State::Playing) {
+            Ok(_) => Ok(decoder),
+            Err(_) => Err(PipelineError(
+                error_of(&decoder.pipeline)
+                    .unwrap_or_else(|| format!("{} does not start", candidate.element)),
+            )),
+        }
+    }
+
+    /// Hands it a frame. Never waits.
+    pub fn push(&mut self, frame: &Frame) -> Pushed {
+        let behind = self.input.current_level_time().nseconds() > self.bound
+            || self.input.current_level_bytes() > MOST_BYTES;
+        self.waits_for_sync |= behind;
+        if self.waits_for_sync && (behind || !frame.is_sync) {
+            return Pushed::Dropped;
+        }
+        let (Some(pts), Some(dts)) = (to_clock(frame.pts.nanos()), to_clock(frame.dts.nanos())) else {
+            return Pushed::Dropped;
+        };
+        let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(pts);
+            buffer.set_dts(dts);
+            if !frame.is_sync {
+                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            if std::mem::take(&mut self.waits_for_sync) {
+                buffer.set_flags(buffer.flags() | gst::BufferFlags::DISCONT);
+            }
+        }
+        match self.input.push_buffer(buffer) {
+            Ok(_) => Pushed::Taken,
+            Err(_) => Pushed::Dropped,
+        }
+    }
+
+    /// Frames are missing: it goes on at a sync frame.
+    pub fn skip(&mut self) {
+        self.waits_for_sync = true;
+    }
+
+    /// Nothing more comes: what it holds comes out, and then its end.
+    pub fn end(&self) {
+        let _ = self.input.end_of_stream();
+    }
+
+    /// Where raw media comes out.
+    pub fn output(&self) -> &AppSink {
+        &self.output
+    }
+
+    /// What went wrong, if something did.
+    pub fn error(&self) -> Option<String> {
+        error_of(&self.pipeline)
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}

@@ -1,0 +1,47 @@
+//! renderer: a stream on the device's screen and speaker.
+//!
+//! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health, SIGTERM, exit
+//! codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here, in the order
+//! in which a frame passes: `options`, `render` (stream to decoders), `codec` and `decode` (GStreamer's decoders),
+//! `timing` (when what is due), `paint` (pictures to a `screen`, or the `card`), `sound`. `watch` tells why a picture
+//! stands still, `snapshot` what is on the screen; `renderer` is what all outputs share.
+
+mod card;
+mod clock;
+mod codec;
+mod decode;
+mod options;
+mod paint;
+mod render;
+mod renderer;
+mod screen;
+mod snapshot;
+mod sound;
+mod timing;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use av_flow::{Flows, rtmp, rtsp};
+
+pub use options::{RENDER, RenderConfig};
+
+/// The service: each line adds one kind of endpoint that a flow may have.
+pub fn service() -> Flows {
+    Flows::new("renderer")
+        .input(rtmp::LISTEN)
+        .input(rtmp::PULL)
+        .input(rtsp::PULL)
+        .output(RENDER)
+        .rule(options::no_patterns)
+        .extension(|_, _| Arc::new(renderer::Renderer::default()))
+        .finish_within(Duration::from_secs(5))
+}
+
+/// Runs the service with these arguments, the program's name left out.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    av_edge::run_from("renderer", env!("CARGO_PKG_VERSION"), arguments, service)
+}

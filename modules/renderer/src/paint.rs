@@ -1,0 +1,453 @@
+//! The thread that shows pictures: it takes them from the decoder, waits until each is due, and hands it to the screen.
+//! While there is no signal it shows the card instead.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, SystemTime};
+
+use gstreamer as gst;
+use gstreamer_app::AppSink;
+
+use crate::card;
+use crate::clock::{Clock, sleep};
+use crate::decode::to_stream;
+use crate::options::{Display, RenderConfig};
+use crate::screen::{Cards, Look, Screen, ScreenError};
+use crate::timing::Timing;
+use crate::watch::Seen;
+
+const MILLISECOND: i64 = 1_000_000;
+const SECOND: i64 = 1000 * MILLISECOND;
+/// Between two tries to open a screen.
+const RETRY: i64 = 2 * SECOND;
+/// A picture that is later than that is left out, unless none was shown for a while.
+const LATE: i64 = 50 * MILLISECOND;
+const SHOWS_AT_LEAST: i64 = 200 * MILLISECOND;
+/// Longest wait without a look at what else there is.
+const STEP: i64 = 20 * MILLISECOND;
+/// The card comes when the signal has been away for so long.
+const CARD_AFTER: i64 = SECOND;
+/// A display that takes nothing for so long is opened anew where that may help.
+const STILL: i64 = 3 * SECOND;
+/// `None` of a time.
+const NEVER: i64 = i64::MIN;
+
+/// What is known of the signal.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// A publisher with pictures.
+    pub there: bool,
+    /// Since when it is so.
+    pub since: SystemTime,
+    /// The same by the output's clock.
+    pub since_here: i64,
+    /// Of the picture, where it is known.
+    pub size: Option<(u32, u32)>,
+    /// There is sound, and no picture is to be expected.
+    pub sound_only: bool,
+}
+
+/// What the threads of an output share.
+pub struct Stage {
+    /// The flow's name, as the card has it.
+    pub title: String,
+    /// What is asked for.
+    pub config: RenderConfig,
+    /// The output's clock.
+    pub clock: Clock,
+    /// When what is due.
+    pub timing: Arc<Mutex<Timing>>,
+    /// Decoders' ends, the oldest first: it is emptied before the next one is looked at.
+    pub decoders: Mutex<VecDeque<AppSink>>,
+    /// Of now.
+    pub signal: Mutex<Signal>,
+    /// What is shown.
+    pub shown: Mutex<Option<gst::Sample>>,
+    /// Why there is no screen.
+    pub trouble: Mutex<Option<String>>,
+    /// What shows the pictures.
+    pub sink: Mutex<Option<&'static str>>,
+    /// Counters.
+    pub counts: Counts,
+    /// The end.
+    pub over: AtomicBool,
+    cards: Arc<Cards>,
+}
+
+/// What is counted and when it last happened, in nanoseconds of the output's clock.
+pub struct Counts {
+    /// Pictures that left the decoder.
+    pub decoded: AtomicU64,
+    /// Pictures that the display took.
+    pub rendered: AtomicU64,
+    /// Decoded pictures that were not shown.
+    pub dropped: AtomicU64,
+    /// Times that the screen was opened.
+    pub opened: AtomicU64,
+    /// How late the last picture was handed over.
+    pub late: AtomicI64,
+    received_at: AtomicI64,
+    decoded_at: AtomicI64,
+    handed_at: AtomicI64,
+    rendered_at: AtomicI64,
+    changed_at: AtomicI64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let [received_at, decoded_at, handed_at, rendered_at, changed_at] = [NEVER; 5].map(AtomicI64::new);
+        let zero = AtomicU64::default;
+        Self {
+            decoded: zero(),
+            rendered: zero(),
+            dropped: zero(),
+            opened: zero(),
+            late: AtomicI64::new(0),
+            received_at,
+            decoded_at,
+            handed_at,
+            rendered_at,
+            changed_at,
+        }
+    }
+}
+
+impl Counts {
+    /// A picture came.
+    pub fn received(&self, now: i64) {
+        self.received_at.store(now, Ordering::Relaxed);
+    }
+
+    /// When the display took the last picture.
+    pub fn rendered_at(&self) -> Option<i64> {
+        Some(self.rendered_at.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
+    }
+}
+
+/// A lock that no panic spoils.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    /// Before anything has come.
+    pub fn new(title: String, config: RenderConfig, cards: Arc<Cards>) -> Self {
+        let clock = Clock::start();
+        let latency = i64::try_from(config.latency.as_nanos()).unwrap_or(i64::MAX);
+        let signal =
+            Signal { there: false, since: SystemTime::now(), since_here: 0, size: None, sound_only: false };
+        Self {
+            title,
+            config,
+            clock,
+            timing: Arc::new(Mutex::new(Timing::new(latency))),
+            decoders: Mutex::default(),
+            signal: Mutex::new(signal),
+            shown: Mutex::default(),
+            trouble: Mutex::default(),
+            sink: Mutex::default(),
+            counts: Counts::default(),
+            over: AtomicBool::new(false),
+            cards,
+        }
+    }
+
+    /// For the watch over frozen pictures.
+    pub fn seen(&self) -> Seen {
+        let signal = locked(&self.signal).clone();
+        let at = |cell: &AtomicI64| Some(cell.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
+        let counts = &self.counts;
+        Seen {
+            now: self.clock.now(),
+            expected: signal.there && !signal.sound_only,
+            since: signal.since_here,
+            received: at(&counts.received_at),
+            decoded: at(&counts.decoded_at),
+            handed: at(&counts.handed_at),
+            rendered: at(&counts.rendered_at),
+            changed: at(&counts.changed_at),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread's own.
+pub struct Painter {
+    stage: Arc<Stage>,
+    screen: Option<Screen>,
+    opening: Option<mpsc::Receiver<Result<Screen, ScreenError>>>,
+    retry_at: i64,
+    /// Pictures that this screen took.
+    rendered: u64,
+    handed_at: i64,
+    rendered_at: i64,
+    digest: u64,
+    /// What the card shows now, and how large.
+    card: Option<(Vec<String>, u64, (u32, u32))>,
+    lateness: Lateness,
+}
+
+/// Of the pictures of one second.
+#[derive(Default)]
+struct Lateness {
+    since: Option<i64>,
+    least: i64,
+    pictures: u32,
+}
+
+impl Painter {
+    /// For one output.
+    pub fn new(stage: Arc<Stage>) -> Self {
+        Self {
+            stage,
+            screen: None,
+            opening: None,
+            retry_at: 0,
+            rendered: 0,
+            handed_at: NEVER,
+            rendered_at: NEVER,
+            digest: 0,
+            card: None,
+            lateness: Lateness::default(),
+        }
+    }
+
+    /// Until the output is over.
+    pub fn run(mut self) {
+        while !self.stage.is_over() {
+            self.look_after_screen();
+            let output = locked(&self.stage.decoders).front().cloned();
+            let Some(output) = output else {
+                self.card();
+                sleep(STEP);
+                continue;
+            };
+            match output.try_pull_sample(gst::ClockTime::from_mseconds(20)) {
+                Some(sample) => self.picture(sample),
+                None => {
+                    let mut decoders = locked(&self.stage.decoders);
+                    if output.is_eos() && decoders.front() == Some(&output) {
+                        decoders.pop_front();
+                    }
+                    drop(decoders);
+                    self.card();
+                }
+            }
+        }
+    }
+
+    fn picture(&mut self, sample: gst::Sample) {
+        let counts = &self.stage.counts;
+        counts.decoded.fetch_add(1, Ordering::Relaxed);
+        counts.decoded_at.store(self.stage.clock.now(), Ordering::Relaxed);
+        let Some(stream) = sample.buffer().and_then(gst::BufferRef::pts).map(to_stream) else { return };
+        let due = |stage: &Stage| locked(&stage.timing).due(stream);
+        if let Some(due) = due(&self.stage) {
+            self.note(self.stage.clock.now().saturating_sub(due));
+        }
+        let late = loop {
+            let now = self.stage.clock.now();
+            // Asked anew each time: it may move.
+            let Some(due) = due(&self.stage) else { break 0 };
+            if now >= due {
+                break now.saturating_sub(due);
+            }
+            if self.stage.is_over() {
+                return;
+            }
+            self.look_after_screen();
+            sleep(due.saturating_sub(self.stage.clock.now()).min(STEP));
+        };
+        let now = self.stage.clock.now();
+        if late > LATE && now.saturating_sub(self.handed_at) < SHOWS_AT_LEAST {
+            self.stage.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.stage.counts.late.store(late, Ordering::Relaxed);
+        self.hand(sample, now);
+    }
+
+    /// Pictures that all leave the decoder too late, although none waits for it, need more time.
+    fn note(&mut self, late: i64) {
+        let now = self.stage.clock.now();
+        let since = *self.lateness.since.get_or_insert(now);
+        self.lateness.least = if self.lateness.pictures == 0 { late } else { self.lateness.least.min(late) };
+        self.lateness.pictures += 1;
+        if now.saturating_sub(since) < SECOND {
+            return;
+        }
+        let Lateness { least, pictures, .. } = std::mem::take(&mut self.lateness);
+        let mut timing = locked(&self.stage.timing);
+        if least > 0 && least < SECOND && pictures >= 5 && timing.is_settled(now) {
+            timing.needs(least.saturating_add(20 * MILLISECOND));
+        }
+    }
+
+    fn hand(&mut self, sample: gst::Sample, now: i64) {
+        let digest = digest(&sample);
+        if digest != self.digest {
+            self.digest = digest;
+            self.stage.counts.changed_at.store(now, Ordering::Relaxed);
+        }
+        self.card = None;
+        self.handed_at = now;
+        self.stage.counts.handed_at.store(now, Ordering::Relaxed);
+        let is_shown = self.screen.as_ref().is_some_and(|screen| screen.show(&sample));
+        if !is_shown {
+            self.stage.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        *locked(&self.stage.shown) = Some(sample);
+        self.count();
+    }
+
+    /// What the display has taken since.
+    fn count(&mut self) {
+        let Some(screen) = &self.screen else { return };
+        let rendered = screen.rendered();
+        let more = rendered.saturating_sub(std::mem::replace(&mut self.rendered, rendered));
+        if more > 0 {
+            self.rendered_at = self.stage.clock.now();
+            let counts = &self.stage.counts;
+            // Cards are no pictures.
+            if self.card.is_none() {
+                counts.rendered_at.store(self.rendered_at, Ordering::Relaxed);
+                counts.rendered.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn look_after_screen(&mut self) {
+        self.count();
+        let now = self.stage.clock.now();
+        if let Some(screen) = &self.screen {
+            let still = now.saturating_sub(self.handed_at) < SECOND
+                && now.saturating_sub(self.rendered_at.max(self.retry_at)) > STILL;
+            let error = match screen.error() {
+                None if still && screen.reopens() => {
+                    Some(format!("{} takes no pictures any more", screen.sink()))
+                }
+                error => error,
+            };
+            if let Some(error) = error {
+                self.fail(error, now);
+            }
+        } else if let Some(opening) = &self.opening {
+            match opening.try_recv() {
+                Ok(Ok(screen)) => {
+                    self.opening = None;
+                    self.open(screen, now);
+                }
+                Ok(Err(error)) => self.fail(error.to_string(), now),
+                Err(mpsc::TryRecvError::Disconnected) => self.fail("opening the display failed".into(), now),
+                Err(mpsc::TryRecvError::Empty) if now.saturating_sub(self.retry_at) > STILL => {
+                    *locked(&self.stage.trouble) = Some("the display server does not answer".into());
+                }
+                Err(mpsc::TryRecvError::Empty) => {}
+            }
+        } else if now >= self.retry_at {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: i64) {
+        let (send, receive) = mpsc::channel();
+        let config = &self.stage.config;
+        let look = Look {
+            title: self.stage.title.clone(),
+            fullscreen: config.fullscreen,
+            rotate: config.rotate,
+            cell: config.cell,
+            size: locked(&self.stage.signal).size.unwrap_or((1280, 720)),
+        };
+        let (display, cards) = (config.display.clone(), self.stage.cards.clone());
+        // A server that does not answer holds up this thread and no other; there is never more than one of them.
+        let spawned = std::thread::Builder::new().name("screen-opens".into()).spawn(move || {
+            let _ = send.send(Screen::open(&display, &look, &cards));
+        });
+        self.retry_at = now;
+        match spawned {
+            Ok(_) => self.opening = Some(receive),
+            Err(error) => self.fail(format!("no thread for the display: {error}"), now),
+        }
+    }
+
+    fn open(&mut self, screen: Screen, now: i64) {
+        self.stage.counts.opened.fetch_add(1, Ordering::Relaxed);
+        *locked(&self.stage.trouble) = None;
+        *locked(&self.stage.sink) = Some(screen.sink());
+        self.rendered = 0;
+        self.rendered_at = now;
+        self.retry_at = now;
+        self.card = None;
+        // The picture of now, until the next one comes.
+        let last = locked(&self.stage.shown).clone();
+        if let Some(last) = last {
+            screen.show(&last);
+        }
+        self.screen = Some(screen);
+    }
+
+    fn fail(&mut self, why: String, now: i64) {
+        self.screen = None;
+        self.opening = None;
+        self.retry_at = now.saturating_add(RETRY);
+        *locked(&self.stage.sink) = None;
+        *locked(&self.stage.trouble) = Some(why);
+    }
+
+    /// Shows the card where there is nothing else to show.
+    fn card(&mut self) {
+        let signal = locked(&self.stage.signal).clone();
+        let now = self.stage.clock.now();
+        let nothing = !signal.there || signal.sound_only;
+        if !nothing || now.saturating_sub(signal.since_here.max(self.handed_at)) < CARD_AFTER {
+            return;
+        }
+        let Some(screen) = &self.screen else { return };
+        if self.stage.config.display == Display::None {
+            return;
+        }
+        let size = screen.size().or(signal.size).unwrap_or((1280, 720));
+        let lines = vec![self.stage.title.clone(), sentence(&signal)];
+        let minute = u64::try_from(now / (60 * SECOND)).unwrap_or(0);
+        let wanted = (lines, minute, size);
+        if self.card.as_ref() == Some(&wanted) {
+            return;
+        }
+        let turned = self.stage.config.rotate % 180 != 0;
+        let (width, height) = if turned { (size.1, size.0) } else { size };
+        let Some(card) = card::draw(width, height, &wanted.0, minute) else { return };
+        if screen.show(&card) {
+            self.card = Some(wanted);
+            *locked(&self.stage.shown) = Some(card);
+        }
+    }
+}
+
+fn sentence(signal: &Signal) -> String {
+    if signal.sound_only {
+        return "sound only".to_owned();
+    }
+    format!("no signal since {}", minute(signal.since))
+}
+
+/// UTC, as people write it.
+fn minute(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let of_day = seconds % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// A number that differs for pictures that differ, by a few hundred bytes of each.
+fn digest(sample: &gst::Sample) -> u64 {
+    let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else { return 0 };
+    let bytes = map.as_slice();
+    let step = (bytes.len() / 4096).max(1) | 1;
+    bytes.iter().step_by(step).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

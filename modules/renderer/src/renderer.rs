@@ -1,0 +1,117 @@
+//! What the outputs of the module share: the graphics cards, and what each of them shows, for `snapshot`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use av_edge::MethodReply;
+use av_flow::{Extension, OutputContext};
+use futures_util::future::BoxFuture;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use serde_json::{Value, json};
+
+use crate::paint::{Stage, locked};
+use crate::screen::Cards;
+use crate::snapshot;
+
+type Place = (String, String);
+
+/// The renderer beside its endpoints.
+#[derive(Default)]
+pub struct Renderer {
+    /// Opened once, and kept.
+    pub cards: Arc<Cards>,
+    stages: Arc<Mutex<BTreeMap<Place, Arc<Stage>>>>,
+}
+
+/// An output that runs; it is no longer listed when this goes.
+pub struct Entered {
+    stages: Arc<Mutex<BTreeMap<Place, Arc<Stage>>>>,
+    place: Place,
+    stage: Arc<Stage>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut stages = locked(&self.stages);
+        if stages.get(&self.place).is_some_and(|stage| Arc::ptr_eq(stage, &self.stage)) {
+            stages.remove(&self.place);
+        }
+    }
+}
+
+impl Renderer {
+    /// Lists an output.
+    pub fn enter(&self, output: &OutputContext, stage: &Arc<Stage>) -> Entered {
+        let place = (output.flow.to_string(), output.output.to_string());
+        locked(&self.stages).insert(place.clone(), stage.clone());
+        Entered { stages: self.stages.clone(), place, stage: stage.clone() }
+    }
+
+    async fn snapshot(&self, payload: &Value) -> MethodReply {
+        let refused = |status, why: String| MethodReply { status, body: json!({ "error": why }) };
+        let known = payload.as_object().filter(|map| map.keys().all(|key| key == "flow" || key == "output"));
+        let Some(flow) = known.and_then(|map| map.get("flow")?.as_str()) else {
+            return refused(400, "expected {\"flow\": \"NAME\", \"output\"?: \"NAME\"}".into());
+        };
+        let output = payload.get("output").and_then(Value::as_str);
+        let fits = |place: &Place| place.0 == flow && output.is_none_or(|output| place.1 == output);
+        let stage =
+            locked(&self.stages).iter().find(|(place, _)| fits(place)).map(|(_, stage)| stage.clone());
+        let Some(stage) = stage else {
+            return refused(404, format!("no flow that renders is named {flow:?}"));
+        };
+        let Some(picture) = locked(&stage.shown).clone() else {
+            return refused(409, "no picture has been shown yet".into());
+        };
+        match tokio::task::spawn_blocking(move || snapshot::take(&picture)).await {
+            Ok(Ok(body)) => MethodReply { status: 200, body },
+            Ok(Err(error)) => refused(500, error.to_string()),
+            Err(error) => refused(500, error.to_string()),
+        }
+    }
+
+    fn families(&self) -> prometheus::Result<Vec<MetricFamily>> {
+        let labels = ["flow", "output"];
+        let options = |name: &str, help: &str| Opts::new(name, help);
+        let rendered = IntCounterVec::new(
+            options("av_pictures_rendered_total", "Pictures that the display took"),
+            &labels,
+        )?;
+        let delay = IntGaugeVec::new(
+            options("av_render_delay_milliseconds", "From a frame's arrival to its show, as planned"),
+            &labels,
+        )?;
+        let drift = IntGaugeVec::new(
+            options("av_render_drift_ppm", "How much faster the publisher's clock runs than this machine's"),
+            &labels,
+        )?;
+        for ((flow, output), stage) in &*locked(&self.stages) {
+            let labels = [flow.as_str(), output.as_str()];
+            rendered.with_label_values(&labels).inc_by(stage.counts.rendered.load(Ordering::Relaxed));
+            let timing = locked(&stage.timing);
+            delay.with_label_values(&labels).set(timing.latency() / 1_000_000);
+            if let Some(ppm) = timing.drift_ppm(stage.clock.now()) {
+                drift.with_label_values(&labels).set(ppm.round() as i64);
+            }
+        }
+        Ok([rendered.collect(), delay.collect(), drift.collect()].concat())
+    }
+}
+
+impl Extension for Renderer {
+    fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {
+        Box::pin(async move {
+            match name {
+                "snapshot" => Some(self.snapshot(&payload).await),
+                _ => None,
+            }
+        })
+    }
+
+    fn metrics(&self) -> Vec<MetricFamily> {
+        self.families().unwrap_or_default()
+    }
+}

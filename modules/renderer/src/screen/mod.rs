@@ -1,0 +1,196 @@
+//! Where pictures are shown. A screen takes raw pictures and shows each at once: when that is was decided before.
+
+pub(crate) use sink::quoted;
+
+mod kms;
+mod sink;
+mod x11;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gstreamer as gst;
+use gstreamer_app::AppSrc;
+
+use crate::decode::PipelineError;
+use crate::options::{Cell, Display};
+
+pub use kms::Cards;
+
+/// Pictures that may wait for a display that is slow; what comes then is dropped.
+const MOST_WAITING: u64 = 2;
+
+/// Why there is no screen. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ScreenError {
+    /// None of several would do.
+    #[error("no display can be used: {0}")]
+    None(String),
+    /// No X server.
+    #[error("X11: {0}")]
+    X11(String),
+    /// No compositor.
+    #[error("Wayland: {0}")]
+    Wayland(String),
+    /// No card, no connector, or another program has it.
+    #[error("KMS: {0}")]
+    Kms(String),
+    /// An element is not installed.
+    #[error("the GStreamer element `{element}` is missing; install the Debian package {package}")]
+    Element {
+        /// Which.
+        element: &'static str,
+        /// Where it is.
+        package: &'static str,
+    },
+    /// A pipeline does not start.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// How a picture is to look.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Of a window.
+    pub title: String,
+    /// The whole screen.
+    pub fullscreen: bool,
+    /// Degrees clockwise.
+    pub rotate: u64,
+    /// One cell of the screen.
+    pub cell: Option<Cell>,
+    /// Of the picture, for a window.
+    pub size: (u32, u32),
+}
+
+impl Look {
+    /// What turns pictures, as a part of a pipeline.
+    fn turn(&self) -> &'static str {
+        match self.rotate {
+            90 => "videoflip method=clockwise ! ",
+            180 => "videoflip method=rotate-180 ! ",
+            270 => "videoflip method=counterclockwise ! ",
+            _ => "",
+        }
+    }
+}
+
+/// What its owner and its threads share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Pictures that the display took.
+    rendered: AtomicU64,
+    error: Mutex<Option<String>>,
+    stop: AtomicBool,
+    /// Width times 2^32 and height, where the screen has a size of its own.
+    size: AtomicU64,
+}
+
+impl Shared {
+    fn fail(&self, why: String) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    fn set_size(&self, width: u32, height: u32) {
+        self.size.store(u64::from(width) << 32 | u64::from(height), Ordering::Relaxed);
+    }
+}
+
+/// A screen that is open.
+pub struct Screen {
+    shared: Arc<Shared>,
+    input: Option<AppSrc>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Counts.
+    None,
+    /// A thread of its own talks to the X server.
+    X11,
+    /// A sink of GStreamer.
+    Sink(sink::Sink),
+}
+
+impl Screen {
+    /// Opens one. Blocks, and for as long as a display server that does not answer pleases.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn open(display: &Display, look: &Look, cards: &Cards) -> Result<Self, ScreenError> {
+        match display {
+            Display::None => Ok(Self { shared: Arc::default(), input: None, kind: Kind::None }),
+            Display::X11 => x11::open(look),
+            Display::Wayland => sink::wayland(look),
+            Display::Kms(connector) => kms::open(connector.as_deref(), look, cards),
+            Display::Default => Self::best(look, cards),
+        }
+    }
+
+    /// A desktop where there is one, since it owns the card; otherwise the card.
+    fn best(look: &Look, cards: &Cards) -> Result<Self, ScreenError> {
+        let mut why = Vec::new();
+        for display in [Display::Wayland, Display::X11, Display::Kms(None)] {
+            match Self::open(&display, look, cards) {
+                Ok(screen) => return Ok(screen),
+                Err(error) => why.push(error.to_string()),
+            }
+        }
+        Err(ScreenError::None(why.join("; ")))
+    }
+
+    /// Shows a picture, unless those before it still wait. Never waits itself.
+    pub fn show(&self, picture: &gst::Sample) -> bool {
+        let Some(input) = &self.input else {
+            self.shared.rendered.fetch_add(1, Ordering::Relaxed);
+            return true;
+        };
+        input.current_level_buffers() < MOST_WAITING && input.push_sample(picture).is_ok()
+    }
+
+    /// Pictures that the display took.
+    pub fn rendered(&self) -> u64 {
+        match &self.kind {
+            Kind::Sink(sink) => sink.rendered(),
+            Kind::None | Kind::X11 => self.shared.rendered.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What went wrong, if something did: then it shows nothing more.
+    pub fn error(&self) -> Option<String> {
+        if let Kind::Sink(sink) = &self.kind
+            && let Some(error) = sink.error()
+        {
+            return Some(error);
+        }
+        self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The size of the screen or window, where it is known.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        let size = self.shared.size.load(Ordering::Relaxed);
+        let half = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+        (size != 0).then(|| (half(size >> 32), half(size)))
+    }
+
+    /// Which element or protocol shows the pictures.
+    pub fn sink(&self) -> &'static str {
+        match &self.kind {
+            Kind::None => "none",
+            Kind::X11 => "x11",
+            Kind::Sink(sink) => sink.element,
+        }
+    }
+
+    /// Whether opening it anew may help where it takes no pictures. An X server that stands still does not answer to a
+    /// new window either, and goes on with the old one.
+    pub fn reopens(&self) -> bool {
+        matches!(self.kind, Kind::Sink(_))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}

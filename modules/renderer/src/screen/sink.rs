@@ -1,0 +1,111 @@
+//! Screens that are sinks of GStreamer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSrc;
+
+use super::{Kind, Look, Screen, ScreenError};
+use crate::decode::{PipelineError, error_of, named, pipeline};
+
+/// A pipeline that ends in a sink.
+pub struct Sink {
+    pipeline: gst::Pipeline,
+    sink: gst::Element,
+    /// Its factory.
+    pub element: &'static str,
+}
+
+impl Sink {
+    /// Pictures that it showed.
+    pub fn rendered(&self) -> u64 {
+        let stats = self.sink.property::<gst::Structure>("stats");
+        stats.get::<u64>("rendered").unwrap_or(0)
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> Option<String> {
+        error_of(&self.pipeline)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // A driver or compositor that hangs holds up this thread and no other.
+        let pipeline = self.pipeline.clone();
+        let _ = std::thread::Builder::new().name("screen-ends".into()).spawn(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+        });
+    }
+}
+
+/// Shows pictures by `element`; `properties` as `gst-launch-1.0` takes them.
+pub fn open(
+    element: &'static str,
+    package: &'static str,
+    properties: &str,
+    look: &Look,
+) -> Result<Screen, ScreenError> {
+    if gst::ElementFactory::find(element).is_none() {
+        return Err(ScreenError::Element { element, package });
+    }
+    let pipeline = pipeline(&format!(
+        "appsrc name=in is-live=true format=time max-bytes=0 ! videoconvert ! {}videoscale add-borders=true ! \
+         {element} name=sink sync=false qos=false enable-last-sample=false {properties}",
+        look.turn()
+    ))?;
+    let input: AppSrc = named(&pipeline, "in")?;
+    let sink: gst::Element = named(&pipeline, "sink")?;
+    let shown = Sink { pipeline, sink, element };
+    if shown.pipeline.set_state(gst::State::Playing).is_err() {
+        let why = shown.error().unwrap_or_else(|| format!("{element} does not start"));
+        return Err(PipelineError(why).into());
+    }
+    Ok(Screen { shared: Arc::default(), input: Some(input), kind: Kind::Sink(shown) })
+}
+
+/// A Wayland compositor, by `WAYLAND_DISPLAY`: a name below `XDG_RUNTIME_DIR`, or a path.
+pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
+    let error = |why: String| Err(ScreenError::Wayland(why));
+    let Some(name) = std::env::var_os("WAYLAND_DISPLAY").filter(|name| !name.is_empty()) else {
+        return error("WAYLAND_DISPLAY is not set; set it to the compositor's socket".into());
+    };
+    if look.cell.is_some() {
+        return error("a `layout` needs X11: a Wayland client can't choose where its windows are".into());
+    }
+    let mut path = PathBuf::from(name);
+    if path.is_relative() {
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(folder) => path = PathBuf::from(folder).join(path),
+            None => {
+                return error(format!(
+                    "{} is no absolute path, and XDG_RUNTIME_DIR is not set",
+                    path.display()
+                ));
+            }
+        }
+    }
+    if let Err(why) = std::os::unix::net::UnixStream::connect(&path) {
+        let ids = format!("user {}, group {}", rustix::process::getuid(), rustix::process::getgid());
+        return error(format!(
+            "{}: {why}; this process runs as {ids}, and whoever owns the socket must let it in",
+            path.display()
+        ));
+    }
+    let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
+    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look)
+}
+
+/// A text as a property's value in a description.
+pub fn quoted(text: &str) -> String {
+    let escaped: String = text
+        .chars()
+        .flat_map(|c| match c {
+            '"' | '\\' => vec!['\\', c],
+            _ => vec![c],
+        })
+        .collect();
+    format!("\"{escaped}\"")
+}
