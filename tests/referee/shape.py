@@ -18,6 +18,7 @@ EVENTS = {
     "inputLost",
     "outputConnected",
     "outputLost",
+    "pictureFrozen",
     "clientRejected",
 }
 _TOP = {"schemaVersion": str, "module": dict, "config": dict, "summary": dict, "flows": dict}

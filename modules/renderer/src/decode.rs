@@ -14,7 +14,7 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// Why a pipeline can't be had.
 #[derive(Debug, thiserror::Error)]
-#[error("GStreamer: {0}")]
+#[error("{0}")]
 pub struct PipelineError(pub String);
 
 impl From<gst::glib::Error> for PipelineError {

@@ -23,6 +23,8 @@ const SECOND: i64 = 1000 * MILLISECOND;
 const RETRY: i64 = 2 * SECOND;
 /// A picture that is later than that is left out, unless none was shown for a while.
 const LATE: i64 = 50 * MILLISECOND;
+/// With less time than that to spare, none is taken away again.
+const SPARE: i64 = 60 * MILLISECOND;
 const SHOWS_AT_LEAST: i64 = 200 * MILLISECOND;
 /// Longest wait without a look at what else there is.
 const STEP: i64 = 20 * MILLISECOND;
@@ -195,6 +197,7 @@ pub struct Painter {
 #[derive(Default)]
 struct Lateness {
     since: Option<i64>,
+    first: i64,
     least: i64,
     pictures: u32,
 }
@@ -275,15 +278,24 @@ impl Painter {
     fn note(&mut self, late: i64) {
         let now = self.stage.clock.now();
         let since = *self.lateness.since.get_or_insert(now);
-        self.lateness.least = if self.lateness.pictures == 0 { late } else { self.lateness.least.min(late) };
+        if self.lateness.pictures == 0 {
+            (self.lateness.first, self.lateness.least) = (late, late);
+        }
+        self.lateness.least = self.lateness.least.min(late);
         self.lateness.pictures += 1;
         if now.saturating_sub(since) < SECOND {
             return;
         }
-        let Lateness { least, pictures, .. } = std::mem::take(&mut self.lateness);
+        let Lateness { first, least, pictures, .. } = std::mem::take(&mut self.lateness);
         let mut timing = locked(&self.stage.timing);
-        if least > 0 && least < SECOND && pictures >= 5 && timing.is_settled(now) {
-            timing.needs(least.saturating_add(20 * MILLISECOND));
+        // One that catches up needs none.
+        let stays = late.saturating_add(LATE) > first;
+        if least > 0 && least < SECOND && stays && pictures >= 5 && timing.is_settled(now) {
+            timing.needs(least.saturating_add(20 * MILLISECOND), now);
+        } else if least.saturating_add(SPARE) > 0 {
+            timing.is_tight(now);
+        } else {
+            timing.relax(now);
         }
     }
 
@@ -442,11 +454,11 @@ fn minute(time: SystemTime) -> String {
     format!("{:02}:{:02}:{:02} UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
-/// A number that differs for pictures that differ, by a few hundred bytes of each.
+/// A number that differs for pictures that differ, by some thousand bytes of each.
 fn digest(sample: &gst::Sample) -> u64 {
     let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else { return 0 };
     let bytes = map.as_slice();
-    let step = (bytes.len() / 4096).max(1) | 1;
+    let step = (bytes.len() / 16_384).max(1) | 1;
     bytes.iter().step_by(step).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// What a speaker needs to have before it is due.
 const AHEAD: i64 = 20 * MILLISECOND;
+/// With less than that beyond it, no time is taken away again.
+const SPARE: i64 = 60 * MILLISECOND;
 /// Sound that has come so far from where it belongs goes there at once.
 const STEP: i64 = 60 * MILLISECOND;
 /// How often its rate is looked at, in nanoseconds of sound, and in how many seconds an error would be gone.
@@ -240,13 +242,16 @@ impl Seam {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         if spare >= 0 {
             *late = Late::default();
+            if spare < SPARE {
+                self.timing.lock().unwrap_or_else(PoisonError::into_inner).is_tight(now);
+            }
             return;
         }
         let since = *late.since.get_or_insert(now);
         late.least = if since == now { -spare } else { late.least.min(-spare) };
         if now.saturating_sub(since) >= 1000 * MILLISECOND {
             let mut timing = self.timing.lock().unwrap_or_else(PoisonError::into_inner);
-            timing.needs(late.least.saturating_add(40 * MILLISECOND));
+            timing.needs(late.least.saturating_add(40 * MILLISECOND), now);
             *late = Late::default();
         }
     }

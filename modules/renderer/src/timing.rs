@@ -26,6 +26,9 @@ const LEARN: f64 = 1.0 / (4.0 * PULL * PULL);
 const KNOWN_AFTER: i64 = 60 * SECOND;
 /// What a decoder that is too slow may add.
 const MOST_EXTRA: i64 = 2 * SECOND;
+/// When what it added begins to go again, and how much of it goes in a second.
+const RELAX_AFTER: i64 = 30 * SECOND;
+const RELAX: i64 = 2 * MILLISECOND;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct Timing {
     latency: i64,
     /// What decoding needs beyond `latency`.
     extra: i64,
+    /// When that was last seen to be needed.
+    tight: i64,
     line: Option<Line>,
     /// Publisher's seconds in one of ours, less one, as far as it is known.
     drift: f64,
@@ -63,7 +68,7 @@ impl Line {
 impl Timing {
     /// With so many nanoseconds between arrival and show.
     pub fn new(latency: i64) -> Self {
-        Self { latency, extra: 0, line: None, drift: 0.0, measured_since: None, jumps: 0 }
+        Self { latency, extra: 0, tight: 0, line: None, drift: 0.0, measured_since: None, jumps: 0 }
     }
 
     /// Another publisher, or one that came back: its clock and way are others.
@@ -140,8 +145,21 @@ impl Timing {
     }
 
     /// A picture left the decoder that much too late although the machine keeps up: from now on there is more time.
-    pub fn needs(&mut self, nanos: i64) {
+    pub fn needs(&mut self, nanos: i64, now: i64) {
         self.extra = self.extra.saturating_add(nanos.max(0)).min(MOST_EXTRA);
+        self.tight = now;
+    }
+
+    /// There is hardly more time than is needed.
+    pub const fn is_tight(&mut self, now: i64) {
+        self.tight = now;
+    }
+
+    /// There was time to spare for a second: what was added goes again, so slowly that nobody sees or hears it.
+    pub fn relax(&mut self, now: i64) {
+        if now.saturating_sub(self.tight) >= RELAX_AFTER {
+            self.extra = self.extra.saturating_sub(RELAX).max(0);
+        }
     }
 
     /// By how much stream time is stretched now.
@@ -231,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_added_for_a_slow_decoder_goes_again_when_it_is_no_longer_needed() {
+        let mut timing = Timing::new(200 * MILLISECOND);
+        timing.needs(60 * MILLISECOND, 0);
+        let mut at = 0;
+        while timing.latency() > 200 * MILLISECOND {
+            at += SECOND;
+            timing.relax(at);
+        }
+        assert_eq!(at, 59 * SECOND);
+    }
+
+    #[test]
     fn a_way_that_becomes_longer_moves_the_line_and_one_frame_that_is_late_does_not() {
         let mut timing = Timing::new(200 * MILLISECOND);
         run(&mut timing, 0.0, 70, |index| if index == 1000 { SECOND } else { 0 });
@@ -251,7 +281,8 @@ mod tests {
             let mut timing = Timing::new(latency);
             for (dts, at) in frames {
                 timing.arrived(dts, at);
-                timing.needs(at);
+                timing.needs(at, at);
+                timing.relax(dts);
                 let _ = (timing.due(dts), timing.drift_ppm(at), timing.is_settled(at));
                 prop_assert!(timing.rate().abs() <= MAX_RATE);
             }

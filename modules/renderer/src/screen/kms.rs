@@ -110,13 +110,21 @@ pub fn open(wanted: Option<&str>, look: &Look, cards: &Cards) -> Result<Screen, 
             )));
         }
     }
-    sink::open("kmssink", "gstreamer1.0-plugins-bad", &properties, look).map_err(|error| match error {
-        ScreenError::Pipeline(why) => ScreenError::Kms(format!(
-            "{} on {}: {why}; if another program owns the display (a desktop, a boot splash), end it",
-            connector.name, connector.card
-        )),
-        other => other,
-    })
+    let name = connector.name.clone();
+    // A display that is unplugged is no error to the sink.
+    let watch = move || match choose(&connectors(Path::new(CLASS)), Some(&name)) {
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    sink::open("kmssink", "gstreamer1.0-plugins-bad", &properties, look, Some(Box::new(watch))).map_err(
+        |error| match error {
+            ScreenError::Pipeline(why) => ScreenError::Kms(format!(
+                "{} on {}: {why}; if another program owns the display (a desktop, a boot splash), end it",
+                connector.name, connector.card
+            )),
+            other => other,
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Screens that are sinks of GStreamer.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -16,7 +17,15 @@ pub struct Sink {
     sink: gst::Element,
     /// Its factory.
     pub element: &'static str,
+    /// Says whether there is still a display, and when that was last looked at.
+    watched: Option<(Watch, Mutex<Instant>)>,
 }
+
+/// What a kind of display knows of its end beside GStreamer.
+pub type Watch = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// How often it is asked.
+const WATCH: Duration = Duration::from_secs(2);
 
 impl Sink {
     /// Pictures that it showed.
@@ -27,7 +36,15 @@ impl Sink {
 
     /// What went wrong.
     pub fn error(&self) -> Option<String> {
-        error_of(&self.pipeline)
+        error_of(&self.pipeline).or_else(|| {
+            let (watch, last) = self.watched.as_ref()?;
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() < WATCH {
+                return None;
+            }
+            *last = Instant::now();
+            watch()
+        })
     }
 }
 
@@ -47,6 +64,7 @@ pub fn open(
     package: &'static str,
     properties: &str,
     look: &Look,
+    watch: Option<Watch>,
 ) -> Result<Screen, ScreenError> {
     if gst::ElementFactory::find(element).is_none() {
         return Err(ScreenError::Element { element, package });
@@ -58,7 +76,8 @@ pub fn open(
     ))?;
     let input: AppSrc = named(&pipeline, "in")?;
     let sink: gst::Element = named(&pipeline, "sink")?;
-    let shown = Sink { pipeline, sink, element };
+    let shown =
+        Sink { pipeline, sink, element, watched: watch.map(|watch| (watch, Mutex::new(Instant::now()))) };
     if shown.pipeline.set_state(gst::State::Playing).is_err() {
         let why = shown.error().unwrap_or_else(|| format!("{element} does not start"));
         return Err(PipelineError(why).into());
@@ -95,7 +114,7 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
         ));
     }
     let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
-    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look)
+    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look, None)
 }
 
 /// A text as a property's value in a description.
