@@ -430,7 +430,7 @@ impl Painter {
         if self.card.as_ref() == Some(&wanted) {
             return;
         }
-        let turned = self.stage.config.rotate % 180 != 0;
+        let turned = !self.stage.config.rotate.is_multiple_of(180);
         let (width, height) = if turned { (size.1, size.0) } else { size };
         let Some(card) = card::draw(width, height, &wanted.0, minute) else { return };
         if screen.show(&card) {

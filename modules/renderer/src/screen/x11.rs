@@ -183,7 +183,7 @@ impl Canvas {
                 (small(x + 1) - 1, small(y + 1) - 1, small(width), small(height))
             }
             None if look.fullscreen => (0, 0, all_width, all_height),
-            None if look.rotate % 180 != 0 => (0, 0, small(look.size.1), small(look.size.0)),
+            None if !look.rotate.is_multiple_of(180) => (0, 0, small(look.size.1), small(look.size.0)),
             None => (0, 0, small(look.size.0), small(look.size.1)),
         };
         let window = connection.generate_id()?;
