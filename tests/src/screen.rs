@@ -149,6 +149,8 @@ fn play(dir: &TempDir) -> Program {
 pub fn flashes_and_beeps(screen: &Screen, speaker: &Speaker, seconds: u32) -> (Vec<f64>, Vec<f64>) {
     let (pictures, sound) = (screen.dir.path().join("pictures"), screen.dir.path().join("sound"));
     let seconds = seconds.to_string();
+    // The filters print six digits: seconds since a moment ago rather than since 1970.
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let mut command: Command = Tool::Ffmpeg.command();
     command.env("PULSE_SERVER", speaker.server());
     command.args(["-v", "error", "-nostdin", "-copyts", "-f", "x11grab", "-framerate", "60", "-t", &seconds]);
@@ -163,12 +165,12 @@ pub fn flashes_and_beeps(screen: &Screen, speaker: &Speaker, seconds: u32) -> (V
     command.args(["-f", "pulse", "-fragment_size", "1920", "-t", &seconds, "-i", "out.monitor"]);
     command.args(["-map", "0:v", "-vf"]);
     command.arg(format!(
-        "crop=iw:ih/4:0:0,scale=64:9,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file={}",
+        "setpts=PTS-{since}/TB,crop=iw:ih/4:0:0,scale=64:9,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file={}",
         pictures.display()
     ));
     command.args(["-f", "null", "-", "-map", "1:a", "-af"]);
     command.arg(format!(
-        "asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file={}",
+        "asetpts=PTS-{since}/TB,asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file={}",
         sound.display()
     ));
     command.args(["-f", "null", "-"]);

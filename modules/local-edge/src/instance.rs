@@ -23,6 +23,7 @@ use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::{Manifest, Module, Protocol};
 use crate::process::{Pace, ProcessState, ProcessStatus};
+use crate::services;
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::workload::Workload;
 pub use agent::AGENT;

@@ -43,12 +43,7 @@ fn ways(codec: Codec) -> Option<Ways> {
             &[("avdec_h265", LIBAV), ("libde265dec", BAD)],
             "video/x-h265",
         ),
-        Codec::Av1 => with(
-            "av1parse",
-            &["vaav1dec"],
-            &[("dav1ddec", "gstreamer1.0-plugins-rs"), ("av1dec", BAD)],
-            "video/x-av1",
-        ),
+        Codec::Av1 => with("av1parse", &["vaav1dec"], &[("dav1ddec", ""), ("av1dec", BAD)], "video/x-av1"),
         Codec::Vp8 => with("", &["vavp8dec", "v4l2slvp8dec"], &[("vp8dec", GOOD), ("avdec_vp8", LIBAV)], ""),
         Codec::Vp9 => with(
             "vp9parse",
@@ -103,12 +98,8 @@ pub fn candidates(track: &Track, software: bool) -> Result<Vec<Candidate>, Missi
     let ways = ways(track.codec).ok_or_else(unknown)?;
     let missing = |element, package| Missing::Element { codec: track.codec_string.clone(), element, package };
     if !ways.parser.is_empty() && !has(ways.parser) {
-        let package = if ways.parser == "h264parse" || ways.parser == "h265parse" || ways.parser == "av1parse"
-        {
-            BAD
-        } else {
-            GOOD
-        };
+        // Debian has the parsers of pictures in one package and those of sound in another.
+        let package = if track.kind() == Kind::Video { BAD } else { GOOD };
         return Err(missing(ways.parser, package));
     }
     let chain = |element: &str, plain: bool| {
@@ -133,7 +124,8 @@ pub fn candidates(track: &Track, software: bool) -> Result<Vec<Candidate>, Missi
     for (element, _) in ways.software.iter().copied().filter(|(element, _)| has(element)) {
         found.push(Candidate { element, chain: chain(element, false), hardware: false });
     }
-    match (found.is_empty(), ways.software.first()) {
+    // Debian 12 does not have all that would do.
+    match (found.is_empty(), ways.software.iter().find(|(_, package)| !package.is_empty())) {
         (false, _) => Ok(found),
         (true, Some((element, package))) => Err(missing(element, package)),
         (true, None) => Err(unknown()),

@@ -74,6 +74,8 @@ pub struct Stage {
     pub counts: Counts,
     /// The end.
     pub over: AtomicBool,
+    /// When the thread that feeds the decoders last looked around.
+    pub alive: AtomicI64,
     cards: Arc<Cards>,
 }
 
@@ -151,6 +153,7 @@ impl Stage {
             sink: Mutex::default(),
             counts: Counts::default(),
             over: AtomicBool::new(false),
+            alive: AtomicI64::new(0),
             cards,
         }
     }

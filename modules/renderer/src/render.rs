@@ -34,6 +34,8 @@ const FROZEN: i64 = 5 * SECOND;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a decoder that is replaced may take to put out what it holds.
 const DRAIN: Duration = Duration::from_secs(2);
+/// A thread that does nothing for so long is held up by a driver.
+const HANGS: i64 = 10 * SECOND;
 /// How long ending an output may take, whatever the drivers do.
 const ENDING: Duration = Duration::from_secs(4);
 
@@ -54,7 +56,7 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let _shown = renderer.enter(&output, &stage);
     let (done, ended) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
-    let cancel = output.cancel.clone();
+    let (cancel, path) = (output.cancel.clone(), output.path.clone());
     let spawned = std::thread::Builder::new().name("render".into()).spawn({
         let stage = stage.clone();
         move || {
@@ -75,9 +77,20 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
         return tracing::error!("no thread to render with: {error}");
     }
     tokio::pin!(ended);
-    tokio::select! {
-        _ = &mut ended => return,
-        () = cancel.cancelled() => {}
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = &mut ended => return,
+            () = cancel.cancelled() => break,
+            _ = look.tick() => {
+                let still = stage.clock.now().saturating_sub(stage.alive.load(Ordering::Relaxed));
+                if still > HANGS {
+                    let why = "a decoder hangs while it starts or ends; restart the module if it stays so";
+                    let text = format!("{path}.render: {why}");
+                    status.status.set(State::Retrying, Some(Trouble::new(Reason::Device, text)));
+                }
+            }
+        }
     }
     // A driver that hangs keeps its thread, and nobody else.
     let _ = tokio::time::timeout(ENDING, ended).await;
@@ -323,6 +336,7 @@ impl Rendering {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.stage.alive.store(self.stage.clock.now(), Ordering::Relaxed);
         self.ending.retain(|(decoder, until)| {
             let is_done = decoder.output().is_eos() || now >= *until;
             if is_done {
