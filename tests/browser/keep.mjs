@@ -65,6 +65,16 @@ test("parts that come evenly bring it nearer, to a bound", () => {
   assert.ok(target.value(300) >= 0.36 && target.value(300) <= 0.52, `${target.value(300)}`);
 });
 
+test("a stall that was the publisher's takes nothing from the viewer", () => {
+  const target = new Target();
+  target.set(PART, 6);
+  const before = target.value(0);
+  target.stalled(1);
+  assert.ok(target.value(1) > before);
+  target.forgive();
+  assert.equal(target.value(1), before);
+});
+
 test("a wall clock that can't be true is not believed", () => {
   assert.equal(behind({ byClock: 0.7, byEdge: 0.5 }), 0.7);
   assert.equal(behind({ byClock: 3600, byEdge: 0.5 }), 0.5);

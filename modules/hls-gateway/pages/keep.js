@@ -37,6 +37,9 @@ export function steer({ latency, target, ahead, rate, mayJump = false, begun = f
 /** What the buffer may not fall below, and what is more than it takes, at its lowest in so many seconds. */
 const LOW = { least: 0.12, plenty: 0.26, within: 10 };
 
+/** After a stall, so much further behind. */
+const STALLED = 0.15;
+
 /**
  * How near live to play: as near as the parts allow, further where the buffer is nearly run dry and after each stall,
  * and slowly nearer again.
@@ -69,9 +72,12 @@ export class Target {
   }
 
   stalled(now) {
-    this.#raised = Math.min(3, this.#raised + 0.15);
+    this.#raised = Math.min(3, this.#raised + STALLED);
     this.#at = now;
   }
+
+  /** The last stall was none. */
+  forgive() { this.#raised = Math.max(0, this.#raised - STALLED); }
 
   /** `now`: in seconds. Two minutes without a stall take a step back. */
   value(now) {

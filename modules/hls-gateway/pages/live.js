@@ -39,6 +39,8 @@ export class Live {
   #target = new Target();
   #last = { at: 0, time: -1, moved: 0, sampled: 0 };
   #standing = false;
+  /** The picture stands since the publisher is away: nobody else's fault. */
+  #away = false;
   #seen = false;
   #recovered = 0;
   /** When the first picture moved, and the last jump to the target; how many there were since. */
@@ -115,7 +117,7 @@ export class Live {
 
   #begin() {
     if (this.engine === "none") return this.#say("this browser plays no HLS");
-    this.#seen = this.#standing = false;
+    this.#seen = this.#standing = this.#away = false;
     this.#last = { at: performance.now(), time: -1, moved: performance.now(), sampled: 0 };
     this.#began = { at: 0, jumped: -Infinity, jumps: 0 };
     this.video.playbackRate = 1;
@@ -261,7 +263,7 @@ export class Live {
 
   #moves(now) {
     const { video } = this;
-    this.#standing = false;
+    this.#standing = this.#away = false;
     if (!this.#seen) return;
     this.#tries = 0;
     this.#say(this.past ? "playing the past" : "playing");
@@ -284,12 +286,12 @@ export class Live {
     const mayJump = now - began.jumped > (begun ? JUMPS.soon : JUMPS.later);
     const latency = this.#behind(), ahead = this.#ahead();
     const step = steer({ latency, target: this.target, ahead, rate: video.playbackRate, mayJump, begun });
-    if (step.jump || step.seek) {
+    if (step.jump || (step.seek && now - began.jumped > JUMPING)) {
       began.jumps += 1;
       began.jumped = this.#last.moved = now;
       if (step.jump) this.#seek(video.currentTime + step.jump);
       else this.toLive();
-    } else if (Math.abs(video.playbackRate - step.rate) > 0.001) video.playbackRate = step.rate;
+    } else if (step.rate && Math.abs(video.playbackRate - step.rate) > 0.001) video.playbackRate = step.rate;
   }
 
   #stands(now) {
@@ -303,9 +305,24 @@ export class Live {
       this.video.playbackRate = 1;
       this.#say("waiting for pictures");
     }
+    if (this.#standing && !this.#away && this.#isGap()) {
+      this.#away = true;
+      this.stalls -= 1;
+      this.#stalls = Math.max(0, this.#stalls - 1);
+      this.#target.forgive();
+      // What comes back begins like a stream that is new.
+      this.#began = { at: 0, jumped: -Infinity, jumps: 0 };
+      this.#say("the publisher is away");
+    }
     const next = this.#nextBuffered();
     if (still > STALL && Number.isFinite(next)) this.#seek(next);
-    else if (still > STUCK) this.#restart("no pictures came");
+    else if (still > STUCK && !this.#isGap()) this.#restart("no pictures came");
+  }
+
+  /** The newest that the playlist lists is a gap. */
+  #isGap() {
+    const list = this.#hls?.latestLevelDetails;
+    return Boolean((list?.partList?.at(-1) ?? list?.fragments.at(-1))?.gap);
   }
 
   /** Where the buffer goes on behind a hole, e.g. where the publisher was away. */
