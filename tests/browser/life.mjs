@@ -54,11 +54,18 @@ async function frozen(page, awake, say) {
     const media = list.split("\n").find((line) => line && !line.startsWith("#"));
     return Number((await (await fetch(new URL(media, `${origin}/live/cam/`))).text()).match(/MEDIA-SEQUENCE:(\d+)/)[1]);
   };
+  await page.evaluate(() => {
+    globalThis.looks = [];
+    setInterval(() => looks.push(performance.now()), 100);
+  });
   await session.send("Page.setWebLifecycleState", { state: "frozen" });
   const from = await edge();
   await until("the stream goes on", async () => await edge() >= from + 6, 60);
   await session.send("Page.setWebLifecycleState", { state: "active" });
-  say("page frozen for six segments", [await awake()]);
+  const times = [await awake()];
+  const slept = await page.evaluate(() => Math.max(...looks.map((at, i) => at - (looks[i - 1] ?? at))));
+  assert.ok(slept > 5000, `the page was frozen: ${slept} ms`);
+  say(`page frozen for ${Math.round(slept)} ms`, times);
 }
 
 await live().finally(end);
