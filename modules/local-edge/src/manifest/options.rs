@@ -131,6 +131,9 @@ const SILENT_HOST: [&str; 10] = [
     "AutoRemove",
     "Tmpfs",
     "CapDrop",
+    // A process has the devices and groups of whoever started it.
+    "Devices",
+    "GroupAdd",
     "Memory",
 ];
 

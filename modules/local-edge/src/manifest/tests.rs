@@ -403,7 +403,7 @@ fn the_manifest_of_this_repository_runs_the_test_card_through_the_splitter() {
     let manifest = Manifest::load(&root.join("deployment.template.json"), &variables).unwrap();
     assert_eq!(manifest.notes, [] as [String; 0]);
     let names: Vec<&str> = manifest.modules.iter().map(|module| module.name.as_str()).collect();
-    let ours = ["rtmp-splitter", "hls-gateway", "mp4-source", "rtsp-gateway", "mp4-recorder"];
+    let ours = ["rtmp-splitter", "hls-gateway", "mp4-source", "rtsp-gateway", "mp4-recorder", "renderer"];
     assert_eq!(names, [ours.as_slice(), &["metrics-collector"]].concat());
     let own = manifest.modules.iter().filter(|module| is_placeholder(&module.image));
     let services: Vec<&str> = own.map(|module| module.service.as_str()).collect();
