@@ -121,7 +121,7 @@ pub(super) fn assemble(settings: &At<'_>) -> Result<Assembled, ManifestError> {
 /// them.
 const SILENT: [&str; 9] =
     ["Env", "HostConfig", "StopTimeout", "ExposedPorts", "Labels", "Healthcheck", "Tty", "Hostname", "User"];
-const SILENT_HOST: [&str; 10] = [
+const SILENT_HOST: [&str; 12] = [
     "PortBindings",
     "Binds",
     "Mounts",
