@@ -1,7 +1,7 @@
 //! `serve`: a stream is packaged, and shown to those who ask by HTTP.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::net::{Attempts, Place, listeners};
 use av_flow::stream::{Entry, Item, State as Health, Tracks};
@@ -94,7 +94,11 @@ impl Serving<'_> {
                     self.packager.tick(&mut self.channel.shelf_mut(), now);
                     self.publish(now);
                 }
-                _ = sweep.tick() => self.channel.viewers.sweep(Instant::now()),
+                _ = sweep.tick() => {
+                    let now = Instant::now();
+                    self.channel.viewers.sweep(now);
+                    self.packager.clock(SystemTime::now(), now);
+                }
             }
         }
     }

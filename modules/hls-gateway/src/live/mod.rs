@@ -4,6 +4,7 @@
 //! [`Packager`] drives these with what a reader of a stream gets.
 
 mod cutter;
+mod dates;
 mod muxer;
 mod numbers;
 mod packager;

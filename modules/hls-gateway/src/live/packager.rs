@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use av_flow::stream::{Anchor, Entry, Item, Tracks};
+use av_flow::stream::{Entry, Item, Tracks};
 use av_media::{Frame, Kind, Timestamp};
 
 use super::cutter::{Cut, Cutter, Intervals};
+use super::dates::Dates;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
 use super::version::{StreamInf, Version};
@@ -57,9 +58,7 @@ pub(crate) struct Packager<M> {
     muxer: Option<Muxer>,
     cutter: Option<Cutter>,
     measuring: Measuring,
-    anchor: Option<Anchor>,
-    /// dts of the first frame since the last break, and the UTC time at which it is shown.
-    began: Option<(Timestamp, SystemTime)>,
+    dates: Dates,
     /// Added to all times, so that none is negative.
     shift: Option<i64>,
     /// When the last frame came that says where to cut.
@@ -97,8 +96,7 @@ impl<M: Memory> Packager<M> {
             muxer: None,
             cutter: None,
             measuring: Measuring::default(),
-            anchor: None,
-            began: None,
+            dates: Dates::default(),
             shift: None,
             heard: None,
             silence: None,
@@ -155,10 +153,10 @@ impl<M: Memory> Packager<M> {
                 self.tracks = tracks;
                 self.muxer = None;
             }
-            Item::Anchor(anchor) => self.anchor = Some(anchor),
+            Item::Anchor(anchor) => self.dates.anchor(anchor, entry.arrived.into()),
             Item::Gap(gap) => {
                 self.interrupt(shelf, now);
-                self.anchor = Some(gap.anchor);
+                self.dates.anchor(gap.anchor, entry.arrived.into());
             }
             Item::Away => {
                 self.interrupt(shelf, now);
@@ -166,9 +164,17 @@ impl<M: Memory> Packager<M> {
             }
             Item::Lost(_) => self.interrupt(shelf, now),
             Item::Ended => self.end(shelf, now),
-            Item::Frame(frame) => self.frame(frame, entry.starts, shelf, now),
+            Item::Frame(frame) => {
+                self.dates.came(frame.dts, entry.arrived.into());
+                self.frame(frame, entry.starts, shelf, now);
+            }
             Item::Aside(_) | Item::GivenUp => {}
         }
+    }
+
+    /// What the machine's clock says, now and then.
+    pub(crate) fn clock(&mut self, utc: SystemTime, now: Instant) {
+        self.dates.clock(utc, now);
     }
 
     /// When to call [`tick`](Self::tick) although nothing came.
@@ -370,8 +376,13 @@ impl<M: Memory> Packager<M> {
 
     fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
         let leading = self.leading();
+        let could_begin = starts && frame.kind == leading;
+        if could_begin && self.dates.has_stepped() {
+            self.interrupt(shelf, now);
+            self.heard = Some(now);
+        }
         if self.cutter.is_none() {
-            if !(starts && frame.kind == leading) {
+            if !could_begin {
                 return;
             }
             self.begin(&frame, leading, shelf, now);
@@ -396,24 +407,35 @@ impl<M: Memory> Packager<M> {
         }
         window.breaks(muxer.map(), shelf);
         let shift = self.shift.unwrap_or(0);
-        self.began = self.anchor.and_then(|anchor| {
-            let since = frame.pts.moved(shift.saturating_neg()).nanos_since(anchor.time);
-            Some((frame.dts, moved(anchor.utc, since)?))
-        });
+        self.dates.begin(frame.dts, frame.pts, shift);
         let segment = nanos(self.shaped.segment);
         self.cutter = Some(Cutter::new(window.numbers, segment, leading, self.intervals));
     }
 
     fn take_cuts(&mut self, shelf: &mut Shelf, now: Instant) {
         let (Some(window), Some(muxer)) = (&mut self.window, &mut self.muxer) else { return };
+        // How far time is told.
+        let mut told = Timestamp::ZERO;
         for cut in self.cuts.drain(..) {
             match cut {
                 Cut::Part(part) => {
-                    let utc = self.began.and_then(|(dts, utc)| moved(utc, part.start.nanos_since(dts)));
-                    if let Some(muxed) = muxer.part(part, window.open.is_none()) {
+                    if window.open.is_none()
+                        && let Some(first) = part.frames.first()
+                    {
+                        self.dates.correct(first.dts, first.pts, self.shift.unwrap_or(0));
+                    }
+                    let utc = self.dates.of(part.start);
+                    let (start, most) = (part.start, part.most);
+                    if let Some(mut muxed) = muxer.part(part, window.open.is_none()) {
+                        muxed.duration = muxed.duration.min(most);
+                        told = start.moved(muxed.duration);
                         window.add(muxed, utc, shelf);
                         self.changed |= window.lists_parts();
                     }
+                }
+                Cut::Gap(length) => {
+                    window.add_gap(length, self.dates.of(told));
+                    told = told.moved(length);
                 }
                 Cut::Segment => {
                     window.end_segment(shelf, now);
@@ -423,11 +445,6 @@ impl<M: Memory> Packager<M> {
             }
         }
     }
-}
-
-fn moved(utc: SystemTime, nanos: i64) -> Option<SystemTime> {
-    let by = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 { utc.checked_sub(by) } else { utc.checked_add(by) }
 }
 
 fn nanos(duration: Duration) -> i64 {

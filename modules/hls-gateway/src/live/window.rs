@@ -230,22 +230,11 @@ impl Window {
         if self.lists_parts() {
             shelf.parts.push_back((number, pieces.clone()));
         }
-        let most = self.numbers.part.map_or(i64::MAX, |part| part.target_nanos());
         let segment = self.opened(false, utc);
         segment.duration = segment.duration.saturating_add(duration);
         segment.size = segment.size.saturating_add(pieces.len());
         segment.pieces.push(pieces);
-        let first = duration.min(most);
-        segment.parts.push(PartEntry { number, duration: first, independent, gap: false });
-        // A frame that stands longer than a part may last: the rest of its time is told, and has nothing to fetch.
-        let mut rest = duration.saturating_sub(first);
-        while rest > 0 {
-            let next = rest.min(most);
-            rest = rest.saturating_sub(next);
-            let number = self.number_part();
-            let part = PartEntry { number, duration: next, independent: false, gap: true };
-            self.opened(false, utc).parts.push(part);
-        }
+        segment.parts.push(PartEntry { number, duration, independent, gap: false });
     }
 
     /// Adds time in which there is nothing.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use av_flow::stream::{Gap, GapCause, KnownBy};
+use av_flow::stream::{Anchor, Gap, GapCause, KnownBy};
 use av_media::Track;
 use bytes::Bytes;
 
