@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use av_flow::stream::{Entry, Item, Tracks};
 use av_media::{Frame, Kind, Timestamp};
 
+use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
 use super::dates::Dates;
 use super::muxer::Muxer;
@@ -18,6 +19,8 @@ use crate::options::Shaped;
 const MOST_MEASURED: usize = 48 << 20;
 /// And one of more frames neither.
 const MOST_FRAMES: usize = 65_536;
+/// Numbers that may have been used and are not known any more: a playlist with more is not gone on with.
+const MOST_LOST: u64 = 64;
 /// Where nothing says how long frames are.
 const DEFAULT_VIDEO: Duration = Duration::from_millis(40);
 const DEFAULT_AUDIO: Duration = Duration::from_nanos(21_333_333);
@@ -65,6 +68,10 @@ pub(crate) struct Packager<M> {
     heard: Option<Instant>,
     silence: Option<Silence>,
     intervals: Intervals,
+    /// dts of the newest pictures and of the newest sound.
+    newest: [Option<Timestamp>; 2],
+    /// The stream is read anew; whether something came that was known.
+    rejoining: Option<bool>,
     serial: u64,
     changed: bool,
     /// Bytes of frames that no part has yet.
@@ -101,6 +108,8 @@ impl<M: Memory> Packager<M> {
             heard: None,
             silence: None,
             intervals: Intervals { video: nanos(DEFAULT_VIDEO), audio: nanos(DEFAULT_AUDIO) },
+            newest: [None; 2],
+            rejoining: None,
             serial: 0,
             changed: false,
             cuts: Vec::new(),
@@ -145,8 +154,82 @@ impl<M: Memory> Packager<M> {
         Some(Version::of(window, self.serial, StreamInf::of(window, &tracks, fps)))
     }
 
+    /// Lists again what an earlier process has listed. The publisher is away until it comes.
+    pub(crate) fn restore(&mut self, restored: Restored, shelf: &mut Shelf, now: Instant) {
+        let Some((numbers, name)) = self.memory.promised(self.shaped) else { return };
+        let Some((first, last)) = restored.records.first().zip(restored.records.last()) else { return };
+        let longest = numbers.longest_segment();
+        if name != restored.name
+            || restored.records.iter().any(|record| record.duration > longest)
+            || restored.reserved > last.number.saturating_add(MOST_LOST)
+        {
+            return;
+        }
+        let mut window = Window::new(numbers, self.shaped, first.number, first.breaks, name);
+        window.restore(restored, shelf, now);
+        self.memory.used(window.next_segment, window.last_discontinuity());
+        self.window = Some(window);
+        self.fall_silent(now);
+        self.changed = true;
+    }
+
+    /// From now on with another window; the playlist is the same. The stream is read anew from its last sync frame on, or
+    /// (`is_same` is false) it is another one.
+    pub(crate) fn resume(&mut self, shaped: Shaped, is_same: bool, shelf: &mut Shelf, now: Instant) {
+        self.shaped = shaped;
+        if let Some(window) = &mut self.window {
+            window.shaped = shaped;
+        }
+        self.changed = true;
+        self.measuring = Measuring::default();
+        self.rejoining = is_same.then_some(false);
+        if !is_same {
+            self.interrupt(shelf, now);
+            (self.tracks, self.muxer, self.shift, self.newest) = (Arc::default(), None, None, [None; 2]);
+        }
+    }
+
+    /// Segments go to an attic from now on, those that are listed first.
+    pub(crate) fn set_attic(&self, attic: Arc<dyn Attic>, shelf: &mut Shelf) {
+        shelf.set_attic(attic, self.window.as_ref().map(|window| window.name.as_str()));
+    }
+
+    /// Whether an entry was taken before, when the stream was read the last time.
+    fn is_known(&mut self, entry: &Entry, shelf: &mut Shelf, now: Instant) -> bool {
+        match &entry.item {
+            Item::Tracks(tracks) if self.rejoining.is_some() && **tracks == *self.tracks => return true,
+            Item::Anchor(_) if self.rejoining.is_some() && self.cutter.is_some() => return true,
+            Item::Frame(frame) => {
+                let [video, audio] = &mut self.newest;
+                let newest = if frame.kind == Kind::Video { video } else { audio };
+                let is_known = newest.is_some_and(|newest| frame.dts <= newest);
+                if !is_known {
+                    *newest = Some(frame.dts);
+                }
+                if self.rejoining.is_some() && frame.kind == self.leading() {
+                    let was_known = self.rejoining.replace(true);
+                    if !is_known {
+                        self.rejoining = None;
+                        if was_known == Some(false) {
+                            // There may have been something between.
+                            self.interrupt(shelf, now);
+                        }
+                    }
+                }
+                return is_known;
+            }
+            Item::Aside(_) | Item::GivenUp | Item::Anchor(_) => {}
+            Item::Ended => (self.rejoining, self.newest) = (None, [None; 2]),
+            Item::Tracks(_) | Item::Gap(_) | Item::Away | Item::Lost(_) => self.rejoining = None,
+        }
+        false
+    }
+
     /// What came.
     pub(crate) fn entry(&mut self, entry: Entry, shelf: &mut Shelf, now: Instant) {
+        if self.is_known(&entry, shelf, now) {
+            return;
+        }
         match entry.item {
             Item::Tracks(tracks) => {
                 self.interrupt(shelf, now);
@@ -289,7 +372,8 @@ impl<M: Memory> Packager<M> {
         if leading {
             self.heard = Some(now);
         }
-        if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts) {
+        if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts, shelf, now)
+        {
             return;
         }
         for (frame, starts) in std::mem::take(&mut self.measuring.frames) {
@@ -300,7 +384,7 @@ impl<M: Memory> Packager<M> {
     }
 
     /// Gathers frames until the numbers are known. Returns whether they are.
-    fn measure(&mut self, frame: &Frame, starts: bool) -> bool {
+    fn measure(&mut self, frame: &Frame, starts: bool, shelf: &mut Shelf, now: Instant) -> bool {
         let leading = self.leading();
         let begins = starts && frame.kind == leading;
         let first = self.measuring.frames.first().map(|(first, _)| first.dts);
@@ -311,7 +395,7 @@ impl<M: Memory> Packager<M> {
         if let Some((numbers, name)) = self.memory.promised(self.shaped) {
             let run = self.memory.first_number();
             let name = if again { self.name(numbers, Some(run)) } else { name };
-            self.open(numbers, run, name);
+            self.open(numbers, run, name, shelf, now);
             return true;
         }
         let gop = first.map_or(0, |first| frame.dts.nanos_since(first));
@@ -330,7 +414,7 @@ impl<M: Memory> Packager<M> {
             let numbers = Numbers::choose(self.shaped, interval, gop);
             let run = self.memory.first_number();
             let name = self.name(numbers, again.then_some(run));
-            self.open(numbers, run, name);
+            self.open(numbers, run, name, shelf, now);
             return true;
         }
         self.measuring.bytes = self.measuring.bytes.saturating_add(frame.data.len());
@@ -368,7 +452,8 @@ impl<M: Memory> Packager<M> {
         format!("{variant}-{}{part}{again}", numbers.target)
     }
 
-    fn open(&mut self, numbers: Numbers, run: u64, name: String) {
+    fn open(&mut self, numbers: Numbers, run: u64, name: String, shelf: &mut Shelf, now: Instant) {
+        shelf.begin(&name, now);
         self.memory.promise(self.shaped, numbers, &name);
         let discontinuities = self.memory.first_discontinuity();
         self.window = Some(Window::new(numbers, self.shaped, run, discontinuities, name));
@@ -401,9 +486,6 @@ impl<M: Memory> Packager<M> {
         if self.silence.take().is_some() {
             window.end_segment(shelf, now);
             self.memory.used(window.next_segment, window.last_discontinuity());
-        }
-        if window.next_part == 0 {
-            shelf.forget_parts();
         }
         window.breaks(muxer.map(), shelf);
         let shift = self.shift.unwrap_or(0);
