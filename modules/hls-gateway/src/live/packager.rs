@@ -143,7 +143,7 @@ impl<M: Memory> Packager<M> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let window = self.window.as_ref()?;
+        let window = self.window.as_mut()?;
         self.serial = self.serial.saturating_add(1);
         let tracks = self.muxer.as_ref().map(Muxer::tracks).unwrap_or_default();
         let fps = tracks
@@ -151,7 +151,8 @@ impl<M: Memory> Packager<M> {
             .find(|track| track.kind() == Kind::Video)
             .map(|track| track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64));
         let tracks = tracks.iter().map(AsRef::as_ref).collect::<Vec<_>>();
-        Some(Version::of(window, self.serial, StreamInf::of(window, &tracks, fps)))
+        let stream = StreamInf::of(window, &tracks, fps);
+        Some(Version::of(window, self.serial, stream))
     }
 
     /// Lists again what an earlier process has listed. The publisher is away until it comes.

@@ -8,6 +8,7 @@ use super::attic::{Attic, Fate, Record, Restored, Slip};
 use super::muxer::Muxed;
 use super::numbers::Numbers;
 use super::pieces::Pieces;
+use super::playlist::Chunk;
 use crate::options::{Shaped, Variant};
 
 /// What is newer stays in memory, as long as there is room.
@@ -211,12 +212,14 @@ impl Shelf {
                 }
                 Fate::Failed | Fate::NoRoom if retries < MOST_RETRIES => {
                     retries += 1;
-                    // Room may have come since. If it has not, something has to go.
-                    if fate == Fate::NoRoom && std::mem::replace(&mut kept.was_retried, true) {
+                    // Room may have come since. If it has not, something has to go before the next try.
+                    if fate == Fate::NoRoom && std::mem::take(&mut kept.was_retried) {
                         self.lacking = self.lacking.saturating_add(kept.len);
+                    } else {
+                        kept.was_retried = true;
+                        let pieces = kept.pieces.clone().unwrap_or_default();
+                        kept.slip = Some(attic.keep(kept.record.clone(), pieces));
                     }
-                    let pieces = kept.pieces.clone().unwrap_or_default();
-                    kept.slip = Some(attic.keep(kept.record.clone(), pieces));
                 }
                 Fate::Failed | Fate::NoRoom => {}
             }
@@ -270,6 +273,8 @@ pub(crate) struct Window {
     breaks: u64,
     /// Numbers below this one are reserved in the attic.
     reserved: u64,
+    /// Texts of the oldest segments.
+    pub(super) older: VecDeque<Chunk>,
     map: Option<Arc<Map>>,
     /// The next segment does not go on where the last one ends.
     broken: bool,
@@ -300,6 +305,7 @@ impl Window {
             listed: 0,
             breaks: discontinuities,
             reserved: 0,
+            older: VecDeque::new(),
             map: None,
             broken: false,
             last_map: None,
