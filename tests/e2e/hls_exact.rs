@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use av_tests::flv::Tag;
 use av_tests::rtmp::Publisher;
-use av_tests::wait;
 use serde_json::json;
 
 use crate::hls::{Gateway, Watch};

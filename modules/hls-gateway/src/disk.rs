@@ -5,7 +5,7 @@
 //! nobody else waits for a disk. Nothing is synced: what a crash of the process leaves is complete, and after a loss of
 //! power what is not whole is left out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ const MOST_WAITING: usize = 256;
 const LEFT_FREE: u64 = 1 << 30;
 /// Streams that were not seen so long after the start are not configured any more.
 const RETIRED: Duration = Duration::from_mins(10);
+/// A disk that hangs keeps no stream from being served.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of an index that may be of segments that are gone.
 const MOST_STALE: usize = 1024;
 /// A longer index is none of ours.
@@ -39,9 +41,11 @@ const MOST_INDEX: u64 = 64 << 20;
 pub(crate) struct Disk {
     root: PathBuf,
     jobs: SyncSender<Job>,
-    /// Folders of streams that were seen.
-    seen: Arc<Mutex<HashSet<PathBuf>>>,
+    seen: Seen,
 }
+
+/// Folders of streams that were seen, and how often.
+type Seen = Arc<Mutex<HashMap<PathBuf, u64>>>;
 
 enum Job {
     Begin(Arc<Path>, String),
@@ -61,7 +65,8 @@ enum Job {
         name: Option<String>,
         answer: oneshot::Sender<Option<Restored>>,
     },
-    Clear(Arc<Path>),
+    /// Unless the stream was seen again.
+    Clear(Arc<Path>, u64),
 }
 
 /// A line of an index.
@@ -79,7 +84,7 @@ impl Disk {
     pub(crate) fn new(state: &StateDir) -> Arc<Self> {
         let (jobs, waiting) = sync_channel(MOST_WAITING);
         let root = state.path().join(FOLDER);
-        let seen = Arc::new(Mutex::new(HashSet::new()));
+        let seen = Seen::default();
         let worker = Worker { root: root.clone(), seen: seen.clone(), failing: false, stale: Vec::new() };
         let spawned = std::thread::Builder::new().name("hls-disk".into()).spawn(move || worker.run(&waiting));
         if let Err(error) = spawned {
@@ -93,8 +98,10 @@ impl Disk {
         let digest = Sha256::digest(url.as_bytes());
         let name = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect::<String>();
         let dir = self.root.join(name);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.clone());
-        Arc::new(Folder { dir: dir.into(), ending: ending(variant), jobs: self.jobs.clone() })
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = seen.entry(dir.clone()).or_default();
+        *times = times.saturating_add(1);
+        Arc::new(Folder { dir: dir.into(), ending: ending(variant), jobs: self.jobs.clone(), times: *times })
     }
 }
 
@@ -111,6 +118,8 @@ pub(crate) struct Folder {
     dir: Arc<Path>,
     ending: &'static str,
     jobs: SyncSender<Job>,
+    /// How often the stream had been seen then.
+    times: u64,
 }
 
 impl Folder {
@@ -125,12 +134,12 @@ impl Folder {
         // The queue is short, and only full where the disk hangs: then nothing is restored.
         let (folder, ending) = (self.dir.clone(), self.ending);
         self.jobs.try_send(Job::Load { folder, ending, name, answer }).ok()?;
-        loaded.await.ok()?
+        tokio::time::timeout(PATIENCE, loaded).await.ok()?.ok()?
     }
 
     /// The stream is not configured any more.
     pub(crate) fn clear(&self) {
-        let _ = self.jobs.try_send(Job::Clear(self.dir.clone()));
+        let _ = self.jobs.try_send(Job::Clear(self.dir.clone(), self.times));
     }
 }
 
@@ -163,7 +172,7 @@ impl Attic for Folder {
 
 struct Worker {
     root: PathBuf,
-    seen: Arc<Mutex<HashSet<PathBuf>>>,
+    seen: Seen,
     /// The last write failed, and it was said.
     failing: bool,
     /// Lines of segments that are gone, by folder.
@@ -231,8 +240,12 @@ impl Worker {
                 }
                 let _ = answer.send(loaded);
             }
-            Job::Clear(folder) => {
-                self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&*folder);
+            Job::Clear(folder, times) => {
+                let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen.get(&*folder) != Some(&times) {
+                    return;
+                }
+                drop(seen);
                 let _ = std::fs::remove_dir_all(&folder);
             }
         }
@@ -414,9 +427,9 @@ fn tidy(folder: &Path, path: &dyn Fn(u64) -> PathBuf, records: &[Record], maps: 
 }
 
 /// Deletes folders of streams that are not configured any more.
-fn sweep(root: &Path, seen: &HashSet<PathBuf>) {
+fn sweep(root: &Path, seen: &HashMap<PathBuf, u64>) {
     let Ok(folders) = std::fs::read_dir(root) else { return };
-    for folder in folders.flatten().filter(|folder| !seen.contains(&folder.path())) {
+    for folder in folders.flatten().filter(|folder| !seen.contains_key(&folder.path())) {
         let _ = std::fs::remove_dir_all(folder.path());
     }
 }
@@ -507,17 +520,23 @@ mod tests {
         let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
         std::fs::create_dir(&one).unwrap();
         std::fs::create_dir(&other).unwrap();
-        sweep(dir.path(), &HashSet::from([one.clone()]));
+        sweep(dir.path(), &HashMap::from([(one.clone(), 1)]));
         assert!(one.exists() && !other.exists());
     }
 
     #[tokio::test]
     async fn a_stream_that_retires_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = disk(dir.path()).folder("http://x/live", Variant::Fmp4);
+        let disk = disk(dir.path());
+        let folder = disk.folder("http://x/live", Variant::Fmp4);
         folder.begin("fmp4-2");
+        folder.keep_map(&map());
         kept(&folder, 1..3);
+        // Another output of the same address has it.
+        let again = disk.folder("http://x/live", Variant::Fmp4);
         folder.clear();
+        assert!(again.load(Some("fmp4-2".into())).await.is_some());
+        again.clear();
         assert!(folder.load(Some("fmp4-2".into())).await.is_none());
         assert!(!folder.dir.exists());
     }

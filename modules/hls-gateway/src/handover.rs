@@ -8,12 +8,15 @@ use std::time::Duration;
 use av_flow::stream::{Cache, Stream};
 
 use crate::channel::Shown;
+use crate::disk::Folder;
 use crate::live::Packager;
 use crate::options::Shaped;
 use crate::store::StreamMemory;
 
-/// So long after its end an output is known to have no successor.
-const WAITS: Duration = Duration::from_secs(30);
+/// So long after its end an output may have a successor that takes all of it.
+const WAITS: Duration = Duration::from_secs(5);
+/// And so long what lies on disk, beyond the time in which a module that is told to stop does.
+const STAYS: Duration = Duration::from_secs(30);
 
 /// What is left.
 pub(crate) struct Left {
@@ -50,14 +53,21 @@ impl Handover {
         let handover = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(WAITS).await;
-            let mut inner = handover.lock();
-            if inner.left.get(&url).is_some_and(|(known, _)| *known == serial)
-                && let Some((_, left)) = inner.left.remove(&url)
-                && let Some(folder) = left.shown.folder.get()
-            {
+            let folder = handover.forget(&url, serial);
+            if let Some(folder) = folder {
+                tokio::time::sleep(STAYS).await;
                 folder.clear();
             }
         });
+    }
+
+    fn forget(&self, url: &str, serial: u64) -> Option<Arc<Folder>> {
+        let mut inner = self.lock();
+        if inner.left.get(url).is_none_or(|(known, _)| *known != serial) {
+            return None;
+        }
+        let (_, left) = inner.left.remove(url)?;
+        left.shown.folder.get().cloned()
     }
 
     /// Takes what was left, if it is packaged as it shall be.

@@ -82,7 +82,12 @@ async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> 
     };
     let folder = hls.disk().folder(url, shaped.variant);
     let shown = left.shown.clone();
-    if shaped.window > IN_MEMORY && shown.folder.set(folder.clone()).is_ok() {
+    if shaped.window <= IN_MEMORY {
+        if shown.folder.get().is_none() {
+            // Of a longer window that was configured once.
+            folder.clear();
+        }
+    } else if shown.folder.set(folder.clone()).is_ok() {
         left.packager.set_attic(folder.clone(), &mut shown.shelf_mut());
         if left.packager.state() == State::Waiting {
             let restored = folder.load(left.packager.expected_name()).await.unwrap_or_default();
