@@ -3,13 +3,16 @@
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
-//! `cut` (the thread: where files begin and end), `segment` (one file), `spool` (what is kept until the store has it),
-//! `lane`, `folder` and `azure` (the way to the store), `stored` (the account of it). `recorder` is what all outputs share.
+//! `cut` (the thread: where files begin and end), `segment` (one file), `clip` (files of events), `spool` (what is kept until the store has it),
+//! `lane`, `folder` and `azure` (the way to the store), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share.
 
 mod azure;
+mod clip;
 mod clock;
 mod cut;
+mod event;
 mod folder;
+mod forget;
 mod housekeeping;
 mod lane;
 mod methods;
@@ -29,7 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use av_flow::config::{OptionSpec, Shape, whole};
-use av_flow::{Flows, rtmp};
+use av_flow::{Flows, rtmp, rtsp};
 
 pub use store::{BLOB_STORE, FOLDER_STORE, StoreConfig};
 
@@ -52,6 +55,7 @@ pub fn service() -> Flows {
     Flows::new("mp4-recorder")
         .input(rtmp::LISTEN)
         .input(rtmp::PULL)
+        .input(rtsp::PULL)
         .output(FOLDER_STORE)
         .output(BLOB_STORE)
         .property(SPOOL)

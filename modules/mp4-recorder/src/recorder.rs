@@ -16,9 +16,10 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::clock::Moment;
+use crate::forget::Tombstones;
 use crate::lane::Lane;
 use crate::spool::{Dropped, Limits, Place, Spool};
-use crate::{housekeeping, methods, metrics};
+use crate::{event, housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
 const RETRY: Duration = Duration::from_secs(2);
@@ -36,7 +37,8 @@ pub struct Recorder {
     opened: watch::Sender<Opened>,
     limits: Mutex<Limits>,
     lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
-    runtime: tokio::runtime::Handle,
+    pub(crate) tombstones: Tombstones,
+    pub(crate) runtime: tokio::runtime::Handle,
     own: Weak<Self>,
 }
 
@@ -81,6 +83,7 @@ impl Recorder {
             opened: watch::Sender::new(None),
             limits: Mutex::default(),
             lanes: Mutex::default(),
+            tombstones: Tombstones::default(),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
         });
@@ -96,6 +99,11 @@ impl Recorder {
     /// Changes whenever the spool opens or can't be opened for another reason.
     pub fn opened(&self) -> watch::Receiver<Opened> {
         self.opened.subscribe()
+    }
+
+    /// The recorder, as those want it who outlive the call.
+    pub fn shared(&self) -> Option<Arc<Self>> {
+        self.own.upgrade()
     }
 
     /// The spool, once it is open.
@@ -114,7 +122,7 @@ impl Recorder {
 
     /// The lane of an output; it begins to run where it did not yet.
     pub fn lane(&self, place: &Place) -> Option<Arc<Lane>> {
-        let recorder = self.own.upgrade()?;
+        let recorder = self.shared()?;
         let mut lanes = self.lanes_map();
         if let Some(lane) = lanes.get(place) {
             return Some(lane.clone());
@@ -178,6 +186,9 @@ fn open(keeper: &Weak<Recorder>) {
         match Spool::open(recorder.context.state.path(), recorder.limits()) {
             Ok(spool) => {
                 let spool = Arc::new(spool);
+                if let Err(error) = recorder.tombstones.load(spool.dir()) {
+                    tracing::warn!("what was deleted before it was stored is not known any more: {error}");
+                }
                 // What comes in is recorded at once, beside what is left to repair.
                 recorder.opened.send_replace(Some(Ok(spool.clone())));
                 // A document may have come while it was opened.
@@ -212,6 +223,22 @@ impl Extension for Recorder {
 
     fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {
         Box::pin(methods::call(self, name, payload))
+    }
+
+    fn wants_inputs(&self) -> bool {
+        true
+    }
+
+    fn input<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if name != "recordEvent" {
+                return tracing::debug!("a message came on input {name}, which means nothing here");
+            }
+            let reply = event::record(self, &payload).await;
+            if reply.status != 202 {
+                tracing::warn!("a message on input recordEvent is left out: {}", reply.body["error"]);
+            }
+        })
     }
 
     fn summary(&self) -> Map<String, Value> {

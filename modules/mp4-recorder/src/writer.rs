@@ -52,6 +52,8 @@ pub struct Writer {
     pub(crate) config: StoreConfig,
     /// `name` with everything but times filled in.
     pub(crate) template: NameTemplate,
+    /// The event whose clip it records.
+    pub(crate) event: Option<String>,
     /// The process, or the output, ends: nothing is tried twice any more.
     pub(crate) stopping: Arc<AtomicBool>,
 }
@@ -313,6 +315,7 @@ impl Running {
             milliseconds: 0,
             codecs: tracks.iter().map(|track| track.codec_string.clone()).collect(),
             protected: writer.config.deny_new,
+            event: writer.event.clone(),
             upload: None,
         };
         if began.is_believed() {

@@ -255,7 +255,9 @@ impl Spool {
                 && held.record.flow == place.0
                 && held.record.output == place.1
         });
-        let next = if newest_first { ready.next_back() } else { ready.next() };
+        // Clips first: somebody waits for them.
+        let clip = ready.clone().find(|held| held.record.event.is_some());
+        let next = clip.or_else(|| if newest_first { ready.next_back() } else { ready.next() });
         next.map(|held| held.record.clone())
     }
 
