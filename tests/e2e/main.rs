@@ -32,6 +32,7 @@ mod publish_play;
 mod publisher_loss;
 mod recorder;
 mod recorder_blobs;
+mod recorder_events;
 mod regressions;
 mod relay;
 mod rtsp;

@@ -180,7 +180,9 @@ pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> Met
         .iter()
         .any(|held| held.record.stage == Stage::Writing && stone.covers_record(&held.record));
     if is_held || to > now.saturating_sub(pre_roll) {
-        lanes.iter().for_each(|lane| drop(lane.wish(&Wish::Forget)));
+        for lane in &lanes {
+            lane.wish(&Wish::Forget);
+        }
     }
     let progress = Arc::new(Progress::default());
     let work = tokio::spawn(delete(recorder.clone(), spool, stone, progress.clone()));

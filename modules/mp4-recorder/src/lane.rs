@@ -76,6 +76,8 @@ pub struct Lane {
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
     blobs: Blobs,
+    /// Blocks of one file are sent by one alone.
+    pub(crate) staging: tokio::sync::Mutex<()>,
     /// How long storing each took.
     took: Option<Histogram>,
 }
@@ -139,9 +141,9 @@ impl Lane {
             Some(now) => now.config.target.clone(),
             None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
         };
-        let first = match (&record.name, record.stage) {
-            (Some(name), Stage::Delivering) => name.clone(),
-            _ => {
+        let first = match &record.name {
+            Some(name) => name.clone(),
+            None => {
                 record.set_start(start_of(&record)?);
                 template(&record, configured.as_ref())?.at(record.start().unwrap_or(SystemTime::UNIX_EPOCH))
             }
@@ -180,7 +182,7 @@ impl Lane {
     }
 
     /// The container, with its credentials as they are now.
-    async fn open(
+    pub(crate) async fn open(
         &self,
         recorder: &Recorder,
         container: &Container,
@@ -243,6 +245,7 @@ impl Lane {
     ) -> Result<(Record, bool), LaneError> {
         let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
         let store = self.open(recorder, container, config).await?;
+        let _alone = self.staging.lock().await;
         let mut number = 1;
         loop {
             let name = name::numbered(&first, number);
@@ -315,6 +318,7 @@ impl Lane {
             config: watch::Sender::new(None),
             inner: Mutex::default(),
             blobs: Blobs::default(),
+            staging: tokio::sync::Mutex::default(),
             took: Histogram::with_opts(options).ok(),
         })
     }
@@ -394,6 +398,13 @@ impl Lane {
             inner.events.push_back((asked.id.clone(), names.clone()));
         }
         names
+    }
+
+    /// Waits until the output is configured with `uploadOpenSegment`.
+    pub async fn until_open_segments_are_wanted(&self) {
+        let wanted = |now: &Option<Configured>| now.as_ref().is_some_and(|now| now.config.upload_open);
+        // The sender lives as long as this does.
+        drop(self.config.subscribe().wait_for(wanted).await.map(drop));
     }
 
     /// Keeps a place in a stream for whoever follows, for a moment.
@@ -571,7 +582,11 @@ fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
     Ok(now.utc)
 }
 
-fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
+/// What the files of a recording are called.
+///
+/// # Errors
+/// Nobody knows any more.
+pub fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
     if let Ok(template) = NameTemplate::parse(&record.template) {
         return Ok(template);
     }

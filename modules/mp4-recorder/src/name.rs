@@ -119,7 +119,7 @@ impl NameTemplate {
 
     /// A name in which nothing is filled in any more.
     pub fn literal(name: &str) -> Self {
-        Self(literal(name).replace('{', "_").replace('}', "_"))
+        Self(literal(name).replace(['{', '}'], "_"))
     }
 
     /// Whether it tells the instances of a pattern apart.

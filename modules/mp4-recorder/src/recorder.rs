@@ -19,7 +19,7 @@ use crate::clock::Moment;
 use crate::forget::Tombstones;
 use crate::lane::Lane;
 use crate::spool::{Dropped, Limits, Place, Spool};
-use crate::{event, housekeeping, methods, metrics};
+use crate::{event, evidence, housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
 const RETRY: Duration = Duration::from_secs(2);
@@ -129,6 +129,7 @@ impl Recorder {
         }
         let lane = Lane::new(place.clone());
         lanes.insert(place.clone(), lane.clone());
+        self.runtime.spawn(evidence::run(lane.clone(), recorder.clone()));
         self.runtime.spawn(lane.clone().run(recorder));
         Some(lane)
     }
@@ -236,7 +237,7 @@ impl Extension for Recorder {
             }
             let reply = event::record(self, &payload).await;
             if reply.status != 202 {
-                tracing::warn!("a message on input recordEvent is left out: {}", reply.body["error"]);
+                tracing::warn!("a message on input recordEvent is left out: {}", reply.body);
             }
         })
     }

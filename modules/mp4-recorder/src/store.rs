@@ -27,6 +27,9 @@ const UPLOAD_ORDER: OptionSpec =
         .means("Which of the files that wait goes first.");
 const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]))
     .means("`events`: nothing but the clips that `recordEvent` asks for.");
+const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Flag { default: false }).means(
+    "What is being written goes to the store every two seconds; see [evidence](recording.md#evidence).",
+);
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
     .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
 
@@ -63,6 +66,8 @@ pub struct StoreConfig {
     pub segment: Duration,
     /// `record`: nothing but clips.
     pub events_only: bool,
+    /// `uploadOpenSegment`.
+    pub upload_open: bool,
     /// `retentionDays`.
     pub retention: Option<Duration>,
     /// `uploadOrder`.
@@ -112,7 +117,7 @@ impl Output for FolderStore {
     const SPEC: EndpointSpec = EndpointSpec {
         role: Role::Store,
         schemes: &[catalogue::FILE],
-        options: &[SEGMENT, NAME, RECORD, RETENTION, UPLOAD_ORDER, WHEN_FULL],
+        options: &[SEGMENT, NAME, RECORD, RETENTION, OPEN, UPLOAD_ORDER, WHEN_FULL],
     };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
@@ -141,6 +146,7 @@ impl Output for BlobStore {
             NAME,
             RECORD,
             RETENTION,
+            OPEN,
             CREDENTIALS,
             TAGS,
             UPLOAD_RATE,
@@ -213,6 +219,7 @@ impl StoreConfig {
             target,
             name: name.map_err(|error| rule(options, &NAME, &error))?,
             segment: Duration::from_secs(options.whole(&SEGMENT)?),
+            upload_open: options.flag(&OPEN)?,
             events_only: !options.is_first_word(&RECORD)?,
             retention: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
             newest_first: !options.is_first_word(&UPLOAD_ORDER)?,

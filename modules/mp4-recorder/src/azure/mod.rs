@@ -3,11 +3,12 @@
 
 mod account;
 mod http;
+mod open;
 mod proxy;
 mod refused;
 mod signing;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use azure_core::Bytes;
 use azure_core::http::headers::HeaderName;
 use azure_core::http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport, Url};
 use azure_storage_blob::models::{
-    BlobClientDeleteOptions, BlobClientGetPropertiesResultHeaders, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientStageBlockOptions, BlockListType, BlockLookupList, DeleteSnapshotsOptionType,
+    BlobClientDeleteOptions, BlobClientGetPropertiesResultHeaders, Block,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockListType, BlockLookupList,
+    DeleteSnapshotsOptionType,
 };
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlockBlobClient, BlockBlobClientOptions};
 use base64::Engine;
@@ -34,7 +36,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use account::Access;
-use http::{Http, Pace};
+pub use http::{Http, Pace};
 
 pub use account::{Container, Credentials};
 pub use refused::BlobError;
@@ -50,7 +52,7 @@ const TAGS_SINCE: &str = "2019-12-12";
 /// Azure forgets blocks that were never committed after a week.
 const BLOCKS_LAST_MILLIS: i64 = 6 * 86_400_000;
 /// Blocks of another length of id wait under a name, for a week.
-const OTHER_BLOCKS: &str = "InvalidBlobOrBlock";
+pub const OTHER_BLOCKS: &str = "InvalidBlobOrBlock";
 const MOST_BLOCKS: u64 = 50_000;
 const LEAST_BLOCK: u64 = 256 << 10;
 const MOST_BLOCK: u64 = 8 << 20;
@@ -63,7 +65,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Upload {
-    /// 16 hexadecimal digits, random: blocks of others never mix with these.
+    /// 24 hexadecimal digits, 8 of the flow's name and 16 at random: blocks of others never mix with these.
     pub id: String,
     /// Bytes of a block.
     pub block: u64,
@@ -71,6 +73,9 @@ pub struct Upload {
     pub md5: String,
     /// Milliseconds of Unix time.
     pub began: i64,
+    /// Where blocks end that were sent while the file was being written. The first of them changes at its close.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<u64>,
 }
 
 /// What opens a container, and how it is spoken to.
@@ -94,6 +99,30 @@ pub struct Described<'a> {
     pub metadata: HashMap<String, String>,
     /// `tags`.
     pub tags: &'a std::collections::BTreeMap<String, String>,
+}
+
+/// What block ids of a flow begin with.
+fn mark(flow: &str) -> String {
+    sha2::Sha256::digest(flow.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Upload {
+    fn block_id(&self, index: usize) -> Vec<u8> {
+        format!("{}{index:06}", self.id).into_bytes()
+    }
+
+    /// Where each block of a file of so many bytes begins, and how long it is.
+    fn pieces(&self, bytes: u64) -> Vec<(u64, u64)> {
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        let mut ends = self.staged.iter().copied();
+        while at < bytes {
+            let next = ends.next().unwrap_or(u64::MAX).min(at.saturating_add(self.block.max(1)));
+            let end = next.clamp(at + 1, bytes);
+            pieces.push((at, end - at));
+            at = end;
+        }
+        pieces
+    }
 }
 
 impl Store {
@@ -210,8 +239,10 @@ impl Store {
             (0..BLOCKS_LAST_MILLIS).contains(&age)
         });
         let upload = match &resumed {
+            // What was sent while it was being written had no sum yet.
+            Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
             Some(upload) => upload.clone(),
-            None => self.begin(&path, bytes).await?,
+            None => self.begin(&record.flow, &path, bytes).await?,
         };
         record.upload = Some(upload.clone());
         write_down(spool, record).await?;
@@ -222,20 +253,22 @@ impl Store {
             Seen::Nothing => {}
         }
         let client = self.blocks(described.name)?;
-        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeSet::new() };
-        let mut ids = Vec::new();
-        let mut at = 0;
-        while at < bytes {
-            let id = format!("{}{:06}", upload.id, ids.len()).into_bytes();
-            if !there.contains(&id) {
-                match self.stage(&client, &path, &id, at, upload.block.min(bytes - at)).await {
+        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeMap::new() };
+        let pieces = upload.pieces(bytes);
+        for (index, (at, length)) in
+            pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1))
+        {
+            let id = upload.block_id(index);
+            // The head of a file that was sent while it was written has become another, and goes last.
+            let is_there = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
+            if !is_there {
+                match self.stage(&client, &path, &id, *at, *length).await {
                     Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
                     staged => staged?,
                 }
             }
-            ids.push(id);
-            at += upload.block;
         }
+        let ids: Vec<_> = (0..pieces.len()).map(|index| upload.block_id(index)).collect();
         let has_tags = self.version.as_str() >= TAGS_SINCE
             && !described.tags.is_empty()
             && !self.without_tags.load(Ordering::Relaxed);
@@ -263,37 +296,42 @@ impl Store {
         committed
     }
 
-    async fn begin(&self, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
-        let path = path.to_owned();
-        let md5 = tokio::task::spawn_blocking(move || {
-            let mut sum = Md5::new();
-            std::io::copy(&mut std::fs::File::open(path)?, &mut sum)?;
-            Ok::<_, std::io::Error>(STANDARD.encode(sum.finalize()))
-        });
-        let md5 = md5.await.map_err(ended)??;
-        let id = format!("{:016x}", rand::rng().random::<u64>());
+    async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
+        let md5 = sum(path).await?;
         let rate = self.rate.load(Ordering::Relaxed);
         let block = (rate.saturating_mul(BLOCK_SECONDS)).clamp(LEAST_BLOCK, MOST_BLOCK);
         let block = block.max(bytes.div_ceil(MOST_BLOCKS));
-        Ok(Upload { id, block, md5, began: jiff::Timestamp::now().as_millisecond() })
+        Ok(Upload { block, md5, ..self.begin_open(flow) })
     }
 
-    /// Ids of blocks that wait for their commit.
-    async fn staged(&self, client: &BlockBlobClient) -> Result<BTreeSet<Vec<u8>>, BlobError> {
+    /// An upload of what is being written.
+    pub fn begin_open(&self, flow: &str) -> Upload {
+        Upload {
+            id: format!("{}{:016x}", mark(flow), rand::rng().random::<u64>()),
+            block: MOST_BLOCK,
+            md5: String::new(),
+            began: jiff::Timestamp::now().as_millisecond(),
+            staged: Vec::new(),
+        }
+    }
+
+    /// Blocks that wait for their commit, and their lengths.
+    async fn staged(&self, client: &BlockBlobClient) -> Result<BTreeMap<Vec<u8>, u64>, BlobError> {
         let list = match client.get_block_list(BlockListType::Uncommitted, None).await {
             Ok(list) => list,
             Err(error) => {
                 let error = BlobError::from(error);
                 // Nothing there, or a SAS that may not look: all are sent.
                 return if matches!(error.status(), Some(404 | 403)) {
-                    Ok(BTreeSet::new())
+                    Ok(BTreeMap::new())
                 } else {
                     Err(error)
                 };
             }
         };
         let blocks = list.into_model()?.uncommitted_blocks.unwrap_or_default();
-        Ok(blocks.into_iter().filter_map(|block| block.name).collect())
+        let known = |block: Block| Some((block.name?, u64::try_from(block.size?).ok()?));
+        Ok(blocks.into_iter().filter_map(known).collect())
     }
 
     async fn stage(
@@ -421,6 +459,17 @@ impl Store {
             }
         }
     }
+}
+
+/// MD5 of a file, base64.
+async fn sum(path: &Path) -> Result<String, BlobError> {
+    let path = path.to_owned();
+    let md5 = tokio::task::spawn_blocking(move || {
+        let mut sum = Md5::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut sum)?;
+        Ok::<_, std::io::Error>(STANDARD.encode(sum.finalize()))
+    });
+    Ok(md5.await.map_err(ended)??)
 }
 
 async fn write_down(spool: &Arc<Spool>, record: &Record) -> Result<(), BlobError> {
