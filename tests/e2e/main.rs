@@ -33,6 +33,7 @@ mod publisher_loss;
 mod recorder;
 mod recorder_blobs;
 mod recorder_events;
+mod recorder_evidence;
 mod regressions;
 mod relay;
 mod rtsp;

@@ -17,15 +17,16 @@ use crate::{rtmp, twin};
 
 /// The account that every Azurite has; its key is in its documentation.
 const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-struct Azurite {
+pub struct Azurite {
     port: u16,
     program: Program,
 }
 
 impl Azurite {
-    fn start(folder: &Path, port: u16) -> Self {
+    pub fn start(folder: &Path, port: u16) -> Self {
         let mut command = Tool::Azurite.command();
         command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
         command.arg("--disableTelemetry");
@@ -44,12 +45,12 @@ impl Azurite {
         )
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
     }
 
     /// Blocks that it took, by their ids, each as often as it did.
-    fn staged(&self) -> Vec<String> {
+    pub fn staged(&self) -> Vec<String> {
         let log = self.program.stdout();
         let id = |line: &str| {
             let (_, after) = line.split_once("blockid=")?;
@@ -60,7 +61,7 @@ impl Azurite {
     }
 
     /// Runs Python with `service`, a client of Microsoft's SDK; gives what it prints.
-    fn python(&self, code: &str) -> String {
+    pub fn python(&self, code: &str) -> String {
         let begin = "import sys, json; from azure.storage.blob import *; \
                      service = BlobServiceClient.from_connection_string(sys.argv[1], api_version='2023-11-03'); \
                      box = service.get_container_client('recordings')";
@@ -72,7 +73,7 @@ impl Azurite {
     }
 
     /// Every blob: name, size, content type, metadata, tags, and whether its MD5 is that of its bytes.
-    fn blobs(&self, to: &Path) -> Vec<Value> {
+    pub fn blobs(&self, to: &Path) -> Vec<Value> {
         std::fs::create_dir_all(to).unwrap();
         let code = format!(
             "import hashlib, os\nout = []\n\

@@ -4,7 +4,8 @@
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
 //! `cut` (the thread: where files begin and end), `segment` (one file), `clip` (files of events), `spool` (what is kept until the store has it),
-//! `lane`, `folder` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share.
+//! `lane`, `folder` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share. `rescue` reads the spool of a
+//! device that is dead.
 
 mod azure;
 mod clip;
@@ -23,6 +24,7 @@ mod recorder;
 mod recording;
 mod recover;
 mod report;
+mod rescue;
 mod segment;
 mod spool;
 mod store;
@@ -66,11 +68,14 @@ pub fn service() -> Flows {
         .finish_within(Duration::from_millis(5500))
 }
 
-/// Runs the service, or `recover`, with these arguments, the program's name left out.
+/// Runs the service, `recover` or `spool` with these arguments, the program's name left out.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     if arguments.next_if(|first| first == "recover").is_some() {
         return recover::run(arguments);
+    }
+    if arguments.next_if(|first| first == "spool").is_some() {
+        return rescue::run(arguments);
     }
     av_edge::run_from("mp4-recorder", env!("CARGO_PKG_VERSION"), arguments, service)
 }

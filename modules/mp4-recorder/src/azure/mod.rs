@@ -98,7 +98,7 @@ pub struct Described<'a> {
     /// Words about it; names are letters.
     pub metadata: HashMap<String, String>,
     /// `tags`.
-    pub tags: &'a std::collections::BTreeMap<String, String>,
+    pub tags: &'a BTreeMap<String, String>,
 }
 
 /// What block ids of a flow begin with.
