@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use av_edge::EventKind;
 
 use crate::clock::Moment;
-use crate::forget;
 use crate::recorder::Recorder;
 use crate::segment::{self, RepairError};
 use crate::spool::{Place, Record, Spool, Stage};
+use crate::{expiry, forget};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(30);
@@ -90,6 +90,8 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
                 repair(&recorder, spool, held.record.id, None);
             }
         }
+        recorder.sample();
+        recorder.runtime.spawn(expiry::look(recorder.clone(), jiff::Timestamp::now()));
         wake_all(&recorder, spool);
         spool.restore_ballast();
         let full = spool.is_nearly_full();

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +13,7 @@ use av_flow::stream::{Reader, Tracks};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
+use rand::Rng;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::azure::{BlobError, Blobs, Container, Described, Gone, Store};
@@ -487,7 +489,8 @@ impl Lane {
                         self.tell(Some((error.reason(), error.to_string())));
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
+                        // Shorter by up to a quarter: devices that lost one store do not come back in step.
+                        () = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.75..=1.0))) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
                         _ = changed.changed() => wait = FIRST_WAIT,
                     }
                 }
@@ -526,6 +529,7 @@ impl Lane {
             return Ok(());
         }
         recorder.totals.count(&self.place, |totals| totals.stored += 1);
+        recorder.totals.stored.fetch_add(line.bytes, Ordering::Relaxed);
         if let Some(took) = &self.took {
             took.observe(began.elapsed().as_secs_f64());
         }

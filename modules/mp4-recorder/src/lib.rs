@@ -8,11 +8,13 @@
 //! device that is dead.
 
 mod azure;
+mod backlog;
 mod clip;
 mod clock;
 mod cut;
 mod event;
 mod evidence;
+mod expiry;
 mod folder;
 mod forget;
 mod housekeeping;

@@ -15,11 +15,12 @@ use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::backlog::{Flowing, Rates};
 use crate::clock::Moment;
 use crate::forget::Tombstones;
 use crate::lane::Lane;
 use crate::spool::{Dropped, Limits, Place, Spool};
-use crate::{event, evidence, housekeeping, methods, metrics};
+use crate::{event, evidence, expiry, housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
 const RETRY: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub struct Recorder {
     limits: Mutex<Limits>,
     lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
     pub(crate) tombstones: Tombstones,
+    expiries: Mutex<expiry::Told>,
+    flowing: Mutex<Flowing>,
     pub(crate) runtime: tokio::runtime::Handle,
     own: Weak<Self>,
 }
@@ -47,6 +50,8 @@ pub struct Recorder {
 pub struct Totals {
     /// Bytes written into the spool, indexes and fragments included.
     pub written: AtomicU64,
+    /// Bytes of files that stores took.
+    pub stored: AtomicU64,
     places: Mutex<BTreeMap<Place, PlaceTotals>>,
 }
 
@@ -84,6 +89,8 @@ impl Recorder {
             limits: Mutex::default(),
             lanes: Mutex::default(),
             tombstones: Tombstones::default(),
+            expiries: Mutex::default(),
+            flowing: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
         });
@@ -174,6 +181,23 @@ impl Recorder {
         (bytes, files, age.as_secs())
     }
 
+    /// Ends of credentials that were told.
+    pub fn expiries(&self) -> MutexGuard<'_, expiry::Told> {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks how much has come and gone.
+    pub fn sample(&self) {
+        let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let mut flowing = self.flowing.lock().unwrap_or_else(PoisonError::into_inner);
+        flowing.sample(tokio::time::Instant::now(), get(&self.totals.stored), get(&self.totals.written));
+    }
+
+    /// How fast recordings came and went lately.
+    pub fn rates(&self) -> Option<Rates> {
+        self.flowing.lock().unwrap_or_else(PoisonError::into_inner).rates()
+    }
+
     /// A path that a document names, on this machine.
     pub fn resolve(&self, path: &std::path::Path) -> PathBuf {
         self.context.paths.resolve(path)
@@ -243,11 +267,16 @@ impl Extension for Recorder {
     }
 
     fn summary(&self) -> Map<String, Value> {
-        let (bytes, _, oldest) = self.backlog();
+        let (bytes, files, oldest) = self.backlog();
+        let rates = self.rates();
+        let drain = rates.and_then(|rates| rates.drain(bytes)).map(|left| left.as_secs());
         let clock = if Moment::now().is_believed() { "ok" } else { "unset" };
         Map::from_iter([
             ("spoolBytes".to_owned(), bytes.into()),
             ("oldestUnsentSeconds".to_owned(), oldest.into()),
+            ("unsentFiles".to_owned(), files.into()),
+            ("uploadBitsPerSecond".to_owned(), rates.map(|rates| (rates.stored * 8.0).round() as u64).into()),
+            ("drainSeconds".to_owned(), drain.into()),
             ("clock".to_owned(), clock.into()),
         ])
     }
