@@ -248,6 +248,10 @@ fn the_disk_of_a_dead_device_gives_files_that_play_and_stays_as_it_is() {
     let endless = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
     module.wait_status("/flows/cam/outputs/disk/frames", |count| count.as_u64() >= Some(200));
     module.program().signal("KILL");
+    let stat = format!("/proc/{}/stat", module.program().id());
+    wait::until_true("it is dead", wait::LONG, || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
     drop(endless);
     let spool = folder.join("state/spool");
     let before: Vec<_> = files(&spool).iter().map(|file| std::fs::read(file).unwrap()).collect();
