@@ -194,7 +194,7 @@ fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart()
     let process = module.program().id();
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
     module.wait_status("/flows/cam/outputs/cloud/error", |error| {
-        error.as_str().is_some_and(|error| error.contains("renew credentials.sas"))
+        error.as_str().is_some_and(|error| error.contains("credentials"))
     });
     module.wait_log(&["the SAS has ended at"]);
     module.set_twin(&with(sas(5)));
