@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use av_tests::clip::Clip;
 use av_tests::edge::{self, Edge};
 use av_tests::program::Program;
-use av_tests::recording::{End, Recording, Times};
+use av_tests::recording::Recording;
 use av_tests::rtmp::{Endless, Publisher};
 use av_tests::tool::Tool;
 use av_tests::{needs, tool, wait};
 use serde_json::{Value, json};
 
+use crate::recorder_evidence::must_be_a_part;
 use crate::rtmp;
 
 const MODULE: &str = "mp4-recorder";
@@ -144,7 +145,7 @@ fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_ev
         &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"],
         &file,
     ));
-    clip.must_be(&published, Times::AudioWithinOneMillisecond, End::Anywhere);
+    must_be_a_part(&clip, &published);
     // From the sync frame before the three seconds on, to the end of the two.
     let seconds = seconds(&file);
     assert!((4.9..=6.5).contains(&seconds), "{seconds} s");
