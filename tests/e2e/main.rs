@@ -35,6 +35,8 @@ mod publish_play;
 mod publisher_loss;
 mod recorder;
 mod recorder_blobs;
+mod recorder_events;
+mod recorder_evidence;
 mod regressions;
 mod relay;
 mod rtsp;
