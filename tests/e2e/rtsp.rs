@@ -43,12 +43,32 @@ fn gateway(from: &str, to: &str, loss: &str) -> Module {
 
 /// Every picture that ffmpeg decodes, by its hash and its time in milliseconds; until the stream ends or so many are there.
 pub(crate) fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
+    watch_with(tool, transport, url, pictures, &[])
+}
+
+/// The same with options of ffmpeg's own for what it reads.
+pub(crate) fn watch_with(
+    tool: Tool,
+    transport: &str,
+    url: &str,
+    pictures: Option<usize>,
+    options: &[&str],
+) -> Program {
     let mut command = tool.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "info"]);
     if url.starts_with("rtsp") {
         command.args(["-rtsp_transport", transport]);
     }
-    command.args(["-i", url, "-map", "0:v", "-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+    command.args(options).args([
+        "-i",
+        url,
+        "-map",
+        "0:v",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1:90000",
+    ]);
     if let Some(pictures) = pictures {
         command.args(["-frames:v", &pictures.to_string()]);
     }

@@ -14,7 +14,7 @@ use av_tests::tool::{self, Tool};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::rtsp::{must_be, original, rtsp, seen, times_of_pictures, udp_ports, watch};
+use crate::rtsp::{must_be, original, rtsp, seen, times_of_pictures, watch};
 use crate::{rtmp, twin};
 
 /// A group that no other test uses, and four free ports.
@@ -30,7 +30,7 @@ fn gateway(from: &str, to: &str, multicast: Value) -> Module {
         "rtsp-gateway",
         &twin(json!({ "cam": {
             "input": { "listen": from, "onPublisherLoss": "close" },
-            "outputs": { "viewers": { "serve": to, "udpPorts": udp_ports(), "multicast": multicast } },
+            "outputs": { "viewers": { "serve": to, "transports": ["tcp"], "multicast": multicast } },
         } })),
     )
 }

@@ -12,7 +12,7 @@ use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
 use crate::access::certificate;
-use crate::rtsp::{must_be, original, rtsp, seen, times_of_pictures, udp_ports, watch};
+use crate::rtsp::{must_be, original, rtsp, seen, times_of_pictures, udp_ports, watch, watch_with};
 use crate::{rtmp, twin};
 
 /// What a server answers in TLS that is checked, to each request of the list.
@@ -55,8 +55,13 @@ fn players_in_tls_see_every_picture_and_udp_is_not_offered_beside_it() {
     );
     gateway.wait_value("/flows/cam/outputs/viewers/state", "waiting");
     let pictures = original(Clip::Plain);
-    let players: Vec<_> =
-        [Tool::Ffmpeg, Tool::Ffmpeg9].map(|tool| (tool, watch(tool, "tcp", &url, Some(PICTURES)))).into();
+    // The older one has no option for whom it trusts, and trusts everybody.
+    let trusted = trusted.display().to_string();
+    let options = [(Tool::Ffmpeg, vec![]), (Tool::Ffmpeg9, vec!["-ca_file", &trusted])];
+    let refused = watch(Tool::Ffmpeg9, "tcp", &url, Some(PICTURES)).finish(wait::LONG);
+    assert!(!refused.status.success(), "a certificate that nobody vouches for is refused");
+    let players =
+        options.map(|(tool, options)| (tool, watch_with(tool, "tcp", &url, Some(PICTURES), &options)));
     let publication = PublishWith::Ffmpeg.start(Clip::Plain, &from);
     for (tool, player) in players {
         let ended = player.finish(wait::LONG);

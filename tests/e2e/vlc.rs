@@ -16,10 +16,10 @@ use serde_json::json;
 use crate::{cam, rtmp};
 
 /// VLC holds some pictures back, and drops them when the stream ends: seen with other servers too.
-pub(crate) const HELD_BACK: usize = 10;
+const HELD_BACK: usize = 10;
 
 /// A hash of every picture, decoded.
-pub(crate) fn pictures(file: &Path) -> Vec<String> {
+fn pictures(file: &Path) -> Vec<String> {
     let mut command = Tool::Ffmpeg.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"]).arg(file);
     let decoded = Program::run(
@@ -32,7 +32,7 @@ pub(crate) fn pictures(file: &Path) -> Vec<String> {
 }
 
 /// VLC without a screen. It refuses to run as root, so there it runs as the user who owns nothing.
-pub(crate) fn vlc(home: &Path) -> Command {
+fn vlc(home: &Path) -> Command {
     let mut command = Tool::Vlc.command();
     command.args(["-I", "dummy", "--quiet"]).env("HOME", home).current_dir(home);
     let is_root =
