@@ -14,6 +14,7 @@ WORKBOOK = [
     ("Running, percent of each hour", "flow-history", "linechart"),
     ("What arrives, kilobits a second", "input-rate", "linechart"),
     ("Clients", "clients", "linechart"),
+    ("What viewers of the player pages see", "viewers", "table"),
     ("Frames that slow clients and targets did not get", "frames-lost", "table"),
 ]
 
