@@ -17,6 +17,7 @@ pub mod port;
 pub mod program;
 pub mod recording;
 pub mod rtmp;
+pub mod rtsp;
 pub mod screen;
 pub mod tool;
 pub mod wait;

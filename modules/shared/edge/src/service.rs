@@ -277,6 +277,7 @@ pub enum EventKind {
     SpoolNearlyFull,
     SpoolDropped,
     RecordingsDeleted,
+    CredentialExpiring,
     PictureFrozen,
     ClientRejected,
 }
@@ -298,6 +299,7 @@ impl EventKind {
             Self::SpoolNearlyFull => "spoolNearlyFull",
             Self::SpoolDropped => "spoolDropped",
             Self::RecordingsDeleted => "recordingsDeleted",
+            Self::CredentialExpiring => "credentialExpiring",
             Self::PictureFrozen => "pictureFrozen",
             Self::ClientRejected => "clientRejected",
         }
