@@ -1,7 +1,7 @@
 //! From a publisher's packets to what a stream takes.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use av_media::{Frame, Kind, Timestamp};
 use av_rtsp::Received;
@@ -9,7 +9,7 @@ use av_rtsp::clock::Clock;
 use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Unit};
 use av_rtsp::order::DecodeOrder;
 use av_rtsp::reorder::{Ordered, Reorder};
-use av_rtsp::rtcp::{self, Message};
+use av_rtsp::rtcp::{self, Message, WallClock};
 use av_rtsp::sdp::{Medium, Presentation};
 use bytes::Bytes;
 
@@ -23,6 +23,8 @@ pub(super) struct Intake {
     order: DecodeOrder<(bool, Bytes)>,
     /// When arrival times began.
     began: Instant,
+    /// What a report said of the sender's clock, to be told with the next packet.
+    wall_clock: Option<Incoming>,
 }
 
 /// One medium.
@@ -62,7 +64,13 @@ impl Intake {
             }
         }
         let [video, audio] = rates;
-        Self { lanes, clock: Clock::new(video, audio), order: DecodeOrder::default(), began: now }
+        Self {
+            lanes,
+            clock: Clock::new(video, audio),
+            order: DecodeOrder::default(),
+            began: now,
+            wall_clock: None,
+        }
     }
 
     /// Which kinds will come, and what is known of them.
@@ -112,6 +120,7 @@ impl Intake {
         for output in outputs {
             self.hand_on(kind, output, arrival, &mut give);
         }
+        self.wall_clock.take().into_iter().for_each(give);
     }
 
     /// When [`expire`](Self::expire) has something to do; `None` while nothing waits for packets that are missing.
@@ -186,6 +195,7 @@ impl Intake {
                 && let Some(ticks) = lane.depacketizer.extended(report.rtp_time)
             {
                 self.clock.report(lane.kind, report.ntp, ticks);
+                self.wall_clock = wall_clock(&self.clock);
             }
         }
     }
@@ -193,6 +203,13 @@ impl Intake {
     fn arrival(&self, now: Instant) -> Timestamp {
         Timestamp::ZERO.saturating_add(now.saturating_duration_since(self.began))
     }
+}
+
+/// What a sender's reports say of its clock.
+pub(super) fn wall_clock<T>(clock: &Clock<T>) -> Option<Incoming> {
+    let WallClock { stream, unix_nanos } = clock.wall_clock()?;
+    let since = Duration::from_nanos(u64::try_from(unix_nanos).ok()?);
+    Some(Incoming::WallClock { time: stream, utc: UNIX_EPOCH.checked_add(since)? })
 }
 
 fn frame((pts, dts, (is_sync, data)): (Timestamp, Timestamp, (bool, Bytes))) -> Incoming {

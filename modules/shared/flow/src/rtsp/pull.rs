@@ -121,9 +121,12 @@ impl Pull {
     async fn session(&mut self) -> PullError {
         let (net, config, group) = (&self.input.module.net, &self.config, &self.group);
         let url = self.moved.as_ref().unwrap_or(&config.url);
+        // What `content` drops is not asked for.
+        let mut content = self.input.stream.content();
+        let wanted = *content.borrow_and_update();
         let opening = async {
             let peer = source::peer(net, config, url).await?;
-            let source = source::open(net, config, &peer, group).await?;
+            let source = source::open(net, config, &peer, group, wanted).await?;
             Ok((peer, source))
         };
         let (peer, mut source) = match self.pulled.unless_kicked(opening).await {
@@ -133,9 +136,12 @@ impl Pull {
         self.input.status.status.set(State::Waiting, None);
         self.pulled.reconnected();
         let mut intake = Intake::new(&source);
-        let error = match self.receive(&peer, &mut source, &mut intake).await {
-            Ok(never) => match never {},
-            Err(error) => error,
+        let error = tokio::select! {
+            ended = self.receive(&peer, &mut source, &mut intake) => match ended {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+            _ = content.changed() => PullError::Content { host: peer.host.clone() },
         };
         let now = Instant::now();
         intake.finish(|item| self.pulled.take(item, now));

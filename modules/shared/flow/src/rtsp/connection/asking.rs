@@ -18,6 +18,7 @@ use crate::net::auth;
 use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
+use crate::stream::Want;
 
 /// A stream that is asked for may be just about to come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ pub(super) struct Chosen {
     /// The player's ports for each kind, where it is sent datagrams.
     pub(super) ports: [Option<Pair<u16>>; 2],
     path: String,
+    /// From the first question on.
+    _want: Want,
 }
 
 impl Chosen {
@@ -196,6 +199,7 @@ impl Connection {
 
     /// What a stream is, as soon as it is there.
     async fn description(&self, ask: &Ask, route: Arc<PlayRoute>) -> Result<Chosen, Refused> {
+        let want = route.stream.demand().want();
         let mut watching = route.described.clone();
         let waiting = timeout(PATIENCE, async {
             loop {
@@ -210,7 +214,14 @@ impl Connection {
         match waiting.await {
             Ok(described) => {
                 let path = ask.path.clone();
-                Ok(Chosen { route, described, layout: Layout::default(), ports: [None, None], path })
+                Ok(Chosen {
+                    route,
+                    described,
+                    layout: Layout::default(),
+                    ports: [None, None],
+                    path,
+                    _want: want,
+                })
             }
             Err(_) => {
                 let why = format!("{}: there is no stream now", route.path);

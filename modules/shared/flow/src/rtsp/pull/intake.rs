@@ -12,6 +12,7 @@ use retina::codec::{AudioFrame, CodecItem, ParametersRef, VideoFrame};
 use retina::rtcp::ReceivedCompoundPacket;
 
 use super::source::Source;
+use crate::rtsp::intake::wall_clock;
 use crate::stream::{Incoming, InputStatus, LeftOut, Skip};
 
 /// One session's tracks.
@@ -100,7 +101,7 @@ impl Intake {
                 (Kind::Audio, time, audio.and_then(|audio| audio.piece(&frame, demuxed, status)))
             }
             CodecItem::Rtcp(packet) => {
-                self.report(&packet);
+                self.report(&packet).into_iter().for_each(give);
                 return false;
             }
             _ => return false,
@@ -168,20 +169,20 @@ impl Intake {
     }
 
     /// A sender report says what time it is in the world.
-    fn report(&mut self, packet: &ReceivedCompoundPacket) {
+    fn report(&mut self, packet: &ReceivedCompoundPacket) -> Option<Incoming> {
         let is = |index: Option<usize>| index == Some(packet.stream_id());
         let kind = if is(self.video.as_ref().map(|video| video.index)) {
             Kind::Video
         } else if is(self.audio.as_ref().map(|audio| audio.index)) {
             Kind::Audio
         } else {
-            return;
+            return None;
         };
-        let Some(time) = packet.rtp_timestamp() else { return };
+        let time = packet.rtp_timestamp()?;
         let mut reports = packet.pkts().filter_map(|packet| packet.as_sender_report().ok().flatten());
-        if let Some(report) = reports.next() {
-            self.clock.report(kind, Ntp(report.ntp_timestamp().0), time.elapsed());
-        }
+        let report = reports.next()?;
+        self.clock.report(kind, Ntp(report.ntp_timestamp().0), time.elapsed());
+        wall_clock(&self.clock)
     }
 }
 

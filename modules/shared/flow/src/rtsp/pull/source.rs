@@ -14,7 +14,7 @@ use url::Url;
 
 use super::error::PullError;
 use super::forwarder::Forwarder;
-use crate::config::{ClientTls, ConnectUrl, Credentials};
+use crate::config::{ClientTls, ConnectUrl, Content, Credentials};
 use crate::net::{Counted, DialError, Net};
 use crate::rtsp::asked::{asked, key, without_secrets};
 use crate::rtsp::options::RTSP;
@@ -104,6 +104,7 @@ pub(super) async fn open(
     config: &PullConfig,
     peer: &Peer,
     group: &Arc<SessionGroup>,
+    content: Content,
 ) -> Result<Source, PullError> {
     let same_host = peer.url.host == config.url.host;
     let credentials = match &config.credentials {
@@ -140,9 +141,9 @@ pub(super) async fn open(
         Ok(described) => described.map_err(|error| PullError::of(&error, peer))?,
         Err(_) => return Err(silent(peer)),
     };
-    let offer = Offer::of(&described);
+    let offer = Offer::of(&described, content);
     if offer.taken == [None, None] {
-        return Err(PullError::Nothing { host: peer.host.clone(), offers: offer.names });
+        return Err(PullError::Nothing { host: peer.host.clone(), offers: offer.names, content });
     }
     match timeout(ESTABLISH, start(described, &offer, config.udp)).await {
         Ok(started) => Ok(Source {
@@ -186,7 +187,7 @@ struct Offer {
 }
 
 impl Offer {
-    fn of(session: &Session<Described>) -> Self {
+    fn of(session: &Session<Described>, content: Content) -> Self {
         let to_camera = to_camera(session.sdp());
         let streams = session.streams();
         let mut taken = [None; 2];
@@ -196,7 +197,8 @@ impl Offer {
             for (index, stream) in
                 streams.iter().enumerate().filter(|(index, _)| is_to_camera(*index) == wanted)
             {
-                let slot = match usable(stream.media(), stream.encoding_name()) {
+                let kind = usable(stream.media(), stream.encoding_name());
+                let slot = match kind.filter(|kind| content.admits(*kind)) {
                     Some(Kind::Video) => &mut taken[0],
                     Some(Kind::Audio) => &mut taken[1],
                     None => continue,
@@ -213,6 +215,8 @@ impl Offer {
                 _ => None,
             };
             let why = match (kind, usable(stream.media(), stream.encoding_name())) {
+                (_, Some(Kind::Video)) if !content.admits(Kind::Video) => "content is audioOnly",
+                (_, Some(Kind::Audio)) if !content.admits(Kind::Audio) => "content is videoOnly",
                 (_, Some(_)) if is_to_camera(index) => "it is a back channel",
                 (_, Some(_)) => "another one of its kind came first",
                 (None, _) => "it is neither video nor audio",

@@ -1,6 +1,7 @@
 mod camera;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use av_media::{Frame, Kind};
 use tokio::task::JoinHandle;
@@ -10,10 +11,11 @@ use super::*;
 use crate::config::{ClientTls, Content, Credentials};
 use crate::rtmp::peer::{module, plain, retry, state, stream};
 use crate::rtsp::options::{RTSP, RTSPS};
-use crate::stream::{Entry, InputStatus, Item, Reader};
+use crate::stream::{Anchor, Entry, InputStatus, Item, Reader, Settings, Stream};
 use camera::{Camera, SDP, VIDEO_ONLY, idr, picture};
 
 struct Pulling {
+    stream: Stream,
     status: Arc<InputStatus>,
     reader: Reader,
     task: JoinHandle<()>,
@@ -21,7 +23,10 @@ struct Pulling {
 
 impl Pulling {
     fn with(config: PullConfig) -> Self {
-        let stream = stream();
+        Self::into(stream(), config)
+    }
+
+    fn into(stream: Stream, config: PullConfig) -> Self {
         let input = InputContext {
             module: module(),
             flow: "cam".into(),
@@ -35,6 +40,7 @@ impl Pulling {
         Self {
             status: stream.input().clone(),
             reader: stream.reader(Content::AudioVideo),
+            stream,
             task: tokio::spawn(pull(input, config)),
         }
     }
@@ -53,6 +59,20 @@ impl Pulling {
             frames
         });
         in_time.await.unwrap_or_else(|_| panic!("no {count} frames in time: {:?}", status.status.get()))
+    }
+
+    async fn until(&mut self, mut fits: impl FnMut(&Item) -> bool) {
+        let status = self.status.clone();
+        let in_time = tokio::time::timeout(Duration::from_secs(20), async {
+            let mut entries = Vec::<Entry>::new();
+            loop {
+                self.reader.recv(&mut entries).await;
+                if entries.drain(..).any(|entry| fits(&entry.item)) {
+                    return;
+                }
+            }
+        });
+        in_time.await.unwrap_or_else(|_| panic!("not in time: {:?}", status.status.get()));
     }
 
     async fn trouble(&self) -> String {
@@ -280,4 +300,60 @@ async fn sound_of_a_session_without_pictures_flows_on_after_a_break() {
     camera.establish(SDP, &[]).await;
     second(&mut camera, 25).await;
     pulling.frames(40).await;
+}
+
+fn only(content: Content) -> Settings {
+    Settings {
+        content,
+        track_wait: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(10),
+        hold: true,
+        hold_for: None,
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_content_drops_is_not_asked_for_until_content_changes() {
+    let (listener, port) = Camera::listen().await;
+    let stream = stream();
+    stream.configure(only(Content::AudioOnly));
+    let mut pulling = Pulling::into(stream, config(port));
+    let mut camera = Camera::accept(&listener).await;
+    let asked = camera.establish(SDP, &[]).await;
+    assert!(asked.len() == 1 && asked[0].ends_with("track2"), "{asked:?}");
+    for at in 0..10 {
+        camera.rtp(0, at * 320, false, &[at as u8; 320]).await;
+    }
+    let frames = pulling.frames(5).await;
+    assert!(frames.iter().all(|frame| frame.kind == Kind::Audio));
+    let left_out = pulling.status.skipped.get(Kind::Video).unwrap();
+    assert_eq!((left_out.codec.as_str(), left_out.dropped.as_str()), ("h264", "content is audioOnly"));
+
+    pulling.stream.configure(only(Content::AudioVideo));
+    let mut camera = Camera::accept(&listener).await;
+    assert_eq!(camera.establish(SDP, &[]).await.len(), 2);
+    second(&mut camera, 25).await;
+    pulling.until(|item| matches!(item, Item::Frame(frame) if frame.kind == Kind::Video)).await;
+}
+
+#[tokio::test]
+async fn the_camera_s_own_time_comes_with_its_reports() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=3600,url=track2;seq=1;rtptime=320"]).await;
+    second(&mut camera, 25).await;
+    let unix = 1_700_000_000_u64;
+    camera.report(1, (unix + 2_208_988_800) << 32, 25 * 3600).await;
+    second(&mut camera, 50).await;
+    pulling
+        .until(|item| {
+            let Item::Anchor(Anchor { time, by_source: Some(utc), .. }) = item else { return false };
+            // By the report it was that time at the picture of the 25th step, 24 after what RTP-Info names.
+            let unix_nanos = i64::try_from(utc.duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+            let at_zero = unix_nanos - time.nanos();
+            assert!((at_zero - (unix as i64 * 1_000_000_000 - 960_000_000)).abs() < 1_000_000, "{at_zero}");
+            true
+        })
+        .await;
 }

@@ -128,6 +128,17 @@ impl Camera {
         self.wire.flush().await.unwrap();
     }
 
+    /// A sender report on a channel of RTCP.
+    pub(super) async fn report(&mut self, channel: u8, ntp: u64, time: u32) {
+        let mut packet = vec![0x80, 200, 0, 6];
+        packet.extend_from_slice(&(self.ssrc + u32::from(channel - 1)).to_be_bytes());
+        packet.extend_from_slice(&ntp.to_be_bytes());
+        packet.extend_from_slice(&time.to_be_bytes());
+        packet.extend_from_slice(&[0; 8]);
+        self.wire.write_all(&[&[b'$', channel, 0, 28][..], &packet].concat()).await.unwrap();
+        self.wire.flush().await.unwrap();
+    }
+
     /// A picture of one NAL unit, on the first channel.
     pub(super) async fn video(&mut self, time: u32, nal: &[u8]) {
         self.rtp(0, time, true, nal).await;
