@@ -1,12 +1,14 @@
 //! Pulling from cameras with habits: the stream comes whole where it can, goes on where it breaks, and what happens is said.
 
 use av_tests::camera::{Camera, Habits, Reports, RtpInfo};
-use av_tests::module::Module;
+use av_tests::clip::Clip;
+use av_tests::module::{Module, Setup};
 use av_tests::recording::{End, Kind, Recording, Times};
-use av_tests::rtmp::Player;
+use av_tests::rtmp::{Player, Publisher};
 use av_tests::{needs, port, wait};
 use serde_json::{Map, Value, json};
 
+use crate::access::certificate;
 use crate::{rtmp, twin};
 
 /// A camera, how it is pulled, and who watches.
@@ -231,4 +233,44 @@ fn a_camera_that_has_no_room_or_nothing_of_use_is_left_in_peace_and_the_state_sa
     for case in &cases[..2] {
         assert_eq!(case.camera.count("DESCRIBE"), 1, "{}", case.name);
     }
+}
+
+#[test]
+fn rtsps_is_pulled_where_the_certificate_is_trusted_and_nowhere_else() {
+    needs!(Ffmpeg);
+    let from = rtmp(port::free(), "live/cam");
+    let secure = format!("rtsps://127.0.0.1:{}/live/cam", port::free());
+    let setup = Setup::new("rtsp-gateway");
+    let (certificate, key) = certificate(setup.dir());
+    let server = json!({ "certificateFile": certificate, "keyFile": key });
+    let camera = setup
+        .twin(&twin(json!({ "cam": {
+            "input": { "listen": from },
+            "outputs": { "viewers": { "serve": secure, "transports": ["tcp"], "tls": server } },
+        } })))
+        .start();
+    let _publishing = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    camera.wait_receiving("cam");
+    let (trusted, strange) = (rtmp(port::free(), "live/trusted"), rtmp(port::free(), "live/strange"));
+    let retry = json!({ "initialMilliseconds": 100, "maxSeconds": 1 });
+    let puller = Module::start(
+        "rtsp-gateway",
+        &twin(json!({
+            "trusted": {
+                "input": {
+                    "pull": secure, "retry": retry, "tls": { "caFile": certificate, "hostName": "localhost" },
+                },
+                "outputs": { "viewers": { "serve": trusted } },
+            },
+            "strange": {
+                "input": { "pull": secure, "retry": retry }, "outputs": { "viewers": { "serve": strange } },
+            },
+        })),
+    );
+    puller.wait_receiving("trusted");
+    Player::start(&trusted).wait_frames(Kind::Video, 25);
+    puller.wait_status("/flows/strange/input/error", |error| {
+        error.as_str().is_some_and(|text| text.to_lowercase().contains("certificate"))
+    });
+    puller.wait_value("/flows/strange/input/state", "retrying");
 }

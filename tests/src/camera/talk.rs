@@ -119,7 +119,7 @@ impl Talk<'_> {
                 seconds => format!(";timeout={seconds}"),
             }
         );
-        if let ("DESCRIBE", Some(to)) = (method, &habits.redirects) {
+        if let ("DESCRIBE" | "ANNOUNCE", Some(to)) = (method, &habits.redirects) {
             return self.answer("302 Moved Temporarily", cseq, &format!("Location: {to}\r\n"), "");
         }
         if let Some(status) = habits.refuses {

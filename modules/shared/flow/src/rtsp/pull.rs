@@ -18,6 +18,7 @@ use retina::client::SessionGroup;
 
 use super::PullConfig;
 use super::asked::secret;
+use super::redirect::MAX_HOPS;
 use crate::config::ConnectUrl;
 use crate::endpoint::InputContext;
 use crate::ingest::Pulled;
@@ -27,8 +28,6 @@ use error::PullError;
 use intake::Intake;
 use source::{Peer, Source};
 
-/// Redirects in a row that are followed.
-const MAX_HOPS: usize = 5;
 /// A session that is over is taken leave of before the next one is asked for: cameras have room for few.
 const FAREWELL: Duration = Duration::from_secs(2);
 
