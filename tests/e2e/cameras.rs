@@ -274,3 +274,42 @@ fn rtsps_is_pulled_where_the_certificate_is_trusted_and_nowhere_else() {
     });
     puller.wait_value("/flows/strange/input/state", "retrying");
 }
+
+#[test]
+fn av1_and_opus_are_pulled_with_every_frame() {
+    needs!(Ffmpeg9);
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtmp(port::free(), "live/back"));
+    let between = format!("rtsp://127.0.0.1:{}/live/cam", port::free());
+    let camera = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
+            "input": { "listen": from },
+            "outputs": { "viewers": { "serve": between, "transports": ["tcp"] } },
+        } })),
+    );
+    let tags = Clip::Av1Opus.tags();
+    let mut publisher = Publisher::to(&from);
+    let puller = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": {
+            "input": { "pull": between, "retry": { "initialMilliseconds": 100, "maxSeconds": 1 } },
+            "outputs": { "viewers": { "serve": to } },
+        } })),
+    );
+    let player = Player::start(&to);
+    publisher.play_out(&tags).unwrap();
+    wait_pictures(&player, &puller, "AV1", 50);
+    let codec = |kind: &str| {
+        puller
+            .wait_status(&format!("/flows/cam/input/{kind}/codec"), Value::is_string)
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert!(codec("video").starts_with("av01"), "{}", codec("video"));
+    assert_eq!(codec("audio"), "opus");
+    must_be_in_order(&player.recording(), &Recording::of_tags(&tags), "AV1");
+    let [_, audio] = shifts(&player.recording(), &Recording::of_tags(&tags), "Opus");
+    assert!(audio.is_some());
+    drop(camera);
+}

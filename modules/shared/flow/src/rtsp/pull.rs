@@ -23,7 +23,7 @@ use crate::config::ConnectUrl;
 use crate::endpoint::InputContext;
 use crate::ingest::Pulled;
 use crate::net::Attempts;
-use crate::stream::{Incoming, State};
+use crate::stream::State;
 use error::PullError;
 use intake::Intake;
 use source::{Peer, Source};
@@ -143,7 +143,7 @@ impl Pull {
             _ = content.changed() => PullError::Content { host: peer.host.clone() },
         };
         let now = Instant::now();
-        intake.finish(|item| self.pulled.take(item, now));
+        intake.finish(now, &self.input.status, |item| self.pulled.take(item, now));
         if error.is_end() {
             self.pulled.end();
         }
@@ -158,18 +158,14 @@ impl Pull {
     ) -> Result<Infallible, PullError> {
         let status = self.input.status.clone();
         let idle = self.input.idle_timeout;
-        let [video, audio] = source.taken;
         let began = Instant::now();
-        self.pulled.take(
-            Incoming::Expect { video: video.is_some(), audio: audio.is_some() && source.expects_sound },
-            began,
-        );
+        intake.opening().for_each(|item| self.pulled.take(item, began));
         source.tell(&status);
         loop {
             status.said.say(&self.input.flow, &peer.host);
             let due = self.pulled.last().unwrap_or(began) + idle;
             let item = tokio::select! {
-                item = source.demuxed.next() => item,
+                item = source.session.next() => item,
                 _reason = self.pulled.kicked() => return Err(Self::idle(peer, idle)),
                 () = tokio::time::sleep_until(due.into()) => return Err(Self::idle(peer, idle)),
             };
@@ -179,9 +175,7 @@ impl Pull {
             };
             let now = Instant::now();
             let pulled = &mut self.pulled;
-            if intake.take(item, &source.demuxed, &status, |item| pulled.take(item, now))
-                && self.pulled.frame_came(now)
-            {
+            if intake.take(item, now, &status, |item| pulled.take(item, now)) && self.pulled.frame_came(now) {
                 // The publisher that began with it knows nothing of them.
                 source.tell(&status);
                 self.connected(peer);

@@ -198,6 +198,7 @@ async fn tracks_that_are_not_carried_are_told_and_left_alone() {
     let asked = camera.establish(sdp, &[]).await;
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert!(asked[0].ends_with("/microphone"), "{asked:?}");
+    camera.payload_type = 8;
     for at in 0..5 {
         camera.rtp(0, at * 320, false, &[at as u8; 320]).await;
     }
@@ -321,6 +322,7 @@ async fn a_kind_that_content_drops_is_not_asked_for_until_content_changes() {
     let mut camera = Camera::accept(&listener).await;
     let asked = camera.establish(SDP, &[]).await;
     assert!(asked.len() == 1 && asked[0].ends_with("track2"), "{asked:?}");
+    camera.payload_type = 8;
     for at in 0..10 {
         camera.rtp(0, at * 320, false, &[at as u8; 320]).await;
     }
@@ -356,4 +358,26 @@ async fn the_camera_s_own_time_comes_with_its_reports() {
             true
         })
         .await;
+}
+
+#[tokio::test]
+async fn opus_is_pulled_and_of_two_tracks_the_first_that_is_carried_is_taken() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    let sdp = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n\
+               m=audio 0 RTP/AVP 98\r\na=rtpmap:98 SPEEX/16000\r\na=control:one\r\n\
+               m=audio 0 RTP/AVP 97\r\na=rtpmap:97 opus/48000/2\r\na=control:two\r\n";
+    let asked = camera.establish(sdp, &[]).await;
+    assert!(asked.len() == 1 && asked[0].ends_with("/two"), "{asked:?}");
+    camera.payload_type = 97;
+    for at in 0..10_u32 {
+        // 20 ms of silence.
+        camera.rtp(0, at * 960, true, &[0xfc, 0xff, 0xfe, at as u8]).await;
+    }
+    let frames = pulling.frames(8).await;
+    let steps = frames.windows(2).map(|pair| pair[1].pts.nanos_since(pair[0].pts));
+    assert!(steps.clone().all(|step| step == 20_000_000), "{:?}", steps.collect::<Vec<_>>());
+    assert_eq!(frames[1].data[..], [0xfc, 0xff, 0xfe, 1]);
+    assert_eq!(pulling.stream.tracks().unwrap().audio.as_ref().unwrap().codec, av_media::Codec::Opus);
 }
