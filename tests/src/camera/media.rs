@@ -183,15 +183,16 @@ fn split(nal: &[u8]) -> Vec<(Vec<u8>, bool)> {
         }
     };
     fragments
-        .map(|(at, part)| ([&[head & 0xe0 | 28, flags(at) | head & 0x1f], part].concat(), false))
+        .map(|(at, part)| ([&[(head & 0xe0) | 28, flags(at) | (head & 0x1f)], part].concat(), false))
         .collect()
 }
 
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = bytes.chunks(3).map(|group| {
-        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        let digit = |at: usize| char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize]);
+        let bits =
+            group.iter().fold(0, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - group.len()));
+        let digit = |at: usize| char::from(DIGITS[((bits >> (18 - 6 * at)) & 63) as usize]);
         (0..4).map(|at| if at <= group.len() { digit(at) } else { '=' }).collect::<String>()
     });
     groups.collect()

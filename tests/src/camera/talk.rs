@@ -61,7 +61,12 @@ pub(super) fn talk(stream: TcpStream, shared: &Shared) {
         reported: None,
         last_request: Instant::now(),
     };
-    while !shared.over.load(Ordering::Relaxed) && talk.turn().is_ok() {}
+    // Each turn waits for requests a while.
+    loop {
+        if shared.over.load(Ordering::Relaxed) || talk.turn().is_err() {
+            return;
+        }
+    }
 }
 
 fn over() -> io::Error {
@@ -156,7 +161,7 @@ impl Talk<'_> {
             "SETUP" => {
                 let at = usize::from(url.ends_with("trackID=1"));
                 let asked = field(head, "Transport").unwrap();
-                let (way, transport) = set_up(asked, self.stream.peer_addr()?)?;
+                let (way, transport) = set_up(asked, self.stream.peer_addr()?, self.ssrc + at as u32)?;
                 self.ways[at] = Some(way);
                 self.answer("200 OK", cseq, &format!("{session}Transport: {transport}\r\n"), "")
             }
@@ -330,7 +335,7 @@ impl Talk<'_> {
                 Reports::Implausible => (1 + 1000 * index(kind) as u64) << 32,
                 _ => {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-                    (now.as_secs() + NTP) << 32 | (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000
+                    ((now.as_secs() + NTP) << 32) | ((u64::from(now.subsec_nanos()) << 32) / 1_000_000_000)
                 }
             };
             // Of sound that is stamped late, the report tells the truth.
@@ -354,12 +359,12 @@ impl Talk<'_> {
 }
 
 /// The way that a `Transport` asks for, and the answer.
-fn set_up(asked: &str, peer: SocketAddr) -> io::Result<(Way, String)> {
+fn set_up(asked: &str, peer: SocketAddr, ssrc: u32) -> io::Result<(Way, String)> {
     let part = |name: &str| asked.split(';').find_map(|part| part.trim().strip_prefix(name));
     if let Some(channels) = part("interleaved=") {
         let first: u8 = channels.split('-').next().unwrap().parse().unwrap();
         // With what else cameras write into it.
-        let answer = format!("RTP/AVP/TCP;unicast;interleaved={channels};ssrc=00000000;mode=\"play\"");
+        let answer = format!("RTP/AVP/TCP;unicast;interleaved={channels};ssrc={ssrc:08X};mode=\"play\"");
         return Ok((Way::Channels(first), answer));
     }
     let ports = part("client_port=").expect("TCP or UDP");

@@ -254,13 +254,13 @@ impl Offer {
 /// in order, and known by the end of their URL.
 fn matched<'a>(controls: impl Iterator<Item = &'a str>, presentation: &Presentation) -> Vec<Option<usize>> {
     let mut at = 0;
-    let mut next = |control: &str| {
+    let next = |control: &str| {
         let is_it = |medium: &Medium| control.ends_with(&medium.control);
         let found = at + presentation.media.get(at..)?.iter().position(is_it)?;
         at = found + 1;
         Some(found)
     };
-    controls.map(|control| next(control)).collect()
+    controls.map(next).collect()
 }
 
 /// Which media go from us to the camera (RFC 8866 §6.7: directions are the receiver's).
