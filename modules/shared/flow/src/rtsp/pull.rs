@@ -159,7 +159,7 @@ impl Pull {
         let status = self.input.status.clone();
         let idle = self.input.idle_timeout;
         let began = Instant::now();
-        intake.opening().for_each(|item| self.pulled.take(item, began));
+        intake.opening().into_iter().for_each(|item| self.pulled.take(item, began));
         source.tell(&status);
         loop {
             status.said.say(&self.input.flow, &peer.host);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use av_media::{Kind, Track};
 use av_rtsp::Received;
 use av_rtsp::reorder::Ordered;
 use av_rtsp::rtcp::Ntp;
@@ -24,6 +25,8 @@ pub(super) struct Intake {
     /// A packet has come.
     begun: bool,
     expects_sound: bool,
+    /// What is described of sound, until some comes: cameras describe microphones that are off.
+    unsaid: Option<Track>,
 }
 
 impl Intake {
@@ -34,16 +37,23 @@ impl Intake {
             media: source.media.clone(),
             begun: false,
             expects_sound: source.expects_sound,
+            unsaid: None,
         }
     }
 
     /// Which kinds will come, and what is known of them.
-    pub(super) fn opening(&mut self) -> impl Iterator<Item = Incoming> {
-        let said = self.expects_sound;
-        self.intake.opening().into_iter().map(move |item| match item {
-            Incoming::Expect { video, audio } => Incoming::Expect { video, audio: audio && said },
-            other => other,
-        })
+    pub(super) fn opening(&mut self) -> Vec<Incoming> {
+        let mut opening = Vec::new();
+        for item in self.intake.opening() {
+            match item {
+                Incoming::Expect { video, audio } => {
+                    opening.push(Incoming::Expect { video, audio: audio && self.expects_sound });
+                }
+                Incoming::Track(track) if track.kind() == Kind::Audio => self.unsaid = Some(track),
+                other => opening.push(other),
+            }
+        }
+        opening
     }
 
     /// Hands on what an item means. Whether a frame passes.
@@ -54,15 +64,25 @@ impl Intake {
         status: &InputStatus,
         mut give: impl FnMut(Incoming),
     ) -> bool {
-        let mut passes = false;
-        match item {
-            PacketItem::Rtp(packet) => self.packet(packet, now, status, |item| {
-                passes |= matches!(item, Incoming::Frame(_));
-                give(item);
-            }),
-            PacketItem::Rtcp(packet) => self.report(&packet),
-            _ => {}
-        }
+        let packet = match item {
+            PacketItem::Rtp(packet) => packet,
+            PacketItem::Rtcp(packet) => {
+                self.report(&packet);
+                return false;
+            }
+            _ => return false,
+        };
+        let (mut passes, mut unsaid) = (false, self.unsaid.take());
+        self.packet(packet, now, status, |item| {
+            if let Incoming::Frame(frame) = &item {
+                passes = true;
+                if frame.kind == Kind::Audio {
+                    unsaid.take().into_iter().for_each(|track| give(Incoming::Track(track)));
+                }
+            }
+            give(item);
+        });
+        self.unsaid = unsaid;
         passes
     }
 

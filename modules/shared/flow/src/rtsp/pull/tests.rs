@@ -381,3 +381,18 @@ async fn opus_is_pulled_and_of_two_tracks_the_first_that_is_carried_is_taken() {
     assert_eq!(frames[1].data[..], [0xfc, 0xff, 0xfe, 1]);
     assert_eq!(pulling.stream.tracks().unwrap().audio.as_ref().unwrap().codec, av_media::Codec::Opus);
 }
+
+#[tokio::test]
+async fn a_microphone_that_is_described_and_off_is_no_track() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &[]).await;
+    camera.video(0, &idr(0)).await;
+    for at in 1..10 {
+        camera.video(at * 3600, &picture(at)).await;
+    }
+    assert!(pulling.frames(5).await.iter().all(|frame| frame.kind == Kind::Video));
+    let tracks = pulling.stream.tracks().unwrap();
+    assert!(tracks.video.is_some() && tracks.audio.is_none(), "{tracks:?}");
+}
