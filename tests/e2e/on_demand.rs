@@ -77,7 +77,7 @@ fn players_of_every_protocol_wake_a_pull_and_the_last_one_lets_it_go() {
         json!({ "web": { "serve": format!("http://127.0.0.1:{web}/a/cam"), "segmentSeconds": 1 } }),
     );
     let all = [&splitter, &gateway, &hls];
-    all.map(waits_for_a_viewer);
+    all.into_iter().for_each(waits_for_a_viewer);
     source.wait_clients(0, 0);
 
     // Twice: what was let go is woken again.
@@ -92,7 +92,7 @@ fn players_of_every_protocol_wake_a_pull_and_the_last_one_lets_it_go() {
         splitter.wait_receiving("cam");
         hls.wait_receiving("cam");
         drop(player);
-        all.map(waits_for_a_viewer);
+        all.into_iter().for_each(waits_for_a_viewer);
         source.wait_clients(0, 0);
     }
 }
