@@ -158,6 +158,14 @@ impl Intake {
         [Kind::Video, Kind::Audio].into_iter().for_each(|kind| self.clock.info(kind, ticks));
     }
 
+    /// This medium was at that RTP time at that moment, by what is known before its first frame.
+    pub(super) fn begins(&mut self, medium: usize, ticks: i64, at: Instant) {
+        let arrival = self.arrival(at);
+        if let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) {
+            self.clock.begins(lane.kind, ticks, arrival);
+        }
+    }
+
     /// A sender report: RTP time, its wraps counted, was that time in the world.
     pub(super) fn report(&mut self, medium: usize, ntp: Ntp, ticks: i64) {
         let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) else { return };

@@ -17,13 +17,18 @@ use crate::stream::{Incoming, InputStatus};
 /// RTP time at which a session begins by what the server said of it: with room for what lies before.
 const BEGIN: i64 = 1 << 30;
 
+/// Ticks that a stream may begin away from what the server said: 10 s of pictures. More is a server's mistake.
+const FAR: i64 = 900_000;
+
 /// One session's tracks.
 pub(super) struct Intake {
     intake: intake::Intake,
     /// By the library's number of a stream: which medium it is.
     media: Vec<Option<usize>>,
-    /// A packet has come.
-    begun: bool,
+    /// Streams of which a packet has come.
+    begun: Vec<usize>,
+    /// When the first of all came, where it lay at the beginning.
+    at_begin: Option<Instant>,
     expects_sound: bool,
     /// What is described of sound, until some comes: cameras describe microphones that are off.
     unsaid: Option<Track>,
@@ -35,7 +40,8 @@ impl Intake {
         Self {
             intake: intake::Intake::of(&source.presentation, source.taken, Instant::now()),
             media: source.media.clone(),
-            begun: false,
+            begun: Vec::new(),
+            at_begin: None,
             expects_sound: source.expects_sound,
             unsaid: None,
         }
@@ -100,9 +106,9 @@ impl Intake {
     ) {
         let Some(medium) = self.medium(packet.stream_id()) else { return };
         let elapsed = packet.timestamp().elapsed();
-        if !std::mem::replace(&mut self.begun, true) && elapsed != 0 {
-            // Counted from what `RTP-Info` says of all tracks. At 0 it may as well be the track's own first packet.
-            self.intake.begins_at(BEGIN);
+        if !self.begun.contains(&packet.stream_id()) {
+            self.begins(medium, elapsed, now);
+            self.begun.push(packet.stream_id());
         }
         let header = packet.header();
         let mut ordered = Vec::new();
@@ -119,6 +125,22 @@ impl Intake {
             payload: packet.into_payload_bytes(),
         }));
         self.intake.ordered(medium, ordered, now, status, give);
+    }
+
+    /// The first packet of a stream. Where the server said in `RTP-Info` which times belong together, all streams are
+    /// counted from there; where it did not, each from its own first packet, and that lies at 0.
+    fn begins(&mut self, medium: usize, elapsed: i64, now: Instant) {
+        match (self.begun.is_empty(), elapsed, self.at_begin) {
+            (true, 0, _) => {
+                self.at_begin = Some(now);
+                self.intake.begins(medium, BEGIN, now);
+            }
+            (true, ..) => self.intake.begins_at(BEGIN),
+            (false, 1.., Some(at)) | (false, ..0, Some(at)) if elapsed.abs() <= FAR => {
+                self.intake.begins(medium, BEGIN, at);
+            }
+            _ => {}
+        }
     }
 
     /// A sender report says what time it is in the world.

@@ -396,3 +396,20 @@ async fn a_microphone_that_is_described_and_off_is_no_track() {
     let tracks = pulling.stream.tracks().unwrap();
     assert!(tracks.video.is_some() && tracks.audio.is_none(), "{tracks:?}");
 }
+
+#[tokio::test]
+async fn what_rtp_info_says_holds_also_where_the_first_packet_is_the_one_that_it_names() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=90000,url=track2;seq=1;rtptime=8000"]).await;
+    camera.video(90_000, &idr(25)).await;
+    // A fifth of a second later, and here at once.
+    for at in 30..35 {
+        camera.audio(at * 320, &[at as u8; 320]).await;
+        camera.video((at - 4) * 3600, &picture(at)).await;
+    }
+    let frames = pulling.frames(6).await;
+    let first = |kind| frames.iter().find(|frame| frame.kind == kind).unwrap().pts;
+    assert_eq!(first(Kind::Audio).nanos_since(first(Kind::Video)), 200_000_000);
+}
