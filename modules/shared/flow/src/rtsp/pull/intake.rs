@@ -18,7 +18,7 @@ use crate::stream::{Incoming, InputStatus};
 const BEGIN: i64 = 1 << 30;
 
 /// Ticks that a stream may begin away from what the server said: 10 s of pictures. More is a server's mistake.
-const FAR: i64 = 900_000;
+const FAR: u64 = 900_000;
 
 /// One session's tracks.
 pub(super) struct Intake {
@@ -136,7 +136,7 @@ impl Intake {
                 self.intake.begins(medium, BEGIN, now);
             }
             (true, ..) => self.intake.begins_at(BEGIN),
-            (false, 1.., Some(at)) | (false, ..0, Some(at)) if elapsed.abs() <= FAR => {
+            (false, _, Some(at)) if elapsed != 0 && elapsed.unsigned_abs() <= FAR => {
                 self.intake.begins(medium, BEGIN, at);
             }
             _ => {}
