@@ -411,5 +411,7 @@ async fn what_rtp_info_says_holds_also_where_the_first_packet_is_the_one_that_it
     }
     let frames = pulling.frames(6).await;
     let first = |kind| frames.iter().find(|frame| frame.kind == kind).unwrap().pts;
-    assert_eq!(first(Kind::Audio).nanos_since(first(Kind::Video)), 200_000_000);
+    // Sound lies on the grid of its samples.
+    let apart = first(Kind::Audio).nanos_since(first(Kind::Video));
+    assert!((apart - 200_000_000).abs() < 1_000_000, "{apart}");
 }
