@@ -17,15 +17,16 @@ use crate::{rtmp, twin};
 
 /// The account that every Azurite has; its key is in its documentation.
 const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-struct Azurite {
+pub struct Azurite {
     port: u16,
     program: Program,
 }
 
 impl Azurite {
-    fn start(folder: &Path, port: u16) -> Self {
+    pub fn start(folder: &Path, port: u16) -> Self {
         let mut command = Tool::Azurite.command();
         command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
         command.arg("--disableTelemetry");
@@ -44,12 +45,12 @@ impl Azurite {
         )
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
     }
 
     /// Blocks that it took, by their ids, each as often as it did.
-    fn staged(&self) -> Vec<String> {
+    pub fn staged(&self) -> Vec<String> {
         let log = self.program.stdout();
         let id = |line: &str| {
             let (_, after) = line.split_once("blockid=")?;
@@ -60,7 +61,7 @@ impl Azurite {
     }
 
     /// Runs Python with `service`, a client of Microsoft's SDK; gives what it prints.
-    fn python(&self, code: &str) -> String {
+    pub fn python(&self, code: &str) -> String {
         let begin = "import sys, json; from azure.storage.blob import *; \
                      service = BlobServiceClient.from_connection_string(sys.argv[1], api_version='2023-11-03'); \
                      box = service.get_container_client('recordings')";
@@ -72,7 +73,7 @@ impl Azurite {
     }
 
     /// Every blob: name, size, content type, metadata, tags, and whether its MD5 is that of its bytes.
-    fn blobs(&self, to: &Path) -> Vec<Value> {
+    pub fn blobs(&self, to: &Path) -> Vec<Value> {
         std::fs::create_dir_all(to).unwrap();
         let code = format!(
             "import hashlib, os\nout = []\n\
@@ -169,6 +170,38 @@ fn every_frame_is_in_a_blob_that_says_what_it_is() {
         }
         assert_eq!(module.terminate().status.code(), Some(0));
     }
+}
+
+#[test]
+fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let sas = |hours: i32| {
+        let code = format!(
+            "from datetime import datetime, timedelta, timezone\n\
+             now = datetime.now(timezone.utc)\n\
+             print(generate_container_sas(service.account_name, 'recordings', \
+             account_key=service.credential.account_key, permission='rcw', start=now - timedelta(days=9), \
+             expiry=now + timedelta(hours={hours})))"
+        );
+        azurite.python(&code).trim().to_owned()
+    };
+    let listen = rtmp(port::free(), "live/cam");
+    let with = |sas: String| document(&listen, &azurite.url(), &json!({ "sas": sas }), json!({}));
+    let module = Setup::new("mp4-recorder").twin(&with(sas(-1))).start();
+    let process = module.program().id();
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+    module.wait_status("/flows/cam/outputs/cloud/error", |error| {
+        error.as_str().is_some_and(|error| error.contains("credentials"))
+    });
+    module.wait_log(&["the SAS has ended at"]);
+    module.set_twin(&with(sas(5)));
+    all_stored(&module);
+    module.wait_log(&["the SAS ends at"]);
+    must_hold(&azurite.blobs(&folder.path().join("read")), &published);
+    assert_eq!(module.program().id(), process);
 }
 
 #[test]

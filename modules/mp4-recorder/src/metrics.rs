@@ -37,8 +37,20 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let waiting =
         gauge("av_spool_files", "Whole files in the spool that wait for their store", files as u64)?;
     let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
+    let rates = recorder.rates();
+    let rate = rates.map(|rates| rates.stored.round() as u64).unwrap_or_default();
+    let rate = gauge("av_upload_bytes_per_second", "Bytes a second that stores took lately", rate)?;
+    // Without an end there is none.
+    let drain = rates.and_then(|rates| rates.drain(bytes));
+    let drain = drain.map(|left| {
+        let help = "How long it takes until nothing waits, as fast as it goes now";
+        gauge("av_spool_drain_seconds", help, left.as_secs())
+    });
     let mut families = [stored.collect(), dropped.collect(), written_bytes.collect()].concat();
-    families.extend([held, waiting, oldest].iter().flat_map(Collector::collect));
+    families.extend([held, waiting, oldest, rate].iter().flat_map(Collector::collect));
+    if let Some(drain) = drain.transpose()? {
+        families.extend(drain.collect());
+    }
     let mut took: Vec<MetricFamily> = recorder.lanes().iter().filter_map(|lane| lane.took_family()).collect();
     // One family with a series for each output.
     if let Some((first, others)) = took.split_first_mut() {

@@ -12,6 +12,7 @@ use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::clip::{self, Clips};
 use crate::lane::{Configured, Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
@@ -45,10 +46,22 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     };
     let configured =
         Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
-    let wishes = lane.join(configured, &report);
+    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
+    let wishes = lane.join(configured, template.clone(), &report);
     let Some(spool) = spool(&output, &recorder, &report).await else { return };
 
-    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
+    let clips = Clips::new(
+        &output,
+        recorder.clone(),
+        spool.clone(),
+        lane.clone(),
+        &report,
+        config.clone(),
+        template.clone(),
+    );
+    if config.events_only {
+        return wait_for_events(output, wishes, clips).await;
+    }
     // The same as long as the stream is.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -59,6 +72,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         report: report.clone(),
         config,
         template,
+        event: None,
         stopping: stopping.clone(),
         recorder,
     };
@@ -71,7 +85,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync).await;
+    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync).await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -94,11 +108,35 @@ async fn spool(output: &OutputContext, recorder: &Arc<Recorder>, report: &Report
     }
 }
 
+/// Records nothing but clips.
+async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>, mut clips: Clips) {
+    let mut reader = output.stream.reader_from(output.content, Start::LastSync, clip::keep());
+    let mut seen = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = output.cancel.cancelled() => break,
+            wish = wishes.recv() => match wish {
+                Some(Wish::Clip(asked)) => clips.begin(&asked),
+                Some(Wish::Forget) => clips.forget(),
+                Some(Wish::EndFile) => {}
+                None => break,
+            },
+            () = reader.recv(&mut seen) => {
+                clips.saw(&seen);
+                seen.clear();
+            }
+        }
+    }
+    clips.end().await;
+}
+
 struct Recording {
     output: OutputContext,
     report: Arc<Report>,
     jobs: mpsc::Sender<Job>,
     wishes: mpsc::Receiver<Wish>,
+    clips: Clips,
     stopping: Arc<AtomicBool>,
     lane: Arc<Lane>,
     /// Which stream it is.
@@ -149,6 +187,7 @@ impl Recording {
                 }
                 () = reader.recv(&mut waiting), if !is_full => {
                     let new = waiting.get(read..).unwrap_or_default();
+                    self.clips.saw(new);
                     bytes += new.iter().map(size).sum::<usize>();
                     for entry in new {
                         match &entry.item {
@@ -171,6 +210,11 @@ impl Recording {
                 }
                 wish = self.wishes.recv() => match wish {
                     Some(Wish::EndFile) => end_file = true,
+                    Some(Wish::Clip(asked)) => self.clips.begin(&asked),
+                    Some(Wish::Forget) => {
+                        self.clips.forget();
+                        end_file = true;
+                    }
                     None => break,
                 },
             }
@@ -182,7 +226,8 @@ impl Recording {
         {
             let _ = stopped.await;
         }
-        let Self { lane, stream, .. } = self;
+        let Self { lane, stream, clips, .. } = self;
+        clips.end().await;
         lane.leave_off(LeftOff { stream, content, reader, tracks });
     }
 
@@ -212,6 +257,6 @@ fn size(entry: &Entry) -> usize {
 impl Lane {
     /// Ends the files of this output at their next sync frames.
     pub fn end_files(&self) -> usize {
-        self.wish(Wish::EndFile)
+        self.wish(&Wish::EndFile)
     }
 }

@@ -54,6 +54,8 @@ pub struct Spool {
     dir: PathBuf,
     marker: Marker,
     inner: Mutex<Inner>,
+    /// Records are changed one at a time.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +98,12 @@ impl Spool {
         let marker = Marker::claim(state, &dir)?;
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
-        let spool = Self { dir, marker, inner: Mutex::new(Inner { held, limits, last_id }) };
+        let spool = Self {
+            dir,
+            marker,
+            inner: Mutex::new(Inner { held, limits, last_id }),
+            changing: Mutex::default(),
+        };
         spool.restore_ballast();
         Ok(spool)
     }
@@ -216,6 +223,26 @@ impl Spool {
     /// # Errors
     /// It can't be written; the one before holds.
     pub fn update(&self, record: Record) -> io::Result<()> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(record)
+    }
+
+    /// Changes the record of what is being written. `false`: it is not any more.
+    ///
+    /// # Errors
+    /// It can't be written; the one before holds.
+    pub fn amend(&self, id: u64, change: impl FnOnce(&mut Record)) -> io::Result<bool> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.inner().held.get(&id).cloned();
+        let Some(Held { mut record, broken: false, .. }) = held else { return Ok(false) };
+        if record.stage != Stage::Writing {
+            return Ok(false);
+        }
+        change(&mut record);
+        self.replace(record).map(|()| true)
+    }
+
+    fn replace(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
         if let Some(held) = self.inner().held.get_mut(&record.id) {
             if record.bytes > 0 {
@@ -255,7 +282,9 @@ impl Spool {
                 && held.record.flow == place.0
                 && held.record.output == place.1
         });
-        let next = if newest_first { ready.next_back() } else { ready.next() };
+        // Clips first: somebody waits for them.
+        let clip = ready.clone().find(|held| held.record.event.is_some());
+        let next = clip.or_else(|| if newest_first { ready.next_back() } else { ready.next() });
         next.map(|held| held.record.clone())
     }
 
