@@ -17,5 +17,6 @@ pub mod port;
 pub mod program;
 pub mod recording;
 pub mod rtmp;
+pub mod rtsp;
 pub mod tool;
 pub mod wait;

@@ -74,7 +74,7 @@ pub enum Shape {
         /// The first one where absent.
         default: u16,
     },
-    /// An IP address of a multicast group.
+    /// An IPv4 address of a multicast group.
     Group,
     /// An absolute path.
     Path,

@@ -38,8 +38,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Its writing half; what the protocol had to say before media is written.
     pub sink: Sink,
-    /// Counts it.
-    pub client: Client,
+    /// Counts it; `None` where those are counted who stand behind it.
+    pub client: Option<Client>,
     /// What it takes of the stream, as its protocol numbers that; players of one number are sent the same bytes.
     pub variant: u32,
     /// What it is told in front of everything else.

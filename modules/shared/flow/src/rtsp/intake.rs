@@ -9,7 +9,7 @@ use av_rtsp::clock::Clock;
 use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Unit};
 use av_rtsp::order::DecodeOrder;
 use av_rtsp::reorder::{Ordered, Reorder};
-use av_rtsp::rtcp::{self, Message};
+use av_rtsp::rtcp::{self, Counter, Message, Reception};
 use av_rtsp::sdp::{Medium, Presentation};
 use bytes::Bytes;
 
@@ -31,6 +31,8 @@ struct Lane {
     payload_type: u8,
     reorder: Reorder,
     depacketizer: Depacketizer,
+    /// For the reports that go back.
+    counter: Counter,
     /// What was counted so far.
     told: Counts,
     lost: u64,
@@ -106,7 +108,9 @@ impl Intake {
             return;
         };
         let mut ordered = Vec::new();
-        lane.reorder.push(received, now.saturating_duration_since(self.began), &mut ordered);
+        let since = now.saturating_duration_since(self.began);
+        lane.counter.packet(&received, since);
+        lane.reorder.push(received, since, &mut ordered);
         let (kind, outputs) = (lane.kind, lane.outputs(ordered, status));
         let arrival = self.arrival(now);
         for output in outputs {
@@ -179,15 +183,22 @@ impl Intake {
     }
 
     /// Takes what came on the channel or port of RTCP.
-    pub(super) fn rtcp(&mut self, medium: usize, packet: &[u8]) {
-        let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) else { return };
+    pub(super) fn rtcp(&mut self, medium: usize, packet: &[u8], now: Instant) {
+        let Some(lane) = self.lanes.get_mut(medium).and_then(Option::as_mut) else { return };
         for message in rtcp::parse(packet) {
-            if let Message::SenderReport(report) = message
-                && let Some(ticks) = lane.depacketizer.extended(report.rtp_time)
-            {
+            let Message::SenderReport(report) = message else { continue };
+            lane.counter.report(report.ntp, now.saturating_duration_since(self.began));
+            if let Some(ticks) = lane.depacketizer.extended(report.rtp_time) {
                 self.clock.report(lane.kind, report.ntp, ticks);
             }
         }
+    }
+
+    /// What to report of each medium of which something came.
+    pub(super) fn receptions(&mut self, now: Instant) -> Vec<(usize, Reception)> {
+        let since = now.saturating_duration_since(self.began);
+        let lanes = self.lanes.iter_mut().enumerate();
+        lanes.filter_map(|(medium, lane)| Some((medium, lane.as_mut()?.counter.reception(since)?))).collect()
     }
 
     fn arrival(&self, now: Instant) -> Timestamp {
@@ -210,6 +221,7 @@ impl Lane {
             payload_type: medium.payload_type,
             reorder: Reorder::default(),
             depacketizer,
+            counter: Counter::new(rate.get()),
             told: Counts::default(),
             lost: 0,
         };

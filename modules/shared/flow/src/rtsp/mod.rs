@@ -4,6 +4,7 @@ mod asked;
 mod bridge;
 mod connection;
 mod described;
+mod group;
 mod intake;
 mod lanes;
 mod listen;

@@ -54,7 +54,8 @@ impl Rig {
         let client = Client::admit(&self.output, 0).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let (tie, post) = tie();
-        let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+        let arrival =
+            Arrival { peer, sink, client: Some(client), variant: 0, greeting: None, tie: post, farewell };
         let joining = self.packer.join(Join::Instant, 0);
         self.walk.join(Player::new(arrival, joining, None, Instant::now()));
         Viewer { tie, way, ended }

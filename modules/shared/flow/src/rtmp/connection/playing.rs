@@ -52,7 +52,8 @@ impl Connection {
         let (own, post) = tie();
         let (farewell, ended) = oneshot::channel();
         let Some(sink) = self.sink.take() else { return Err(End::Done) };
-        let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+        let arrival =
+            Arrival { peer, sink, client: Some(client), variant: 0, greeting: None, tie: post, farewell };
         if let Err(SendError(Arrival { sink, .. })) = route.arrivals.send(arrival).await {
             // The output ended at this moment.
             self.sink = Some(sink);
