@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 mod access;
+mod cameras;
 mod codec_change;
 mod configuration;
 mod content;
@@ -28,6 +29,7 @@ mod local_edge;
 mod long_time;
 mod mp4_source;
 mod observed;
+mod on_demand;
 mod open_files;
 mod pages;
 mod peers;
