@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 mod access;
+mod cameras;
 mod codec_change;
 mod configuration;
 mod content;
@@ -29,6 +30,7 @@ mod local_edge;
 mod long_time;
 mod mp4_source;
 mod observed;
+mod on_demand;
 mod open_files;
 mod pages;
 mod peers;
@@ -41,8 +43,12 @@ mod recorder_evidence;
 mod regressions;
 mod relay;
 mod rtsp;
+mod rtsp_multicast;
 mod rtsp_publish;
 mod rtsp_push;
+mod rtsp_secure;
+mod rtsp_sessions;
+mod rtsp_tunnel;
 mod serve_options;
 mod shown;
 mod thousand_flows;

@@ -5,6 +5,7 @@
 //! ends the process behind it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod camera;
 pub mod client;
 pub mod clip;
 pub mod edge;
@@ -17,5 +18,6 @@ pub mod port;
 pub mod program;
 pub mod recording;
 pub mod rtmp;
+pub mod rtsp;
 pub mod tool;
 pub mod wait;
