@@ -50,8 +50,10 @@ pub enum Reason {
     Internal = 13,
     /// What ran there before has not ended yet.
     Ending = 14,
+    /// Nobody watches, and the input connects on demand.
+    Unwatched = 15,
     /// A display or a speaker that is not there, or does not take what it is given.
-    Device = 15,
+    Device = 16,
 }
 
 /// An error and all that caused it, in one line.
