@@ -1,13 +1,10 @@
 //! The renderer on a screen and a speaker that need no hardware: what is seen and heard there is what was published.
 
-use std::process::Command;
-
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
-use av_tests::edge::Edge;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
-use av_tests::screen::{self, Screen, Speaker};
+use av_tests::screen::{Screen, Speaker};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, tool, wait};
 use serde_json::{Value, json};
@@ -177,47 +174,6 @@ fn an_x_server_that_stands_still_or_dies_is_told_of_and_the_picture_comes_back()
     assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
 }
 
-#[test]
-fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
-    needs!(Ffmpeg, Xvfb, PulseAudio);
-    let (screen, speaker) = (Screen::start(), Speaker::start());
-    let url = rtmp(port::free(), "live/a");
-    let module = start(&url, json!({ "render": "display://x11" }), Some(&screen), Some(&speaker));
-    let _publisher = publish_card(&url);
-    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
-    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
-    assert_in_step(&screen, &speaker, if long() { 600 } else { 15 });
-
-    let rendered = number(&module, "rendered");
-    let speaker = speaker.kill_and_restart();
-    module.wait_log(&["there is no sound"]);
-    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
-    renders_on(&module);
-    assert!(number(&module, "rendered") > rendered);
-    assert_in_step(&screen, &speaker, 10);
-}
-
-/// The middle one of all distances between a flash and the beep next to it: one that was seen late by a busy machine does
-/// not count.
-fn assert_in_step(screen: &Screen, speaker: &Speaker, seconds: u32) {
-    let (flashes, beeps) = screen::flashes_and_beeps(screen, speaker, seconds);
-    let near = |flash: f64| {
-        let offsets = beeps.iter().map(|beep| beep - flash);
-        offsets.min_by(|one, other| one.abs().total_cmp(&other.abs())).filter(|offset| offset.abs() < 0.5)
-    };
-    let mut offsets: Vec<f64> = flashes.iter().filter_map(|flash| near(*flash)).collect();
-    assert!(offsets.len() * 2 > seconds as usize, "{flashes:?} {beeps:?}");
-    offsets.sort_by(f64::total_cmp);
-    let middle = offsets[offsets.len() / 2];
-    eprintln!(
-        "beeps are {:.0} ms behind flashes, from {:.0} to {:.0}",
-        middle * 1e3,
-        offsets[0] * 1e3,
-        offsets[offsets.len() - 1] * 1e3
-    );
-    assert!(middle.abs() <= 0.04, "{offsets:?}");
-}
-
 /// Descriptors and threads of a process.
 fn held(module: &Module) -> (usize, usize) {
     let of =
@@ -252,36 +208,4 @@ fn publishers_and_sizes_that_come_and_go_leave_nothing_behind() {
         now.0 <= before.0 + 2 && now.1 <= before.1 + 2
     });
     assert_eq!(number(&module, "displayOpened"), 1);
-}
-
-#[test]
-fn the_test_card_goes_from_its_file_by_the_splitter_to_the_screen_under_local_edge() {
-    needs!(Ffmpeg, Xvfb, Python);
-    let _alone = crate::local_edge::alone();
-    let screen = Screen::start();
-    let edge = Edge::start_repository_on(&screen.name());
-    wait::until("the test card is on the screen", wait::LONG, || screen.card());
-    let state = || {
-        let status = edge.status_pages("renderer", &json!({})).remove(0);
-        status.pointer("/flows/testcard/outputs/screen/state").cloned()
-    };
-    wait::until_true("it says so", wait::LONG, || state() == Some(json!("rendering")));
-    let shot = edge.method("renderer", "snapshot", &json!({ "flow": "testcard" }));
-    assert_eq!(
-        (&shot["contentType"], &shot["width"], &shot["height"]),
-        (&json!("image/jpeg"), &json!(640), &json!(360))
-    );
-    let image = shot["image"].as_str().unwrap();
-    assert!(image.len() <= 90_000, "{}", image.len());
-    let (text, jpeg) = (edge.dir().join("shot.base64"), edge.dir().join("shot.jpeg"));
-    std::fs::write(&text, image).unwrap();
-    let decoded = Command::new("base64").arg("-d").arg(&text).output().unwrap();
-    std::fs::write(&jpeg, decoded.stdout).unwrap();
-    let mut read = Tool::Python.command();
-    read.arg(tool::tests_dir().join("testcard/read.py")).arg(&jpeg);
-    let read = Program::run(&mut read, wait::LONG);
-    assert!(read.stdout.trim().parse::<u64>().is_ok(), "{}{}", read.stdout, read.stderr);
-    let unknown = edge.ask(&["method", "renderer", "snapshot", r#"{"flow":"nobody"}"#]).stdout;
-    assert_eq!(serde_json::from_str::<Value>(&unknown).unwrap()["status"], 404, "{unknown}");
-    assert_eq!(edge.interrupt().status.code(), Some(0));
 }
