@@ -7,12 +7,14 @@
 use serde_json::{Value, json};
 
 mod access;
+mod cameras;
 mod codec_change;
 mod configuration;
 mod content;
 mod environment;
 mod fan_out;
 mod hls;
+mod hls_clients;
 mod hls_clock;
 mod hls_exact;
 mod hls_lint;
@@ -28,6 +30,7 @@ mod local_edge;
 mod long_time;
 mod mp4_source;
 mod observed;
+mod on_demand;
 mod open_files;
 mod pages;
 mod peers;

@@ -1,16 +1,20 @@
 //! RTSP players that share one group: everything is sent once.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::Module;
+use av_tests::program::Program;
 use av_tests::recording::Packet;
+use av_tests::rtmp::Publisher;
 use av_tests::tool::{self, Tool};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::rtsp::{must_be, original, rtsp, seen, watch};
+use crate::rtsp::{must_be, original, rtsp, seen, times_of_pictures, watch};
 use crate::{rtmp, twin};
 
 /// A group that no other test uses, and four free ports.
@@ -29,6 +33,62 @@ fn gateway(from: &str, to: &str, multicast: Value) -> Module {
             "outputs": { "viewers": { "serve": to, "transports": ["tcp"], "multicast": multicast } },
         } })),
     )
+}
+
+/// One that listens to the group without having been asked.
+fn listener(group: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((group, port)).into()).unwrap();
+    socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST).unwrap();
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+}
+
+#[test]
+fn gstreamer_players_of_one_group_are_sent_each_packet_once_and_its_reports() {
+    needs!(Ffmpeg, Gst);
+    const PICTURES: usize = 150;
+    let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let (group, port) = group(1);
+    let gateway = gateway(&from, &to, json!({ "group": group, "port": port, "interface": "127.0.0.1" }));
+    let [packets, reports] = [0, 1].map(|behind| listener(group, port + behind));
+    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_receiving("cam");
+    let players = [(); 2].map(|()| {
+        let line = format!(
+            "-v rtspsrc location={to} protocols=udp-mcast multicast-iface=lo name=s s. ! rtph264depay ! h264parse \
+             ! avdec_h264 ! fakesink silent=false sync=false num-buffers={PICTURES}"
+        );
+        Program::start(Tool::Gst.command().args(line.split_whitespace()))
+    });
+    let mut numbers = HashSet::new();
+    let mut together = false;
+    let mut buffer = [0; 2048];
+    wait::until_true("many packets while two players are there", wait::LONG, || {
+        together |= gateway.status().pointer("/flows/cam/outputs/viewers/clients") == Some(&json!(2));
+        for _ in 0..20 {
+            let Ok(count) = packets.recv(&mut buffer) else { break };
+            assert!(count > 12 && buffer[0] >> 6 == 2, "no RTP");
+            let number = u16::from_be_bytes([buffer[2], buffer[3]]);
+            assert!(numbers.insert(number), "packet {number} came twice");
+        }
+        together && numbers.len() > 100
+    });
+    let count = reports.recv(&mut buffer).expect("a sender's report");
+    assert!(count >= 28 && buffer[1] == 200, "{:?}", &buffer[..count]);
+    for player in players {
+        let ended = player.finish(wait::LONG);
+        let times = times_of_pictures(&ended.stdout);
+        assert_eq!(times.len(), PICTURES, "{}\n{}", ended.stderr, gateway.log());
+        assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "time went back: {times:?}");
+    }
+    // Nobody is there any more: nothing is sent.
+    gateway.wait_value("/flows/cam/outputs/viewers/clients", 0);
+    wait::until_true("silence in the group", wait::LONG, || packets.recv(&mut buffer).is_err());
+    drop(publication);
+    assert_eq!(gateway.terminate().status.code(), Some(0));
 }
 
 #[test]

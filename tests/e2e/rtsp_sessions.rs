@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use av_tests::clip::Clip;
 use av_tests::module::Module;
+use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
 use av_tests::rtsp::{Answer, Player, interleaved};
+use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::rtsp::{rtsp, udp_ports};
+use crate::rtsp::{rtsp, times_of_pictures, udp_ports, watch};
 use crate::{long, rtmp, twin};
 
 fn gateway(from: &str, port: u16, options: Value) -> Module {
@@ -149,6 +151,81 @@ fn no_packet_is_larger_than_the_mtu_and_the_report_comes_before_it() {
 /// Number and source of a picture's packet.
 fn sent(packet: &[u8]) -> (u16, [u8; 4]) {
     (numbers(packet).0, packet[8..12].try_into().unwrap())
+}
+
+fn sprop(sdp: &str) -> Option<&str> {
+    sdp.split("sprop-parameter-sets=").nth(1)?.split([';', '\r']).next()
+}
+
+/// Waits until a program has said that it decoded so many pictures more than before.
+fn must_go_on(player: &mut Program, pictures: fn(&str) -> usize, log: &str) {
+    let before = pictures(&player.stdout());
+    wait::until_true("pictures of the other publisher", wait::LONG, || {
+        assert!(player.ended().is_none(), "{}\n{log}", player.stderr());
+        pictures(&player.stdout()) >= before + 25
+    });
+}
+
+#[test]
+fn players_hear_reports_while_the_publisher_is_away_and_go_on_with_other_parameter_sets() {
+    needs!(Ffmpeg, Ffmpeg9, Gst);
+    const AWAY: Duration = Duration::from_millis(8500);
+    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let (gateway, url) = (gateway(&from, port, json!({})), rtsp(port, "live/cam"));
+    let first = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_receiving("cam");
+    let before = Player::connect(port).ask("DESCRIBE", &url, &[]).body;
+    let in_lines: fn(&str) -> usize = |said| said.lines().filter(|line| !line.starts_with('#')).count();
+    let in_times: fn(&str) -> usize = |said| times_of_pictures(said).len();
+    let line = format!(
+        "-v rtspsrc location={url} protocols=tcp name=s s. ! rtph264depay ! h264parse ! avdec_h264 \
+         ! fakesink silent=false sync=false"
+    );
+    let mut players = vec![(Program::start(Tool::Gst.command().args(line.split_whitespace())), in_times)];
+    players.extend([Tool::Ffmpeg, Tool::Ffmpeg9].map(|tool| (watch(tool, "tcp", &url, None), in_lines)));
+    for (player, pictures) in &mut players {
+        must_go_on(player, *pictures, &gateway.log());
+    }
+    let mut player = Player::connect(port);
+    player.play(&url, interleaved);
+    drop(first);
+    gateway.wait_value("/flows/cam/input/state", "waiting");
+    let gone = Instant::now();
+    let (mut last, mut reports) = (None, 0);
+    while gone.elapsed() < AWAY || reports < 3 {
+        assert!(gone.elapsed() < wait::LONG, "{reports} reports\n{}", gateway.log());
+        match player.frame_within(Duration::from_secs(1)) {
+            Some((0, packet)) => (last, reports) = (Some(sent(&packet)), 0),
+            Some((1, packet)) => {
+                // The first comes before the first packet.
+                let Some((_, source)) = last else { continue };
+                assert_eq!((packet[1], &packet[4..8]), (200, &source[..]), "a report of the same sender");
+                assert_eq!(packet.windows(2).filter(|pair| *pair == [0x81, 203]).count(), 0, "a BYE");
+                reports += 1;
+            }
+            _ => {}
+        }
+    }
+    let (mut number, source) = last.unwrap();
+    let again = Publisher::to(&from).run_endlessly(Clip::Smaller.tags());
+    gateway.wait_receiving("cam");
+    let after = Player::connect(port).ask("DESCRIBE", &url, &[]).body;
+    assert!(sprop(&after).is_some() && sprop(&after) != sprop(&before), "{after}");
+    let (mut pictures, mut first) = (0, Vec::new());
+    while pictures < 20 {
+        let Some((0, packet)) = player.frame() else { continue };
+        assert_eq!(sent(&packet), (number.wrapping_add(1), source), "the next number of the same source");
+        if pictures == 0 {
+            first.extend(units(&packet));
+        }
+        number = number.wrapping_add(1);
+        pictures += usize::from(packet[1] & 0x80 != 0);
+    }
+    assert!([5, 7, 8].iter().all(|unit| first.contains(unit)), "no parameter sets with {first:?}");
+    for (player, pictures) in &mut players {
+        must_go_on(player, *pictures, &gateway.log());
+    }
+    drop(again);
 }
 
 #[test]

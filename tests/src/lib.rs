@@ -5,6 +5,7 @@
 //! ends the process behind it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod camera;
 pub mod client;
 pub mod clip;
 pub mod edge;

@@ -12,6 +12,7 @@ pub(crate) mod options;
 mod port;
 mod pull;
 mod push;
+mod redirect;
 mod reports;
 mod serve;
 mod udp;

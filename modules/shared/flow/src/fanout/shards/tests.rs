@@ -42,7 +42,7 @@ fn join(
 ) -> (DuplexStream, Tie, oneshot::Receiver<Farewell>) {
     let (sink, way) = duplex(1 << 20);
     let (farewell, ended) = oneshot::channel();
-    let client = Client::admit(&output.status, 0).unwrap();
+    let client = Client::admit(&output.status, &output.stream, 0).unwrap();
     let (own, post) = tie();
     let (peer, sink) = (([127, 0, 0, 1], 1).into(), Box::new(sink));
     let arrival =

@@ -133,7 +133,7 @@ impl Connection {
         let secrets = self.module.net.secrets();
         let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
         checked.map_err(|why| failed(why.to_string()))?;
-        let client = Client::admit(&route.output, route.config.max_clients)
+        let client = Client::admit(&route.output, &route.stream, route.config.max_clients)
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
         Ok((route, client))
     }

@@ -18,6 +18,7 @@ use crate::net::auth;
 use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
+use crate::stream::Want;
 
 /// A stream that is asked for may be just about to come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ pub(super) struct Chosen {
     /// It takes what is sent to the group.
     pub(super) in_group: bool,
     path: String,
+    /// From the first question on.
+    _want: Want,
 }
 
 impl Chosen {
@@ -205,6 +208,7 @@ impl Connection {
 
     /// What a stream is, as soon as it is there.
     async fn description(&self, ask: &Ask, route: Arc<PlayRoute>) -> Result<Chosen, Refused> {
+        let want = route.stream.demand().want();
         let mut watching = route.described.clone();
         let waiting = timeout(PATIENCE, async {
             loop {
@@ -220,7 +224,7 @@ impl Connection {
             Ok(described) => {
                 let path = ask.path.clone();
                 let (layout, ports) = (Layout::default(), [None, None]);
-                Ok(Chosen { route, described, layout, ports, in_group: false, path })
+                Ok(Chosen { route, described, layout, ports, in_group: false, path, _want: want })
             }
             Err(_) => {
                 let why = format!("{}: there is no stream now", route.path);

@@ -81,7 +81,7 @@ impl Connection {
         };
         let (route, described, layout) = (chosen.route.clone(), chosen.described.clone(), chosen.layout);
         let (datagrams, in_group) = (self.datagrams(chosen), chosen.in_group);
-        let Some(client) = Client::admit(&route.output, route.config.max_clients) else {
+        let Some(client) = Client::admit(&route.output, &route.stream, route.config.max_clients) else {
             let why = format!("{}: maxClients ({}) is reached", route.path, route.config.max_clients);
             self.log_refused(&route.config.url.path, Some(&route), &why);
             self.session.refuse(StatusCode::NotEnoughBandwidth);
