@@ -14,6 +14,7 @@ mod content;
 mod environment;
 mod fan_out;
 mod hls;
+mod hls_clients;
 mod hls_clock;
 mod hls_exact;
 mod hls_lint;
