@@ -1,7 +1,7 @@
 // One viewer of the player page, through what happens to a stream: `life.mjs HLS_GATEWAY RESTARTS KILLS`. The page is never
 // loaded again. Exits with an error where it does not play on.
 import assert from "node:assert/strict";
-import { chromium, end, gateway, open, plays, Publisher, read, scaled, until } from "./harness.mjs";
+import { chromium, end, gateway, open, plays, Publisher, read, scaled, skip, until } from "./harness.mjs";
 
 const [, , binary, restarts, kills] = process.argv;
 
@@ -40,7 +40,9 @@ async function live() {
   }
   say("720p, 1080p, 720p", sized);
 
-  await frozen(page, () => plays(page, publisher, "it plays on when it wakes up"), say);
+  // Whether a stopped process was the page's own is known only on a quiet machine.
+  if (process.env.AV_LONG) await frozen(page, () => plays(page, publisher, "it plays on when it wakes up"), say);
+  else skip("a page that was frozen", "long");
   assert.equal(page.loads, 1, "the page was not loaded again");
   assert.deepEqual(page.errors, []);
 }

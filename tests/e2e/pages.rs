@@ -66,7 +66,12 @@ fn a_page_comes_back_from_h265_which_it_may_not_decode() {
 
 #[test]
 fn a_wall_of_nine_tiles_plays_over_http2_and_says_that_it_needs_it() {
-    drive("a_wall_of_nine_tiles", "wall.mjs", &[long("20", "300")]);
+    // Nine videos in a browser without a graphics card need more than two busy cores have.
+    if long(true, false) {
+        skip("pages::a_wall_of_nine_tiles", "long");
+        return;
+    }
+    drive("a_wall_of_nine_tiles", "wall.mjs", &["300"]);
 }
 
 #[test]
