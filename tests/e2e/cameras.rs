@@ -309,7 +309,9 @@ fn av1_and_opus_are_pulled_with_every_frame() {
     assert!(codec("video").starts_with("av01"), "{}", codec("video"));
     assert_eq!(codec("audio"), "opus");
     must_be_in_order(&player.recording(), &Recording::of_tags(&tags), "AV1");
-    let [_, audio] = shifts(&player.recording(), &Recording::of_tags(&tags), "Opus");
+    // Pictures that were past when the puller came are squeezed together, sound comes as it was.
+    let sound = |recording: &Recording| only(recording, Kind::Audio);
+    let [_, audio] = shifts(&sound(&player.recording()), &sound(&Recording::of_tags(&tags)), "Opus");
     assert!(audio.is_some());
     drop(camera);
 }

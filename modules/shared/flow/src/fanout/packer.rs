@@ -80,9 +80,10 @@ pub trait Wire: Send + 'static {
     /// Takes the next frame: each once, in order, before it is written for anybody.
     fn pack(&mut self, track: &Track, frame: &Frame) -> Self::Packed;
 
-    /// How the protocol calls the frame at which a player's stream of that kind begins: `first`, or what is packed next,
-    /// some time after `at`. For the player's greeting.
-    fn mark(&self, _kind: Kind, _first: Option<(&Frame, &Self::Packed)>, _at: Timestamp) -> u64 {
+    /// How the protocol calls the point at which a player's stream of that kind begins: at `first`, or at what is packed
+    /// next. `at` is the moment at which the whole stream of the player begins, the same for all kinds; `None` where that
+    /// is the next frame. For the player's greeting.
+    fn mark(&self, _kind: Kind, _first: Option<&Self::Packed>, _at: Option<Timestamp>) -> u64 {
         0
     }
 
@@ -451,19 +452,21 @@ impl<W: Wire> Packer<W> {
     }
 
     /// Where the stream of a player begins that joins now: at `picture` and the sound that comes next, at the first
-    /// frames of the GOP, or at what comes next.
+    /// frames of the GOP, or at what comes next. All kinds begin at one moment, that of the first picture.
     fn openings(&self, picture: Option<(&Frame, &W::Packed)>, with_gop: bool) -> Vec<Opening> {
         let gop = if with_gop { self.gop.as_slice() } else { &[] };
-        let opening = |kind: Kind| {
+        let first = |kind: Kind| {
             let kept = gop.iter().find_map(|unit| match unit {
                 Unit::Frame(frame, .., Some(packed)) if frame.kind == kind => Some((frame, packed)),
                 _ => None,
             });
-            let first = picture.filter(|(frame, _)| frame.kind == kind).or(kept);
-            Opening { kind, mark: self.wire.mark(kind, first, self.newest) }
+            picture.filter(|(frame, _)| frame.kind == kind).or(kept)
         };
-        let tracks = self.tracks.iter().flat_map(|tracks| tracks.iter());
-        tracks.map(|track| opening(track.kind())).collect()
+        let at = first(Kind::Video).or_else(|| first(Kind::Audio)).map(|(frame, _)| frame.pts);
+        let tracks = self.tracks.iter().flat_map(|tracks| tracks.iter()).map(|track| track.kind());
+        let opening =
+            |kind| Opening { kind, mark: self.wire.mark(kind, first(kind).map(|(_, packed)| packed), at) };
+        tracks.map(opening).collect()
     }
 }
 

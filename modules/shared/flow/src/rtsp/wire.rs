@@ -59,13 +59,6 @@ impl Players {
             }
         }
     }
-
-    /// Number and time of the packet that comes next.
-    fn next(&self, kind: Kind, at: Timestamp) -> u64 {
-        let Some(lane) = self.lanes.get(kind) else { return 0 };
-        let time = lane.last.map_or(at, |(last, step)| last.moved(step));
-        mark(lane.packetizer.next_sequence(), lane.packetizer.rtp_time(time))
-    }
 }
 
 /// What a description says of a stream with this name.
@@ -164,12 +157,14 @@ impl Wire for Players {
         self.lanes.pack(frame).into()
     }
 
-    fn mark(&self, kind: Kind, first: Option<(&Frame, &Self::Packed)>, at: Timestamp) -> u64 {
-        let first = first.and_then(|(frame, packets)| Some((frame.pts, packets.first()?.sequence())));
-        match (first, self.lanes.get(kind)) {
-            (Some((time, sequence)), Some(lane)) => mark(sequence, lane.packetizer.rtp_time(time)),
-            _ => self.next(kind, at),
-        }
+    /// Number of the first packet, and RTP time of the moment at which all begins (RFC 2326 §12.33): the first packet's
+    /// where that is a picture, near it for sound.
+    fn mark(&self, kind: Kind, first: Option<&Self::Packed>, at: Option<Timestamp>) -> u64 {
+        let Some(lane) = self.lanes.get(kind) else { return 0 };
+        let first = first.and_then(|packets| packets.first());
+        let sequence = first.map_or_else(|| lane.packetizer.next_sequence(), Packet::sequence);
+        let next = || lane.last.map_or(Timestamp::ZERO, |(last, step)| last.moved(step));
+        mark(sequence, lane.packetizer.rtp_time(at.unwrap_or_else(next)))
     }
 
     /// Reports: a player's clock starts with the first of them.

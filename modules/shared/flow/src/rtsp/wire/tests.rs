@@ -110,9 +110,9 @@ fn pictures_at_other_times_keep_their_numbers_and_the_greeting_says_number_and_t
         assert_eq!(time(two).wrapping_sub(time(one)), (500 - 80) * 90);
         assert_eq!(one[8..], two[8..]);
     }
-    let first = of_mark(players.mark(Kind::Video, Some((&moved, &packed)), Timestamp::ZERO));
+    let first = of_mark(players.mark(Kind::Video, Some(&packed), Some(moved.pts)));
     assert_eq!(first, (number(&other[0].1), time(&other[0].1)));
-    let next = of_mark(players.mark(Kind::Video, None, Timestamp::ZERO));
+    let next = of_mark(players.mark(Kind::Video, None, None));
     assert_eq!(next.0, number(&own.last().unwrap().1).wrapping_add(1));
     assert_ne!(next.1, 0);
 }
@@ -139,7 +139,7 @@ fn parameter_sets_may_change_and_a_codec_may_not() {
     let (mut players, watching) = players();
     assert!(players.goes_on(&tracks([video()])));
     players.tracks(&tracks([video(), audio()]));
-    let before = players.next(Kind::Video, Timestamp::ZERO);
+    let before = players.mark(Kind::Video, None, Some(Timestamp::ZERO));
     let mut config = video().config.to_vec();
     let last = config.len() - 2;
     config[last] ^= 1;
@@ -151,7 +151,7 @@ fn parameter_sets_may_change_and_a_codec_may_not() {
         !Arc::ptr_eq(description.as_ref().unwrap(), watching.borrow().as_ref().unwrap()),
         "described anew"
     );
-    assert_eq!(players.next(Kind::Video, Timestamp::ZERO), before, "numbers and times go on");
+    assert_eq!(players.mark(Kind::Video, None, Some(Timestamp::ZERO)), before, "numbers and times go on");
     assert!(!players.goes_on(&tracks([video()])));
     let other = Track::aac(bytes::Bytes::from_static(b"\x11\x90")).unwrap();
     assert!(!players.goes_on(&tracks([video(), other])));
