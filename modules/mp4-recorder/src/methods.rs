@@ -108,6 +108,9 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
     let Some(spool) = recorder.spool() else { return refused(409, "the spool is not open") };
     let known = recorder.lanes().iter().any(|lane| lane.place().0 == list.flow);
     let found = tokio::task::spawn_blocking(move || {
+        // What is stored gets its line before it leaves the spool: in this order nothing is missed, and what is seen in
+        // both is stored.
+        let held = spool.all();
         let account = Account::new(spool.dir());
         let places: Vec<_> = account.places().into_iter().filter(|(flow, _)| *flow == list.flow).collect();
         let known = known || !places.is_empty();
@@ -123,7 +126,7 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
                 found.extend(lines.map(|line| stored(place, &line)));
             }
         }
-        for held in spool.all().into_iter().filter(|held| held.record.flow == list.flow) {
+        for held in held.into_iter().filter(|held| held.record.flow == list.flow) {
             let record = &held.record;
             let start = record.start.unwrap_or_default();
             if list.wants(start, record.milliseconds, record.id) {
@@ -143,7 +146,9 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
                 found.push(Found { start, id: record.id, value: value.into() });
             }
         }
+        // Stable: what is stored comes first.
         found.sort_by_key(|found| (found.start, found.id));
+        found.dedup_by_key(|found| (found.start, found.id));
         (known, found, list)
     })
     .await;
