@@ -49,6 +49,15 @@ impl Recorder {
     }
 }
 
+/// Waits, after a start, until that many files are stored and nothing is left in the spool.
+fn stored(module: &Module, count: usize) -> Vec<PathBuf> {
+    let folder = module.dir().join("files");
+    // The spool counts nothing before it is open.
+    wait::until_true("the files are stored", wait::LONG, || files(&folder).len() >= count);
+    module.wait_value("/summary/spoolBytes", 0);
+    files(&folder)
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
@@ -173,7 +182,9 @@ fn what_is_pulled_by_rtsp_is_in_the_files_picture_by_picture() {
     let (from, at) = (rtmp(port::free(), "live/cam"), format!("rtsp://127.0.0.1:{}/live/cam", port::free()));
     let gateway = Module::start(
         "rtsp-gateway",
-        &twin(json!({ "cam": { "input": { "listen": from }, "outputs": { "all": { "serve": at } } } })),
+        &twin(json!({ "cam": {
+            "input": { "listen": from }, "outputs": { "all": { "serve": at, "transports": ["tcp"] } },
+        } })),
     );
     let setup = Setup::new("mp4-recorder").arg("--device").arg("gate");
     let mut document = document(setup.dir(), &at, json!({ "segmentSeconds": 2 }));
@@ -208,8 +219,7 @@ fn after_a_kill_every_frame_that_was_counted_is_in_a_file() {
         let counted = module.status()["flows"]["cam"]["outputs"]["disk"]["frames"].as_u64().unwrap();
         module = module.kill_and_restart(|setup| setup.arg("--device").arg("gate"));
         let _ = publishing.join();
-        module.wait_value("/summary/spoolBytes", 0);
-        let all = files(&module.dir().join("files"));
+        let all = stored(&module, kept.len() + 1);
         let new: Vec<_> = all.iter().filter(|file| !kept.contains(file)).cloned().collect();
         assert_eq!(new.len(), 1, "{new:?}");
         let recorded = read(Tool::Ffmpeg, &new[0]);
@@ -229,8 +239,7 @@ fn what_was_recorded_when_the_module_ends_is_stored_at_the_next_start() {
     let counted = recorder.frames();
     let module = recorder.module.terminate_and_restart(|setup| setup.arg("--device").arg("gate"));
     drop(endless);
-    module.wait_value("/summary/spoolBytes", 0);
-    let files = files(&module.dir().join("files"));
+    let files = stored(&module, 1);
     let recorded: usize = files.iter().map(|file| read(Tool::Ffmpeg, file).0.len()).sum();
     assert!(recorded as u64 >= counted, "{recorded} of {counted}");
 }
