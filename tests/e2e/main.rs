@@ -43,6 +43,8 @@ mod recorder_evidence;
 mod regressions;
 mod relay;
 mod renderer;
+mod renderer_sound;
+mod renderer_streams;
 mod rtsp;
 mod rtsp_multicast;
 mod rtsp_publish;

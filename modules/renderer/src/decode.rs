@@ -1,9 +1,13 @@
 //! One track's decoder: frames in, raw media out, in a pipeline of its own.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use av_media::{Frame, Track};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
+use tokio::time::Instant;
 
 use crate::codec::{self, Candidate};
 
@@ -82,8 +86,11 @@ pub struct Decoder {
     output: AppSink,
     /// The way that was chosen.
     pub candidate: Candidate,
-    /// Nanoseconds that may wait.
-    bound: u64,
+    /// How long a frame may wait here. It is the wait that counts, not what the frames are long: a GOP that comes in a
+    /// burst when a stream is joined is longer than any bound, and is decoded in no time.
+    bound: Duration,
+    /// When the frames that may still wait were handed over, the oldest first.
+    waiting: VecDeque<Instant>,
     waits_for_sync: bool,
 }
 
@@ -92,7 +99,12 @@ impl Decoder {
     ///
     /// # Errors
     /// An element is missing or does not start.
-    pub fn start(track: &Track, candidate: &Candidate, raw: &str, bound: u64) -> Result<Self, PipelineError> {
+    pub fn start(
+        track: &Track,
+        candidate: &Candidate,
+        raw: &str,
+        bound: Duration,
+    ) -> Result<Self, PipelineError> {
         let pipeline = pipeline(&format!(
             "appsrc name=in is-live=true format=time max-bytes=0 ! {} ! {raw} ! \
              appsink name=out sync=false max-buffers=4 enable-last-sample=false",
@@ -101,8 +113,15 @@ impl Decoder {
         let input: AppSrc = named(&pipeline, "in")?;
         let output: AppSink = named(&pipeline, "out")?;
         input.set_caps(Some(&codec::caps(track)));
-        let decoder =
-            Self { pipeline, input, output, candidate: candidate.clone(), bound, waits_for_sync: true };
+        let decoder = Self {
+            pipeline,
+            input,
+            output,
+            candidate: candidate.clone(),
+            bound,
+            waiting: VecDeque::new(),
+            waits_for_sync: true,
+        };
         match decoder.pipeline.set_state(gst::State::Playing) {
             Ok(_) => Ok(decoder),
             Err(_) => Err(PipelineError(
@@ -114,7 +133,9 @@ impl Decoder {
 
     /// Hands it a frame. Never waits.
     pub fn push(&mut self, frame: &Frame) -> Pushed {
-        let behind = self.input.current_level_time().nseconds() > self.bound
+        let waiting = usize::try_from(self.input.current_level_buffers()).unwrap_or(usize::MAX);
+        self.waiting.drain(..self.waiting.len().saturating_sub(waiting));
+        let behind = self.waiting.front().is_some_and(|since| since.elapsed() > self.bound)
             || self.input.current_level_bytes() > MOST_BYTES;
         self.waits_for_sync |= behind;
         if self.waits_for_sync && (behind || !frame.is_sync) {
@@ -135,7 +156,10 @@ impl Decoder {
             }
         }
         match self.input.push_buffer(buffer) {
-            Ok(_) => Pushed::Taken,
+            Ok(_) => {
+                self.waiting.push_back(Instant::now());
+                Pushed::Taken
+            }
             Err(_) => Pushed::Dropped,
         }
     }
