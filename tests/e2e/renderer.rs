@@ -8,7 +8,7 @@ use av_tests::clip::Clip;
 use av_tests::edge::Edge;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
-use av_tests::screen::{SIZE, Screen, Speaker};
+use av_tests::screen::{Compositor, SIZE, Screen, Speaker};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, tool, wait};
 use font8x8::{BASIC_FONTS, UnicodeFonts};
@@ -212,6 +212,28 @@ fn an_x_server_that_stands_still_or_dies_is_told_of_and_the_picture_comes_back()
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     wait::until("the test card is there again", wait::LONG, || screen.card());
     // The input lost nothing by it.
+    assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
+}
+
+#[test]
+fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
+    needs!(Ffmpeg, Xvfb, Weston, Python);
+    let screen = Screen::start();
+    let compositor = Compositor::start(&screen);
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://wayland", "audio": false });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
+    let module = setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start();
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    module.wait_value(&format!("{OUTPUT}/sink"), "waylandsink");
+    let first = wait::until("the test card is read", wait::LONG, || screen.card());
+    wait::until_true("its clock runs", wait::LONG, || screen.card().is_some_and(|now| now != first));
+    let _compositor = compositor.kill_and_restart(&screen, || {
+        module.wait_value(&format!("{OUTPUT}/state"), "failed");
+    });
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    wait::until("the test card is there again", wait::LONG, || screen.card());
     assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
 }
 

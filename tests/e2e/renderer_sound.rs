@@ -55,6 +55,20 @@ fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
 }
 
 #[test]
+fn sound_that_goes_by_alsa_is_in_step_too() {
+    needs!(Ffmpeg, Xvfb, PulseAudio);
+    let (screen, speaker) = (Screen::start(), Speaker::start());
+    let url = rtmp(port::free(), "live/a");
+    // ALSA's device that leads to PulseAudio: what there is without hardware.
+    let output = json!({ "render": "display://x11", "audioDevice": "alsa:pulse" });
+    let module = start(&url, output, Some(&screen), Some(&speaker));
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    module.wait_value(&format!("{OUTPUT}/audio/device"), "alsa:pulse");
+    wait_in_step(&screen, &speaker, 6);
+}
+
+#[test]
 fn a_sound_server_that_stands_still_is_told_of_and_costs_neither_picture_nor_memory() {
     needs!(Ffmpeg, PulseAudio);
     let speaker = Speaker::start();

@@ -1,4 +1,4 @@
-//! A screen and a speaker without hardware: Xvfb, and PulseAudio with a sink that goes nowhere.
+//! A screen and a speaker without hardware: Xvfb, in it Weston, and PulseAudio with a sink that goes nowhere.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -125,6 +125,53 @@ impl Screen {
 fn serve(which: &[&str]) -> Program {
     let mut command = Tool::Xvfb.command();
     command.args(which).args(["-screen", "0", &format!("{}x{}x24", SIZE.0, SIZE.1), "-nolisten", "tcp"]);
+    Program::start(&mut command)
+}
+
+/// A running Wayland compositor, whose output is a window that covers an X server's screen.
+pub struct Compositor {
+    program: Program,
+    dir: TempDir,
+}
+
+impl Compositor {
+    /// Starts it.
+    pub fn start(screen: &Screen) -> Self {
+        let dir = tempfile::Builder::new().prefix("compositor-").tempdir().unwrap();
+        let program = compose(&dir, screen);
+        let compositor = Self { program, dir };
+        compositor.wait();
+        compositor
+    }
+
+    /// For `WAYLAND_DISPLAY`.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("wayland")
+    }
+
+    fn wait(&self) {
+        wait::until_true("the compositor answers", wait::LONG, || {
+            std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Kills it, so that all its windows are gone, and starts it again after `meanwhile`.
+    pub fn kill_and_restart(self, screen: &Screen, meanwhile: impl FnOnce()) -> Self {
+        let Self { program, dir } = self;
+        program.end("KILL", wait::LONG);
+        meanwhile();
+        let compositor = Self { program: compose(&dir, screen), dir };
+        compositor.wait();
+        compositor
+    }
+}
+
+fn compose(dir: &TempDir, screen: &Screen) -> Program {
+    let mut command = Tool::Weston.command();
+    command.args(["--backend=x11-backend.so", "--use-pixman", "--no-config", "--shell=kiosk-shell.so"]);
+    command.args(["--socket=wayland", "--idle-time=0"]);
+    command.args([format!("--width={}", SIZE.0), format!("--height={}", SIZE.1)]);
+    command.env("XDG_RUNTIME_DIR", dir.path()).env("DISPLAY", screen.name());
     Program::start(&mut command)
 }
 

@@ -37,6 +37,8 @@ pub enum Tool {
     Xvfb,
     /// PulseAudio.
     PulseAudio,
+    /// A Wayland compositor, in a window of an X server's.
+    Weston,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -60,6 +62,7 @@ impl Tool {
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
             Self::Xvfb => on_path("Xvfb"),
             Self::PulseAudio => on_path("pulseaudio"),
+            Self::Weston => on_path("weston"),
         }
     }
 
