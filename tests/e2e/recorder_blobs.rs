@@ -16,16 +16,17 @@ use serde_json::{Value, json};
 use crate::{rtmp, twin};
 
 /// The account that every Azurite has; its key is in its documentation.
-const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub const ACCOUNT: &str = "devstoreaccount1";
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-struct Azurite {
-    port: u16,
+pub struct Azurite {
+    pub port: u16,
     program: Program,
 }
 
 impl Azurite {
-    fn start(folder: &Path, port: u16) -> Self {
+    pub fn start(folder: &Path, port: u16) -> Self {
         let mut command = Tool::Azurite.command();
         command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
         command.arg("--disableTelemetry");
@@ -44,8 +45,13 @@ impl Azurite {
         )
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
+    }
+
+    /// Its log of requests.
+    pub fn log(&self) -> String {
+        self.program.stdout()
     }
 
     /// Blocks that it took, by their ids, each as often as it did.
@@ -60,7 +66,7 @@ impl Azurite {
     }
 
     /// Runs Python with `service`, a client of Microsoft's SDK; gives what it prints.
-    fn python(&self, code: &str) -> String {
+    pub fn python(&self, code: &str) -> String {
         let begin = "import sys, json; from azure.storage.blob import *; \
                      service = BlobServiceClient.from_connection_string(sys.argv[1], api_version='2023-11-03'); \
                      box = service.get_container_client('recordings')";
@@ -72,7 +78,7 @@ impl Azurite {
     }
 
     /// Every blob: name, size, content type, metadata, tags, and whether its MD5 is that of its bytes.
-    fn blobs(&self, to: &Path) -> Vec<Value> {
+    pub fn blobs(&self, to: &Path) -> Vec<Value> {
         std::fs::create_dir_all(to).unwrap();
         let code = format!(
             "import hashlib, os\nout = []\n\
@@ -91,7 +97,7 @@ impl Azurite {
     }
 }
 
-fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
+pub fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
     let mut cloud = json!({ "store": store, "credentials": credentials, "segmentSeconds": 2 });
     cloud.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut document =
@@ -120,7 +126,7 @@ fn hashes(blobs: &[Value], kind: Kind) -> Vec<String> {
     blobs.iter().flat_map(read).collect()
 }
 
-fn must_hold(blobs: &[Value], published: &Recording) {
+pub fn must_hold(blobs: &[Value], published: &Recording) {
     for kind in [Kind::Video, Kind::Audio] {
         let sent: Vec<_> = published.of(kind).into_iter().map(|packet| packet.hash.clone()).collect();
         assert!(hashes(blobs, kind) == sent, "{kind:?}");

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod clip;
+pub mod disk;
 pub mod edge;
 pub mod flv;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod module;
 pub mod nginx;
 pub mod port;
 pub mod program;
+pub mod proxy;
 pub mod recording;
 pub mod rtmp;
 pub mod tool;

@@ -29,6 +29,8 @@ pub enum Tool {
     Azurite,
     /// Python with PyPI's `azure-storage-blob`.
     BlobSdk,
+    /// A log of system calls, and faults put into them.
+    Strace,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -47,6 +49,7 @@ impl Tool {
             Self::Python => on_path("python3"),
             Self::Curl => on_path("curl"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
+            Self::Strace => on_path("strace"),
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
         }
     }

@@ -1,6 +1,5 @@
 //! What the spool's own thread does: repairs what a dead process left, and deletes what is too old.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -10,7 +9,7 @@ use av_edge::EventKind;
 use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::segment::{self, RepairError};
-use crate::spool::{Place, Record, Spool, Stage};
+use crate::spool::{Record, Spool, Stage};
 use crate::store::Target;
 use crate::stored::{Account, Line};
 
@@ -25,30 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 
 /// Repairs what was being written when the last process ended.
 pub fn begin(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
-    for held in spool.all() {
-        if held.broken {
-            repair(recorder, spool, held.record.id, None);
-        }
+    for held in spool.broken() {
+        repair(recorder, spool, held.record.id, None);
     }
     wake_all(recorder, spool);
 }
 
 fn wake_all(recorder: &Arc<Recorder>, spool: &Spool) {
-    let waiting = |record: &Record| matches!(record.stage, Stage::Complete | Stage::Delivering);
-    let places: BTreeSet<Place> = spool
-        .all()
-        .into_iter()
-        .filter(|held| waiting(&held.record))
-        .map(|held| (held.record.flow, held.record.output))
-        .collect();
-    places.iter().for_each(|place| recorder.wake(place));
+    spool.places().iter().for_each(|place| recorder.wake(place));
 }
 
 /// Gives a file that was cut off its index. `durable`: what is behind that is not to be trusted.
 pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>) {
-    let Some(held) = spool.all().into_iter().find(|held| held.record.id == id) else { return };
+    let Some(held) = spool.get(id) else { return };
     let path = spool.path(&held.record);
-    let place: Place = (held.record.flow.clone(), held.record.output.clone());
+    let place = held.place();
     let done = match segment::repair(&path, durable) {
         Ok(repaired) => {
             tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}", path.display());
@@ -86,10 +76,8 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
     for round in 0_u32.. {
         std::thread::sleep(if round == 0 { Duration::from_secs(1) } else { ROUND });
         let Some(recorder) = keeper.upgrade() else { return };
-        for held in spool.all() {
-            if held.broken && !held.busy {
-                repair(&recorder, spool, held.record.id, None);
-            }
+        for held in spool.broken() {
+            repair(&recorder, spool, held.record.id, None);
         }
         wake_all(&recorder, spool);
         spool.restore_ballast();

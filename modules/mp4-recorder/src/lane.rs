@@ -103,6 +103,8 @@ enum LaneError {
     NoTarget,
     #[error("{MOST_NAMES} names like {0} are taken")]
     Names(String),
+    #[error("{0} is gone: neither the spool nor the store has it")]
+    Gone(String),
     #[error("the work on a file ended early")]
     Ended,
 }
@@ -186,6 +188,7 @@ impl Lane {
                 Ok(Stored::New | Stored::Already) => return Ok((record, number > 1)),
                 Ok(Stored::NameTaken) if number < MOST_NAMES => number += 1,
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
+                Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
                 Err(error) => {
                     if error.status() == Some(403) {
                         recorder.secrets.refused(credentials.secret());
@@ -220,7 +223,7 @@ impl LaneError {
             Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
             Self::Blob(error) => error.reason(),
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
-            Self::Clock | Self::NoTarget | Self::Ended => Reason::Internal,
+            Self::Clock | Self::NoTarget | Self::Gone(_) | Self::Ended => Reason::Internal,
         }
     }
 }
@@ -388,6 +391,17 @@ impl Lane {
         }
         let stored = self.store_one(recorder, spool, record).await;
         spool.set_busy(id, false);
+        if let Err(error @ LaneError::Gone(_)) = &stored {
+            // Nothing brings it back, and others wait behind it.
+            let (flow, output) = &self.place;
+            tracing::error!(%flow, %output, "{error}");
+            recorder.totals.count(&self.place, |totals| totals.dropped += 1);
+            recorder.emit(EventKind::SpoolDropped, &self.place, error.to_string());
+            let spool = spool.clone();
+            let work = tokio::task::spawn_blocking(move || spool.remove(id));
+            work.await.map_err(|_| LaneError::Ended)??;
+            return Ok(());
+        }
         let (line, is_second) = stored?;
         recorder.totals.count(&self.place, |totals| totals.stored += 1);
         if let Some(took) = &self.took {
@@ -426,6 +440,7 @@ fn store_in_folder(
             Stored::New | Stored::Already => return Ok((record, number > 1)),
             Stored::NameTaken if number < MOST_NAMES => number += 1,
             Stored::NameTaken => return Err(LaneError::Names(first)),
+            Stored::Gone => return Err(LaneError::Gone(record.file_name())),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use av_flow::stream::{Entry, Item, Keep, Start, State};
+use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
 use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -46,11 +46,22 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     let configured =
         Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
     let wishes = lane.join(configured, &report);
-    let Some(spool) = spool(&output, &recorder, &report).await else { return };
-
-    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
     // The same as long as the stream is.
     let stream = Arc::as_ptr(output.stream.input()).addr();
+    let content = output.content;
+    // Before the spool is open: what comes until then waits in memory, too.
+    let (reader, tracks) = match lane.go_on(stream, content) {
+        Some(left_off) => (left_off.reader, left_off.tracks),
+        None => {
+            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+            (output.stream.reader_from(content, Start::LastSync, keep), None)
+        }
+    };
+    let Some(spool) = spool(&output, &recorder, &report).await else {
+        return lane.leave_off(LeftOff { stream, content, reader, tracks });
+    };
+
+    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
     let stopping = Arc::new(AtomicBool::new(false));
     let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
     let writer = Writer {
@@ -71,7 +82,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync).await;
+    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync, reader, tracks).await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -106,17 +117,10 @@ struct Recording {
 }
 
 impl Recording {
-    async fn run(mut self, sync: Duration) {
+    async fn run(mut self, sync: Duration, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
         let content = self.output.content;
         let mut waiting: Vec<Entry> = Vec::new();
         let (mut bytes, mut read) = (0, 0);
-        let (mut reader, mut tracks) = match self.lane.go_on(self.stream, content) {
-            Some(left_off) => (left_off.reader, left_off.tracks),
-            None => {
-                let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
-                (self.output.stream.reader_from(content, Start::LastSync, keep), None)
-            }
-        };
         if let Some(tracks) = &tracks {
             waiting.push(Entry {
                 item: Item::Tracks(tracks.clone()),
