@@ -200,6 +200,8 @@ fn a_disk_that_stalls_for_seconds_costs_no_frame_and_is_told() {
     let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=8000000:when=3"]);
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
     module.wait_log(&["takes nothing for more than 5 s"]);
+    let lag = module.metrics().sum("av_spool_lag_seconds", &[("flow", "cam"), ("output", "disk")]);
+    assert!(lag > Some(5.0), "{lag:?}");
     module.wait_log(&["records again"]);
     must_hold(&stored(&module), &published);
     assert_eq!(

@@ -154,11 +154,14 @@ impl Log {
 
     /// Adds what a program did that has ended. Waits for the end of its log.
     pub fn add(&mut self, log: &Path, process: u32) {
-        let ends = [format!("{process} +++ killed"), format!("{process} +++ exited")];
+        let process = process.to_string();
+        let is_end = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(process.as_str()) && words.next() == Some("+++")
+        };
         let text = wait::until("the log ends", wait::LONG, || {
             let text = std::fs::read_to_string(log).unwrap();
-            let is_end = |line: &str| ends.iter().any(|end| line.starts_with(end.as_str()));
-            text.lines().rev().take(3).any(is_end).then_some(text)
+            text.lines().any(is_end).then_some(text)
         });
         let mut unfinished: HashMap<&str, (String, usize)> = HashMap::new();
         let mut open: HashMap<i32, Open> = HashMap::new();

@@ -251,6 +251,13 @@ impl Lane {
         self.took.as_ref().and_then(|took| took.collect().into_iter().next())
     }
 
+    /// How old the oldest frame is that the disk was given and has not taken.
+    pub fn lag(&self) -> Duration {
+        let inner = self.inner();
+        let reports = inner.reports.iter().filter_map(Weak::upgrade);
+        reports.map(|report| report.lag()).max().unwrap_or_default()
+    }
+
     /// Whose it is.
     pub fn place(&self) -> &Place {
         &self.place

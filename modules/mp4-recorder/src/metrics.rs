@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::recorder::Recorder;
 
@@ -37,7 +37,14 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let waiting =
         gauge("av_spool_files", "Whole files in the spool that wait for their store", files as u64)?;
     let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
+    let help = "How old the oldest frame is that the disk was given and has not taken";
+    let lag = GaugeVec::new(Opts::new("av_spool_lag_seconds", help), &["flow", "output"])?;
+    for lane in recorder.lanes() {
+        let (flow, output) = lane.place();
+        lag.with_label_values(&[flow, output]).set(lane.lag().as_secs_f64());
+    }
     let mut families = [stored.collect(), dropped.collect(), written_bytes.collect()].concat();
+    families.extend(lag.collect());
     families.extend([held, waiting, oldest].iter().flat_map(Collector::collect));
     let mut took: Vec<MetricFamily> = recorder.lanes().iter().filter_map(|lane| lane.took_family()).collect();
     // One family with a series for each output.
