@@ -64,7 +64,7 @@ fn every_reader_finds_every_frame_of_every_codec_and_no_fault() {
         ("plain", Clip::Plain, &["AVC", "AAC"][..]),
         ("pyramid", Clip::Pyramid, &["AVC", "AAC"]),
         ("h265", Clip::H265, &["HEVC", "AAC"]),
-        ("av1", Clip::Av1Opus, &["AV1", "Opus"]),
+        ("av1", Clip::Av1Opus, &["av01", "Opus"]),
         ("sound", Clip::AudioOnly, &["AAC"]),
     ];
     let port = port::free();

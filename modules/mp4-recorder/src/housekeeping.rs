@@ -53,7 +53,10 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
             }
             spool.update(record).inspect(|()| spool.set_broken(id, false))
         }
-        Err(RepairError::Nothing) => spool.remove(id),
+        Err(RepairError::Nothing) => {
+            tracing::info!(flow = %place.0, output = %place.1, "no frame had reached the disk in {}", path.display());
+            spool.remove(id)
+        }
         Err(RepairError::Io(error)) => Err(error),
         Err(RepairError::Beyond(why)) => {
             tracing::error!(flow = %place.0, output = %place.1, "{} can't be repaired and is kept in quarantine: {why}", path.display());
