@@ -14,7 +14,9 @@ WORKBOOK = [
     ("Running, percent of each hour", "flow-history", "linechart"),
     ("What arrives, kilobits a second", "input-rate", "linechart"),
     ("Clients", "clients", "linechart"),
+    ("What viewers of the player pages see", "viewers", "table"),
     ("Frames that slow clients and targets did not get", "frames-lost", "table"),
+    ("Is the recording safe: what was lost, what waits, until when", "recordings-safe", "table"),
 ]
 
 # File, severity (0 critical to 4 verbose), how often, over which time, what tells alerts apart, text. One whose time is
@@ -24,6 +26,7 @@ ALERTS = [
     ("alert-flow-down", 1, "PT5M", "PT10M", ["Device", "Module", "Flow"], "A flow is not running"),
     ("alert-module-silent", 1, "PT15M", "P2D", ["Device", "Module"], "A module sends no metrics"),
     ("alert-module-restarts", 2, "PT15M", "PT1H", ["Device", "Module"], "A module restarts again and again"),
+    ("alert-recordings-unsafe", 1, "PT15M", "PT30M", ["Device", "Module"], "Recordings are lost, or wait too long"),
     ("alert-frames-lost", 3, "PT15M", "PT30M", ["Device", "Flow", "Output"], "An output loses frames"),
 ]
 

@@ -1,14 +1,17 @@
 // What the cases share: the module, publishers whose pictures are numbered, Chromium, and figures read from its picture.
-import { spawn } from "node:child_process";
+// With AV_PAGES=1 the pages come from their sources, and not from the module: for who works on them, without a build.
+import { spawn, spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const tests = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(join(tests, ".tools/browser/"));
+const sources = join(tests, "../modules/hls-gateway/pages");
 const card = join(tests, "../edge-config/testcard.mp4");
 /** Of the test card (tests/testcard/card.py). */
 const FPS = 30, FRAMES = 240;
@@ -17,6 +20,17 @@ const FPS = 30, FRAMES = 240;
 const ends = [];
 export async function end() {
   for (const one of ends.reverse()) await one();
+}
+
+/** A case that can't be had here: `tests/e2e/pages.rs` counts it. */
+export const skip = (what, why) => console.log(`SKIPPED ${what}: ${why}`);
+
+/** A file of an npm package that the tests lock. */
+export const packaged = (name) => readFileSync(join(tests, ".tools/browser/node_modules", name), "utf8");
+
+function run(program, args) {
+  const { status, stderr } = spawnSync(program, args, { encoding: "utf8", stdio: ["ignore", "ignore", "pipe"] });
+  if (status !== 0) throw new Error(`${program}: ${stderr}`);
 }
 
 export async function port() {
@@ -38,12 +52,31 @@ export async function until(what, look, seconds = 40) {
   }
 }
 
-/** hls-gateway with these flows. */
+/** A module with a flow for each name: `{ module, ingest(name), web }`. `tls`: over https. */
+export async function gateway(binary, names, { tls = false, output = {} } = {}) {
+  const ports = { rtmp: await port(), http: await port(), metrics: await port() };
+  const web = `${tls ? "https" : "http"}://127.0.0.1:${ports.http}`;
+  const ingest = (name) => `rtmp://127.0.0.1:${ports.rtmp}/live/${name}`;
+  const module = new Module(binary, (folder) => {
+    const files = { certificateFile: join(folder, "server.pem"), keyFile: join(folder, "server.key") };
+    const made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7", "-subj", "/CN=127.0.0.1"];
+    if (tls) run("openssl", [...made, "-addext", "subjectAltName=IP:127.0.0.1", "-out", files.certificateFile, "-keyout", files.keyFile]);
+    const flow = (name) => ({
+      input: { listen: ingest(name) },
+      outputs: { web: { serve: `${web}/live/${name}`, ...output, ...(tls ? { tls: files } : {}) } },
+    });
+    return Object.fromEntries(names.map((name) => [name, flow(name)]));
+  }, ports);
+  await module.start();
+  return { module, ingest, web };
+}
+
+/** hls-gateway with these flows, made for its folder. */
 export class Module {
   constructor(binary, flows, ports) {
     Object.assign(this, { binary, ports });
     this.folder = mkdtempSync(join(tmpdir(), "pages-"));
-    writeFileSync(join(this.folder, "twin.json"), JSON.stringify({ schemaVersion: "1.0", flows }));
+    writeFileSync(join(this.folder, "twin.json"), JSON.stringify({ schemaVersion: "1.0", flows: flows(this.folder) }));
     ends.push(() => this.kill());
   }
 
@@ -56,6 +89,10 @@ export class Module {
     await until("the module is ready", () => fetch(`http://127.0.0.1:${ports.metrics}/readyz`).then(({ ok }) => ok, () => false));
   }
 
+  metrics() {
+    return fetch(`http://127.0.0.1:${this.ports.metrics}/metrics`).then((answer) => answer.text());
+  }
+
   /** Without a chance to say good-bye. */
   async kill() {
     if (!this.process || this.process.exitCode !== null || this.process.signalCode) return;
@@ -65,16 +102,30 @@ export class Module {
   }
 }
 
-/** The test card, published in real time; knows when each of its numbered pictures went out. */
+const ffmpeg9 = join(tests, ".tools/ffmpeg9");
+export const hasFfmpeg9 = existsSync(ffmpeg9);
+
+/** The test card in another size, encoded anew: a file. */
+export function scaled(width, height, encoder) {
+  const file = join(mkdtempSync(join(tmpdir(), "clip-")), `${height}.mp4`);
+  const encoded = ["-c:v", encoder, "-preset", "ultrafast", "-g", "60", "-bf", "0", "-crf", "30", "-c:a", "copy"];
+  if (encoder === "libx265") encoded.push("-x265-params", "log-level=none", "-tag:v", "hvc1");
+  run("ffmpeg", ["-v", "error", "-nostdin", "-i", card, "-vf", `scale=${width}:${height}:flags=fast_bilinear`, ...encoded, file]);
+  return file;
+}
+
+/** The test card, published in real time to one address or several; knows when each of its numbered pictures went out. */
 export class Publisher {
   /** When each number was sent last, in Unix ms. */
   sent = new Array(FRAMES).fill(NaN);
 
-  constructor(url, input = ["-i", card, "-c", "copy"]) {
-    const outputs = `[f=flv]${url}|[f=framecrc:flush_packets=1]pipe\\:1`;
+  constructor(urls, { file = card, hevc = false } = {}) {
+    const outputs = [...[urls].flat().map((url) => `[f=flv]${url}`), "[f=framecrc:flush_packets=1]pipe\\:1"].join("|");
     // The tags are those of FLV: what is copied would keep those of MP4.
-    const args = ["-v", "error", "-nostdin", "-re", "-stream_loop", "-1", ...input, "-map", "0", "-tag:v", "7", "-tag:a", "10", "-f", "tee", outputs];
-    this.process = spawn("ffmpeg", args, { stdio: ["ignore", "pipe", "inherit"] });
+    const tags = hevc ? ["-tag:v", "1cvh"] : ["-tag:v", "7"];
+    const args = ["-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy", "-map", "0", ...tags, "-tag:a", "10", "-f", "tee", outputs];
+    // Debian's ffmpeg writes no H.265 to RTMP.
+    this.process = spawn(hevc ? ffmpeg9 : "ffmpeg", args, { stdio: ["ignore", "pipe", "inherit"] });
     let rest = "", base = 1 / FPS;
     this.process.stdout.setEncoding("utf8").on("data", (text) => {
       const now = Date.now();
@@ -119,6 +170,12 @@ export async function open(browser, url, options = {}) {
   });
   page.loads = 0;
   page.on("load", () => { page.loads += 1; });
+  if (process.env.AV_PAGES) {
+    await page.route(/\/player\/(pages|live|keep|player|streams|wall)\.(js|css)$/, (route) => {
+      const name = new URL(route.request().url()).pathname.split("/").pop();
+      return route.fulfill({ contentType: name.endsWith("js") ? "text/javascript" : "text/css", body: readFileSync(join(sources, name)) });
+    });
+  }
   await page.goto(url);
   return page;
 }
@@ -147,6 +204,19 @@ export const read = (page) => page.evaluate(() => {
   video.requestVideoFrameCallback(look);
 });
 
+/** A page at an origin of its own, with these scripts and nothing else: what other players are run in. */
+export async function foreign(...scripts) {
+  const body = `<!doctype html><meta charset="utf-8"><video muted autoplay playsinline></video>${scripts.map((_, i) => `<script src="/${i}.js"></script>`).join("")}`;
+  const server = createHttpServer((request, answer) => {
+    const script = scripts[Number(request.url.match(/^\/(\d+)\.js$/)?.[1])];
+    answer.setHeader("Content-Type", script ? "text/javascript" : "text/html");
+    answer.end(script ?? body);
+  });
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  ends.push(() => server.close());
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
 /** How old each picture that was read since the last call was, in ms. */
 export async function ages(page, publisher) {
   const seen = await page.evaluate(() => globalThis.seen.splice(0));
@@ -154,3 +224,26 @@ export async function ages(page, publisher) {
 }
 
 export const quantile = (numbers, of) => [...numbers].sort((a, b) => a - b)[Math.min(numbers.length - 1, Math.floor(numbers.length * of))];
+
+/** Until five pictures of that publisher were seen; for how long none was, in ms. */
+export async function plays(page, publisher, what) {
+  const started = Date.now();
+  const seen = [];
+  await ages(page, publisher);
+  await until(what, async () => {
+    // The card begins again after 8 s: what seems older is of another publisher.
+    seen.push(...(await ages(page, publisher)).filter((age) => age > 0 && age < 8000));
+    return seen.length > 4;
+  }, 60);
+  return Date.now() - started;
+}
+
+/** How old the pictures were that were seen within so many seconds, in ms. */
+export async function watched(page, publisher, seconds) {
+  const seen = [];
+  for (const stop = Date.now() + seconds * 1000; Date.now() < stop;) {
+    await new Promise((done) => setTimeout(done, 250));
+    seen.push(...await ages(page, publisher));
+  }
+  return seen;
+}

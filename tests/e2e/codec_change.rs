@@ -150,6 +150,7 @@ fn tracks_go_and_come_with_publishers() {
         publisher.play_out(&tags).unwrap();
         let sent = Recording::of_tags(&tags);
         player.wait_last_of(&sent);
+        silent.wait_last_of(&Recording(sent.of(Kind::Video).into_iter().cloned().collect()));
         let has = |kind| !sent.of(kind).is_empty();
         splitter.wait_status("/flows/cam/input/video", |video| video.is_object() == has(Kind::Video));
         splitter.wait_status("/flows/cam/input/audio", |audio| audio.is_object() == has(Kind::Audio));

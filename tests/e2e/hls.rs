@@ -25,7 +25,7 @@ pub(crate) struct Gateway {
     pub(crate) port: u16,
 }
 
-fn document(rtmp: &str, port: u16, input: &Value, output: &Value) -> Value {
+pub(crate) fn document(rtmp: &str, port: u16, input: &Value, output: &Value) -> Value {
     let with = |mut endpoint: Value, options: &Value| {
         endpoint.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         endpoint
@@ -60,7 +60,7 @@ impl Gateway {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -74,7 +74,7 @@ impl Answer {
 }
 
 /// One request on a connection of its own. `head`: its first lines.
-fn request(port: u16, head: &str) -> Answer {
+pub(crate) fn request(port: u16, head: &str) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(wait::LONG)).unwrap();
     write!(stream, "{head}Host: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
@@ -323,20 +323,20 @@ fn the_key_in_the_path_stands_in_no_playlist() {
 }
 
 /// Looks at every version of a playlist while something happens, and holds them against each other.
-struct Watch {
+pub(crate) struct Watch {
     media: String,
     /// URI and discontinuity number by sequence number.
     seen: BTreeMap<u64, (String, u64)>,
     constants: Vec<String>,
     /// Length and hash of what was behind each URI.
-    contents: BTreeMap<String, Vec<u8>>,
-    last_text: String,
+    pub(crate) contents: BTreeMap<String, Vec<u8>>,
+    pub(crate) last_text: String,
     /// Answers that a cache had.
     cached: u32,
 }
 
 impl Watch {
-    fn new(gateway: &Gateway) -> Self {
+    pub(crate) fn new(gateway: &Gateway) -> Self {
         let media = gateway.media();
         Self {
             media,
@@ -361,7 +361,8 @@ impl Watch {
         self.cached += u32::from(answer.header("x-cache") == Some("HIT"));
         let text = answer.text();
         let constants = ["#EXT-X-TARGETDURATION:", "#EXT-X-SERVER-CONTROL:", "#EXT-X-PART-INF:"];
-        let constants = constants.map(|name| tag(&text, name).to_owned()).to_vec();
+        let lines = |name| text.lines().filter(move |line: &&str| line.starts_with(name));
+        let constants = constants.into_iter().flat_map(lines).map(str::to_owned).collect::<Vec<_>>();
         if self.constants.is_empty() {
             self.constants.clone_from(&constants);
         }
@@ -391,7 +392,7 @@ impl Watch {
         true
     }
 
-    fn until(&mut self, port: u16, what: &str, mut fits: impl FnMut(&str) -> bool) {
+    pub(crate) fn until(&mut self, port: u16, what: &str, mut fits: impl FnMut(&str) -> bool) {
         let start = Instant::now();
         while !(self.look(port) && fits(&self.last_text)) {
             assert!(start.elapsed() < wait::LONG, "not in time: {what}: {}", self.last_text);

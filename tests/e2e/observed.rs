@@ -179,11 +179,13 @@ fn a_crowd_of_refused_players_is_a_line_a_second() {
     let start = Instant::now();
     let players: Vec<_> = (0..60).map(|_| Player::start(&url)).collect();
     players.iter().for_each(|player| drop(player.wait_end()));
-    let seconds = start.elapsed().as_secs() as usize + 2;
+    // What is written is not read yet.
+    splitter.wait_log(&["127.0.0.1:", "refused"]);
     let lines: Vec<_> = splitter
         .log_lines("127.0.0.1:")
         .into_iter()
         .filter(|line| !line.contains("[DBG]") && line.contains("refused"))
         .collect();
+    let seconds = start.elapsed().as_secs() as usize + 2;
     assert!((1..=seconds).contains(&lines.len()), "{} lines in {seconds} s: {lines:#?}", lines.len());
 }

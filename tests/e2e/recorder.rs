@@ -10,7 +10,7 @@ use av_tests::program::Program;
 use av_tests::recording::{End, Kind, Packet, Recording, Times};
 use av_tests::rtmp::Publisher;
 use av_tests::tool::Tool;
-use av_tests::{needs, port, wait};
+use av_tests::{needs, port, tool, wait};
 use serde_json::{Value, json};
 
 use crate::{rtmp, twin};
@@ -168,6 +168,31 @@ fn newer_codecs_are_in_the_files_frame_by_frame() {
 }
 
 #[test]
+fn what_is_pulled_by_rtsp_is_in_the_files_picture_by_picture() {
+    needs!(Ffmpeg, Ffprobe);
+    let (from, at) = (rtmp(port::free(), "live/cam"), format!("rtsp://127.0.0.1:{}/live/cam", port::free()));
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": { "input": { "listen": from }, "outputs": { "all": { "serve": at } } } })),
+    );
+    let setup = Setup::new("mp4-recorder").arg("--device").arg("gate");
+    let mut document = document(setup.dir(), &at, json!({ "segmentSeconds": 2 }));
+    document["flows"]["cam"]["input"] =
+        json!({ "pull": at, "retry": { "initialMilliseconds": 100, "maxSeconds": 1 } });
+    let recorder = Recorder { module: setup.twin(&document).start(), url: at };
+    let publication = PublishWith::Ffmpeg.start(Clip::Pyramid, &from);
+    recorder.module.wait_value("/flows/cam/outputs/disk/state", "storing");
+    let published = publication.finish();
+    let recorded: Vec<_> = recorder.files().iter().map(|file| read(Tool::Ffmpeg, file)).collect();
+    let sent: Vec<_> = published.of(Kind::Video).into_iter().map(|packet| packet.hash.clone()).collect();
+    let got = hashes(&recorded, Kind::Video);
+    // From where the recorder came in, to the end and without a hole.
+    assert!(got.len() >= 50 && sent.ends_with(&got), "{} of {}", got.len(), sent.len());
+    assert!(!hashes(&recorded, Kind::Audio).is_empty());
+    assert_eq!(gateway.terminate().status.code(), Some(0));
+}
+
+#[test]
 fn after_a_kill_every_frame_that_was_counted_is_in_a_file() {
     needs!(Ffmpeg, Ffprobe);
     let recorder = Recorder::start(json!({ "segmentSeconds": 60 }));
@@ -208,6 +233,48 @@ fn what_was_recorded_when_the_module_ends_is_stored_at_the_next_start() {
     let files = files(&module.dir().join("files"));
     let recorded: usize = files.iter().map(|file| read(Tool::Ffmpeg, file).0.len()).sum();
     assert!(recorded as u64 >= counted, "{recorded} of {counted}");
+}
+
+#[test]
+fn the_disk_of_a_dead_device_gives_files_that_play_and_stays_as_it_is() {
+    needs!(Ffmpeg, Ffprobe);
+    let url = rtmp(port::free(), "live/cam");
+    let setup = Setup::new("mp4-recorder");
+    let folder = setup.dir().to_owned();
+    // A file where the store's folder should be: everything stays in the spool.
+    std::fs::write(folder.join("files"), "in the way").unwrap();
+    let module = setup.twin(&document(&folder, &url, json!({ "segmentSeconds": 2 }))).start();
+    let published = Recording::of_tags(&Clip::Plain.tags());
+    let endless = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+    module.wait_status("/flows/cam/outputs/disk/frames", |count| count.as_u64() >= Some(200));
+    module.program().signal("KILL");
+    let stat = format!("/proc/{}/stat", module.program().id());
+    wait::until_true("it is dead", wait::LONG, || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    drop(endless);
+    let spool = folder.join("state/spool");
+    let before: Vec<_> = files(&spool).iter().map(|file| std::fs::read(file).unwrap()).collect();
+    let export = |to: &Path| {
+        let mut command = std::process::Command::new(tool::binary("mp4-recorder"));
+        command.arg("spool").arg(folder.join("state")).arg("--export").arg(to);
+        Program::run(&mut command, wait::LONG)
+    };
+    let to = folder.join("saved");
+    let ran = export(&to);
+    assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("cam/disk 20") && ran.stdout.contains("bytes, cut off"), "{}", ran.stdout);
+    let saved = files(&to);
+    assert!(saved.len() >= 2, "{saved:?}");
+    let read: Vec<_> = saved.iter().map(|file| read(Tool::Ffmpeg, file)).collect();
+    let clip: Vec<_> = published.of(Kind::Video).into_iter().map(|packet| packet.hash.clone()).collect();
+    let got = hashes(&read, Kind::Video);
+    assert!(
+        clip.into_iter().cycle().take(got.len()).eq(got.iter().cloned()),
+        "other pictures than were sent"
+    );
+    let after: Vec<_> = files(&spool).iter().map(|file| std::fs::read(file).unwrap()).collect();
+    assert!(before == after, "the spool was changed");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Azurite {
     }
 
     /// Blocks that it took, by their ids, each as often as it did.
-    fn staged(&self) -> Vec<String> {
+    pub fn staged(&self) -> Vec<String> {
         let log = self.program.stdout();
         let id = |line: &str| {
             let (_, after) = line.split_once("blockid=")?;
@@ -175,6 +175,38 @@ fn every_frame_is_in_a_blob_that_says_what_it_is() {
         }
         assert_eq!(module.terminate().status.code(), Some(0));
     }
+}
+
+#[test]
+fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let sas = |hours: i32| {
+        let code = format!(
+            "from datetime import datetime, timedelta, timezone\n\
+             now = datetime.now(timezone.utc)\n\
+             print(generate_container_sas(service.account_name, 'recordings', \
+             account_key=service.credential.account_key, permission='rcw', start=now - timedelta(days=9), \
+             expiry=now + timedelta(hours={hours})))"
+        );
+        azurite.python(&code).trim().to_owned()
+    };
+    let listen = rtmp(port::free(), "live/cam");
+    let with = |sas: String| document(&listen, &azurite.url(), &json!({ "sas": sas }), json!({}));
+    let module = Setup::new("mp4-recorder").twin(&with(sas(-1))).start();
+    let process = module.program().id();
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+    module.wait_status("/flows/cam/outputs/cloud/error", |error| {
+        error.as_str().is_some_and(|error| error.contains("credentials"))
+    });
+    module.wait_log(&["the SAS has ended at"]);
+    module.set_twin(&with(sas(5)));
+    all_stored(&module);
+    module.wait_log(&["the SAS ends at"]);
+    must_hold(&azurite.blobs(&folder.path().join("read")), &published);
+    assert_eq!(module.program().id(), process);
 }
 
 #[test]

@@ -75,6 +75,16 @@ impl PublishWith {
 }
 
 impl Publication {
+    /// Holds it up until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.program.signal("STOP");
+    }
+
+    /// Lets it go on; it makes up for the time.
+    pub fn resume(&self) {
+        self.program.signal("CONT");
+    }
+
     /// Waits until all is sent; gives what was sent.
     pub fn finish(self) -> Recording {
         let ended = self.program.finish(LIMIT);

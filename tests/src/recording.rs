@@ -133,6 +133,20 @@ impl Recording {
         self.0.iter().filter(|packet| packet.kind == kind).collect()
     }
 
+    /// Leaves out what comes behind the last frame of each kind that `taken` has.
+    pub fn end_with(&mut self, taken: &Self) {
+        for kind in [Kind::Video, Kind::Audio] {
+            let Some(last) = taken.of(kind).last().map(|packet| packet.hash.clone()) else { continue };
+            let end = self.0.iter().rposition(|packet| packet.kind == kind && packet.hash == last);
+            let end = end.unwrap_or(self.0.len());
+            let mut place = 0;
+            self.0.retain(|packet| {
+                place += 1;
+                packet.kind != kind || place - 1 <= end
+            });
+        }
+    }
+
     /// Checks that this is what was `published`, from some frame on and without a hole: equal hashes, equal
     /// `pts - dts`, equal differences between successive frames, and one shift of time for both tracks.
     pub fn compare(&self, published: &Self, times: Times, end: End) -> Result<Match, String> {

@@ -1,7 +1,13 @@
 // How a live player keeps near the live edge: figures in, what to do out. No player is named here.
 
-/** Behind the target by this much: faster, or a seek. In seconds, as all times here. */
-const LATE = 0.06, FAR = 2.5;
+/** Behind the target by this much: faster. In seconds, as all times here. */
+const LATE = 0.06;
+/** By this much: to the target at once, where the pictures for it are there; and where they are not. */
+const JUMP = 0.8, FAR = 2.5;
+/** The same just after the beginning, when a player is where its first pictures were. */
+const FIRST_JUMP = 0.2;
+/** So much is left ahead of the playhead after a jump. */
+const KEPT = 0.15;
 /** Nearer than the target by this much: slower, so that the buffer is not run dry. */
 const EARLY = 0.08;
 /** A correction goes on until this near. */
@@ -13,11 +19,13 @@ const THIN = 0.1;
 
 /**
  * One look at a player: `latency` behind live, `target` for it, `ahead` of the playhead in the buffer, the present
- * `rate`. Returns `{ rate }`, or `{ seek: true }` where no speed catches up in reasonable time.
+ * `rate`, whether a jump `mayJump` and whether it has `begun` just now. Returns `{ rate }`, `{ jump }`: so far forward,
+ * within what is buffered, or `{ seek: true }`, where no speed catches up in reasonable time.
  */
-export function steer({ latency, target, ahead, rate }) {
+export function steer({ latency, target, ahead, rate, mayJump = false, begun = false }) {
   if (!Number.isFinite(latency) || !Number.isFinite(target)) return { rate: 1 };
   const late = latency - target;
+  if (mayJump && late > (begun ? FIRST_JUMP : JUMP) && ahead - late > KEPT) return { jump: late };
   if (late > FAR) return { seek: true };
   if (late > (rate > 1 ? THERE : LATE)) {
     return { rate: ahead < THIN ? 1 : Math.min(FASTEST, 1.02 + late * 0.16) };
@@ -26,21 +34,50 @@ export function steer({ latency, target, ahead, rate }) {
   return { rate: 1 };
 }
 
-/** How near live to play: as near as the parts allow, further after each stall, and slowly nearer again. */
+/** What the buffer may not fall below, and what is more than it takes, at its lowest in so many seconds. */
+const LOW = { least: 0.12, plenty: 0.26, within: 10 };
+
+/** After a stall, so much further behind. */
+const STALLED = 0.15;
+
+/**
+ * How near live to play: as near as the parts allow, further where the buffer is nearly run dry and after each stall,
+ * and slowly nearer again.
+ */
 export class Target {
   #base = NaN;
+  #least = NaN;
+  /** Of what the buffer says, and of stalls. */
+  #trimmed = 0;
   #raised = 0;
   #at = 0;
+  #low = { ahead: Infinity, since: NaN };
 
   /** `part`: the longest part; `hold`: what the playlist asks for where it has no parts. */
   set(part, hold) {
-    this.#base = part > 0 ? Math.max(0.4, part * 2.4) : hold;
+    this.#base = part > 0 ? Math.max(0.4, part * 2.2) : hold;
+    this.#least = part > 0 ? Math.max(0.36, part * 1.9) : hold;
+  }
+
+  /** What is `ahead` in the buffer of a player that is at its target, `now`, in seconds. */
+  look(ahead, now) {
+    const low = this.#low;
+    if (!(now - low.since < LOW.within)) {
+      if (low.ahead < LOW.least) this.#trimmed = Math.min(0.5, this.#trimmed + 0.04);
+      else if (low.ahead > LOW.plenty && low.ahead < Infinity) this.#trimmed -= 0.02;
+      this.#trimmed = Math.max(this.#least - this.#base, this.#trimmed);
+      this.#low = { ahead, since: now };
+    }
+    this.#low.ahead = Math.min(this.#low.ahead, ahead);
   }
 
   stalled(now) {
-    this.#raised = Math.min(3, this.#raised + 0.15);
+    this.#raised = Math.min(3, this.#raised + STALLED);
     this.#at = now;
   }
+
+  /** The last stall was none. */
+  forgive() { this.#raised = Math.max(0, this.#raised - STALLED); }
 
   /** `now`: in seconds. Two minutes without a stall take a step back. */
   value(now) {
@@ -48,7 +85,7 @@ export class Target {
       this.#raised = Math.max(0, this.#raised - 0.05);
       this.#at = now;
     }
-    return this.#base + this.#raised;
+    return this.#base + this.#trimmed + this.#raised;
   }
 }
 

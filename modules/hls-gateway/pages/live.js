@@ -8,8 +8,14 @@ const SLEPT = 5000;
 const STUCK = 10_000;
 /** A picture that stands still for so long is a stall. */
 const STALL = 300;
+/** A jump to the target; after it, the next one not before, just after the beginning and later. */
+const JUMPS = { first: 2, begun: 5000, soon: 600, later: 10_000 };
+/** A jump takes its time: until the decoder has come from the sync frame to the picture. */
+const JUMPING = 1500;
 /** Between two beginnings. */
-const PATIENCE = { least: 500, most: 5000 };
+const PATIENCE = { least: 500, most: 3000 };
+/** The same where the module answers, and a stream will come: a question a second is cheap. */
+const NOT_LIVE = 1000;
 /** On these, a changed speed of what scripts feed is not to be had; their own player is good. */
 const PHONE = /iPhone|iPod/.test(navigator.userAgent);
 
@@ -33,8 +39,12 @@ export class Live {
   #target = new Target();
   #last = { at: 0, time: -1, moved: 0, sampled: 0 };
   #standing = false;
+  /** The picture stands since the publisher is away: nobody else's fault. */
+  #away = false;
   #seen = false;
   #recovered = 0;
+  /** When the first picture moved, and the last jump to the target; how many there were since. */
+  #began = { at: 0, jumped: -Infinity, jumps: 0 };
   #rate = { bytes: 0, seconds: 0, bps: 0 };
   #listeners = new AbortController();
   /** The seek that comes is not the viewer's. */
@@ -54,6 +64,7 @@ export class Live {
     this.past = false;
     const on = (name, handle) => video.addEventListener(name, handle, { signal: this.#listeners.signal });
     on("seeking", () => this.#sought());
+    on("loadeddata", () => this.#settle(performance.now()));
     on("play", () => { if (this.#seen && !this.past) this.toLive(); });
     on("error", () => { if (!this.#hls) this.#restart("the browser can't play it"); });
     document.addEventListener("visibilitychange", () => {
@@ -72,6 +83,9 @@ export class Live {
     this.video.removeAttribute("src");
     this.video.load();
   }
+
+  /** How far behind live it wants to be, in seconds. */
+  get target() { return this.#target.value(performance.now() / 1000); }
 
   /** To the live edge, from wherever it is. */
   toLive() {
@@ -103,8 +117,9 @@ export class Live {
 
   #begin() {
     if (this.engine === "none") return this.#say("this browser plays no HLS");
-    this.#seen = this.#standing = false;
+    this.#seen = this.#standing = this.#away = false;
     this.#last = { at: performance.now(), time: -1, moved: performance.now(), sampled: 0 };
+    this.#began = { at: 0, jumped: -Infinity, jumps: 0 };
     this.video.playbackRate = 1;
     this.#say("loading");
     if (this.engine === "browser") this.video.src = this.url;
@@ -121,6 +136,8 @@ export class Live {
       liveSyncOnStallIncrease: 0.15,
       backBufferLength: 20,
       maxBufferLength: 20,
+      // Who begins again does so from the start.
+      manifestLoadPolicy: { default: { ...Hls.DefaultConfig.manifestLoadPolicy.default, errorRetry: null } },
     });
     hls.on(Hls.Events.MEDIA_ATTACHED, () => {
       if (!this.video.querySelector("source")) return;
@@ -129,6 +146,8 @@ export class Live {
     });
     hls.on(Hls.Events.LEVEL_LOADED, (_, { details }) => {
       this.#target.set(this.lowLatency ? details.partTarget : 0, details.holdBack || 3 * details.targetduration);
+      // Where it seeks to by itself.
+      hls.targetLatency = this.target;
     });
     hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => {
       const of = part ?? frag;
@@ -143,24 +162,26 @@ export class Live {
     hls.attachMedia(this.video);
   }
 
-  #failed({ fatal, type, response }) {
+  #failed({ fatal, type, details, response }) {
     if (!fatal) return;
+    const codec = /IncompatibleCodecs|AddCodec|bufferIncompatible/.test(details);
+    if (codec) return this.#restart(`this browser can't decode the stream's codec`);
     const now = performance.now();
     if (type === globalThis.Hls.ErrorTypes.MEDIA_ERROR && now - this.#recovered > 10_000) {
       this.#recovered = now;
       this.#hls.recoverMediaError();
       return;
     }
-    if (response?.code === 401 || response?.code === 403) this.#restart("not allowed: the key is wrong", "refused");
-    else if (response?.code >= 400) this.#restart("not live at the moment");
+    if (response?.code === 401 || response?.code === 403) this.#restart("not allowed: the key is wrong");
+    else if (response?.code >= 400) this.#restart("not live at the moment", NOT_LIVE);
     else this.#restart(type === "networkError" ? "the module does not answer" : "playing failed");
   }
 
   /** Begins again after a while; the first time at once. */
-  #restart(why) {
+  #restart(why, most = PATIENCE.most) {
     clearTimeout(this.#again);
     this.#end();
-    const wait = Math.min(PATIENCE.most, this.#tries === 0 ? 0 : PATIENCE.least * 2 ** (this.#tries - 1));
+    const wait = Math.min(most, this.#tries === 0 ? 0 : PATIENCE.least * 2 ** (this.#tries - 1));
     this.#tries += 1;
     this.#say(`${why}; tried again`);
     this.#again = setTimeout(() => this.#begin(), wait);
@@ -242,7 +263,7 @@ export class Live {
 
   #moves(now) {
     const { video } = this;
-    this.#standing = false;
+    this.#standing = this.#away = false;
     if (!this.#seen) return;
     this.#tries = 0;
     this.#say(this.past ? "playing the past" : "playing");
@@ -252,14 +273,30 @@ export class Live {
       if (!this.past && Number.isFinite(this.latency) && this.#latencies.length < 10) this.#latencies.push(this.latency);
     }
     if (this.past || video.seeking) return;
-    const target = this.#target.value(now / 1000);
-    const step = steer({ latency: this.latency, target, ahead: this.#ahead(), rate: video.playbackRate });
-    if (step.seek) this.toLive();
-    else if (this.#hls && Math.abs(video.playbackRate - step.rate) > 0.001) video.playbackRate = step.rate;
+    if (Math.abs(this.latency - this.target) < 0.1) this.#target.look(this.#ahead(), now / 1000);
+    this.#settle(now);
+  }
+
+  /** A step towards the target: none, another speed, a jump. */
+  #settle(now) {
+    const { video } = this, began = this.#began;
+    if (!this.#hls || this.past) return;
+    began.at ||= now;
+    const begun = began.jumps < JUMPS.first && now - began.at < JUMPS.begun;
+    const mayJump = now - began.jumped > (begun ? JUMPS.soon : JUMPS.later);
+    const latency = this.#behind(), ahead = this.#ahead();
+    const step = steer({ latency, target: this.target, ahead, rate: video.playbackRate, mayJump, begun });
+    if (step.jump || (step.seek && now - began.jumped > JUMPING)) {
+      began.jumps += 1;
+      began.jumped = this.#last.moved = now;
+      if (step.jump) this.#seek(video.currentTime + step.jump);
+      else this.toLive();
+    } else if (step.rate && Math.abs(video.playbackRate - step.rate) > 0.001) video.playbackRate = step.rate;
   }
 
   #stands(now) {
     const still = now - this.#last.moved;
+    if (now - this.#began.jumped < JUMPING) return;
     if (this.#seen && !this.#standing && still > STALL && !document.hidden) {
       this.#standing = true;
       this.#stalls += 1;
@@ -268,9 +305,24 @@ export class Live {
       this.video.playbackRate = 1;
       this.#say("waiting for pictures");
     }
+    if (this.#standing && !this.#away && this.#isGap()) {
+      this.#away = true;
+      this.stalls -= 1;
+      this.#stalls = Math.max(0, this.#stalls - 1);
+      this.#target.forgive();
+      // What comes back begins like a stream that is new.
+      this.#began = { at: 0, jumped: -Infinity, jumps: 0 };
+      this.#say("the publisher is away");
+    }
     const next = this.#nextBuffered();
     if (still > STALL && Number.isFinite(next)) this.#seek(next);
-    else if (still > STUCK) this.#restart("no pictures came");
+    else if (still > STUCK && !this.#isGap()) this.#restart("no pictures came");
+  }
+
+  /** The newest that the playlist lists is a gap. */
+  #isGap() {
+    const list = this.#hls?.latestLevelDetails;
+    return Boolean((list?.partList?.at(-1) ?? list?.fragments.at(-1))?.gap);
   }
 
   /** Where the buffer goes on behind a hole, e.g. where the publisher was away. */

@@ -32,7 +32,7 @@ const streams = new Streams((list, error) => {
 frame(streams, engine());
 
 function add(stream, lowLatency) {
-  const video = element("video", { muted: true, playsInline: true, autoplay: true, tabIndex: -1 });
+  const video = element("video", { muted: true, playsInline: true, autoplay: true });
   const label = element("span", { className: "label" });
   const button = element("button", { type: "button", className: "tile", onclick: () => enlarge(large === stream.path ? null : stream.path) }, video, label);
   // A player tells of its state before it is part of a tile.
@@ -76,7 +76,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") enlarge(null);
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   const buttons = [...tiles.values()].map(({ button }) => button);
-  const here = buttons.indexOf(document.activeElement);
+  const here = buttons.indexOf(document.activeElement?.closest(".tile"));
   if (!step || here < 0) return;
   const next = buttons[(here + step + buttons.length) % buttons.length];
   next.focus();

@@ -1,6 +1,6 @@
 //! What one output shows to those who ask by HTTP.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use av_flow::OutputContext;
@@ -8,7 +8,8 @@ use av_flow::config::Content;
 use av_flow::stream::{OutputStatus, Stream};
 use tokio::sync::watch;
 
-use crate::live::{Pieces, Shelf, Version};
+use crate::disk::Folder;
+use crate::live::{Found, Shelf, Version};
 use crate::options::ServeConfig;
 use crate::viewers::Viewers;
 
@@ -25,12 +26,31 @@ pub(crate) struct Channel {
     pub viewers: Viewers,
     /// The URL that a playlist had before this process began, and will have again.
     pub expected: Option<String>,
+    pub shown: Arc<Shown>,
+}
+
+/// What is shown. It outlives a change of the configuration, and so do requests that wait for more of it.
+#[derive(Default)]
+pub(crate) struct Shown {
     version: watch::Sender<Option<Arc<Version>>>,
     shelf: RwLock<Shelf>,
+    /// Where old segments lie.
+    pub folder: OnceLock<Arc<Folder>>,
+}
+
+impl Shown {
+    pub(crate) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Channel {
-    pub(crate) fn new(output: &OutputContext, config: ServeConfig, expected: Option<String>) -> Arc<Self> {
+    pub(crate) fn new(
+        output: &OutputContext,
+        config: ServeConfig,
+        expected: Option<String>,
+        shown: Arc<Shown>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             flow: output.flow.clone(),
             output: output.output.clone(),
@@ -41,33 +61,32 @@ impl Channel {
             content: output.content,
             status: output.status.clone(),
             expected,
-            version: watch::Sender::new(None),
-            shelf: RwLock::default(),
+            shown,
         })
     }
 
     /// What can be fetched.
     pub(crate) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
+        self.shown.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
-        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+        self.shown.shelf_mut()
     }
 
     /// Shows a version, and wakes those who wait for it.
     pub(crate) fn publish(&self, version: Version) {
-        self.version.send_replace(Some(Arc::new(version)));
+        self.shown.version.send_replace(Some(Arc::new(version)));
     }
 
     /// Versions as they come.
     pub(crate) fn versions(&self) -> watch::Receiver<Option<Arc<Version>>> {
-        self.version.subscribe()
+        self.shown.version.subscribe()
     }
 
     /// The present version.
     pub(crate) fn version(&self) -> Option<Arc<Version>> {
-        self.version.borrow().clone()
+        self.shown.version.borrow().clone()
     }
 
     /// How long a request is held at most: three target durations, and never so long that a player gives up on an answer.
@@ -77,7 +96,7 @@ impl Channel {
     }
 
     /// A finished segment.
-    pub(crate) fn segment(&self, number: u64) -> Option<Pieces> {
+    pub(crate) fn segment(&self, number: u64) -> Option<Found> {
         self.shelf().segment(number)
     }
 }

@@ -9,11 +9,15 @@ use prometheus::proto::MetricFamily;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use crate::channel::Channel;
+use crate::disk::Disk;
+use crate::handover::Handover;
 use crate::store::Store;
 
 /// See the module's text.
 pub(crate) struct Hls {
     store: Arc<Store>,
+    disk: Arc<Disk>,
+    handover: Arc<Handover>,
     latency: HistogramVec,
     stalls: IntCounterVec,
 }
@@ -31,6 +35,8 @@ impl Hls {
         let stalls = Opts::new("av_player_stalls_total", "Stalls that player pages report");
         Self {
             store: Store::open(context.state.clone()),
+            disk: Disk::new(&context.state),
+            handover: Arc::default(),
             latency: HistogramVec::new(latency, &labels).expect("constant options"),
             stalls: IntCounterVec::new(stalls, &labels).expect("constant options"),
         }
@@ -38,6 +44,14 @@ impl Hls {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub(crate) fn handover(&self) -> &Arc<Handover> {
+        &self.handover
     }
 
     /// What a player page says of one output.

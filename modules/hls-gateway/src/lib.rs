@@ -3,9 +3,12 @@
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here:
 //! HLS (`options`: the endpoint's table; `serve`: its task; `live`: frames to playlists, on paper; `channel`: what is
-//! shown; `http`: to whom and how; `store`: what outlives the process), the pages, and `lint`, which looks at anybody's HLS.
+//! shown; `http`: to whom and how; `store`: what outlives the process; `disk`: old
+//! segments; `handover`: what outlives a change), the pages, and `lint`, which looks at anybody's HLS.
 
 mod channel;
+mod disk;
+mod handover;
 mod hls;
 mod http;
 mod lint;

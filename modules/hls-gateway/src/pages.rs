@@ -44,6 +44,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// How both pages begin: a file starts with its title.
+const HEAD: &str = include_str!("../pages/head.html");
 const PLAYER: &str = include_str!("../pages/player.html");
 /// Every path, and what is there.
 const FILES: [(&str, &str, &str); 13] = [
@@ -64,12 +66,16 @@ const FILES: [(&str, &str, &str); 13] = [
 
 struct File {
     content_type: &'static str,
-    body: &'static str,
+    body: Bytes,
     etag: String,
 }
 
 static BY_PATH: LazyLock<HashMap<&'static str, File>> = LazyLock::new(|| {
     let files = FILES.map(|(path, content_type, body)| {
+        let body: Bytes = match content_type {
+            HTML => [HEAD, body].concat().into(),
+            _ => Bytes::from_static(body.as_bytes()),
+        };
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         (path, File { content_type, body, etag: format!("\"{:016x}\"", hasher.finish()) })
@@ -80,7 +86,7 @@ static BY_PATH: LazyLock<HashMap<&'static str, File>> = LazyLock::new(|| {
 /// The file at exactly that path; `None` where there is none.
 pub fn find(path: &str) -> Option<Page> {
     let File { content_type, body, etag } = BY_PATH.get(path)?;
-    Some(Page { content_type, body: Bytes::from_static(body.as_bytes()), etag })
+    Some(Page { content_type, body: body.clone(), etag })
 }
 
 #[cfg(test)]
@@ -113,7 +119,8 @@ mod tests {
     #[test]
     fn nothing_of_the_pages_comes_from_elsewhere() {
         // hls.js names addresses of specifications in its texts; the policy keeps it from asking there.
-        for (path, _, text) in FILES.iter().filter(|(path, ..)| !path.contains("hls.")) {
+        let head = ("head.html", HTML, HEAD);
+        for (path, _, text) in FILES.iter().chain([&head]).filter(|(path, ..)| !path.contains("hls.")) {
             assert!(!text.contains("http://") && !text.contains("https://"), "{path}");
         }
     }

@@ -1,7 +1,8 @@
 //! `serve`: a stream is packaged, and shown to those who ask by HTTP.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::net::{Attempts, Place, listeners};
 use av_flow::stream::{Entry, Item, State as Health, Tracks};
@@ -10,14 +11,17 @@ use av_media::Kind;
 use prometheus::Histogram;
 
 use crate::channel::Channel;
+use crate::handover::{Counted, Left};
 use crate::hls::Hls;
 use crate::http::Http;
 use crate::live::{Packager, State};
-use crate::options::ServeConfig;
+use crate::options::{ServeConfig, Shaped};
 use crate::store::StreamMemory;
 
 /// Frames whose delay is measured, at most, between two versions.
 const MOST_TIMED: usize = 4096;
+/// A longer window lies on disk, but for its newest minute.
+const IN_MEMORY: Duration = Duration::from_secs(120);
 
 /// Serves until cancelled.
 pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
@@ -31,8 +35,9 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
         lease = opening => lease,
     };
     let shaped = config.shape;
-    let packager = Packager::new(shaped, hls.store().stream(url.to_string()));
-    let channel = Channel::new(&output, config, packager.expected_name());
+    let found = found(&output, &hls, shaped, &url.to_string()).await;
+    let expected = found.packager.expected_name();
+    let channel = Channel::new(&output, config, expected, found.shown.clone());
     let port = lease.port();
     let _open = port.state.opened();
     let places = [Place::Prefix(url.path.clone()), Place::Exact(format!("{}.m3u8", url.path))];
@@ -42,23 +47,54 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
     });
     output.status.status.set(Health::Waiting, None);
     let latency = output.module.latency(url.scheme.name);
-    Serving {
+    let mut serving = Serving {
         output: &output,
         channel: &channel,
-        packager,
+        packager: found.packager,
         latency,
         timed: VecDeque::new(),
         nothing: None,
-        kept: 0,
-    }
-    .run()
-    .await;
+        counted: found.counted,
+    };
+    serving.run().await;
+    let Serving { packager, counted, .. } = serving;
+    let stream = output.stream.clone();
+    let left = Left { shaped, stream, packager, shown: found.shown, counted };
+    hls.handover().leave(url.to_string(), left);
 }
 
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        self.output.module.cache.keep(self.kept, 0);
+/// What an output before this one has left, or an earlier process, or nothing.
+async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> Left {
+    let now = Instant::now();
+    let mut left = match hls.handover().take(url, shaped) {
+        Some(mut left) => {
+            let is_same = left.stream.is_same(&output.stream);
+            left.packager.resume(shaped, is_same, &mut left.shown.shelf_mut(), now);
+            left
+        }
+        None => Left {
+            shaped,
+            stream: output.stream.clone(),
+            packager: Packager::new(shaped, hls.store().stream(url.to_owned())),
+            shown: Arc::default(),
+            counted: Counted::new(output.module.cache.clone()),
+        },
+    };
+    let folder = hls.disk().folder(url, shaped.variant);
+    let shown = left.shown.clone();
+    if shaped.window <= IN_MEMORY {
+        if shown.folder.get().is_none() {
+            // Of a longer window that was configured once.
+            folder.clear();
+        }
+    } else if shown.folder.set(folder.clone()).is_ok() {
+        left.packager.set_attic(folder.clone(), &mut shown.shelf_mut());
+        if left.packager.state() == State::Waiting {
+            let restored = folder.load(left.packager.expected_name()).await.unwrap_or_default();
+            left.packager.restore(restored, &mut shown.shelf_mut(), Instant::now());
+        }
     }
+    left
 }
 
 struct Serving<'a> {
@@ -70,12 +106,13 @@ struct Serving<'a> {
     timed: VecDeque<(Kind, Instant)>,
     /// Why there is nothing to serve.
     nothing: Option<Trouble>,
-    /// Bytes that count in `cacheMegabytes`.
-    kept: usize,
+    counted: Counted,
 }
 
 impl Serving<'_> {
-    async fn run(mut self) {
+    async fn run(&mut self) {
+        // What was found is there at once.
+        self.publish(Instant::now());
         let mut reader = self.output.stream.reader(self.output.content);
         let mut entries = Vec::new();
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
@@ -94,17 +131,19 @@ impl Serving<'_> {
                     self.packager.tick(&mut self.channel.shelf_mut(), now);
                     self.publish(now);
                 }
-                _ = sweep.tick() => self.channel.viewers.sweep(Instant::now()),
+                _ = sweep.tick() => {
+                    let now = Instant::now();
+                    self.channel.viewers.sweep(now);
+                    self.packager.clock(SystemTime::now(), now);
+                }
             }
         }
     }
 
     fn take(&mut self, entries: &mut Vec<Entry>) {
         let now = Instant::now();
-        let cache = &self.output.module.cache;
         let mut shelf = self.channel.shelf_mut();
-        let others = cache.used().saturating_sub(self.kept);
-        shelf.set_most(cache.limit().saturating_sub(others));
+        shelf.set_most(self.counted.room());
         for entry in entries.drain(..) {
             match &entry.item {
                 Item::Frame(frame) if self.timed.len() < MOST_TIMED => {
@@ -115,7 +154,7 @@ impl Serving<'_> {
             }
             self.packager.entry(entry, &mut shelf, now);
         }
-        cache.keep(std::mem::replace(&mut self.kept, shelf.size()), shelf.size());
+        self.counted.set(shelf.size());
         drop(shelf);
         self.publish(now);
     }

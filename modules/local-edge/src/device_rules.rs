@@ -23,6 +23,9 @@ const FILES: [&str; 4] = ["file", "certificateFile", "keyFile", "caFile"];
 const DEFAULT_PORTS: [(&str, u16); 6] =
     [("rtmp", 1935), ("rtmps", 1936), ("rtsp", 8554), ("rtsps", 8322), ("http", 8080), ("https", 8443)];
 
+/// Whom our images run as; their volumes and state belong to this user.
+const IMAGE_USER: &str = "10001";
+
 /// Everything in `manifest` that would fail on a device, one sentence each. `allowed` are the `allowed_bind_sources` of
 /// the device's configuration, if that is at hand.
 pub fn check(manifest: &Manifest, allowed: Option<&[PathBuf]>) -> Vec<String> {
@@ -56,13 +59,8 @@ fn state_dir(module: &Module) -> PathBuf {
 
 fn check_container(module: &Module, allowed: Option<&[PathBuf]>, found: &mut Vec<String>) {
     let name = &module.name;
-    let state = state_dir(module);
-    if services::find(&module.service) != Service::Missing && bind_of(module, &state).is_none() {
-        found.push(format!(
-            "{name}: no volume holds its state: a new container starts without its last good configuration; add \
-             \"{name}:{}\" to HostConfig.Binds",
-            state.display()
-        ));
+    if services::find(&module.service) != Service::Missing {
+        check_state(module, found);
     }
     for bind in &module.binds {
         let HostPath::Directory(path) = &bind.host else { continue };
@@ -75,6 +73,34 @@ fn check_container(module: &Module, allowed: Option<&[PathBuf]>, found: &mut Vec
                 path.display()
             ));
         }
+    }
+}
+
+/// What keeps one of our own services from writing its state, or from finding it again.
+fn check_state(module: &Module, found: &mut Vec<String>) {
+    let (name, state) = (&module.name, state_dir(module));
+    match bind_of(module, &state) {
+        None if module.read_only_root => found.push(format!(
+            "{name}: its root is read-only (ReadonlyRootfs) and no volume holds its state: nothing is kept; add \
+             \"{name}:{}\" to HostConfig.Binds",
+            state.display()
+        )),
+        None => found.push(format!(
+            "{name}: no volume holds its state: a new container starts without its last good configuration; add \
+             \"{name}:{}\" to HostConfig.Binds",
+            state.display()
+        )),
+        Some(bind) if bind.is_read_only => {
+            found.push(format!("{name}: its state lies in a bind that is read-only (:ro): nothing is kept"));
+        }
+        Some(_) => {}
+    }
+    let user = module.user.as_deref().unwrap_or(IMAGE_USER);
+    if user.split(':').next() != Some(IMAGE_USER) {
+        found.push(format!(
+            "{name}: User of createOptions is {user}: what the image has for its state belongs to user {IMAGE_USER}, \
+             and no other may write there (root neither, without its capabilities); leave User out"
+        ));
     }
 }
 
@@ -129,6 +155,13 @@ impl Walk<'_> {
     fn file(&mut self, file: &Path, is_written: bool, path: &[&str]) {
         match bind_of(self.module, file) {
             None if file.starts_with(state_dir(self.module)) => {}
+            None if is_written && self.module.read_only_root => self.say(
+                path,
+                &format!(
+                    "{} lies outside every bind, on a root that is read-only (ReadonlyRootfs)",
+                    file.display()
+                ),
+            ),
             None => self.say(
                 path,
                 &format!("{} lies outside every bind: its container has no such file", file.display()),

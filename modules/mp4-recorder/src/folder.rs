@@ -1,7 +1,7 @@
 //! A folder as a store: a file is there under its name, whole, or not at all.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,46 @@ fn aside(target: &Path, file: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}.{id}.part"))
 }
 
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+/// What a partial file will be called; `None`: it is none.
+pub fn of_partial(path: &Path) -> Option<String> {
+    let inner = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".part")?;
+    let (name, id) = inner.rsplit_once('.')?;
+    let is_ours = id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && name.ends_with(".mp4");
+    is_ours.then(|| name.to_owned())
+}
+
+/// Appends to the partial file of `file` what it lacks of the first `bytes`, durably.
+///
+/// # Errors
+/// The system's word, with the path it is about.
+pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), FolderError> {
+    let target = root.join(name);
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| FolderError { path, source }
+    };
+    let folder = target.parent().unwrap_or(root);
+    make_folders(root, folder).map_err(at(folder))?;
+    let partial = aside(&target, file);
+    let mut to = OpenOptions::new().create(true).append(true).open(&partial).map_err(at(&partial))?;
+    let there = to.metadata().map_err(at(&partial))?.len();
+    if there >= bytes {
+        return Ok(());
+    }
+    let mut from = File::open(file).map_err(at(file))?;
+    from.seek(SeekFrom::Start(there)).map_err(at(file))?;
+    io::copy(&mut from.take(bytes - there), &mut to).and_then(|_| to.sync_data()).map_err(at(&partial))?;
+    if there == 0 {
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
+    }
+    Ok(())
+}
+
+/// Renames, over nothing.
+///
+/// # Errors
+/// The system's word.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // File systems without that flag have links, which are never made over something either.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {

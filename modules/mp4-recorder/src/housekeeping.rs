@@ -1,6 +1,5 @@
-//! What the spool's own thread does: repairs what a dead process left, and deletes what is too old.
+//! What the spool's own thread does: repairs what a dead process left, and looks after what is too old.
 
-use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +9,7 @@ use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::segment::{self, RepairError};
 use crate::spool::{Record, Spool, Stage};
-use crate::store::Target;
-use crate::stored::{Account, Line};
+use crate::{expiry, forget};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(30);
@@ -76,12 +74,15 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
 pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
     let mut trust = Trust::default();
     let mut nearly_full = false;
+    let mut expiring: Option<tokio::task::JoinHandle<()>> = None;
     for round in 0_u32.. {
         std::thread::sleep(if round == 0 { Duration::from_secs(1) } else { ROUND });
         let Some(recorder) = keeper.upgrade() else { return };
         for held in spool.broken() {
             repair(&recorder, spool, held.record.id, None);
         }
+        recorder.sample();
+        recorder.runtime.spawn(expiry::look(recorder.clone(), jiff::Timestamp::now()));
         wake_all(&recorder, spool);
         spool.restore_ballast();
         let full = spool.is_nearly_full();
@@ -97,8 +98,10 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         }
         nearly_full = full;
         let is_trusted = trust.look(Moment::now());
-        if is_trusted && round % RETENTION_EVERY == 0 {
-            expire(&recorder, &Account::new(spool.dir()), SystemTime::now());
+        let is_idle = expiring.as_ref().is_none_or(|work| work.is_finished());
+        if is_trusted && is_idle && round % RETENTION_EVERY == 0 {
+            let work = forget::expire(recorder.clone(), spool.clone(), SystemTime::now());
+            expiring = Some(recorder.runtime.spawn(work));
         }
     }
 }
@@ -126,57 +129,6 @@ impl Trust {
             }
         }
         now.is_believed() && now.since_boot >= self.not_before
-    }
-}
-
-/// Deletes what is too old from stores, by the account alone. A file that can't be deleted stays in it.
-fn expire(recorder: &Recorder, account: &Account, now: SystemTime) {
-    for place in account.places() {
-        let configured = recorder.lanes().into_iter().find(|lane| *lane.place() == place);
-        let configured = configured.and_then(|lane| lane.configured());
-        for day in account.days(&place) {
-            let Ok(lines) = Account::read(&day) else { continue };
-            let retention = |line: &Line| match &configured {
-                Some(now) => now.config.retention,
-                None => (line.retention_days > 0)
-                    .then(|| Duration::from_secs(line.retention_days.saturating_mul(86_400))),
-            };
-            let is_old = |line: &Line| {
-                retention(line).is_some_and(|kept| now.duration_since(line.end()).is_ok_and(|age| age > kept))
-            };
-            let (old, mut kept): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_old);
-            if old.is_empty() {
-                continue;
-            }
-            let mut deleted = 0;
-            for line in old {
-                match delete(recorder, &line) {
-                    Ok(()) => deleted += 1,
-                    Err(error) => {
-                        tracing::warn!("{}/{} is overdue: {error}", line.target, line.name);
-                        kept.push(line);
-                    }
-                }
-            }
-            if let Err(error) = Account::replace(&day, &kept) {
-                tracing::warn!("{}: {error}", day.display());
-            }
-            if deleted > 0 {
-                let detail = format!("deleted {deleted} files that were older than retentionDays");
-                tracing::info!(flow = %place.0, output = %place.1, "{detail}");
-                recorder.emit(EventKind::RecordingsDeleted, &place, detail);
-            }
-        }
-    }
-}
-
-fn delete(recorder: &Recorder, line: &Line) -> io::Result<()> {
-    let Some(Target::Folder(folder)) = Target::of_shown(&line.target) else {
-        return Err(io::Error::other("its store is unknown"));
-    };
-    match std::fs::remove_file(recorder.resolve(&folder).join(&line.name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
     }
 }
 

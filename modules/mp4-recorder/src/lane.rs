@@ -1,7 +1,8 @@
 //! The way of finished files to their store, for one output: one after the other, as long as it takes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,11 +13,14 @@ use av_flow::stream::{Reader, Tracks};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts};
+use rand::Rng;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::azure::{BlobError, Blobs, Container, Described};
+use crate::azure::{BlobError, Blobs, Container, Described, Gone, Store};
+use crate::clip::Asked;
 use crate::clock::{self, Moment};
 use crate::folder::{self, Stored};
+use crate::forget;
 use crate::name::{self, NameTemplate};
 use crate::recorder::Recorder;
 use crate::report::Report;
@@ -31,14 +35,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const HANDOVER: Duration = Duration::from_secs(10);
 /// After a start the document with the credentials comes a moment after the files.
 const START: Duration = Duration::from_secs(10);
+/// Events that are known by heart; those before are looked for on the disk.
+const KNOWN_EVENTS: usize = 1000;
 /// Names that are tried for one file.
 const MOST_NAMES: u32 = 1000;
 
 /// What an output is asked to do while it records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// End the file at the next sync frame.
     EndFile,
+    /// Record a clip.
+    Clip(Asked),
+    /// What was recorded until now is deleted: end every file, and keep nothing for clips.
+    Forget,
+}
+
+/// Something that records for an output.
+struct Recording {
+    wishes: mpsc::Sender<Wish>,
+    /// What its files are called.
+    template: NameTemplate,
 }
 
 /// Where an output left off in its stream: the one that follows it goes on there.
@@ -61,6 +78,8 @@ pub struct Lane {
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
     blobs: Blobs,
+    /// Blocks of one file are sent by one alone.
+    pub(crate) staging: tokio::sync::Mutex<()>,
     /// How long storing each took.
     took: Option<Histogram>,
 }
@@ -78,7 +97,9 @@ pub struct Configured {
 struct Inner {
     reports: Vec<Weak<Report>>,
     trouble: Option<(Reason, String)>,
-    writers: Vec<mpsc::Sender<Wish>>,
+    recordings: Vec<Recording>,
+    /// The names of clips that were asked for lately, by the event's id.
+    events: VecDeque<(String, Vec<String>)>,
     /// Numbered, so that each is forgotten in its time.
     left_off: Vec<(u64, LeftOff)>,
     leaves: u64,
@@ -86,7 +107,7 @@ struct Inner {
 
 /// Why a file did not get to its store.
 #[derive(Debug, thiserror::Error)]
-enum LaneError {
+pub enum LaneError {
     #[error("{0}")]
     Folder(#[from] folder::FolderError),
     #[error("{0}")]
@@ -105,6 +126,8 @@ enum LaneError {
     Names(String),
     #[error("{0} is gone: neither the spool nor the store has it")]
     Gone(String),
+    #[error("its store is no longer configured")]
+    OtherStore,
     #[error("the work on a file ended early")]
     Ended,
 }
@@ -122,9 +145,9 @@ impl Lane {
             Some(now) => now.config.target.clone(),
             None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
         };
-        let first = match (&record.name, record.stage) {
-            (Some(name), Stage::Delivering) => name.clone(),
-            _ => {
+        let first = match &record.name {
+            Some(name) => name.clone(),
+            None => {
                 record.set_start(start_of(&record)?);
                 template(&record, configured.as_ref())?.at(record.start().unwrap_or(SystemTime::UNIX_EPOCH))
             }
@@ -150,6 +173,7 @@ impl Lane {
             start: record.start.unwrap_or_default(),
             milliseconds: record.milliseconds,
             bytes: record.bytes,
+            event: record.event.clone(),
             retention_days: retention.map_or(0, |kept| kept.as_secs() / 86_400),
         };
         let (spool, place, added) = (spool.clone(), self.place.clone(), line.clone());
@@ -159,6 +183,59 @@ impl Lane {
         });
         work.await.map_err(|_| LaneError::Ended)??;
         Ok((line, is_second))
+    }
+
+    /// The container, with its credentials as they are now.
+    pub(crate) async fn open(
+        &self,
+        recorder: &Recorder,
+        container: &Container,
+        config: &StoreConfig,
+    ) -> Result<Arc<Store>, LaneError> {
+        let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
+        let secret = recorder.secrets.get(credentials.secret()).await;
+        let secret = secret.map_err(|error| LaneError::Secret(error.to_string()))?;
+        Ok(self.blobs.store(&recorder.context, container, config, &secret).await?)
+    }
+
+    /// Deletes a file that this output stored.
+    ///
+    /// # Errors
+    /// It may be there still.
+    pub async fn delete(&self, recorder: &Recorder, line: &Line) -> Result<Gone, LaneError> {
+        match Target::of_shown(&line.target).ok_or(LaneError::NoTarget)? {
+            Target::Folder(folder) => {
+                let path = recorder.resolve(&folder).join(&line.name);
+                match tokio::fs::remove_file(path).await {
+                    Ok(()) => Ok(Gone::Permanent),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Gone::Unknown),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Target::Blobs(container) => {
+                let config = self.configured().ok_or(LaneError::NoCredentials)?.config;
+                if config.target != Target::Blobs(container.clone()) {
+                    return Err(LaneError::OtherStore);
+                }
+                let store = self.open(recorder, &container, &config).await?;
+                Ok(store.delete(&line.name, line.bytes).await?)
+            }
+        }
+    }
+
+    /// Makes the store forget what it has of a recording that is not whole there.
+    pub async fn discard(&self, recorder: &Recorder, record: &Record) {
+        let (Some(_), Some(name), Some(now)) = (&record.upload, &record.name, self.configured()) else {
+            return;
+        };
+        let Target::Blobs(container) = &now.config.target else { return };
+        let discarded = match self.open(recorder, container, &now.config).await {
+            Ok(store) => store.discard(name).await.map_err(LaneError::from),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = discarded {
+            tracing::warn!("blocks of {name}, which was deleted, wait in the store for a week: {error}");
+        }
     }
 
     async fn store_in_blob(
@@ -171,9 +248,8 @@ impl Lane {
         mut record: Record,
     ) -> Result<(Record, bool), LaneError> {
         let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
-        let secret = recorder.secrets.get(credentials.secret()).await;
-        let secret = secret.map_err(|error| LaneError::Secret(error.to_string()))?;
-        let store = self.blobs.store(&recorder.context, container, config, &secret).await?;
+        let store = self.open(recorder, container, config).await?;
+        let _alone = self.staging.lock().await;
         let mut number = 1;
         loop {
             let name = name::numbered(&first, number);
@@ -218,12 +294,17 @@ fn metadata(context: &av_edge::Context, record: &Record) -> HashMap<String, Stri
 }
 
 impl LaneError {
+    /// Whether the store could not be asked at all.
+    pub fn is_out_of_reach(&self) -> bool {
+        !matches!(self, Self::Folder(_) | Self::Spool(_) | Self::Blob(BlobError::Refused { .. }))
+    }
+
     fn reason(&self) -> Reason {
         match self {
             Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
             Self::Blob(error) => error.reason(),
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
-            Self::Clock | Self::NoTarget | Self::Gone(_) | Self::Ended => Reason::Internal,
+            Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,
         }
     }
 }
@@ -242,6 +323,7 @@ impl Lane {
             config: watch::Sender::new(None),
             inner: Mutex::default(),
             blobs: Blobs::default(),
+            staging: tokio::sync::Mutex::default(),
             took: Histogram::with_opts(options).ok(),
         })
     }
@@ -272,14 +354,19 @@ impl Lane {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An output, or an instance of it, runs; the end of the answer are wishes for it.
-    pub fn join(&self, configured: Configured, report: &Arc<Report>) -> mpsc::Receiver<Wish> {
-        let (sender, wishes) = mpsc::channel(4);
+    /// An output, or an instance of it, runs, and calls its files by `template`; what is given back are wishes for it.
+    pub fn join(
+        &self,
+        configured: Configured,
+        template: NameTemplate,
+        report: &Arc<Report>,
+    ) -> mpsc::Receiver<Wish> {
+        let (sender, wishes) = mpsc::channel(16);
         let mut inner = self.inner();
         inner.reports.retain(|report| report.strong_count() > 0);
         inner.reports.push(Arc::downgrade(report));
-        inner.writers.retain(|writer| !writer.is_closed());
-        inner.writers.push(sender);
+        inner.recordings.retain(|recording| !recording.wishes.is_closed());
+        inner.recordings.push(Recording { wishes: sender, template });
         if let Some((reason, why)) = &inner.trouble {
             report.storing(Some((*reason, why)));
         }
@@ -293,8 +380,43 @@ impl Lane {
     }
 
     /// Asks everything that records for this output. Returns how many there are.
-    pub fn wish(&self, wish: Wish) -> usize {
-        self.inner().writers.iter().filter(|writer| writer.try_send(wish).is_ok()).count()
+    pub fn wish(&self, wish: &Wish) -> usize {
+        let inner = self.inner();
+        inner.recordings.iter().filter(|recording| recording.wishes.try_send(wish.clone()).is_ok()).count()
+    }
+
+    /// The names of the clips of an event, where it was asked for lately.
+    pub fn clips_of(&self, id: &str) -> Option<Vec<String>> {
+        self.inner().events.iter().find(|(known, _)| known == id).map(|(_, names)| names.clone())
+    }
+
+    /// Asks everything that records for this output for a clip, once for each id. Gives the names of the clips: none
+    /// where nothing records.
+    pub fn ask_for_clip(&self, asked: &Asked) -> Vec<String> {
+        let mut inner = self.inner();
+        if let Some((_, names)) = inner.events.iter().find(|(known, _)| *known == asked.id) {
+            return names.clone();
+        }
+        let names: Vec<String> = inner
+            .recordings
+            .iter()
+            .filter(|recording| recording.wishes.try_send(Wish::Clip(asked.clone())).is_ok())
+            .map(|recording| asked.name(&recording.template))
+            .collect();
+        if !names.is_empty() {
+            if inner.events.len() >= KNOWN_EVENTS {
+                inner.events.pop_front();
+            }
+            inner.events.push_back((asked.id.clone(), names.clone()));
+        }
+        names
+    }
+
+    /// Waits until the output is configured with `uploadOpenSegment`.
+    pub async fn until_open_segments_are_wanted(&self) {
+        let wanted = |now: &Option<Configured>| now.as_ref().is_some_and(|now| now.config.upload_open);
+        // The sender lives as long as this does.
+        drop(self.config.subscribe().wait_for(wanted).await.map(drop));
     }
 
     /// Keeps a place in a stream for whoever follows, for a moment.
@@ -377,7 +499,8 @@ impl Lane {
                         self.tell(Some((error.reason(), error.to_string())));
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
+                        // Shorter by up to a quarter: devices that lost one store do not come back in step.
+                        () = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.75..=1.0))) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
                         _ = changed.changed() => wait = FIRST_WAIT,
                     }
                 }
@@ -386,17 +509,29 @@ impl Lane {
     }
 
     async fn store(
-        &self,
+        self: &Arc<Self>,
         recorder: &Arc<Recorder>,
         spool: &Arc<Spool>,
-        record: Record,
+        mut record: Record,
     ) -> Result<(), LaneError> {
         let began = Instant::now();
         let id = record.id;
         if !spool.set_busy(id, true) {
             return Ok(());
         }
-        let stored = self.store_one(recorder, spool, record).await;
+        if let Ok(start) = start_of(&record) {
+            record.set_start(start);
+        }
+        // What may be in its store already has to be looked for there.
+        if recorder.tombstones.cover(&record) && record.stage == Stage::Complete {
+            self.discard(recorder, &record).await;
+            let removing = spool.clone();
+            let removed = tokio::task::spawn_blocking(move || removing.remove(id)).await;
+            spool.set_busy(id, false);
+            removed.map_err(|_| LaneError::Ended)??;
+            return Ok(());
+        }
+        let stored = self.store_one(recorder, spool, record.clone()).await;
         spool.set_busy(id, false);
         if let Err(error @ LaneError::Gone(_)) = &stored {
             // Nothing brings it back, and others wait behind it.
@@ -410,7 +545,12 @@ impl Lane {
             return Ok(());
         }
         let (line, is_second) = stored?;
+        if recorder.tombstones.cover(&record) {
+            forget::late(recorder, self, spool, &line).await;
+            return Ok(());
+        }
         recorder.totals.count(&self.place, |totals| totals.stored += 1);
+        recorder.totals.stored.fetch_add(line.bytes, Ordering::Relaxed);
         if let Some(took) = &self.took {
             took.observe(began.elapsed().as_secs_f64());
         }
@@ -468,7 +608,11 @@ fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
     Ok(now.utc)
 }
 
-fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
+/// What the files of a recording are called.
+///
+/// # Errors
+/// Nobody knows any more.
+pub fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
     if let Ok(template) = NameTemplate::parse(&record.template) {
         return Ok(template);
     }

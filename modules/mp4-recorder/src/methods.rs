@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use av_edge::MethodReply;
 use serde_json::{Map, Value, json};
 
-use crate::clock;
 use crate::recorder::Recorder;
 use crate::spool::{Place, Stage};
 use crate::stored::{Account, Line};
+use crate::{clock, event, forget};
 
 const DEFAULT_LIMIT: usize = 50;
 const MOST: usize = 500;
@@ -27,11 +27,17 @@ pub async fn call(recorder: &Recorder, name: &str, payload: Value) -> Option<Met
             Some(flow) => close_segment(recorder, flow),
             None => refused(400, CLOSE),
         }),
+        "recordEvent" => Some(event::record(recorder, &payload).await),
+        "deleteRecordings" => Some(match recorder.shared() {
+            Some(recorder) => forget::delete_recordings(&recorder, &payload).await,
+            None => refused(409, "the module ends"),
+        }),
         _ => None,
     }
 }
 
-fn refused(status: u16, why: impl Into<String>) -> MethodReply {
+/// A no, with its reason.
+pub fn refused(status: u16, why: impl Into<String>) -> MethodReply {
     MethodReply { status, body: json!({ "error": why.into() }) }
 }
 
@@ -128,6 +134,9 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
                     ("durationSeconds".to_owned(), seconds(record.milliseconds).into()),
                     ("bytes".to_owned(), held.bytes.into()),
                 ]);
+                if let Some(event) = &record.event {
+                    value.insert("event".into(), event.clone().into());
+                }
                 if let Some(name) = &record.name {
                     value.insert("name".into(), name.clone().into());
                 }
@@ -154,11 +163,14 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
 
 fn stored((_, output): &Place, line: &Line) -> Found {
     let start = u64::try_from(line.start).unwrap_or_default();
-    let value = json!({
+    let mut value = json!({
         "output": output, "state": "stored", "name": line.name, "url": format!("{}/{}", line.target, line.name),
         "start": clock::text(SystemTime::UNIX_EPOCH + Duration::from_millis(start)),
         "durationSeconds": seconds(line.milliseconds), "bytes": line.bytes,
     });
+    if let (Some(event), Some(value)) = (&line.event, value.as_object_mut()) {
+        value.insert("event".into(), event.clone().into());
+    }
     Found { start: line.start, id: line.id, value }
 }
 

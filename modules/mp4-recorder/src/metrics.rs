@@ -43,9 +43,20 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
         let (flow, output) = lane.place();
         lag.with_label_values(&[flow, output]).set(lane.lag().as_secs_f64());
     }
-    let mut families = [stored.collect(), dropped.collect(), written_bytes.collect()].concat();
-    families.extend(lag.collect());
-    families.extend([held, waiting, oldest].iter().flat_map(Collector::collect));
+    let rates = recorder.rates();
+    let rate = rates.map(|rates| rates.stored.round() as u64).unwrap_or_default();
+    let rate = gauge("av_upload_bytes_per_second", "Bytes a second that stores took lately", rate)?;
+    // Without an end there is none.
+    let drain = rates.and_then(|rates| rates.drain(bytes));
+    let drain = drain.map(|left| {
+        let help = "How long it takes until nothing waits, as fast as it goes now";
+        gauge("av_spool_drain_seconds", help, left.as_secs())
+    });
+    let mut families = [stored.collect(), dropped.collect(), written_bytes.collect(), lag.collect()].concat();
+    families.extend([held, waiting, oldest, rate].iter().flat_map(Collector::collect));
+    if let Some(drain) = drain.transpose()? {
+        families.extend(drain.collect());
+    }
     let mut took: Vec<MetricFamily> = recorder.lanes().iter().filter_map(|lane| lane.took_family()).collect();
     // One family with a series for each output.
     if let Some((first, others)) = took.split_first_mut() {

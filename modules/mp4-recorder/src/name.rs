@@ -117,6 +117,11 @@ impl NameTemplate {
         Self("%Y%m%dT%H%M%S.%3fZ.mp4".into())
     }
 
+    /// A name in which nothing is filled in any more.
+    pub fn literal(name: &str) -> Self {
+        Self(literal(name).replace(['{', '}'], "_"))
+    }
+
     /// Whether it tells the instances of a pattern apart.
     pub fn has_match(&self) -> bool {
         self.0.contains("{match}")

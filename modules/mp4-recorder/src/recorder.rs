@@ -15,10 +15,12 @@ use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::backlog::{Flowing, Rates};
 use crate::clock::Moment;
+use crate::forget::Tombstones;
 use crate::lane::Lane;
 use crate::spool::{Dropped, Limits, Place, Spool};
-use crate::{housekeeping, methods, metrics};
+use crate::{event, evidence, expiry, housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
 const RETRY: Duration = Duration::from_secs(2);
@@ -36,7 +38,10 @@ pub struct Recorder {
     opened: watch::Sender<Opened>,
     limits: Mutex<Limits>,
     lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
-    runtime: tokio::runtime::Handle,
+    pub(crate) tombstones: Tombstones,
+    expiries: Mutex<expiry::Told>,
+    flowing: Mutex<Flowing>,
+    pub(crate) runtime: tokio::runtime::Handle,
     own: Weak<Self>,
 }
 
@@ -45,6 +50,8 @@ pub struct Recorder {
 pub struct Totals {
     /// Bytes written into the spool, indexes and fragments included.
     pub written: AtomicU64,
+    /// Bytes of files that stores took.
+    pub stored: AtomicU64,
     places: Mutex<BTreeMap<Place, PlaceTotals>>,
 }
 
@@ -81,6 +88,9 @@ impl Recorder {
             opened: watch::Sender::new(None),
             limits: Mutex::default(),
             lanes: Mutex::default(),
+            tombstones: Tombstones::default(),
+            expiries: Mutex::default(),
+            flowing: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             own: own.clone(),
         });
@@ -96,6 +106,11 @@ impl Recorder {
     /// Changes whenever the spool opens or can't be opened for another reason.
     pub fn opened(&self) -> watch::Receiver<Opened> {
         self.opened.subscribe()
+    }
+
+    /// The recorder, as those want it who outlive the call.
+    pub fn shared(&self) -> Option<Arc<Self>> {
+        self.own.upgrade()
     }
 
     /// The spool, once it is open.
@@ -114,13 +129,14 @@ impl Recorder {
 
     /// The lane of an output; it begins to run where it did not yet.
     pub fn lane(&self, place: &Place) -> Option<Arc<Lane>> {
-        let recorder = self.own.upgrade()?;
+        let recorder = self.shared()?;
         let mut lanes = self.lanes_map();
         if let Some(lane) = lanes.get(place) {
             return Some(lane.clone());
         }
         let lane = Lane::new(place.clone());
         lanes.insert(place.clone(), lane.clone());
+        self.runtime.spawn(evidence::run(lane.clone(), recorder.clone()));
         self.runtime.spawn(lane.clone().run(recorder));
         Some(lane)
     }
@@ -165,6 +181,23 @@ impl Recorder {
         (bytes, files, age.as_secs())
     }
 
+    /// Ends of credentials that were told.
+    pub fn expiries(&self) -> MutexGuard<'_, expiry::Told> {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks how much has come and gone.
+    pub fn sample(&self) {
+        let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        let mut flowing = self.flowing.lock().unwrap_or_else(PoisonError::into_inner);
+        flowing.sample(tokio::time::Instant::now(), get(&self.totals.stored), get(&self.totals.written));
+    }
+
+    /// How fast recordings came and went lately.
+    pub fn rates(&self) -> Option<Rates> {
+        self.flowing.lock().unwrap_or_else(PoisonError::into_inner).rates()
+    }
+
     /// A path that a document names, on this machine.
     pub fn resolve(&self, path: &std::path::Path) -> PathBuf {
         self.context.paths.resolve(path)
@@ -178,6 +211,9 @@ fn open(keeper: &Weak<Recorder>) {
         match Spool::open(recorder.context.state.path(), recorder.limits()) {
             Ok(spool) => {
                 let spool = Arc::new(spool);
+                if let Err(error) = recorder.tombstones.load(spool.dir()) {
+                    tracing::warn!("what was deleted before it was stored is not known any more: {error}");
+                }
                 // What comes in is recorded at once, beside what is left to repair.
                 recorder.opened.send_replace(Some(Ok(spool.clone())));
                 // A document may have come while it was opened.
@@ -214,12 +250,33 @@ impl Extension for Recorder {
         Box::pin(methods::call(self, name, payload))
     }
 
+    fn wants_inputs(&self) -> bool {
+        true
+    }
+
+    fn input<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if name != "recordEvent" {
+                return tracing::debug!("a message came on input {name}, which means nothing here");
+            }
+            let reply = event::record(self, &payload).await;
+            if reply.status != 202 {
+                tracing::warn!("a message on input recordEvent is left out: {}", reply.body);
+            }
+        })
+    }
+
     fn summary(&self) -> Map<String, Value> {
-        let (bytes, _, oldest) = self.backlog();
+        let (bytes, files, oldest) = self.backlog();
+        let rates = self.rates();
+        let drain = rates.and_then(|rates| rates.drain(bytes)).map(|left| left.as_secs());
         let clock = if Moment::now().is_believed() { "ok" } else { "unset" };
         Map::from_iter([
             ("spoolBytes".to_owned(), bytes.into()),
             ("oldestUnsentSeconds".to_owned(), oldest.into()),
+            ("unsentFiles".to_owned(), files.into()),
+            ("uploadBitsPerSecond".to_owned(), rates.map(|rates| (rates.stored * 8.0).round() as u64).into()),
+            ("drainSeconds".to_owned(), drain.into()),
             ("clock".to_owned(), clock.into()),
         ])
     }

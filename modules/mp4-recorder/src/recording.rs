@@ -12,6 +12,7 @@ use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::clip::{self, Clips};
 use crate::lane::{Configured, Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
@@ -45,23 +46,36 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     };
     let configured =
         Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
-    let wishes = lane.join(configured, &report);
+    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
+    let wishes = lane.join(configured, template.clone(), &report);
     // The same as long as the stream is.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let content = output.content;
     // Before the spool is open: what comes until then waits in memory, too.
-    let (reader, tracks) = match lane.go_on(stream, content) {
+    let begun = (!config.events_only).then(|| match lane.go_on(stream, content) {
         Some(left_off) => (left_off.reader, left_off.tracks),
         None => {
             let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
             (output.stream.reader_from(content, Start::LastSync, keep), None)
         }
-    };
+    });
     let Some(spool) = spool(&output, &recorder, &report).await else {
-        return lane.leave_off(LeftOff { stream, content, reader, tracks });
+        if let Some((reader, tracks)) = begun {
+            lane.leave_off(LeftOff { stream, content, reader, tracks });
+        }
+        return;
     };
 
-    let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
+    let clips = Clips::new(
+        &output,
+        recorder.clone(),
+        spool.clone(),
+        lane.clone(),
+        &report,
+        config.clone(),
+        template.clone(),
+    );
+    let Some((reader, tracks)) = begun else { return wait_for_events(output, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
     let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
     let writer = Writer {
@@ -70,6 +84,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         report: report.clone(),
         config,
         template,
+        event: None,
         stopping: stopping.clone(),
         recorder,
     };
@@ -82,7 +97,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, stopping, lane, stream }.run(sync, reader, tracks).await;
+    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync, reader, tracks).await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -105,11 +120,35 @@ async fn spool(output: &OutputContext, recorder: &Arc<Recorder>, report: &Report
     }
 }
 
+/// Records nothing but clips.
+async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>, mut clips: Clips) {
+    let mut reader = output.stream.reader_from(output.content, Start::LastSync, clip::keep());
+    let mut seen = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = output.cancel.cancelled() => break,
+            wish = wishes.recv() => match wish {
+                Some(Wish::Clip(asked)) => clips.begin(&asked),
+                Some(Wish::Forget) => clips.forget(),
+                Some(Wish::EndFile) => {}
+                None => break,
+            },
+            () = reader.recv(&mut seen) => {
+                clips.saw(&seen);
+                seen.clear();
+            }
+        }
+    }
+    clips.end().await;
+}
+
 struct Recording {
     output: OutputContext,
     report: Arc<Report>,
     jobs: mpsc::Sender<Job>,
     wishes: mpsc::Receiver<Wish>,
+    clips: Clips,
     stopping: Arc<AtomicBool>,
     lane: Arc<Lane>,
     /// Which stream it is.
@@ -153,6 +192,7 @@ impl Recording {
                 }
                 () = reader.recv(&mut waiting), if !is_full => {
                     let new = waiting.get(read..).unwrap_or_default();
+                    self.clips.saw(new);
                     bytes += new.iter().map(size).sum::<usize>();
                     for entry in new {
                         match &entry.item {
@@ -175,6 +215,11 @@ impl Recording {
                 }
                 wish = self.wishes.recv() => match wish {
                     Some(Wish::EndFile) => end_file = true,
+                    Some(Wish::Clip(asked)) => self.clips.begin(&asked),
+                    Some(Wish::Forget) => {
+                        self.clips.forget();
+                        end_file = true;
+                    }
                     None => break,
                 },
             }
@@ -186,7 +231,8 @@ impl Recording {
         {
             let _ = stopped.await;
         }
-        let Self { lane, stream, .. } = self;
+        let Self { lane, stream, clips, .. } = self;
+        clips.end().await;
         lane.leave_off(LeftOff { stream, content, reader, tracks });
     }
 
@@ -216,6 +262,6 @@ fn size(entry: &Entry) -> usize {
 impl Lane {
     /// Ends the files of this output at their next sync frames.
     pub fn end_files(&self) -> usize {
-        self.wish(Wish::EndFile)
+        self.wish(&Wish::EndFile)
     }
 }

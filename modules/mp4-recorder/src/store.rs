@@ -25,6 +25,11 @@ const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]))
         .means("Which of the files that wait goes first.");
+const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]))
+    .means("`events`: nothing but the clips that `recordEvent` asks for.");
+const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Flag { default: false }).means(
+    "What is being written goes to the store every two seconds; see [evidence](recording.md#evidence).",
+);
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
     .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
 
@@ -59,6 +64,10 @@ pub struct StoreConfig {
     pub name: Option<NameTemplate>,
     /// `segmentSeconds`.
     pub segment: Duration,
+    /// `record`: nothing but clips.
+    pub events_only: bool,
+    /// `uploadOpenSegment`.
+    pub upload_open: bool,
     /// `retentionDays`.
     pub retention: Option<Duration>,
     /// `uploadOrder`.
@@ -108,16 +117,11 @@ impl Output for FolderStore {
     const SPEC: EndpointSpec = EndpointSpec {
         role: Role::Store,
         schemes: &[catalogue::FILE],
-        options: &[SEGMENT, NAME, RETENTION, UPLOAD_ORDER, WHEN_FULL],
+        options: &[SEGMENT, NAME, RECORD, RETENTION, OPEN, UPLOAD_ORDER, WHEN_FULL],
     };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
-        let days = options.whole(&RETENTION)?;
-        let retention = (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400)));
-        Ok(Self(StoreConfig {
-            retention,
-            ..StoreConfig::read(options, Target::Folder(options.file_path()?))?
-        }))
+        Ok(Self(StoreConfig::read(options, Target::Folder(options.file_path()?))?))
     }
 
     fn url(&self, _public_host: Option<&str>) -> String {
@@ -137,7 +141,19 @@ impl Output for BlobStore {
     const SPEC: EndpointSpec = EndpointSpec {
         role: Role::Store,
         schemes: &[catalogue::AZBLOB, catalogue::AZBLOB_HTTP, catalogue::AZBLOB_HTTPS],
-        options: &[SEGMENT, NAME, CREDENTIALS, TAGS, UPLOAD_RATE, UPLOAD_ORDER, API_VERSION, WHEN_FULL],
+        options: &[
+            SEGMENT,
+            NAME,
+            RECORD,
+            RETENTION,
+            OPEN,
+            CREDENTIALS,
+            TAGS,
+            UPLOAD_RATE,
+            UPLOAD_ORDER,
+            API_VERSION,
+            WHEN_FULL,
+        ],
     };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
@@ -197,12 +213,15 @@ fn tags(options: &Options<'_>) -> Result<BTreeMap<String, String>, ConfigError> 
 impl StoreConfig {
     /// What all stores have.
     fn read(options: &Options<'_>, target: Target) -> Result<Self, ConfigError> {
+        let days = options.whole(&RETENTION)?;
         let name = options.text(&NAME)?.map(NameTemplate::parse).transpose();
         Ok(Self {
             target,
             name: name.map_err(|error| rule(options, &NAME, &error))?,
             segment: Duration::from_secs(options.whole(&SEGMENT)?),
-            retention: None,
+            upload_open: options.flag(&OPEN)?,
+            events_only: !options.is_first_word(&RECORD)?,
+            retention: (days > 0).then(|| Duration::from_secs(days.saturating_mul(86_400))),
             newest_first: !options.is_first_word(&UPLOAD_ORDER)?,
             deny_new: !options.is_first_word(&WHEN_FULL)?,
             instance: None,

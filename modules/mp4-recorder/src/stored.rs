@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use crate::spool::Place;
 
 /// A day's lines of one output: files of two seconds make some 10 MB.
 const MAX_DAY_BYTES: u64 = 64 << 20;
+
+/// A day is read and written anew, or gets a line.
+static CHANGING: Mutex<()> = Mutex::new(());
 
 /// One file in a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Line {
     pub milliseconds: u64,
     /// Of the file.
     pub bytes: u64,
+    /// The event whose clip it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// `retentionDays` when it was stored, for outputs that are no longer configured.
     #[serde(default)]
     pub retention_days: u64,
@@ -69,9 +76,10 @@ impl Account {
     /// # Errors
     /// What the disk says.
     pub fn add(&self, place: &Place, line: &Line) -> io::Result<()> {
+        let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.of(place);
         std::fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("{}.lines", line.day()));
+        let path = self.day_of(place, line);
         let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
         let length = file.seek(SeekFrom::End(0))?;
         let mut text = String::new();
@@ -128,11 +136,27 @@ impl Account {
         Ok(lines)
     }
 
+    /// The day that a line is in.
+    pub fn day_of(&self, place: &Place, line: &Line) -> PathBuf {
+        self.of(place).join(format!("{}.lines", line.day()))
+    }
+
+    /// Takes lines out of a day, by number and start.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn forget(day: &Path, gone: &[(u64, i64)]) -> io::Result<()> {
+        let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = Self::read(day)?;
+        lines.retain(|line| !gone.contains(&(line.id, line.start)));
+        Self::replace(day, &lines)
+    }
+
     /// Replaces the lines of one day; a day without any is deleted.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn replace(day: &Path, lines: &[Line]) -> io::Result<()> {
+    fn replace(day: &Path, lines: &[Line]) -> io::Result<()> {
         if lines.is_empty() {
             return std::fs::remove_file(day);
         }
@@ -177,6 +201,7 @@ mod tests {
             start: 1_767_323_045_067 + day * 86_400_000,
             milliseconds: 2000,
             bytes: 5,
+            event: None,
             retention_days: 0,
         }
     }
@@ -199,9 +224,9 @@ mod tests {
         account.add(&place, &line(4, 0)).unwrap();
         assert_eq!(Account::read(&days[0]).unwrap(), [line(1, 0), line(2, 0), line(4, 0)]);
 
-        Account::replace(&days[0], &[line(4, 0)]).unwrap();
+        Account::forget(&days[0], &[(1, line(1, 0).start), (2, line(2, 0).start)]).unwrap();
         assert_eq!(Account::read(&days[0]).unwrap(), [line(4, 0)]);
-        Account::replace(&days[0], &[]).unwrap();
+        Account::forget(&days[0], &[(4, line(4, 0).start)]).unwrap();
         assert_eq!(account.days(&place).len(), 1);
     }
 }

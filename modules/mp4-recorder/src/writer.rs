@@ -52,6 +52,8 @@ pub struct Writer {
     pub(crate) config: StoreConfig,
     /// `name` with everything but times filled in.
     pub(crate) template: NameTemplate,
+    /// The event whose clip it records.
+    pub(crate) event: Option<String>,
     /// The process, or the output, ends: nothing is tried twice any more.
     pub(crate) stopping: Arc<AtomicBool>,
 }
@@ -316,6 +318,7 @@ impl Running {
             milliseconds: 0,
             codecs: tracks.iter().map(|track| track.codec_string.clone()).collect(),
             protected: writer.config.deny_new,
+            event: writer.event.clone(),
             upload: None,
         };
         if began.is_believed() {
@@ -339,18 +342,20 @@ impl Running {
         if let Err(error) = self.try_commit(next) {
             self.rewrite(Some(error));
         }
-        let Some(Open { mut record, segment, path }) = self.open.take() else { return };
+        let Some(Open { record, segment, path }) = self.open.take() else { return };
         let id = record.id;
         let spool = &self.writer.spool;
         let finished = segment.finish().map_err(WriteError::from).and_then(|finished| {
             self.writer.recorder.totals.written.fetch_add(finished.written, Ordering::Relaxed);
-            record.stage = Stage::Complete;
-            record.bytes = finished.bytes;
-            record.milliseconds = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
             if let Some(expected) = longer(finished.amount, finished.duration, self.writer.config.segment) {
                 self.expected = expected;
             }
-            spool.update(record).map_err(WriteError::Record)
+            let whole = spool.amend(id, |record| {
+                record.stage = Stage::Complete;
+                record.bytes = finished.bytes;
+                record.milliseconds = u64::try_from(finished.duration.as_millis()).unwrap_or(u64::MAX);
+            });
+            whole.map(drop).map_err(WriteError::Record)
         });
         match finished {
             Ok(()) => {

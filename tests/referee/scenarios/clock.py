@@ -34,6 +34,15 @@ def fast(rate):
     return {"LD_PRELOAD": str(_LIBRARY), "FAKETIME": f"+0 x{rate}"}
 
 
+def one_connection(bench):
+    """Fails where a module for which time passes fast has connected more often than once.
+
+    It waits 20 s for the answer to a PINGREQ, by its own clock, and a busy machine may be later: that is no fault."""
+    late = sum("no answer to PINGREQ" in line for line in bench.module.lines)
+    if len(bench.hub.sessions) > 1 + late:
+        raise Failed(f"{len(bench.hub.sessions)} connections, {late} of them left because this machine was late")
+
+
 def forget_paces(bench):
     """Takes back what the referee noted of a module's paces."""
     for rule in ["report too soon", "more than one event a minute", "flapping state reported", "reconnect storm"]:

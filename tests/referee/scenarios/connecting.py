@@ -93,10 +93,11 @@ async def a_hub_that_looks_up_the_identity_for_long_is_waited_for(bench):
     await bench.settled()
 
 
-@scenario()
+@scenario(seconds=30)
 async def a_hub_that_reads_all_its_identities_anew_for_a_hundred_seconds_is_waited_for(bench):
-    bench.hub.connack_delay = 10
-    await bench.start(**fast(10))
+    # The module waits 120 s: what is left of them is what this machine may be late by, times four.
+    bench.hub.connack_delay = 25
+    await bench.start(**fast(4))
     await bench.until("let in", lambda: bench.hub.sessions and bench.hub.sessions[0].accepted, 60)
     if len(bench.hub.attempts) != 1:
         raise Failed(f"{len(bench.hub.attempts)} attempts while CONNACK was awaited")

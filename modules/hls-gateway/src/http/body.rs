@@ -1,16 +1,23 @@
 //! What is sent: bytes that are shared with all others who are sent the same.
 
-use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use av_flow::stream::OutputStatus;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
 
 use crate::live::Ranged;
+
+/// A file is read in pieces of that size.
+const PIECE: u64 = 256 << 10;
 
 /// A body of known length.
 pub(crate) struct Body {
@@ -23,6 +30,39 @@ pub(crate) struct Body {
 enum Content {
     One(Option<Bytes>),
     Many(Ranged),
+    File(Reading),
+}
+
+/// A file that is read piece by piece, by threads that may wait for a disk.
+struct Reading {
+    file: Arc<File>,
+    /// What is left of it.
+    range: Range<u64>,
+    piece: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Reading {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let Range { start, end } = self.range;
+        if start >= end {
+            return Poll::Ready(None);
+        }
+        let piece = self.piece.get_or_insert_with(|| {
+            let file = self.file.clone();
+            let len = end.saturating_sub(start).min(PIECE);
+            tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
+                file.read_exact_at(&mut piece, start)?;
+                Ok(piece.into())
+            })
+        });
+        let read = ready!(Pin::new(piece).poll(cx)).map_err(io::Error::other).flatten();
+        self.piece = None;
+        if let Ok(piece) = &read {
+            self.range.start = start.saturating_add(piece.len() as u64);
+        }
+        Poll::Ready(Some(read))
+    }
 }
 
 impl Body {
@@ -40,6 +80,11 @@ impl Body {
         Self { content: Content::Many(pieces), left: len, counted: None }
     }
 
+    pub(crate) const fn file(file: Arc<File>, range: Range<u64>) -> Self {
+        let left = range.end.saturating_sub(range.start);
+        Self { content: Content::File(Reading { file, range, piece: None }), left, counted: None }
+    }
+
     /// The same, counted as sent by an output.
     pub(crate) fn counted(self, status: &Arc<OutputStatus>) -> Self {
         Self { counted: Some(status.clone()), ..self }
@@ -48,15 +93,13 @@ impl Body {
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = match &mut self.content {
             Content::One(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
             Content::Many(pieces) => pieces.next(),
+            Content::File(reading) => ready!(reading.poll(cx)).transpose()?,
         };
         if let Some(bytes) = &next {
             let len = bytes.len() as u64;

@@ -57,7 +57,7 @@ fn page(page: Page, request: &Request<Incoming>) -> Response<Body> {
         kind: content_type,
         cache: "no-cache",
         tag: etag.trim_matches('"').to_owned(),
-        pieces: body.into(),
+        source: body.into(),
         gzip: None,
         varies: false,
         ranges: false,

@@ -1,5 +1,6 @@
 //! What is asked for below the path of an output.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +11,10 @@ use tokio::time::timeout_at;
 use super::access::Key;
 use super::body::Body;
 use super::connection::Visit;
-use super::reply::{self, Content};
+use super::reply::{self, Content, Source};
 use super::target;
 use crate::channel::Channel;
-use crate::live::{Asked, Form, Pieces, Text, Version};
+use crate::live::{Asked, Form, Found as InShelf, Text, Version};
 use crate::options::Variant;
 
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
@@ -44,7 +45,7 @@ impl Wanted<'_> {
         }
         if file.starts_with("init-") {
             let map = self.channel.shelf().map(file);
-            return map.map_or_else(reply::nothing, |map| self.media(file, map.bytes.clone().into()));
+            return map.map_or_else(reply::nothing, |map| self.media(file, map.bytes.clone()));
         }
         let ending = if self.channel.config.shape.variant == Variant::Mpegts { ".ts" } else { ".m4s" };
         let Some(name) = file.strip_suffix(ending) else { return reply::nothing() };
@@ -55,19 +56,42 @@ impl Wanted<'_> {
                 None => reply::nothing(),
             };
         }
-        let segment = number(name).and_then(|number| self.channel.segment(number));
-        segment.map_or_else(reply::nothing, |pieces| self.media(file, pieces))
+        let Some(number) = number(name) else { return reply::nothing() };
+        let source = match self.channel.segment(number) {
+            Some(InShelf::Memory(pieces)) => Some(pieces.into()),
+            Some(InShelf::Attic(len)) => self.stored(number, len as u64).await,
+            None => None,
+        };
+        source.map_or_else(reply::nothing, |source| self.media(file, source))
+    }
+
+    /// An old segment, on disk.
+    async fn stored(&self, number: u64, len: u64) -> Option<Source> {
+        let path = self.channel.shown.folder.get()?.path(number);
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = File::open(path)?;
+            std::io::Result::Ok((file.metadata()?.len(), file))
+        });
+        let (found, file) = opened.await.ok()?.ok()?;
+        (found == len).then(|| Source::File(Arc::new(file), len))
     }
 
     /// Media never changes under its URL.
-    fn media(&self, name: &str, pieces: Pieces) -> Response<Body> {
+    fn media(&self, name: &str, source: impl Into<Source>) -> Response<Body> {
         let kind = match self.channel.config.shape.variant {
             Variant::Mpegts => "video/mp2t",
             Variant::LowLatency | Variant::Fmp4 => "video/mp4",
         };
         let tag = name.to_owned();
-        let content =
-            Content { kind, cache: reply::FOR_EVER, tag, pieces, gzip: None, varies: false, ranges: true };
+        let content = Content {
+            kind,
+            cache: reply::FOR_EVER,
+            tag,
+            source: source.into(),
+            gzip: None,
+            varies: false,
+            ranges: true,
+        };
         content.answer(self.method, self.headers, Some(&self.channel.status))
     }
 
@@ -76,7 +100,7 @@ impl Wanted<'_> {
             kind: PLAYLIST,
             cache,
             tag: text.tag.clone(),
-            pieces: text.body.clone().into(),
+            source: text.body.clone().into(),
             gzip: text.gzip(),
             varies: true,
             ranges: false,
@@ -114,7 +138,7 @@ impl Wanted<'_> {
                     kind: PLAYLIST,
                     cache: reply::A_MOMENT,
                     tag: tag_of(&text),
-                    pieces: bytes::Bytes::from(text).into(),
+                    source: bytes::Bytes::from(text).into(),
                     gzip: None,
                     varies: false,
                     ranges: false,

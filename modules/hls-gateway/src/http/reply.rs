@@ -1,5 +1,6 @@
 //! Answers: conditional, in part, compressed, and for pages of other origins.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,13 +26,49 @@ pub(crate) struct Content {
     pub cache: &'static str,
     /// Without quotes.
     pub tag: String,
-    pub pieces: Pieces,
+    pub source: Source,
     /// The same compressed, where the client takes that.
     pub gzip: Option<Bytes>,
     /// There may be a compressed form.
     pub varies: bool,
     /// A part of it may be asked for.
     pub ranges: bool,
+}
+
+/// Where the content is.
+pub(crate) enum Source {
+    Memory(Pieces),
+    /// And its length.
+    File(Arc<File>, u64),
+}
+
+impl From<Pieces> for Source {
+    fn from(pieces: Pieces) -> Self {
+        Self::Memory(pieces)
+    }
+}
+
+impl From<Bytes> for Source {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes.into())
+    }
+}
+
+impl Source {
+    fn len(&self) -> usize {
+        match self {
+            Self::Memory(pieces) => pieces.len(),
+            Self::File(_, len) => usize::try_from(*len).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn body(&self, range: Range<usize>) -> Body {
+        let len = (range.end - range.start) as u64;
+        match self {
+            Self::Memory(pieces) => Body::many(pieces.range(range), len),
+            Self::File(file, _) => Body::file(file.clone(), range.start as u64..range.end as u64),
+        }
+    }
 }
 
 /// A short answer in words.
@@ -78,7 +115,7 @@ impl Content {
             return response;
         }
         insert(headers, header::CONTENT_TYPE, self.kind);
-        let len = gzip.as_ref().map_or(self.pieces.len(), Bytes::len);
+        let len = gzip.as_ref().map_or(self.source.len(), Bytes::len);
         if gzip.is_some() {
             insert(headers, header::CONTENT_ENCODING, "gzip");
         }
@@ -105,7 +142,7 @@ impl Content {
         if method != Method::HEAD {
             let body = match gzip {
                 Some(gzip) => Body::one(gzip),
-                None => Body::many(self.pieces.range(range), sent as u64),
+                None => self.source.body(range),
             };
             *response.body_mut() = match counted {
                 Some(status) => body.counted(status),

@@ -80,6 +80,9 @@ fn parts(list: &Playlist, faults: &mut Vec<Fault>) {
     if list.segments.is_empty() && list.skipped.is_none() {
         add(&rule::NO_FINISHED, "parts alone".into());
     }
+    if list.next_number() == 1 {
+        add(&rule::FROM_ZERO, "the only segment is 0".into());
+    }
     if !list.control.as_ref().is_some_and(|control| control.is("CAN-BLOCK-RELOAD")) {
         add(&rule::NO_SERVER_CONTROL, "parts without CAN-BLOCK-RELOAD=YES".into());
     }

@@ -143,6 +143,7 @@ impl<'a, W: Write> Follower<'a, W> {
             }
         }
         self.report.take(place.as_str(), faults);
+        self.removed(rendition, &list).await;
         self.delta(rendition, &list).await;
         self.media(rendition, &list).await;
         let blocks = list.control.as_ref().is_some_and(|control| control.is("CAN-BLOCK-RELOAD"));
@@ -165,6 +166,35 @@ impl<'a, W: Write> Follower<'a, W> {
         }
     }
 
+    /// Fetches what was removed from the playlist just now, every fourth segment: RFC 8216bis §6.2.2.
+    async fn removed(&mut self, rendition: &Rendition, list: &Playlist) {
+        let number = list.sequence.saturating_sub(1);
+        let before = rendition.last.iter().flat_map(|last| &last.segments);
+        let left =
+            before.filter(|segment| !segment.gap && number.is_multiple_of(4)).find(|s| s.number == number);
+        let Some((uri, url)) = left.and_then(|left| Some((&left.uri, rendition.url.join(&left.uri).ok()?)))
+        else {
+            return;
+        };
+        let Ok(answer) = self.client.get(&url).await else { return };
+        if answer.status.is_success() {
+            self.same(rendition.url.as_str(), &url, uri, &answer.body);
+        } else {
+            let fault = Fault::new(&rule::REMOVED, format!("{uri}: {}", answer.status));
+            self.report.take(rendition.url.as_str(), vec![fault]);
+        }
+    }
+
+    /// What is at a URL now is what was there before.
+    fn same(&mut self, place: &str, url: &Url, uri: &str, body: &Bytes) {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let digest = hasher.finish();
+        if self.known.len() < MAX_KNOWN && *self.known.entry(url.to_string()).or_insert(digest) != digest {
+            self.report.take(place, vec![Fault::new(&rule::TWO_CONTENTS, uri)]);
+        }
+    }
+
     /// Fetches the segments and parts that are new, and looks into them.
     async fn media(&mut self, rendition: &mut Rendition, list: &Playlist) {
         let newest = list.segments.last().map(|segment| segment.number);
@@ -182,7 +212,11 @@ impl<'a, W: Write> Follower<'a, W> {
             }
             let follows = rendition.segment == Some(number.wrapping_sub(1)) && !segment.begins;
             rendition.segment = Some(number);
-            let Some(bytes) = self.fetch(&rendition.url, &segment.uri).await else { continue };
+            let Some(bytes) = self.fetch(&rendition.url, &segment.uri).await else {
+                // What comes next follows nothing that is known.
+                rendition.segments = Timeline::default();
+                continue;
+            };
             let place = rendition.url.to_string();
             if bytes.first() == Some(&0x47) && segment.map.is_none() {
                 self.report.take(&place, transport_stream(&segment.uri, &bytes));
@@ -195,7 +229,9 @@ impl<'a, W: Write> Follower<'a, W> {
                 let detail = format!("{}: {count} parts of segment {of}", segment.uri);
                 self.report.take(&place, vec![Fault::new(&rule::PARTS_DIFFER, detail)]);
             }
-            let Some(init) = self.init(rendition, segment.map.as_deref()).await else { continue };
+            let Some(init) = self.init(rendition, segment.map.as_deref(), segment.begins).await else {
+                continue;
+            };
             let (uri, duration) = (&segment.uri[..], segment.duration);
             let listed = Listed { uri, duration, independent: false, follows };
             self.report.take(&place, rendition.segments.take(&init, listed, &bytes));
@@ -222,7 +258,10 @@ impl<'a, W: Write> Follower<'a, W> {
                 (number, index + 1) == key || (number + 1, 0) == key && rendition.was_last(number, index)
             });
         rendition.part = Some(key);
-        let Some(bytes) = self.fetch(&rendition.url, &part.uri).await else { return };
+        let Some(bytes) = self.fetch(&rendition.url, &part.uri).await else {
+            rendition.parts = Timeline::default();
+            return;
+        };
         match &mut rendition.joined {
             Some((number, count, joined)) if *number == key.0 && *count == key.1 => {
                 joined.extend_from_slice(&bytes);
@@ -231,15 +270,16 @@ impl<'a, W: Write> Follower<'a, W> {
             joined if key.1 == 0 => *joined = Some((key.0, 1, bytes.to_vec())),
             joined => *joined = None,
         }
-        let Some(init) = self.init(rendition, map).await else { return };
+        let Some(init) = self.init(rendition, map, begins).await else { return };
         let (uri, duration, independent) = (&part.uri[..], part.duration, part.independent);
         let listed = Listed { uri, duration, independent, follows };
         self.report.take(rendition.url.as_str(), rendition.parts.take(&init, listed, &bytes));
     }
 
-    async fn init(&mut self, rendition: &mut Rendition, map: Option<&str>) -> Option<Init> {
+    /// The init segment at `map`; where a discontinuity `begins`, as it is now.
+    async fn init(&mut self, rendition: &mut Rendition, map: Option<&str>, begins: bool) -> Option<Init> {
         let map = map?;
-        if let Some(init) = rendition.inits.get(map) {
+        if let Some(init) = rendition.inits.get(map).filter(|_| !begins) {
             return Some(init.clone());
         }
         let bytes = self.fetch(&rendition.url, map).await?;
@@ -263,15 +303,7 @@ impl<'a, W: Write> Follower<'a, W> {
         };
         self.looked.pieces += 1;
         self.report.take(base.as_str(), http::headers(uri, answer.status, &answer.headers, false));
-        let mut hasher = DefaultHasher::new();
-        answer.body.hash(&mut hasher);
-        let digest = hasher.finish();
-        if self.known.len() < MAX_KNOWN {
-            let known = *self.known.entry(url.to_string()).or_insert(digest);
-            if known != digest {
-                self.report.take(base.as_str(), vec![Fault::new(&rule::TWO_CONTENTS, uri)]);
-            }
-        }
+        self.same(base.as_str(), &url, uri, &answer.body);
         answer.status.is_success().then_some(answer.body)
     }
 }

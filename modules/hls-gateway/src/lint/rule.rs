@@ -66,6 +66,7 @@ rules! {
     BARE "bare-media-playlist" "AVPlayer (HEVC), hls.js (Opus) (advice)" "codecs are said in a multivariant playlist only";
     OPUS "opus-spelling" "Safari" "its media source knows Opus, not opus";
     WENT_BACK "sequence-went-back" "Media3, hls.js" "PlaylistResetException; hls.js waits for ever";
+    FROM_ZERO "sequence-from-zero" "hls.js <= 1.7.1" "it does not block while the last number is 0";
     URI_CHANGED "segment-uri-changed" "hls.js" "another path for a media sequence number is a parse error";
     NUMBER_CHANGED "discontinuity-number-changed" "hls.js" "another discontinuity number is a parse error";
     DURATION_CHANGED "extinf-changed" "AVPlayer, hls.js" "a segment's duration changed";
@@ -88,6 +89,7 @@ rules! {
     NO_CACHE_CONTROL "cache-control-missing" "CDNs" "Azure Front Door keeps what says nothing for days";
     NO_CORS "cors-missing" "browsers" "no Access-Control-Allow-Origin";
     NO_LENGTH "content-length-missing" "CDNs" "Azure Front Door takes no chunked answers above 8 MB";
+    REMOVED "removed-too-soon" "all, CDNs" "what leaves the playlist can be had for as long as the playlist is, and a segment";
     TWO_CONTENTS "two-contents" "all, CDNs" "one URL had two contents";
     NOT_HTTPS "not-https" "AVPlayer (advice)" "low latency wants HTTP/2, so https";
     BOXES "boxes" "all" "an init segment or part that can't be read";

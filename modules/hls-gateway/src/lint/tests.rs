@@ -137,6 +137,11 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         let parts = text.find("#EXT-X-PART:DURATION=0.50000,URI=\"part-16-0").unwrap();
         format!("{}{}", &text[..start], &text[parts..])
     };
+    let one_segment = |sequence: &str| {
+        let text = only_parts(&version(10)).replace("MEDIA-SEQUENCE:10", sequence);
+        text.replacen("#EXT-X-PART:", "#EXTINF:2.00000,\nseg-0.m4s\n#EXT-X-PART:", 1)
+    };
+    assert!(!broken(&[one_segment("MEDIA-SEQUENCE:1")]).contains(rule::FROM_ZERO.name));
     let planted: Vec<(&'static Rule, Vec<String>)> = vec![
         (&rule::EXTM3U, everywhere("#EXTM3U\n", "#EXTM3\n")),
         (&rule::SYNTAX, everywhere("PART-TARGET=0.5", "PART-TARGET=half")),
@@ -196,6 +201,7 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         (&rule::OPUS, multivariant("mp4a.40.2", "opus")),
         (&rule::HEV1, multivariant("avc1.42c01e", "hev1.1.6.L93.B0")),
         (&rule::WENT_BACK, then(versions(), [version(9)])),
+        (&rule::FROM_ZERO, vec![one_segment("MEDIA-SEQUENCE:0")]),
         (&rule::URI_CHANGED, at_last("seg-15.m4s", "other-15.m4s")),
         (&rule::NUMBER_CHANGED, at_last("DISCONTINUITY-SEQUENCE:0", "DISCONTINUITY-SEQUENCE:1")),
         (&rule::DURATION_CHANGED, at_last("#EXTINF:2.00000,\nseg-14", "#EXTINF:1.98000,\nseg-14")),
@@ -389,6 +395,8 @@ fn every_fault_that_is_planted_in_an_answer_is_found() {
     assert_eq!(of(StatusCode::FOUND, answer("", &[]), true), one(&rule::REDIRECT));
     assert_eq!(of(StatusCode::NOT_FOUND, answer("", &[]), false), one(&rule::STATUS));
 }
+
+mod followed;
 
 /// Serves these files on a free port until it is dropped with its runtime.
 async fn serve(files: Vec<(&'static str, &'static str, Vec<u8>)>) -> Url {

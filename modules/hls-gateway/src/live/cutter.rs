@@ -10,6 +10,8 @@ use super::numbers::Numbers;
 const MAX_AUDIO: usize = 8192;
 /// Frames of one part: where time stands still, a part ends all the same.
 const MAX_FRAMES: usize = 4096;
+/// Two ticks at 90 kHz: as much longer or shorter may a part be when its times are rounded to ticks.
+const ROUNDING: i64 = 22_224;
 
 /// Some frames in a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +22,8 @@ pub(crate) struct Part {
     pub start: Timestamp,
     /// dts of the one behind them.
     pub end: Timestamp,
+    /// How long it may be listed, in nanoseconds. Where its time is longer, [`Cut::Gap`] tells the rest.
+    pub most: i64,
 }
 
 /// What the cutter gives.
@@ -27,6 +31,8 @@ pub(crate) struct Part {
 pub(crate) enum Cut {
     /// The next part of the segment.
     Part(Part),
+    /// A part of so many nanoseconds in which nothing can be fetched: a frame stands for longer than a part may last.
+    Gap(i64),
     /// It was the segment's last.
     Segment,
 }
@@ -65,6 +71,8 @@ pub(crate) struct Cutter {
     began: Timestamp,
     part_start: Timestamp,
     segment_start: Timestamp,
+    /// A decoder can start where the segment does.
+    segment_starts: bool,
     last_sync: Timestamp,
     /// Distance of the last two sync frames.
     gop: i64,
@@ -86,6 +94,7 @@ impl Cutter {
             began: Timestamp::ZERO,
             part_start: Timestamp::ZERO,
             segment_start: Timestamp::ZERO,
+            segment_starts: true,
             last_sync: Timestamp::ZERO,
             gop: 0,
             steps: [step; 2],
@@ -109,6 +118,7 @@ impl Cutter {
         let Some(last) = self.open.last() else {
             if starts {
                 (self.began, self.part_start, self.segment_start, self.last_sync) = (at, at, at, at);
+                self.segment_starts = true;
                 self.open.push(frame);
             }
             return;
@@ -122,30 +132,50 @@ impl Cutter {
             self.gop = at.nanos_since(self.last_sync);
             self.last_sync = at;
         }
+        let length = at.nanos_since(self.part_start);
         if self.ends_segment(at, starts, usual) {
             self.part(at, out);
-            out.push(Cut::Segment);
-            self.segment_start = at;
-        } else if self.ends_part(at, starts, usual) {
+            self.segment(at, starts, out);
+        } else if length > self.longest_part() || self.ends_part(length, starts, usual) {
             self.part(at, out);
+            // What is shorter than a part has to be is the last of its segment.
+            if length < self.shortest_part() {
+                self.segment(at, starts, out);
+            }
         }
         self.open.push(frame);
+    }
+
+    /// The longest part, with room for times that are rounded to ticks.
+    fn longest_part(&self) -> i64 {
+        self.numbers.part.map_or(i64::MAX, |part| part.target_nanos().saturating_sub(ROUNDING))
+    }
+
+    /// The shortest part that is not the last of its segment: 85 % of PART-TARGET (RFC 8216bis §4.4.4.9).
+    fn shortest_part(&self) -> i64 {
+        self.numbers.part.map_or(0, |part| (part.target_nanos() / 100 * 85).saturating_add(ROUNDING))
     }
 
     /// Frames that come further apart than those before: what was to be all of a part, or of a segment, with the last one
     /// is too long now, and ends before that.
     fn make_room(&mut self, at: Timestamp, out: &mut Vec<Cut>) {
-        let most = self.numbers.part.map_or(i64::MAX, |part| part.target_nanos());
-        let part_is_full = at.nanos_since(self.part_start) > most;
+        let part_is_full = at.nanos_since(self.part_start) > self.longest_part();
         let segment_is_full = at.nanos_since(self.segment_start) > self.numbers.longest_segment();
-        if self.open.len() < 2 || !(part_is_full || segment_is_full) {
+        if !(part_is_full || segment_is_full) {
             return;
         }
         let Some(last) = self.open.pop() else { return };
-        self.part(last.dts, out);
-        if segment_is_full {
-            out.push(Cut::Segment);
-            self.segment_start = last.dts;
+        if self.open.is_empty() {
+            // The part has this frame alone. Its segment may end all the same.
+            if segment_is_full && last.dts > self.segment_start {
+                self.segment(last.dts, self.last_sync == last.dts, out);
+            }
+        } else {
+            let is_short = last.dts.nanos_since(self.part_start) < self.shortest_part();
+            self.part(last.dts, out);
+            if segment_is_full || is_short {
+                self.segment(last.dts, self.last_sync == last.dts, out);
+            }
         }
         self.open.push(last);
     }
@@ -155,22 +185,32 @@ impl Cutter {
         let longest = self.numbers.longest_segment();
         if starts {
             let half = self.intervals.get(self.leading) / 2;
-            elapsed >= self.segment.saturating_sub(half) || elapsed.saturating_add(self.gop) > longest
+            let wants = !self.segment_starts && self.leading == Kind::Video;
+            wants
+                || elapsed >= self.segment.saturating_sub(half)
+                || elapsed.saturating_add(self.gop) > longest
         } else {
             // No later frame would do.
             elapsed.saturating_add(usual) > longest
         }
     }
 
-    fn ends_part(&self, at: Timestamp, starts: bool, usual: i64) -> bool {
-        let elapsed = at.nanos_since(self.part_start);
-        let Some(part) = self.numbers.part else { return self.open.len() >= MAX_FRAMES };
+    fn ends_part(&self, length: i64, starts: bool, usual: i64) -> bool {
+        let is_crowded = self.open.len() >= MAX_FRAMES;
+        let Some(part) = self.numbers.part else { return is_crowded };
         let half = part.nominal / i64::from(part.frames.max(1)) / 2;
-        let target = part.target_nanos();
-        elapsed >= part.nominal.saturating_sub(half)
-            || elapsed.saturating_add(usual) > target
-            || (starts && elapsed >= target / 100 * 85)
-            || self.open.len() >= MAX_FRAMES
+        let is_long = length >= self.shortest_part();
+        // With the next frame it would be too long: where it is too short without, so is its segment.
+        let is_last = length.saturating_add(usual) > self.longest_part();
+        is_crowded || is_last || is_long && (starts || length >= part.nominal.saturating_sub(half))
+    }
+
+    /// Ends the segment before the frame with dts `at`. `starts`: a decoder can start there.
+    fn segment(&mut self, at: Timestamp, starts: bool, out: &mut Vec<Cut>) {
+        if out.last() != Some(&Cut::Segment) {
+            out.push(Cut::Segment);
+        }
+        (self.segment_start, self.segment_starts) = (at, starts);
     }
 
     /// Closes the part before the frame with dts `at`, with the sound that begins before it.
@@ -179,7 +219,30 @@ impl Cutter {
         while self.audio.front().is_some_and(|first| first.dts < at) {
             frames.extend(self.audio.pop_front());
         }
-        out.push(Cut::Part(Part { frames, start: self.part_start, end: at }));
+        let start = self.part_start;
+        let longest = self.longest_part();
+        let mut room = self.numbers.longest_segment().saturating_sub(start.nanos_since(self.segment_start));
+        let length = at.nanos_since(start);
+        let most = longest.min(room);
+        // Where it fits, what its times say when they are rounded to ticks is what is told.
+        let told = if length > most { most } else { i64::MAX };
+        out.push(Cut::Part(Part { frames, start, end: at, most: told }));
+        let mut rest = length.saturating_sub(most);
+        room = room.saturating_sub(most);
+        while rest > 0 {
+            if room <= 0 {
+                let told = at.moved(rest.saturating_neg());
+                self.segment(told, false, out);
+                room = self.numbers.target_nanos();
+            }
+            let piece = rest.min(longest).min(room);
+            out.push(Cut::Gap(piece));
+            (rest, room) = (rest.saturating_sub(piece), room.saturating_sub(piece));
+        }
+        if self.segment_start > start {
+            // Media begins a segment of its own.
+            self.segment(at, false, out);
+        }
         self.part_start = at;
     }
 
@@ -187,12 +250,15 @@ impl Cutter {
     pub(crate) fn close(&mut self, out: &mut Vec<Cut>) {
         if let Some(last) = self.open.last() {
             let [before, step] = self.steps;
-            let usual = before.min(step).max(1);
-            let at = last.dts.moved(usual);
+            // No longer than there is room for.
+            let room = self.longest_part().saturating_sub(last.dts.nanos_since(self.part_start));
+            let longest = self.numbers.longest_segment();
+            let room = room.min(longest.saturating_sub(last.dts.nanos_since(self.segment_start)));
+            let at = last.dts.moved(before.min(step).min(room).max(ROUNDING));
             // Sound may go on behind the last picture.
             self.open.extend(self.audio.drain(..));
             self.part(at, out);
-            out.push(Cut::Segment);
+            self.segment(at, false, out);
         }
         self.audio.clear();
         self.steps = [self.intervals.get(self.leading); 2];

@@ -3,7 +3,9 @@
 //! [`Numbers`] are what a playlist promises, [`Cutter`] cuts frames by them, [`Window`] is what is listed and kept, and
 //! [`Packager`] drives these with what a reader of a stream gets.
 
+mod attic;
 mod cutter;
+mod dates;
 mod muxer;
 mod numbers;
 mod packager;
@@ -12,10 +14,11 @@ mod playlist;
 mod version;
 mod window;
 
+pub(crate) use attic::{Attic, Fate, Record, Restored, Slip};
 pub(crate) use muxer::fits;
 pub(crate) use numbers::Numbers;
 pub(crate) use packager::{Memory, Packager, State};
 pub(crate) use pieces::{Pieces, Ranged};
 pub(crate) use playlist::Form;
 pub(crate) use version::{Asked, Text, Version};
-pub(crate) use window::Shelf;
+pub(crate) use window::{Found, Map, Shelf};

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use av_flow::stream::{Anchor, Entry, Item, Tracks};
+use av_flow::stream::{Entry, Item, Tracks};
 use av_media::{Frame, Kind, Timestamp};
 
+use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
+use super::dates::Dates;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
 use super::version::{StreamInf, Version};
@@ -17,6 +19,8 @@ use crate::options::Shaped;
 const MOST_MEASURED: usize = 48 << 20;
 /// And one of more frames neither.
 const MOST_FRAMES: usize = 65_536;
+/// Numbers that may have been used and are not known any more: a playlist with more is not gone on with.
+const MOST_LOST: u64 = 64;
 /// Where nothing says how long frames are.
 const DEFAULT_VIDEO: Duration = Duration::from_millis(40);
 const DEFAULT_AUDIO: Duration = Duration::from_nanos(21_333_333);
@@ -57,15 +61,17 @@ pub(crate) struct Packager<M> {
     muxer: Option<Muxer>,
     cutter: Option<Cutter>,
     measuring: Measuring,
-    anchor: Option<Anchor>,
-    /// dts of the first frame since the last break, and the UTC time at which it is shown.
-    began: Option<(Timestamp, SystemTime)>,
+    dates: Dates,
     /// Added to all times, so that none is negative.
     shift: Option<i64>,
     /// When the last frame came that says where to cut.
     heard: Option<Instant>,
     silence: Option<Silence>,
     intervals: Intervals,
+    /// dts of the newest pictures and of the newest sound.
+    newest: [Option<Timestamp>; 2],
+    /// The stream is read anew; whether something came that was known.
+    rejoining: Option<bool>,
     serial: u64,
     changed: bool,
     /// Bytes of frames that no part has yet.
@@ -97,12 +103,13 @@ impl<M: Memory> Packager<M> {
             muxer: None,
             cutter: None,
             measuring: Measuring::default(),
-            anchor: None,
-            began: None,
+            dates: Dates::default(),
             shift: None,
             heard: None,
             silence: None,
             intervals: Intervals { video: nanos(DEFAULT_VIDEO), audio: nanos(DEFAULT_AUDIO) },
+            newest: [None; 2],
+            rejoining: None,
             serial: 0,
             changed: false,
             cuts: Vec::new(),
@@ -136,7 +143,7 @@ impl<M: Memory> Packager<M> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
-        let window = self.window.as_ref()?;
+        let window = self.window.as_mut()?;
         self.serial = self.serial.saturating_add(1);
         let tracks = self.muxer.as_ref().map(Muxer::tracks).unwrap_or_default();
         let fps = tracks
@@ -144,21 +151,96 @@ impl<M: Memory> Packager<M> {
             .find(|track| track.kind() == Kind::Video)
             .map(|track| track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64));
         let tracks = tracks.iter().map(AsRef::as_ref).collect::<Vec<_>>();
-        Some(Version::of(window, self.serial, StreamInf::of(window, &tracks, fps)))
+        let stream = StreamInf::of(window, &tracks, fps);
+        Some(Version::of(window, self.serial, stream))
+    }
+
+    /// Lists again what an earlier process has listed. The publisher is away until it comes.
+    pub(crate) fn restore(&mut self, restored: Restored, shelf: &mut Shelf, now: Instant) {
+        let Some((numbers, name)) = self.memory.promised(self.shaped) else { return };
+        let Some((first, last)) = restored.records.first().zip(restored.records.last()) else { return };
+        let longest = numbers.longest_segment();
+        if name != restored.name
+            || restored.records.iter().any(|record| record.duration > longest)
+            || restored.reserved > last.number.saturating_add(MOST_LOST)
+        {
+            return;
+        }
+        let mut window = Window::new(numbers, self.shaped, first.number, first.breaks, name);
+        window.restore(restored, shelf, now);
+        self.memory.used(window.next_segment, window.last_discontinuity());
+        self.window = Some(window);
+        self.fall_silent(now);
+        self.changed = true;
+    }
+
+    /// From now on with another window; the playlist is the same. The stream is read anew from its last sync frame on, or
+    /// (`is_same` is false) it is another one.
+    pub(crate) fn resume(&mut self, shaped: Shaped, is_same: bool, shelf: &mut Shelf, now: Instant) {
+        self.shaped = shaped;
+        if let Some(window) = &mut self.window {
+            window.shaped = shaped;
+        }
+        self.changed = true;
+        self.measuring = Measuring::default();
+        self.rejoining = is_same.then_some(false);
+        if !is_same {
+            self.interrupt(shelf, now);
+            (self.tracks, self.muxer, self.shift, self.newest) = (Arc::default(), None, None, [None; 2]);
+        }
+    }
+
+    /// Segments go to an attic from now on, those that are listed first.
+    pub(crate) fn set_attic(&self, attic: Arc<dyn Attic>, shelf: &mut Shelf) {
+        shelf.set_attic(attic, self.window.as_ref().map(|window| window.name.as_str()));
+    }
+
+    /// Whether an entry was taken before, when the stream was read the last time.
+    fn is_known(&mut self, entry: &Entry, shelf: &mut Shelf, now: Instant) -> bool {
+        match &entry.item {
+            Item::Tracks(tracks) if self.rejoining.is_some() && **tracks == *self.tracks => return true,
+            Item::Anchor(_) if self.rejoining.is_some() && self.cutter.is_some() => return true,
+            Item::Frame(frame) => {
+                let [video, audio] = &mut self.newest;
+                let newest = if frame.kind == Kind::Video { video } else { audio };
+                let is_known = newest.is_some_and(|newest| frame.dts <= newest);
+                if !is_known {
+                    *newest = Some(frame.dts);
+                }
+                if self.rejoining.is_some() && frame.kind == self.leading() {
+                    let was_known = self.rejoining.replace(true);
+                    if !is_known {
+                        self.rejoining = None;
+                        if was_known == Some(false) {
+                            // There may have been something between.
+                            self.interrupt(shelf, now);
+                        }
+                    }
+                }
+                return is_known;
+            }
+            Item::Aside(_) | Item::GivenUp | Item::Anchor(_) => {}
+            Item::Ended => (self.rejoining, self.newest) = (None, [None; 2]),
+            Item::Tracks(_) | Item::Gap(_) | Item::Away | Item::Lost(_) => self.rejoining = None,
+        }
+        false
     }
 
     /// What came.
     pub(crate) fn entry(&mut self, entry: Entry, shelf: &mut Shelf, now: Instant) {
+        if self.is_known(&entry, shelf, now) {
+            return;
+        }
         match entry.item {
             Item::Tracks(tracks) => {
                 self.interrupt(shelf, now);
                 self.tracks = tracks;
                 self.muxer = None;
             }
-            Item::Anchor(anchor) => self.anchor = Some(anchor),
+            Item::Anchor(anchor) => self.dates.anchor(anchor, entry.arrived.into()),
             Item::Gap(gap) => {
                 self.interrupt(shelf, now);
-                self.anchor = Some(gap.anchor);
+                self.dates.anchor(gap.anchor, entry.arrived.into());
             }
             Item::Away => {
                 self.interrupt(shelf, now);
@@ -166,9 +248,17 @@ impl<M: Memory> Packager<M> {
             }
             Item::Lost(_) => self.interrupt(shelf, now),
             Item::Ended => self.end(shelf, now),
-            Item::Frame(frame) => self.frame(frame, entry.starts, shelf, now),
+            Item::Frame(frame) => {
+                self.dates.came(frame.dts, entry.arrived.into());
+                self.frame(frame, entry.starts, shelf, now);
+            }
             Item::Aside(_) | Item::GivenUp => {}
         }
+    }
+
+    /// What the machine's clock says, now and then.
+    pub(crate) fn clock(&mut self, utc: SystemTime, now: Instant) {
+        self.dates.clock(utc, now);
     }
 
     /// When to call [`tick`](Self::tick) although nothing came.
@@ -283,7 +373,8 @@ impl<M: Memory> Packager<M> {
         if leading {
             self.heard = Some(now);
         }
-        if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts) {
+        if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts, shelf, now)
+        {
             return;
         }
         for (frame, starts) in std::mem::take(&mut self.measuring.frames) {
@@ -294,7 +385,7 @@ impl<M: Memory> Packager<M> {
     }
 
     /// Gathers frames until the numbers are known. Returns whether they are.
-    fn measure(&mut self, frame: &Frame, starts: bool) -> bool {
+    fn measure(&mut self, frame: &Frame, starts: bool, shelf: &mut Shelf, now: Instant) -> bool {
         let leading = self.leading();
         let begins = starts && frame.kind == leading;
         let first = self.measuring.frames.first().map(|(first, _)| first.dts);
@@ -305,7 +396,7 @@ impl<M: Memory> Packager<M> {
         if let Some((numbers, name)) = self.memory.promised(self.shaped) {
             let run = self.memory.first_number();
             let name = if again { self.name(numbers, Some(run)) } else { name };
-            self.open(numbers, run, name);
+            self.open(numbers, run, name, shelf, now);
             return true;
         }
         let gop = first.map_or(0, |first| frame.dts.nanos_since(first));
@@ -324,7 +415,7 @@ impl<M: Memory> Packager<M> {
             let numbers = Numbers::choose(self.shaped, interval, gop);
             let run = self.memory.first_number();
             let name = self.name(numbers, again.then_some(run));
-            self.open(numbers, run, name);
+            self.open(numbers, run, name, shelf, now);
             return true;
         }
         self.measuring.bytes = self.measuring.bytes.saturating_add(frame.data.len());
@@ -362,7 +453,8 @@ impl<M: Memory> Packager<M> {
         format!("{variant}-{}{part}{again}", numbers.target)
     }
 
-    fn open(&mut self, numbers: Numbers, run: u64, name: String) {
+    fn open(&mut self, numbers: Numbers, run: u64, name: String, shelf: &mut Shelf, now: Instant) {
+        shelf.begin(&name, now);
         self.memory.promise(self.shaped, numbers, &name);
         let discontinuities = self.memory.first_discontinuity();
         self.window = Some(Window::new(numbers, self.shaped, run, discontinuities, name));
@@ -370,8 +462,13 @@ impl<M: Memory> Packager<M> {
 
     fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
         let leading = self.leading();
+        let could_begin = starts && frame.kind == leading;
+        if could_begin && self.dates.has_stepped() {
+            self.interrupt(shelf, now);
+            self.heard = Some(now);
+        }
         if self.cutter.is_none() {
-            if !(starts && frame.kind == leading) {
+            if !could_begin {
                 return;
             }
             self.begin(&frame, leading, shelf, now);
@@ -391,29 +488,37 @@ impl<M: Memory> Packager<M> {
             window.end_segment(shelf, now);
             self.memory.used(window.next_segment, window.last_discontinuity());
         }
-        if window.next_part == 0 {
-            shelf.forget_parts();
-        }
         window.breaks(muxer.map(), shelf);
         let shift = self.shift.unwrap_or(0);
-        self.began = self.anchor.and_then(|anchor| {
-            let since = frame.pts.moved(shift.saturating_neg()).nanos_since(anchor.time);
-            Some((frame.dts, moved(anchor.utc, since)?))
-        });
+        self.dates.begin(frame.dts, frame.pts, shift);
         let segment = nanos(self.shaped.segment);
         self.cutter = Some(Cutter::new(window.numbers, segment, leading, self.intervals));
     }
 
     fn take_cuts(&mut self, shelf: &mut Shelf, now: Instant) {
         let (Some(window), Some(muxer)) = (&mut self.window, &mut self.muxer) else { return };
+        // How far time is told.
+        let mut told = Timestamp::ZERO;
         for cut in self.cuts.drain(..) {
             match cut {
                 Cut::Part(part) => {
-                    let utc = self.began.and_then(|(dts, utc)| moved(utc, part.start.nanos_since(dts)));
-                    if let Some(muxed) = muxer.part(part, window.open.is_none()) {
+                    if window.open.is_none()
+                        && let Some(first) = part.frames.first()
+                    {
+                        self.dates.correct(first.dts, first.pts, self.shift.unwrap_or(0));
+                    }
+                    let utc = self.dates.of(part.start);
+                    let (start, most) = (part.start, part.most);
+                    if let Some(mut muxed) = muxer.part(part, window.open.is_none()) {
+                        muxed.duration = muxed.duration.min(most);
+                        told = start.moved(muxed.duration);
                         window.add(muxed, utc, shelf);
                         self.changed |= window.lists_parts();
                     }
+                }
+                Cut::Gap(length) => {
+                    window.add_gap(length, self.dates.of(told));
+                    told = told.moved(length);
                 }
                 Cut::Segment => {
                     window.end_segment(shelf, now);
@@ -423,11 +528,6 @@ impl<M: Memory> Packager<M> {
             }
         }
     }
-}
-
-fn moved(utc: SystemTime, nanos: i64) -> Option<SystemTime> {
-    let by = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 { utc.checked_sub(by) } else { utc.checked_add(by) }
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -1,9 +1,11 @@
 //! The text of playlists (RFC 8216bis).
 
 use std::fmt::Write;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::window::{PartEntry, Segment, Window};
+use super::window::{Map, PartEntry, Segment, Window};
 use crate::options::Variant;
 
 /// Stands behind each URI in a text until it is known what comes there.
@@ -25,37 +27,42 @@ pub(crate) enum Form {
 pub(super) struct Texts {
     /// Up to the first segment.
     pub head: String,
+    /// The first segment's init segment, where the segment itself does not tell it.
+    pub map: String,
     /// Segments that a delta update leaves out, and how many they are.
-    pub older: String,
+    pub older: Vec<Arc<str>>,
     pub skipped: usize,
     /// The others.
     pub newer: String,
 }
 
 impl Texts {
-    pub(super) fn of(window: &Window) -> Self {
-        let skipped = skippable(window);
+    pub(super) fn of(window: &mut Window) -> Self {
         let with_parts = if window.lists_parts() { window.first_with_parts() } else { usize::MAX };
-        let mut texts = Self { head: head(window), skipped, ..Self::default() };
-        for (index, segment) in window.segments.iter().enumerate() {
-            let out = if index < skipped { &mut texts.older } else { &mut texts.newer };
-            begins(out, segment, index == 0);
-            if index >= with_parts {
-                parts(out, window, &segment.parts);
-            }
-            if segment.gap {
-                out.push_str("#EXT-X-GAP\n");
-            }
-            let seconds = Seconds(segment.duration);
-            let _ = write!(out, "#EXTINF:{seconds},\n{}{SUFFIX}\n", segment_name(window, segment.number));
+        let is_delta = window.lists_parts();
+        // Without delta updates the text of older segments is kept all the same.
+        let skipped = skippable(window).min(with_parts);
+        let older = older(window, skipped);
+        let window = &*window;
+        let mut map = String::new();
+        if let Some((first, false)) =
+            window.segments.front().or(window.open.as_ref()).and_then(|one| one.map.as_ref())
+        {
+            map_tag(&mut map, first);
         }
+        let skipped_by_delta = if is_delta { skipped } else { 0 };
+        let mut texts =
+            Self { head: head(window), map, older, skipped: skipped_by_delta, newer: String::new() };
         let out = &mut texts.newer;
+        for (index, segment) in window.segments.iter().enumerate().skip(skipped) {
+            finished(out, window, segment, index >= with_parts);
+        }
         if window.ended {
             out.push_str("#EXT-X-ENDLIST\n");
         } else if window.lists_parts() {
             let gap = match &window.open {
                 Some(open) => {
-                    begins(out, open, window.segments.is_empty());
+                    begins(out, open);
                     parts(out, window, &open.parts);
                     open.gap
                 }
@@ -68,6 +75,64 @@ impl Texts {
         }
         texts
     }
+}
+
+/// Texts of so many segments from the first one on, as far as they have been made before. They never change.
+fn older(window: &mut Window, skipped: usize) -> Vec<Arc<str>> {
+    let first = window.segments.front().map_or(window.next_segment, |segment| segment.number);
+    let end = first.saturating_add(skipped as u64);
+    let mut chunks = std::mem::take(&mut window.older);
+    if chunks.back().is_some_and(|last| last.numbers.end > end) {
+        chunks.clear();
+    }
+    while chunks.front().is_some_and(|chunk| chunk.numbers.end <= first) {
+        chunks.pop_front();
+    }
+    let make = |numbers: Range<u64>| {
+        let mut text = String::new();
+        let at = usize::try_from(numbers.start.saturating_sub(first)).unwrap_or(usize::MAX);
+        let count = usize::try_from(numbers.end.saturating_sub(numbers.start)).unwrap_or(0);
+        for segment in window.segments.iter().skip(at).take(count) {
+            finished(&mut text, window, segment, false);
+        }
+        Chunk { numbers, text: text.into() }
+    };
+    if let Some(chunk) = chunks.front_mut().filter(|chunk| chunk.numbers.start < first) {
+        *chunk = make(first..chunk.numbers.end);
+    }
+    let mut next = chunks.back().map_or(first, |last| last.numbers.end);
+    while next < end {
+        let last = chunks.pop_back_if(|last| last.numbers.end.saturating_sub(last.numbers.start) < CHUNK);
+        let start = last.map_or(next, |last| last.numbers.start);
+        next = end.min(start.saturating_add(CHUNK));
+        chunks.push_back(make(start..next));
+    }
+    let texts = chunks.iter().map(|chunk| chunk.text.clone()).collect();
+    window.older = chunks;
+    texts
+}
+
+/// Text of some segments.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    numbers: Range<u64>,
+    text: Arc<str>,
+}
+
+/// Segments of one text.
+const CHUNK: u64 = 64;
+
+/// A finished segment.
+fn finished(out: &mut String, window: &Window, segment: &Segment, with_parts: bool) {
+    begins(out, segment);
+    if with_parts {
+        parts(out, window, &segment.parts);
+    }
+    if segment.gap {
+        out.push_str("#EXT-X-GAP\n");
+    }
+    let seconds = Seconds(segment.duration);
+    let _ = write!(out, "#EXTINF:{seconds},\n{}{SUFFIX}\n", segment_name(window, segment.number));
 }
 
 /// `123.m4s`: one number, one name, for ever.
@@ -114,9 +179,6 @@ fn head(window: &Window) -> String {
 
 /// How many segments lie before the border that CAN-SKIP-UNTIL draws.
 fn skippable(window: &Window) -> usize {
-    if !window.lists_parts() {
-        return 0;
-    }
     let border = window.numbers.target_nanos().saturating_mul(SKIP_TARGETS);
     let mut behind = window.open.as_ref().map_or(0, |open| open.duration);
     let mut newer = 0;
@@ -131,14 +193,16 @@ fn skippable(window: &Window) -> usize {
     window.segments.len().saturating_sub(newer)
 }
 
-fn begins(out: &mut String, segment: &Segment, is_first: bool) {
+fn map_tag(out: &mut String, map: &Map) {
+    let _ = writeln!(out, "#EXT-X-MAP:URI=\"{}{SUFFIX}\"", map.name);
+}
+
+fn begins(out: &mut String, segment: &Segment) {
     if segment.discontinuity {
         out.push_str("#EXT-X-DISCONTINUITY\n");
     }
-    if let Some((map, changed)) = &segment.map
-        && (*changed || is_first)
-    {
-        let _ = writeln!(out, "#EXT-X-MAP:URI=\"{}{SUFFIX}\"", map.name);
+    if let Some((map, true)) = &segment.map {
+        map_tag(out, map);
     }
     if let Some(utc) = segment.utc {
         let _ = writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", Utc(utc));

@@ -13,6 +13,8 @@ use super::window::Window;
 
 /// Longer texts are not compressed: it would take too long for whoever waits.
 const MOST_GZIP: usize = 1 << 20;
+/// The newest segments say how much a stream takes.
+const MOST_MEASURED: usize = 256;
 /// Suffixes that one version is kept with: a stream has at most four keys.
 const MOST_SUFFIXES: usize = 8;
 
@@ -106,7 +108,8 @@ impl StreamInf {
             let bits = (bytes as u128).saturating_mul(8_000_000_000);
             u64::try_from(bits / u128::try_from(nanos.max(1)).unwrap_or(1)).unwrap_or(u64::MAX)
         };
-        let media = || window.segments.iter().filter(|segment| !segment.gap && segment.size > 0);
+        let newest = || window.segments.iter().rev().take(MOST_MEASURED);
+        let media = || newest().filter(|segment| !segment.gap && segment.size > 0);
         // A piece of a fraction of a second says nothing of the rate.
         let long = |duration: i64| duration.saturating_mul(2) >= window.numbers.target_nanos();
         let all = media().map(|segment| rate(segment.size, segment.duration)).max();
@@ -138,7 +141,8 @@ fn codec(track: &Track) -> &str {
 }
 
 impl Version {
-    pub(crate) fn of(window: &Window, serial: u64, stream: StreamInf) -> Self {
+    pub(crate) fn of(window: &mut Window, serial: u64, stream: StreamInf) -> Self {
+        let texts = Texts::of(window);
         Self {
             name: window.name.clone(),
             playable: !window.segments.is_empty(),
@@ -151,7 +155,7 @@ impl Version {
             parts: window.open.as_ref().map_or(0, |open| open.parts.len() as u64),
             has_parts: window.lists_parts(),
             serial,
-            texts: Texts::of(window),
+            texts,
             full: OnceLock::new(),
             delta: OnceLock::new(),
             keyed: Mutex::default(),
@@ -201,9 +205,9 @@ impl Version {
     }
 
     fn make(&self, form: Form, suffix: &str) -> Arc<Text> {
-        let Texts { head, older, skipped, newer } = &self.texts;
+        let Texts { head, map, older, skipped, newer } = &self.texts;
         let (text, tag) = match form {
-            Form::Full => (format!("{head}{older}{newer}"), "f"),
+            Form::Full => (format!("{head}{map}{}{newer}", older.concat()), "f"),
             Form::Delta => (format!("{head}#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}\n{newer}"), "d"),
         };
         Text::new(text.replace(SUFFIX, suffix), format!("{}-{}{tag}", self.run, self.serial))

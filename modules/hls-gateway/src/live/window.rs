@@ -4,10 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::attic::{Attic, Fate, Record, Restored, Slip};
 use super::muxer::Muxed;
 use super::numbers::Numbers;
 use super::pieces::Pieces;
+use super::playlist::Chunk;
 use crate::options::{Shaped, Variant};
+
+/// What is newer stays in memory, as long as there is room.
+const HOT: i64 = 60 * 1_000_000_000;
+/// Segments that are brought to the attic again at once.
+const MOST_RETRIES: usize = 8;
+/// Numbers that are reserved at once: so many may be gaps after a restart.
+const BLOCK: u64 = 8;
 
 /// An init segment. Its name is made of its content: other bytes, another URI.
 #[derive(Debug, PartialEq)]
@@ -48,22 +57,41 @@ pub(crate) struct Segment {
 }
 
 /// What can be fetched.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Shelf {
     segments: VecDeque<Kept>,
     parts: VecDeque<(u64, Pieces)>,
     maps: VecDeque<Arc<Map>>,
-    /// Of all finished segments.
+    /// Of all finished segments that are in memory.
     size: usize,
-    /// What may be kept.
+    /// What may be kept there.
     most: Option<usize>,
+    /// Where segments go that memory has no room for.
+    attic: Option<Arc<dyn Attic>>,
+    /// Bytes that there was no room for.
+    lacking: usize,
+    /// Older segments are in memory no more.
+    cold: u64,
+}
+
+/// Where a finished segment is.
+pub(crate) enum Found {
+    Memory(Pieces),
+    /// In the attic; so many bytes.
+    Attic(usize),
 }
 
 /// A finished segment.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub number: u64,
-    pub pieces: Pieces,
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    /// `None`: in the attic alone.
+    pieces: Option<Pieces>,
+    len: usize,
+    record: Record,
+    /// What has become of it in the attic.
+    slip: Option<Arc<Slip>>,
+    was_retried: bool,
     /// Its first part's number.
     first_part: u64,
     /// Since when it is not listed any more, and how long it stays then.
@@ -71,11 +99,23 @@ pub(crate) struct Kept {
     stays: Duration,
 }
 
+impl Kept {
+    fn fate(&self) -> Fate {
+        match (&self.slip, &self.pieces) {
+            (Some(slip), _) => slip.fate(),
+            (None, None) => Fate::Kept,
+            // It is from before there was an attic.
+            (None, Some(_)) => Fate::Failed,
+        }
+    }
+}
+
 impl Shelf {
     /// A finished segment.
-    pub(crate) fn segment(&self, number: u64) -> Option<Pieces> {
+    pub(crate) fn segment(&self, number: u64) -> Option<Found> {
         let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok()?;
-        self.segments.get(at).map(|kept| kept.pieces.clone())
+        let kept = self.segments.get(at)?;
+        Some(kept.pieces.clone().map_or(Found::Attic(kept.len), Found::Memory))
     }
 
     /// A part.
@@ -89,32 +129,120 @@ impl Shelf {
         self.maps.iter().find(|map| map.name == name).cloned()
     }
 
-    /// Bytes of finished segments.
+    /// Bytes of finished segments in memory.
     pub(crate) const fn size(&self) -> usize {
         self.size
     }
 
-    /// From now on that many bytes may be kept.
+    /// From now on that many bytes may be kept in memory.
     pub(crate) fn set_most(&mut self, most: usize) {
         self.most = Some(most);
+    }
+
+    /// From now on there is an attic. `name`: of the playlist, if there is one.
+    pub(super) fn set_attic(&mut self, attic: Arc<dyn Attic>, name: Option<&str>) {
+        if let Some(name) = name.filter(|_| self.attic.is_none()) {
+            attic.begin(name);
+            self.maps.iter().for_each(|map| attic.keep_map(map));
+        }
+        self.attic = Some(attic);
     }
 
     fn is_full(&self) -> bool {
         self.most.is_some_and(|most| self.size > most)
     }
 
-    /// Another playlist begins, which counts its parts anew.
-    pub(crate) fn forget_parts(&mut self) {
+    /// Whether it helps when the segment goes.
+    fn lacks_room(&self, number: u64) -> bool {
+        let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok();
+        let in_memory = at.and_then(|at| self.segments.get(at)).is_some_and(|kept| kept.pieces.is_some());
+        in_memory && self.is_full() || self.lacking > 0
+    }
+
+    /// Another playlist begins, which counts its parts anew; what was listed is not any more.
+    pub(crate) fn begin(&mut self, name: &str, now: Instant) {
         self.parts.clear();
+        for kept in &mut self.segments {
+            kept.until = kept.until.or_else(|| now.checked_add(kept.stays));
+        }
+        if let Some(attic) = &self.attic {
+            attic.begin(name);
+        }
+    }
+
+    fn add(&mut self, kept: Kept) {
+        self.size = self.size.saturating_add(kept.pieces.as_ref().map_or(0, Pieces::len));
+        self.segments.push_back(kept);
+    }
+
+    fn add_map(&mut self, map: &Arc<Map>) {
+        if self.maps.contains(map) {
+            return;
+        }
+        // A stream that changes all the time keeps no more than the segments of a window need.
+        while self.maps.len() >= 64 {
+            self.maps.pop_front();
+        }
+        self.maps.push_back(map.clone());
+        if let Some(attic) = &self.attic {
+            attic.keep_map(map);
+        }
+    }
+
+    /// What the attic has need not be in memory, where it is older than [`HOT`] or memory is full.
+    fn release(&mut self) {
+        let Some(attic) = self.attic.clone() else { return };
+        let from = self.segments.partition_point(|kept| kept.number < self.cold);
+        let mut newer: i64 = self.segments.range(from..).map(|kept| kept.record.duration).sum();
+        let (mut retries, mut all_kept) = (0, true);
+        self.lacking = 0;
+        for at in from..self.segments.len() {
+            let full = self.is_full();
+            let Some(kept) = self.segments.get_mut(at) else { return };
+            newer = newer.saturating_sub(kept.record.duration);
+            if newer < HOT && !full {
+                return;
+            }
+            let fate = kept.fate();
+            match fate {
+                Fate::Pending => {}
+                Fate::Kept => {
+                    let size = kept.pieces.take().map_or(0, |pieces| pieces.len());
+                    self.size = self.size.saturating_sub(size);
+                }
+                Fate::Failed | Fate::NoRoom if retries < MOST_RETRIES => {
+                    retries += 1;
+                    // Room may have come since. If it has not, something has to go before the next try.
+                    if fate == Fate::NoRoom && std::mem::take(&mut kept.was_retried) {
+                        self.lacking = self.lacking.saturating_add(kept.len);
+                    } else {
+                        kept.was_retried = true;
+                        let pieces = kept.pieces.clone().unwrap_or_default();
+                        kept.slip = Some(attic.keep(kept.record.clone(), pieces));
+                    }
+                }
+                Fate::Failed | Fate::NoRoom => {}
+            }
+            all_kept &= fate == Fate::Kept;
+            if all_kept {
+                self.cold = kept.number.saturating_add(1);
+            }
+        }
     }
 
     fn drop_old(&mut self, now: Instant) {
-        let full = self.is_full();
-        while let Some(until) = self.segments.front().and_then(|kept| kept.until)
-            && (until <= now || full && self.is_full())
+        while let Some((until, number)) =
+            self.segments.front().and_then(|kept| Some((kept.until?, kept.number)))
+            && (until <= now || self.lacks_room(number))
         {
-            let size = self.segments.pop_front().map_or(0, |kept| kept.pieces.len());
-            self.size = self.size.saturating_sub(size);
+            let Some(gone) = self.segments.pop_front() else { return };
+            match gone.pieces {
+                Some(pieces) => self.size = self.size.saturating_sub(pieces.len()),
+                None => self.lacking = self.lacking.saturating_sub(gone.len),
+            }
+            if let Some(attic) = self.attic.as_ref().filter(|_| gone.len > 0) {
+                attic.remove(gone.number);
+            }
             let first = self.segments.front().map_or(u64::MAX, |kept| kept.first_part);
             while self.parts.front().is_some_and(|(number, _)| *number < first) {
                 self.parts.pop_front();
@@ -141,6 +269,12 @@ pub(crate) struct Window {
     pub next_part: u64,
     pub ended: bool,
     listed: i64,
+    /// The discontinuity number of the last finished segment.
+    breaks: u64,
+    /// Numbers below this one are reserved in the attic.
+    reserved: u64,
+    /// Texts of the oldest segments.
+    pub(super) older: VecDeque<Chunk>,
     map: Option<Arc<Map>>,
     /// The next segment does not go on where the last one ends.
     broken: bool,
@@ -169,6 +303,9 @@ impl Window {
             next_part: 0,
             ended: false,
             listed: 0,
+            breaks: discontinuities,
+            reserved: 0,
+            older: VecDeque::new(),
             map: None,
             broken: false,
             last_map: None,
@@ -177,8 +314,79 @@ impl Window {
 
     /// Above the discontinuity number of all segments, the next one included.
     pub(crate) fn last_discontinuity(&self) -> u64 {
-        let listed = self.segments.iter().chain(&self.open).filter(|segment| segment.discontinuity).count();
-        self.discontinuities.saturating_add(u64::try_from(listed).unwrap_or(0)).saturating_add(1)
+        let open = self.open.as_ref().is_some_and(|open| open.discontinuity);
+        self.breaks.saturating_add(u64::from(open)).saturating_add(1)
+    }
+
+    /// A finished segment, as it has to be known to be listed again.
+    fn record(&self, segment: &Segment, len: usize) -> Record {
+        let since = segment.utc.and_then(|utc| utc.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Record {
+            number: segment.number,
+            duration: segment.duration,
+            breaks: self.breaks.saturating_add(u64::from(segment.discontinuity)),
+            discontinuity: segment.discontinuity,
+            map: segment.map.as_ref().map(|(map, _)| map.name.clone()),
+            utc: since.and_then(|since| u64::try_from(since.as_nanos()).ok()),
+            len,
+        }
+    }
+
+    /// Lists again what was listed before a restart, and says that what follows is lost up to `reserved`: some of these
+    /// numbers may have been seen.
+    pub(crate) fn restore(&mut self, restored: Restored, shelf: &mut Shelf, now: Instant) {
+        let Restored { records, maps, reserved, .. } = restored;
+        let Some(first) = records.first() else { return };
+        self.discontinuities = first.breaks.saturating_sub(u64::from(first.discontinuity));
+        self.breaks = self.discontinuities;
+        self.next_segment = first.number;
+        shelf.cold = first.number;
+        maps.iter().for_each(|map| shelf.maps.push_back(map.clone()));
+        for record in records {
+            let map = record.map.as_ref().and_then(|name| maps.iter().find(|map| map.name == *name)).cloned();
+            let changed = map.is_some() && map != self.last_map;
+            self.last_map = map.clone().or(self.last_map.take());
+            self.breaks = record.breaks;
+            self.next_segment = record.number.saturating_add(1);
+            self.listed = self.listed.saturating_add(record.duration);
+            self.segments.push_back(Segment {
+                number: record.number,
+                duration: record.duration,
+                parts: Vec::new(),
+                size: record.len,
+                pieces: Vec::new(),
+                discontinuity: record.discontinuity,
+                map: map.map(|map| (map, changed)),
+                utc: record.utc.map(|since| SystemTime::UNIX_EPOCH + Duration::from_nanos(since)),
+                gap: record.len == 0,
+            });
+            let stays = nanos(record.duration.saturating_add(self.length()));
+            let (number, len) = (record.number, record.len);
+            shelf.add(Kept {
+                number,
+                pieces: None,
+                len,
+                record,
+                slip: None,
+                was_retried: false,
+                first_part: 0,
+                until: None,
+                stays,
+            });
+        }
+        // Names of parts are made of it: it has never been used.
+        self.run = self.next_segment.max(reserved);
+        let piece = self.numbers.part.map_or(i64::MAX, |part| part.nominal);
+        while self.next_segment < reserved {
+            let mut rest = self.numbers.target_nanos();
+            while rest > 0 {
+                let length = rest.min(piece);
+                self.add_gap(length, None);
+                rest = rest.saturating_sub(length);
+            }
+            self.end_segment(shelf, now);
+        }
+        self.broken = true;
     }
 
     /// How long the playlist is at least, in nanoseconds.
@@ -190,14 +398,8 @@ impl Window {
     /// What comes next does not go on where the last segment ends, and has this init segment.
     pub(crate) fn breaks(&mut self, map: Option<Arc<Map>>, shelf: &mut Shelf) {
         self.broken = !self.segments.is_empty();
-        if let Some(map) = &map
-            && !shelf.maps.contains(map)
-        {
-            // A stream that changes all the time keeps no more than the segments of a window need.
-            while shelf.maps.len() >= 64 {
-                shelf.maps.pop_front();
-            }
-            shelf.maps.push_back(map.clone());
+        if let Some(map) = &map {
+            shelf.add_map(map);
         }
         self.map = map;
     }
@@ -230,22 +432,11 @@ impl Window {
         if self.lists_parts() {
             shelf.parts.push_back((number, pieces.clone()));
         }
-        let most = self.numbers.part.map_or(i64::MAX, |part| part.target_nanos());
         let segment = self.opened(false, utc);
         segment.duration = segment.duration.saturating_add(duration);
         segment.size = segment.size.saturating_add(pieces.len());
         segment.pieces.push(pieces);
-        let first = duration.min(most);
-        segment.parts.push(PartEntry { number, duration: first, independent, gap: false });
-        // A frame that stands longer than a part may last: the rest of its time is told, and has nothing to fetch.
-        let mut rest = duration.saturating_sub(first);
-        while rest > 0 {
-            let next = rest.min(most);
-            rest = rest.saturating_sub(next);
-            let number = self.number_part();
-            let part = PartEntry { number, duration: next, independent: false, gap: true };
-            self.opened(false, utc).parts.push(part);
-        }
+        segment.parts.push(PartEntry { number, duration, independent, gap: false });
     }
 
     /// Adds time in which there is nothing.
@@ -262,28 +453,43 @@ impl Window {
         self.next_segment = self.next_segment.saturating_add(1);
         let first_part = segment.parts.first().map_or(self.next_part, |part| part.number);
         let pieces = Pieces::joined(&std::mem::take(&mut segment.pieces));
-        shelf.size = shelf.size.saturating_add(pieces.len());
-        shelf.segments.push_back(Kept {
+        let record = self.record(&segment, pieces.len());
+        let slip = shelf.attic.as_ref().map(|attic| {
+            if self.reserved < self.next_segment.saturating_add(BLOCK / 2) {
+                self.reserved = self.next_segment.saturating_add(BLOCK);
+                attic.reserve(self.reserved);
+            }
+            attic.keep(record.clone(), pieces.clone())
+        });
+        shelf.add(Kept {
             number: segment.number,
-            pieces,
+            len: pieces.len(),
+            pieces: Some(pieces),
+            record,
+            slip,
+            was_retried: false,
             first_part,
             until: None,
             stays: nanos(segment.duration.saturating_add(self.length())),
         });
         self.listed = self.listed.saturating_add(segment.duration);
+        self.breaks = self.breaks.saturating_add(u64::from(segment.discontinuity));
         self.segments.push_back(segment);
+        shelf.release();
         shelf.drop_old(now);
         // Where there is no room, what is listed is shorter: never below three targets.
         let least = self.numbers.target_nanos().saturating_mul(3);
         while let Some(oldest) = self.segments.front()
             && let rest = self.listed.saturating_sub(oldest.duration)
-            && (rest >= self.length() || shelf.is_full() && rest >= least)
+            && (rest >= self.length() || shelf.lacks_room(oldest.number) && rest >= least)
         {
             let number = oldest.number;
             self.listed = self.listed.saturating_sub(oldest.duration);
             self.discontinuities = self.discontinuities.saturating_add(u64::from(oldest.discontinuity));
             self.segments.pop_front();
-            if let Some(kept) = shelf.segments.iter_mut().rev().find(|kept| kept.number == number) {
+            if let Ok(at) = shelf.segments.binary_search_by_key(&number, |kept| kept.number)
+                && let Some(kept) = shelf.segments.get_mut(at)
+            {
                 kept.until = now.checked_add(kept.stays);
             }
             shelf.drop_old(now);

@@ -8,13 +8,17 @@ use super::*;
 use crate::variables::Variables;
 
 fn manifest(host_config: Value, flows: Value) -> Manifest {
+    manifest_of(json!({"HostConfig": host_config}), flows)
+}
+
+fn manifest_of(create_options: Value, flows: Value) -> Manifest {
     let text = json!({"modulesContent": {
         "$edgeAgent": {"properties.desired.modules": {
             "front": {
                 "type": "docker", "status": "running", "restartPolicy": "always",
                 "settings": {
                     "image": "reg/rtmp-splitter:1.0.0-amd64",
-                    "createOptions": {"HostConfig": host_config}
+                    "createOptions": create_options
                 }
             }
         }},
@@ -127,6 +131,44 @@ fn each_sin_is_found_by_its_place() {
             found.len() == 1 && found.iter().all(|line| line.starts_with(text)),
             "{flows}\n{found:#?}\n{text}"
         );
+    }
+}
+
+#[test]
+fn a_container_is_held_to_its_user_and_its_read_only_root() {
+    let found =
+        |create_options: Value, flows: Value| check(&manifest_of(create_options, flows), Some(&allowed()));
+    let stores = json!({"cam": {
+        "input": {"listen": "rtmp://0.0.0.0:1935/live/cam"},
+        "outputs": {"disk": {"store": "file:///data/recordings"}}
+    }});
+    let mut host_config = with_binds(&[]);
+    host_config["ReadonlyRootfs"] = true.into();
+    let lines = found(json!({"HostConfig": host_config}), stores);
+    assert!(
+        matches!(&lines[..], [line] if line.starts_with("front: flows.cam.outputs.disk.store: /data/recordings")
+            && line.contains("ReadonlyRootfs")),
+        "{lines:#?}"
+    );
+
+    let nowhere = json!({"HostConfig": {"ReadonlyRootfs": true}});
+    let read_only = json!({"HostConfig": {"Binds": ["front:/var/lib/rtmp-splitter:ro"]}});
+    for (create_options, text) in [(nowhere, "its root is read-only"), (read_only, "read-only (:ro)")] {
+        let lines = found(create_options, json!({}));
+        assert!(matches!(&lines[..], [line] if line.contains(text)), "{lines:#?}");
+    }
+
+    for (user, is_sin) in [
+        ("10001", false),
+        ("10001:10001", false),
+        ("", false),
+        ("0", true),
+        ("root", true),
+        ("1000:10001", true),
+    ] {
+        let lines = found(json!({"User": user, "HostConfig": with_binds(&[])}), json!({}));
+        assert_eq!(lines.len(), usize::from(is_sin), "{user}: {lines:#?}");
+        assert!(lines.iter().all(|line| line.starts_with("front: User of createOptions")), "{lines:#?}");
     }
 }
 

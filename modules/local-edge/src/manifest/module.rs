@@ -45,6 +45,10 @@ pub struct Module {
     pub ports: Vec<Port>,
     /// `Binds` and `Mounts`.
     pub binds: Vec<Bind>,
+    /// `User`: whom its processes run as, where the manifest says so.
+    pub user: Option<String>,
+    /// `ReadonlyRootfs`: it may write in its volumes alone.
+    pub read_only_root: bool,
     /// Between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
     /// Its log file is begun anew at this size (`LogConfig`'s `max-size`).
@@ -95,7 +99,7 @@ pub(super) fn parse(
     // The same place before `${}` was replaced tells which variable a port came from.
     let raw_settings = raw.and_then(|raw| raw.get("settings"));
     let raw_create = raw_settings.and_then(|raw| options::assemble(&At::named(raw, "")).ok());
-    let Options { env, ports, binds, stop_timeout, log_bytes } =
+    let Options { env, ports, binds, user, read_only_root, stop_timeout, log_bytes } =
         options::parse(name, &create.as_at(), raw_create.as_ref().map(|raw| &raw.value), variables, notes)?;
     let mut module = Module {
         name: name.to_owned(),
@@ -107,6 +111,8 @@ pub(super) fn parse(
         env,
         ports,
         binds,
+        user,
+        read_only_root,
         stop_timeout,
         log_bytes,
     };

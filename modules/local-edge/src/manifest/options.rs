@@ -70,6 +70,10 @@ pub struct Options {
     pub ports: Vec<Port>,
     /// `HostConfig.Binds` and `HostConfig.Mounts`.
     pub binds: Vec<Bind>,
+    /// `User`.
+    pub user: Option<String>,
+    /// `HostConfig.ReadonlyRootfs`.
+    pub read_only_root: bool,
     /// `StopTimeout`.
     pub stop_timeout: Duration,
     /// `HostConfig.LogConfig.Config.max-size`.
@@ -115,8 +119,8 @@ pub(super) fn assemble(settings: &At<'_>) -> Result<Assembled, ManifestError> {
 
 /// Members that a process has anyway, that describe the image, or that only bound what it does: nothing to say about
 /// them.
-const SILENT: [&str; 8] =
-    ["Env", "HostConfig", "StopTimeout", "ExposedPorts", "Labels", "Healthcheck", "Tty", "Hostname"];
+const SILENT: [&str; 9] =
+    ["Env", "HostConfig", "StopTimeout", "ExposedPorts", "Labels", "Healthcheck", "Tty", "Hostname", "User"];
 const SILENT_HOST: [&str; 10] = [
     "PortBindings",
     "Binds",
@@ -141,6 +145,8 @@ pub(super) fn parse(
         env: BTreeMap::new(),
         ports: Vec::new(),
         binds: Vec::new(),
+        user: None,
+        read_only_root: false,
         stop_timeout: STOP_TIMEOUT,
         log_bytes: LOG_BYTES,
     };
@@ -168,12 +174,16 @@ pub(super) fn parse(
             options.env.insert(name.to_owned(), value.to_owned());
         }
     }
+    if let Some(user) = at.optional("User")? {
+        options.user = Some(user.text()?.to_owned()).filter(|user| !user.is_empty());
+    }
     if let Some(timeout) = at.optional("StopTimeout")? {
         let seconds = timeout.value.as_u64().filter(|seconds| *seconds <= 3600);
         let seconds = seconds.ok_or_else(|| timeout.wrong("seconds, from 0 to 3600"))?;
         options.stop_timeout = Duration::from_secs(seconds);
     }
     let Some(host) = host else { return Ok(options) };
+    options.read_only_root = host.value.get("ReadonlyRootfs") == Some(&Value::Bool(true));
     if let Some(bindings) = host.optional("PortBindings")? {
         let raw = raw.and_then(|raw| raw.pointer("/HostConfig/PortBindings"));
         ports(&bindings, raw, &mut options.ports)?;

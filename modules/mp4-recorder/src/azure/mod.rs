@@ -3,11 +3,12 @@
 
 mod account;
 mod http;
+mod open;
 mod proxy;
 mod refused;
 mod signing;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use std::time::Instant;
 
 use av_flow::config::SecretText;
 use azure_core::Bytes;
+use azure_core::http::headers::HeaderName;
 use azure_core::http::{ClientOptions, Etag, RequestContent, RetryOptions, Transport, Url};
 use azure_storage_blob::models::{
-    BlobClientGetPropertiesResultHeaders, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientStageBlockOptions, BlockListType, BlockLookupList,
+    BlobClientDeleteOptions, BlobClientGetPropertiesResultHeaders, Block,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockListType, BlockLookupList,
+    DeleteSnapshotsOptionType,
 };
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlockBlobClient, BlockBlobClientOptions};
 use base64::Engine;
@@ -33,7 +36,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use account::Access;
-use http::{Http, Pace};
+pub use http::{Http, Pace};
 
 pub use account::{Container, Credentials};
 pub use refused::BlobError;
@@ -49,7 +52,7 @@ const TAGS_SINCE: &str = "2019-12-12";
 /// Azure forgets blocks that were never committed after a week.
 const BLOCKS_LAST_MILLIS: i64 = 6 * 86_400_000;
 /// Blocks of another length of id wait under a name, for a week.
-const OTHER_BLOCKS: &str = "InvalidBlobOrBlock";
+pub const OTHER_BLOCKS: &str = "InvalidBlobOrBlock";
 const MOST_BLOCKS: u64 = 50_000;
 const LEAST_BLOCK: u64 = 256 << 10;
 const MOST_BLOCK: u64 = 8 << 20;
@@ -62,7 +65,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Upload {
-    /// 16 hexadecimal digits, random: blocks of others never mix with these.
+    /// 24 hexadecimal digits, 8 of the flow's name and 16 at random: blocks of others never mix with these.
     pub id: String,
     /// Bytes of a block.
     pub block: u64,
@@ -70,6 +73,9 @@ pub struct Upload {
     pub md5: String,
     /// Milliseconds of Unix time.
     pub began: i64,
+    /// Where blocks end that were sent while the file was being written. The first of them changes at its close.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<u64>,
 }
 
 /// What opens a container, and how it is spoken to.
@@ -92,7 +98,31 @@ pub struct Described<'a> {
     /// Words about it; names are letters.
     pub metadata: HashMap<String, String>,
     /// `tags`.
-    pub tags: &'a std::collections::BTreeMap<String, String>,
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+/// What block ids of a flow begin with.
+fn mark(flow: &str) -> String {
+    sha2::Sha256::digest(flow.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Upload {
+    fn block_id(&self, index: usize) -> Vec<u8> {
+        format!("{}{index:06}", self.id).into_bytes()
+    }
+
+    /// Where each block of a file of so many bytes begins, and how long it is.
+    fn pieces(&self, bytes: u64) -> Vec<(u64, u64)> {
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        let mut ends = self.staged.iter().copied();
+        while at < bytes {
+            let next = ends.next().unwrap_or(u64::MAX).min(at.saturating_add(self.block.max(1)));
+            let end = next.clamp(at + 1, bytes);
+            pieces.push((at, end - at));
+            at = end;
+        }
+        pieces
+    }
 }
 
 impl Store {
@@ -220,8 +250,10 @@ impl Store {
             (0..BLOCKS_LAST_MILLIS).contains(&age)
         });
         let upload = match &resumed {
+            // What was sent while it was being written had no sum yet.
+            Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
             Some(upload) => upload.clone(),
-            None => self.begin(&path, bytes).await?,
+            None => self.begin(&record.flow, &path, bytes).await?,
         };
         record.upload = Some(upload.clone());
         write_down(spool, record).await?;
@@ -232,20 +264,22 @@ impl Store {
             Seen::Nothing => {}
         }
         let client = self.blocks(described.name)?;
-        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeSet::new() };
-        let mut ids = Vec::new();
-        let mut at = 0;
-        while at < bytes {
-            let id = format!("{}{:06}", upload.id, ids.len()).into_bytes();
-            if !there.contains(&id) {
-                match self.stage(&client, &path, &id, at, upload.block.min(bytes - at)).await {
+        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeMap::new() };
+        let pieces = upload.pieces(bytes);
+        for (index, (at, length)) in
+            pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1))
+        {
+            let id = upload.block_id(index);
+            // The head of a file that was sent while it was written has become another, and goes last.
+            let is_there = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
+            if !is_there {
+                match self.stage(&client, &path, &id, *at, *length).await {
                     Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
                     staged => staged?,
                 }
             }
-            ids.push(id);
-            at += upload.block;
         }
+        let ids: Vec<_> = (0..pieces.len()).map(|index| upload.block_id(index)).collect();
         let has_tags = self.version.as_str() >= TAGS_SINCE
             && !described.tags.is_empty()
             && !self.without_tags.load(Ordering::Relaxed);
@@ -273,37 +307,42 @@ impl Store {
         committed
     }
 
-    async fn begin(&self, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
-        let path = path.to_owned();
-        let md5 = tokio::task::spawn_blocking(move || {
-            let mut sum = Md5::new();
-            std::io::copy(&mut std::fs::File::open(path)?, &mut sum)?;
-            Ok::<_, std::io::Error>(STANDARD.encode(sum.finalize()))
-        });
-        let md5 = md5.await.map_err(ended)??;
-        let id = format!("{:016x}", rand::rng().random::<u64>());
+    async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
+        let md5 = sum(path).await?;
         let rate = self.rate.load(Ordering::Relaxed);
         let block = (rate.saturating_mul(BLOCK_SECONDS)).clamp(LEAST_BLOCK, MOST_BLOCK);
         let block = block.max(bytes.div_ceil(MOST_BLOCKS));
-        Ok(Upload { id, block, md5, began: jiff::Timestamp::now().as_millisecond() })
+        Ok(Upload { block, md5, ..self.begin_open(flow) })
     }
 
-    /// Ids of blocks that wait for their commit.
-    async fn staged(&self, client: &BlockBlobClient) -> Result<BTreeSet<Vec<u8>>, BlobError> {
+    /// An upload of what is being written.
+    pub fn begin_open(&self, flow: &str) -> Upload {
+        Upload {
+            id: format!("{}{:016x}", mark(flow), rand::rng().random::<u64>()),
+            block: MOST_BLOCK,
+            md5: String::new(),
+            began: jiff::Timestamp::now().as_millisecond(),
+            staged: Vec::new(),
+        }
+    }
+
+    /// Blocks that wait for their commit, and their lengths.
+    async fn staged(&self, client: &BlockBlobClient) -> Result<BTreeMap<Vec<u8>, u64>, BlobError> {
         let list = match client.get_block_list(BlockListType::Uncommitted, None).await {
             Ok(list) => list,
             Err(error) => {
                 let error = BlobError::from(error);
                 // Nothing there, or a SAS that may not look: all are sent.
                 return if matches!(error.status(), Some(404 | 403)) {
-                    Ok(BTreeSet::new())
+                    Ok(BTreeMap::new())
                 } else {
                     Err(error)
                 };
             }
         };
         let blocks = list.into_model()?.uncommitted_blocks.unwrap_or_default();
-        Ok(blocks.into_iter().filter_map(|block| block.name).collect())
+        let known = |block: Block| Some((block.name?, u64::try_from(block.size?).ok()?));
+        Ok(blocks.into_iter().filter_map(known).collect())
     }
 
     async fn stage(
@@ -329,6 +368,60 @@ impl Store {
         let rate = length as f64 / began.elapsed().as_secs_f64().max(0.001);
         self.rate.store(rate as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Deletes a blob of so many bytes; one of another length is not the one that was stored.
+    ///
+    /// # Errors
+    /// It may be there still.
+    pub async fn delete(&self, name: &str, bytes: u64) -> Result<Gone, BlobError> {
+        let client = self.blob(name)?;
+        match client.get_properties(None).await {
+            Ok(seen) if seen.content_length().ok().flatten().is_some_and(|length| length != bytes) => {
+                return Ok(Gone::Unknown);
+            }
+            Ok(_) => {}
+            Err(error) => match BlobError::from(error) {
+                error if error.status() == Some(404) && error.code() != Some("ContainerNotFound") => {
+                    return Ok(Gone::Unknown);
+                }
+                // A SAS that may not look may delete.
+                error if error.status() == Some(403) => {}
+                error => return Err(error),
+            },
+        }
+        let options = BlobClientDeleteOptions {
+            delete_snapshots: Some(DeleteSnapshotsOptionType::Include),
+            ..Default::default()
+        };
+        match client.delete(Some(options)).await {
+            Ok(answer) => {
+                let told = HeaderName::from_static("x-ms-delete-type-permanent");
+                Ok(match answer.headers().get_optional_str(&told) {
+                    Some("true") => Gone::Permanent,
+                    Some(_) => Gone::Soft,
+                    None => Gone::Unknown,
+                })
+            }
+            Err(error) => match BlobError::from(error) {
+                error if error.code() == Some("BlobNotFound") => Ok(Gone::Unknown),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Makes the store forget blocks that wait for their commit, by committing none of them and deleting what that makes.
+    ///
+    /// # Errors
+    /// They wait on, for a week at most.
+    pub async fn discard(&self, name: &str) -> Result<(), BlobError> {
+        let options = BlockBlobClientCommitBlockListOptions {
+            if_none_match: Some(Etag::from("*")),
+            ..Default::default()
+        };
+        let list = RequestContent::try_from(BlockLookupList::default())?;
+        self.blocks(name)?.commit_block_list(list, Some(options)).await?;
+        self.delete(name, 0).await.map(drop)
     }
 
     async fn commit(
@@ -379,9 +472,31 @@ impl Store {
     }
 }
 
+/// MD5 of a file, base64.
+async fn sum(path: &Path) -> Result<String, BlobError> {
+    let path = path.to_owned();
+    let md5 = tokio::task::spawn_blocking(move || {
+        let mut sum = Md5::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut sum)?;
+        Ok::<_, std::io::Error>(STANDARD.encode(sum.finalize()))
+    });
+    Ok(md5.await.map_err(ended)??)
+}
+
 async fn write_down(spool: &Arc<Spool>, record: &Record) -> Result<(), BlobError> {
     let (spool, record) = (spool.clone(), record.clone());
     Ok(tokio::task::spawn_blocking(move || spool.update(record)).await.map_err(ended)??)
+}
+
+/// What became of a file that was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// There is nothing left of it.
+    Permanent,
+    /// The store keeps it for a while (soft delete).
+    Soft,
+    /// The store does not say.
+    Unknown,
 }
 
 enum Seen {

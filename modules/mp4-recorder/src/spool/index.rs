@@ -11,10 +11,17 @@ pub struct Index {
     bytes: u64,
     flows: BTreeMap<String, OfFlow>,
     /// Whole and untouched, by their output.
-    ready: BTreeMap<Place, BTreeSet<u64>>,
+    ready: BTreeMap<Place, Ready>,
     /// Wait for their store, or for repair and then their store; with their starts.
     waiting: BTreeSet<(Option<i64>, u64)>,
     broken: BTreeSet<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    all: BTreeSet<u64>,
+    /// Those that somebody waits for.
+    clips: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +118,11 @@ impl Index {
             flow.may_go.insert(id);
         }
         if counts.ready {
-            self.ready.entry(held.place()).or_default().insert(id);
+            let ready = self.ready.entry(held.place()).or_default();
+            ready.all.insert(id);
+            if held.record.event.is_some() {
+                ready.clips.insert(id);
+            }
         }
         if let Some(start) = counts.waiting {
             self.waiting.insert((start, id));
@@ -139,8 +150,9 @@ impl Index {
         if counts.ready {
             let place = held.place();
             if let Some(ready) = self.ready.get_mut(&place) {
-                ready.remove(&id);
-                if ready.is_empty() {
+                ready.all.remove(&id);
+                ready.clips.remove(&id);
+                if ready.all.is_empty() {
                     self.ready.remove(&place);
                 }
             }
@@ -162,11 +174,11 @@ impl Index {
         flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id)
     }
 
-    /// The next one of a place that is ready for its store.
+    /// The next one of a place that is ready for its store: clips first, the oldest of them.
     pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<&Held> {
         let ready = self.ready.get(place)?;
-        let id = if newest_first { ready.last() } else { ready.first() };
-        self.held.get(id?)
+        let in_order = if newest_first { ready.all.last() } else { ready.all.first() };
+        self.held.get(ready.clips.first().or(in_order)?)
     }
 
     /// Places that have something ready for their store.

@@ -63,6 +63,8 @@ pub struct Spool {
     dir: PathBuf,
     marker: Marker,
     inner: Mutex<Inner>,
+    /// Records are changed one at a time.
+    changing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -82,8 +84,8 @@ impl Spool {
         let marker = Marker::claim(state, &dir)?;
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
-        let index = Index::of(held);
-        let spool = Self { dir, marker, inner: Mutex::new(Inner { index, limits, last_id }) };
+        let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id });
+        let spool = Self { dir, marker, inner, changing: Mutex::default() };
         spool.restore_ballast();
         Ok(spool)
     }
@@ -219,6 +221,26 @@ impl Spool {
     /// # Errors
     /// It can't be written; the one before holds.
     pub fn update(&self, record: Record) -> io::Result<()> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(record)
+    }
+
+    /// Changes the record of what is being written. `false`: it is not any more.
+    ///
+    /// # Errors
+    /// It can't be written; the one before holds.
+    pub fn amend(&self, id: u64, change: impl FnOnce(&mut Record)) -> io::Result<bool> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.get(id);
+        let Some(Held { mut record, broken: false, .. }) = held else { return Ok(false) };
+        if record.stage != Stage::Writing {
+            return Ok(false);
+        }
+        change(&mut record);
+        self.replace(record).map(|()| true)
+    }
+
+    fn replace(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
         self.inner().index.change(record.id, |held| {
             if record.bytes > 0 {

@@ -65,6 +65,9 @@ pub struct Record {
     /// Never deleted to make room.
     #[serde(default)]
     pub protected: bool,
+    /// The event whose clip it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// An upload of it that was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
@@ -115,6 +118,7 @@ impl Record {
             milliseconds: 0,
             codecs: Vec::new(),
             protected: false,
+            event: None,
             upload: None,
         };
         (record.file_name() == name).then_some(record)

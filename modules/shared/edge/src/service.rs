@@ -277,6 +277,7 @@ pub enum EventKind {
     SpoolNearlyFull,
     SpoolDropped,
     RecordingsDeleted,
+    CredentialExpiring,
     ClientRejected,
 }
 
@@ -297,6 +298,7 @@ impl EventKind {
             Self::SpoolNearlyFull => "spoolNearlyFull",
             Self::SpoolDropped => "spoolDropped",
             Self::RecordingsDeleted => "recordingsDeleted",
+            Self::CredentialExpiring => "credentialExpiring",
             Self::ClientRejected => "clientRejected",
         }
     }

@@ -91,12 +91,29 @@ pub const ENDPOINTS: &[Entry] = &[
     ),
     entry("rtmp-splitter", Role::Push, rtmp::SCHEMES, rtmp::PUSH),
     entry("rtsp-gateway", Role::Push, rtsp::SCHEMES, rtsp::PUSH),
-    entry("mp4-recorder", Role::Store, &[FILE], &[STORE_SEGMENT, NAME, RETENTION, UPLOAD_ORDER, WHEN_FULL]),
+    entry(
+        "mp4-recorder",
+        Role::Store,
+        &[FILE],
+        &[STORE_SEGMENT, NAME, RECORD, RETENTION, UPLOAD_OPEN, UPLOAD_ORDER, WHEN_FULL],
+    ),
     entry(
         "mp4-recorder",
         Role::Store,
         &[AZBLOB, AZBLOB_HTTP, AZBLOB_HTTPS],
-        &[STORE_SEGMENT, NAME, STORE_CREDENTIALS, TAGS, UPLOAD_RATE, UPLOAD_ORDER, API_VERSION, WHEN_FULL],
+        &[
+            STORE_SEGMENT,
+            NAME,
+            RECORD,
+            RETENTION,
+            UPLOAD_OPEN,
+            STORE_CREDENTIALS,
+            TAGS,
+            UPLOAD_RATE,
+            UPLOAD_ORDER,
+            API_VERSION,
+            WHEN_FULL,
+        ],
     ),
     entry("renderer", Role::Render, &[DISPLAY], &[FULLSCREEN, AUDIO, VOLUME, ROTATE, LATENCY, LAYOUT]),
 ];
@@ -128,7 +145,9 @@ const STORE_CREDENTIALS: OptionSpec =
     credentials(Shape::Keys { names: &["connectionString", "accountKey", "sas"] });
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
+const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]));
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
+const UPLOAD_OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Flag { default: false });
 const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject);
 const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0));
 const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text);

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
 use crate::options::{Shaped, Variant};
@@ -27,8 +28,40 @@ fn frame(kind: Kind, at: i64, is_sync: bool) -> Frame {
     Frame { kind, dts: time, pts: time, is_sync, data: Bytes::from_static(&[0; 8]) }
 }
 
+/// What is listed: a part, or time in which nothing can be fetched.
+struct Piece {
+    part: Option<Part>,
+    length: i64,
+}
+
+impl Piece {
+    fn frames(&self) -> &[Frame] {
+        self.part.as_ref().map_or(&[], |part| &part.frames)
+    }
+}
+
+fn segments_of(cuts: Vec<Cut>) -> Vec<Vec<Piece>> {
+    let mut segments = vec![Vec::new()];
+    for cut in cuts {
+        let piece = match cut {
+            Cut::Part(part) => {
+                let length = part.end.nanos_since(part.start).min(part.most);
+                Piece { part: Some(part), length }
+            }
+            Cut::Gap(length) => Piece { part: None, length },
+            Cut::Segment => {
+                segments.push(Vec::new());
+                continue;
+            }
+        };
+        segments.last_mut().unwrap().push(piece);
+    }
+    assert!(segments.pop().unwrap().is_empty(), "the end is the end of a segment");
+    segments
+}
+
 /// Cuts pictures with these times; `syncs` says which of them a decoder can start at.
-fn cut(numbers: Numbers, interval: i64, times: &[i64], syncs: impl Fn(usize) -> bool) -> Vec<Vec<Part>> {
+fn cut(numbers: Numbers, interval: i64, times: &[i64], syncs: impl Fn(usize) -> bool) -> Vec<Vec<Piece>> {
     let intervals = Intervals { video: interval, audio: 21_333_333 };
     let mut cutter = Cutter::new(numbers, 2 * SECOND, Kind::Video, intervals);
     let mut cuts = Vec::new();
@@ -36,19 +69,7 @@ fn cut(numbers: Numbers, interval: i64, times: &[i64], syncs: impl Fn(usize) -> 
         cutter.push(frame(Kind::Video, *at, syncs(index)), syncs(index), &mut cuts);
     }
     cutter.close(&mut cuts);
-    let mut segments = vec![Vec::new()];
-    for cut in cuts {
-        match cut {
-            Cut::Part(part) => segments.last_mut().unwrap().push(part),
-            Cut::Segment => segments.push(Vec::new()),
-        }
-    }
-    assert!(segments.pop().unwrap().is_empty(), "the end is the end of a segment");
-    segments
-}
-
-fn length(part: &Part) -> i64 {
-    part.end.nanos_since(part.start)
+    segments_of(cuts)
 }
 
 /// As RTMP gives them: whole milliseconds.
@@ -57,15 +78,22 @@ fn at_rate(fps: i64, seconds: i64) -> Vec<i64> {
 }
 
 /// What players hold a playlist to, whatever the camera does.
-fn hold(numbers: Numbers, segments: &[Vec<Part>]) {
+fn hold(numbers: Numbers, segments: &[Vec<Piece>]) {
+    let target = numbers.part.unwrap().target_nanos();
     let mut at = None;
     for segment in segments {
-        let long: i64 = segment.iter().map(length).sum();
+        let long: i64 = segment.iter().map(|piece| piece.length).sum();
         assert!((long + SECOND / 2) / SECOND <= i64::from(numbers.target), "EXTINF {long}");
-        for part in segment {
-            assert!(length(part) <= numbers.part.unwrap().target_nanos(), "{}", length(part));
-            assert!(at.is_none_or(|at| at == part.start), "a hole");
-            at = Some(part.end);
+        let media = segment.iter().filter_map(|piece| piece.part.as_ref());
+        assert!(media.count() == 0 || segment[0].part.is_some(), "a gap, and then media in one segment");
+        for (index, piece) in segment.iter().enumerate() {
+            let Piece { part, length } = piece;
+            assert!((1..=target).contains(length), "{length} of {target}");
+            let is_last = index + 1 == segment.len();
+            assert!(part.is_none() || is_last || length * 100 >= target * 85, "{length} of {target}");
+            let start = at.unwrap_or_else(|| segment[0].part.as_ref().unwrap().start.nanos());
+            assert!(part.as_ref().is_none_or(|part| part.start.nanos() == start), "a hole");
+            at = Some(start + length);
         }
     }
 }
@@ -77,14 +105,7 @@ fn rounded_times_make_parts_of_85_to_100_per_cent_and_segments_at_sync_frames() 
         let segments = cut(numbers, SECOND / fps, &at_rate(fps, 20), |index| index as i64 % fps == 0);
         hold(numbers, &segments);
         assert_eq!(segments.len(), 10, "{fps}");
-        for segment in &segments {
-            assert!(segment[0].frames[0].is_sync);
-            let (_, full) = segment.split_last().unwrap();
-            for part in full {
-                let least = numbers.part.unwrap().target_nanos() * 85 / 100;
-                assert!(length(part) >= least, "{fps}: {} of {least}", length(part));
-            }
-        }
+        assert!(segments.iter().all(|segment| segment[0].frames()[0].is_sync));
     }
 }
 
@@ -116,7 +137,7 @@ fn a_gop_that_does_not_fit_any_more_is_cut_at_another_frame() {
     let numbers = numbers(SECOND / 25, 2 * SECOND);
     let segments = cut(numbers, SECOND / 25, &at_rate(25, 40), |index| index == 0 || index % 500 == 50);
     hold(numbers, &segments);
-    let starts = segments.iter().map(|segment| segment[0].frames[0].is_sync).collect::<Vec<_>>();
+    let starts = segments.iter().map(|segment| segment[0].frames()[0].is_sync).collect::<Vec<_>>();
     assert!(starts[0] && starts[1] && !starts[2], "{starts:?}");
 }
 
@@ -147,7 +168,7 @@ fn sound_goes_with_the_pictures_it_is_heard_with_and_none_is_lost() {
     cutter.close(&mut cuts);
     let parts = cuts.iter().filter_map(|cut| match cut {
         Cut::Part(part) => Some(part),
-        Cut::Segment => None,
+        Cut::Gap(_) | Cut::Segment => None,
     });
     let mut heard = Vec::new();
     for part in parts {
@@ -169,14 +190,63 @@ fn sound_alone_is_cut_into_whole_frames() {
         cutter.push(frame(Kind::Audio, index * interval, true), true, &mut cuts);
     }
     cutter.close(&mut cuts);
-    let mut segments = vec![Vec::new()];
-    for cut in cuts {
-        match cut {
-            Cut::Part(part) => segments.last_mut().unwrap().push(part),
-            Cut::Segment => segments.push(Vec::new()),
+    let segments = segments_of(cuts);
+    hold(numbers, &segments);
+    assert_eq!(segments.iter().flatten().map(|piece| piece.frames().len()).sum::<usize>(), 1000);
+}
+
+/// Distances of frames that come in stretches: a rate for some frames, then another, and single ones that are off.
+fn steps() -> impl Strategy<Value = Vec<i64>> {
+    let step = prop_oneof![
+        8 => 4 * MILLI..300 * MILLI,
+        2 => 11_112..4 * MILLI,
+        1 => 300 * MILLI..9 * SECOND,
+    ];
+    let stretch = (step, 1_usize..60, 0_i64..30 * MILLI);
+    proptest::collection::vec(stretch, 1..20).prop_map(|stretches| {
+        let mut steps = Vec::new();
+        for (step, count, jitter) in stretches {
+            let off = |index: i64| (index * 7919 % 13 - 6) * jitter / 6;
+            steps.extend((0..count as i64).map(|index| (step + off(index)).max(11_112)));
+        }
+        steps
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_times_frames_have_players_get_what_was_promised(
+        steps in steps(),
+        interval in 4 * MILLI..SECOND,
+        gop in 0..20 * SECOND,
+        sync_every in 1_usize..300,
+        configured in (1_u64..=10, 100_u64..=1000),
+    ) {
+        let duration = |nanos: i64| Duration::from_nanos(nanos.unsigned_abs());
+        let numbers =
+            Numbers::choose(shaped(configured.0, configured.1), duration(interval), duration(gop));
+        let mut times = vec![0];
+        times.extend(steps.iter().scan(0, |at, step| {
+            *at += step;
+            Some(*at)
+        }));
+        let intervals = Intervals { video: interval, audio: 21_333_333 };
+        let segment = configured.0.cast_signed() * SECOND;
+        let mut cutter = Cutter::new(numbers, segment, Kind::Video, intervals);
+        let mut cuts = Vec::new();
+        for (index, at) in times.iter().enumerate() {
+            let starts = index % sync_every == 0;
+            cutter.push(frame(Kind::Video, *at, starts), starts, &mut cuts);
+        }
+        cutter.close(&mut cuts);
+        let segments = segments_of(cuts);
+        hold(numbers, &segments);
+        let frames = segments.iter().flatten().flat_map(Piece::frames).map(|frame| frame.dts.nanos());
+        prop_assert_eq!(frames.collect::<Vec<_>>(), times);
+        // Where a segment does not begin at a sync frame, none is first in a later part of it: it would have ended there.
+        for segment in &segments {
+            let begins = |piece: &Piece| piece.frames().first().is_some_and(|frame| frame.is_sync);
+            prop_assert!(begins(&segment[0]) || !segment.iter().any(begins));
         }
     }
-    segments.pop();
-    hold(numbers, &segments);
-    assert_eq!(segments.iter().flatten().map(|part| part.frames.len()).sum::<usize>(), 1000);
 }

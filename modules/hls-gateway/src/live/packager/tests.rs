@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use av_flow::stream::{Gap, GapCause, KnownBy};
+use av_flow::stream::{Anchor, Gap, GapCause, KnownBy};
 use av_media::Track;
 use bytes::Bytes;
 
 use super::*;
-use crate::live::{Asked, Form};
+use crate::live::attic::{Fate, Record, Slip};
+use crate::live::window::{Found, Map};
+use crate::live::{Asked, Form, Pieces};
 use crate::options::Variant;
 
 const AVCC: &[u8] = &[
@@ -66,11 +68,16 @@ struct Rig {
 
 impl Rig {
     fn new(notes: Notes, variant: Variant, gop: i64) -> Self {
+        Self::with_window(notes, variant, gop, 30)
+    }
+
+    /// `window`: in seconds.
+    fn with_window(notes: Notes, variant: Variant, gop: i64, window: u64) -> Self {
         let shaped = Shaped {
             variant,
             segment: Duration::from_secs(2),
             part: Duration::from_millis(200),
-            window: Duration::from_secs(30),
+            window: Duration::from_secs(window),
         };
         let mut rig = Self {
             packager: Packager::new(shaped, notes),
@@ -180,8 +187,11 @@ impl Rig {
             } else if !line.starts_with('#') {
                 let known = self.seen.entry(number).or_insert_with(|| (line.to_owned(), map.clone(), broken));
                 assert_eq!(known, &(line.to_owned(), map.clone(), broken), "one number, one path, one place");
-                let pieces = self.shelf.segment(number).unwrap();
-                assert_eq!(pieces.len() == 0, gap, "{line}");
+                let len = match self.shelf.segment(number).unwrap() {
+                    Found::Memory(pieces) => pieces.len(),
+                    Found::Attic(len) => len,
+                };
+                assert_eq!(len == 0, gap, "{line}");
                 assert!(seconds > 0.0);
                 number += 1;
                 gap = false;
@@ -388,8 +398,176 @@ fn a_transport_stream_is_whole_packets_with_tables_in_front() {
     let text = rig.text();
     assert!(!text.contains("PART") && !text.contains("EXT-X-MAP"), "{text}");
     assert!(text.lines().last().unwrap().ends_with(".ts"), "{text}");
-    let pieces = rig.shelf.segment(*rig.seen.keys().last().unwrap()).unwrap();
+    let Some(Found::Memory(pieces)) = rig.shelf.segment(*rig.seen.keys().last().unwrap()) else { panic!() };
     let bytes = pieces.range(0..pieces.len()).flatten().collect::<Vec<_>>();
     assert!(bytes.len() % 188 == 0 && bytes.chunks(188).all(|packet| packet[0] == 0x47));
     assert_eq!(&bytes[1..3], [0x40, 0], "the program association table");
+}
+
+/// An attic in memory.
+#[derive(Default)]
+struct Shed(Mutex<Shedded>);
+
+#[derive(Default)]
+struct Shedded {
+    name: String,
+    records: BTreeMap<u64, Record>,
+    maps: Vec<Arc<Map>>,
+    reserved: u64,
+    /// Bytes that there is room for.
+    room: Option<usize>,
+}
+
+impl Attic for Shed {
+    fn begin(&self, name: &str) {
+        let mut shed = self.0.lock().unwrap();
+        (shed.name, shed.records) = (name.to_owned(), BTreeMap::new());
+    }
+
+    fn keep(&self, record: Record, pieces: Pieces) -> Arc<Slip> {
+        assert_eq!(record.len, pieces.len());
+        let slip = Arc::new(Slip::default());
+        let mut shed = self.0.lock().unwrap();
+        let held: usize = shed.records.values().map(|record| record.len).sum();
+        if shed.room.is_some_and(|room| held + record.len > room) {
+            slip.settle(Fate::NoRoom);
+        } else {
+            slip.settle(Fate::Kept);
+            shed.records.insert(record.number, record);
+        }
+        slip
+    }
+
+    fn keep_map(&self, map: &Arc<Map>) {
+        self.0.lock().unwrap().maps.push(map.clone());
+    }
+
+    fn reserve(&self, below: u64) {
+        self.0.lock().unwrap().reserved = below;
+    }
+
+    fn remove(&self, number: u64) {
+        self.0.lock().unwrap().records.remove(&number);
+    }
+}
+
+impl Shed {
+    fn restored(&self) -> Restored {
+        let shed = self.0.lock().unwrap();
+        let records = shed.records.values().cloned().collect();
+        Restored { name: shed.name.clone(), records, maps: shed.maps.clone(), reserved: shed.reserved }
+    }
+}
+
+fn in_memory(rig: &Rig, number: u64) -> Option<bool> {
+    rig.shelf.segment(number).map(|found| matches!(found, Found::Memory(_)))
+}
+
+#[test]
+fn what_is_older_than_a_minute_is_in_the_attic_alone_and_still_listed() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 150);
+    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.play(140);
+    let (first, last) = (*rig.seen.keys().next().unwrap(), *rig.seen.keys().last().unwrap());
+    assert_eq!(count(&rig.text(), "#EXTINF"), 69);
+    assert_eq!((in_memory(&rig, first), in_memory(&rig, last)), (Some(false), Some(true)));
+    assert!(rig.shelf.size() < 35 * 51_000, "{}", rig.shelf.size());
+    rig.play(300);
+    assert_eq!(in_memory(&rig, first), None);
+    // What is listed, and for as long again what was.
+    let kept = shed.0.lock().unwrap().records.len();
+    assert!((148..155).contains(&kept), "{kept}");
+}
+
+#[test]
+fn where_the_attic_has_no_room_the_window_is_shorter_and_grows_again_when_it_has() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 600);
+    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    shed.0.lock().unwrap().room = Some(60 * 51_000);
+    rig.play(320);
+    // A minute more is in memory.
+    let listed = count(&rig.text(), "#EXTINF");
+    assert!((55..=100).contains(&listed) && rig.shelf.size() < 45 * 51_000, "{listed} {}", rig.shelf.size());
+    shed.0.lock().unwrap().room = None;
+    rig.play(100);
+    assert!(count(&rig.text(), "#EXTINF") > listed + 40, "{}", count(&rig.text(), "#EXTINF"));
+}
+
+#[test]
+fn after_a_crash_old_segments_are_listed_and_numbers_and_discontinuities_go_on() {
+    let (notes, shed) = (Notes::default(), Arc::new(Shed::default()));
+    let mut rig = Rig::with_window(notes.clone(), Variant::LowLatency, 1_000_000_000, 600);
+    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.play(30);
+    rig.give(Item::Away);
+    rig.wait(10);
+    rig.returns();
+    rig.play(30);
+    let (seen, constants) = (rig.seen.clone(), rig.constants.clone());
+    let mut rig = Rig::with_window(notes, Variant::LowLatency, 1_000_000_000, 600);
+    // What was listed before is what is listed now, and what players hold against it.
+    (rig.seen, rig.constants) = (seen.clone(), constants);
+    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.packager.restore(shed.restored(), &mut rig.shelf, rig.now);
+    rig.look();
+    let text = rig.text();
+    let lost = count(&text, "#EXTINF") - seen.len();
+    assert!((4..=8).contains(&lost), "{lost}");
+    assert_eq!(rig.packager.state(), State::Silent);
+    rig.wait(4);
+    rig.play(20);
+    let text = rig.text();
+    assert_eq!(text.lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 2, "{text}");
+    assert_eq!(count(&text, "#EXT-X-MAP"), 1, "{text}");
+    assert!(*rig.seen.keys().last().unwrap() > *seen.keys().last().unwrap() + 4);
+    assert_eq!(rig.packager.state(), State::Live);
+}
+
+#[test]
+fn a_stream_that_is_read_anew_goes_on_without_a_break_and_with_another_window() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(25);
+    let before = rig.text();
+    let (at, tracks) = (rig.at, rig.packager.tracks.clone());
+    let shaped = Shaped { window: Duration::from_secs(60), ..rig.packager.shaped };
+    rig.packager.resume(shaped, true, &mut rig.shelf, rig.now);
+    rig.look();
+    assert_eq!(count(&rig.text(), "#EXTINF"), count(&before, "#EXTINF"));
+    // The reader begins at the last sync frame.
+    rig.give(Item::Tracks(tracks));
+    rig.give(Item::Anchor(rig.anchor()));
+    (rig.at, rig.gop) = (at - 1_000_000_000, 1_000_000_000);
+    rig.play(41);
+    let text = rig.text();
+    assert!(!text.contains("#EXT-X-DISCONTINUITY\n"), "{text}");
+    assert_eq!(count(&text, "#EXTINF:2.00000,"), 30, "{text}");
+}
+
+#[test]
+fn another_stream_goes_on_in_the_same_playlist_behind_a_discontinuity() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let shaped = rig.packager.shaped;
+    rig.packager.resume(shaped, false, &mut rig.shelf, rig.now);
+    rig.at = 0;
+    rig.tracks(AVCC);
+    rig.give(Item::Anchor(rig.anchor()));
+    rig.play(6);
+    assert_eq!(rig.text().lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 1);
+}
+
+#[test]
+fn segments_of_a_stream_that_ended_go_when_it_has_begun_again() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let old = *rig.seen.keys().next().unwrap();
+    rig.give(Item::Ended);
+    rig.tracks(AVCC);
+    rig.constants = None;
+    rig.play(10);
+    assert!(rig.shelf.segment(old).is_some());
+    rig.play(60);
+    assert!(rig.shelf.segment(old).is_none());
 }

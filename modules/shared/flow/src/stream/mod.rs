@@ -128,6 +128,11 @@ impl Stream {
         Self { shared }
     }
 
+    /// Whether both are handles of one stream.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Applies changed settings from the next frame on.
     pub fn configure(&self, settings: Settings) {
         self.shared.live().configure(settings, Instant::now());

@@ -1,0 +1,302 @@
+//! Clips: what `recordEvent` asks for, each a file of its own that begins before the call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use av_flow::config::Content;
+use av_flow::stream::{Entry, Item, Keep, OutputStatus, Reader, Start, Stream};
+use av_flow::{OutputContext, Reason};
+use av_media::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::lane::Lane;
+use crate::name::NameTemplate;
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::spool::Spool;
+use crate::store::StoreConfig;
+use crate::writer::{Job, Writer};
+
+/// The longest `preRollSeconds`.
+pub const LONGEST_PRE_ROLL: Duration = Duration::from_secs(60);
+/// What a stream may keep for that: 60 s of 17 Mbit/s.
+const PRE_ROLL_BYTES: usize = 128 << 20;
+/// How far behind the disk may be.
+const LAG: Duration = Duration::from_secs(30);
+/// Media that stands still ends a clip so long after its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A GOP that is longer than this is cut within a clip.
+const LONGEST_GOP: Duration = Duration::from_secs(60);
+/// Media is handed on before its second is over when there is so much of it.
+const MOST_WAITING: usize = 8 << 20;
+/// Clips of one output at once.
+const MOST_CLIPS: usize = 16;
+
+/// What `recordEvent` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The caller's, or random.
+    pub id: String,
+    /// When.
+    pub at: SystemTime,
+    /// `preRollSeconds`.
+    pub pre_roll: Duration,
+    /// `seconds`.
+    pub length: Duration,
+}
+
+impl Asked {
+    /// What the clip is called where files are called so.
+    pub fn name(&self, template: &NameTemplate) -> String {
+        let name = template.at(self.at);
+        let stem = name.strip_suffix(".mp4").unwrap_or(&name);
+        format!("{stem}-event-{}.mp4", self.id)
+    }
+}
+
+/// What keeps enough for the longest pre-roll.
+pub fn keep() -> Keep {
+    Keep { pre_roll: LONGEST_PRE_ROLL, lag: LAG, bytes: PRE_ROLL_BYTES }
+}
+
+/// The clips of one output, or of one instance of it.
+pub struct Clips {
+    stream: Stream,
+    content: Content,
+    sync: Duration,
+    spool: Arc<Spool>,
+    lane: Arc<Lane>,
+    recorder: Arc<Recorder>,
+    report: Arc<Report>,
+    config: StoreConfig,
+    template: NameTemplate,
+    ended: CancellationToken,
+    running: JoinSet<()>,
+    /// Only there so that the stream keeps a pre-roll.
+    keeper: Option<Reader>,
+    /// When the last frame that was seen is decoded.
+    last: Option<Timestamp>,
+    /// What was before has been deleted.
+    not_before: Option<Timestamp>,
+}
+
+impl Clips {
+    /// Of an output as it is configured now. Where it records all the time, its state is not the clips'.
+    pub fn new(
+        output: &OutputContext,
+        recorder: Arc<Recorder>,
+        spool: Arc<Spool>,
+        lane: Arc<Lane>,
+        report: &Arc<Report>,
+        config: StoreConfig,
+        template: NameTemplate,
+    ) -> Self {
+        let report = if config.events_only {
+            report.clone()
+        } else {
+            Report::new(OutputStatus::new(recorder.changes.clone()), &output.path)
+        };
+        Self {
+            stream: output.stream.clone(),
+            content: output.content,
+            sync: Duration::from_secs(spool.limits().sync_seconds.max(1)),
+            spool,
+            lane,
+            recorder,
+            report,
+            config,
+            template,
+            ended: CancellationToken::new(),
+            running: JoinSet::new(),
+            keeper: None,
+            last: None,
+            not_before: None,
+        }
+    }
+
+    /// What was read of the stream.
+    pub fn saw(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            match &entry.item {
+                Item::Frame(frame) => self.last = self.last.max(Some(frame.dts)),
+                // Times begin anew.
+                Item::Ended => (self.last, self.not_before) = (None, None),
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins one.
+    pub fn begin(&mut self, asked: &Asked) {
+        while self.running.try_join_next().is_some() {}
+        if self.running.len() >= MOST_CLIPS {
+            let (flow, output) = self.lane.place();
+            tracing::warn!(%flow, %output, id = asked.id, "no clip: {MOST_CLIPS} are being recorded already");
+            return;
+        }
+        if self.keeper.is_none() && !asked.pre_roll.is_zero() {
+            self.keeper = Some(self.stream.reader_from(self.content, Start::NextSync, keep()));
+        }
+        let from = self.last.map(|last| back(last, asked.pre_roll)).max(self.not_before);
+        let lag = Keep { pre_roll: Duration::ZERO, ..keep() };
+        let reader = self.stream.reader_from(self.content, from.map_or(Start::LastSync, Start::Time), lag);
+        let length = asked.pre_roll + asked.length + LONGEST_GOP;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            recorder: self.recorder.clone(),
+            spool: self.spool.clone(),
+            lane: self.lane.clone(),
+            report: self.report.clone(),
+            config: StoreConfig { segment: length, ..self.config.clone() },
+            template: NameTemplate::literal(&asked.name(&self.template)),
+            event: Some(asked.id.clone()),
+            stopping: stopping.clone(),
+        };
+        let (jobs, taken) = mpsc::channel(1);
+        let spawned = std::thread::Builder::new()
+            .name("clip".into())
+            .stack_size(512 << 10)
+            .spawn(move || writer.run(taken));
+        if let Err(error) = spawned {
+            return self.report.fails(av_flow::stream::State::Failed, Reason::Internal, &error);
+        }
+        let clip = Clip {
+            reader,
+            jobs,
+            stopping,
+            ended: self.ended.clone(),
+            from: self.not_before,
+            to: self.last.map(|last| last.moved(nanos(asked.length))),
+            deadline: Instant::now()
+                + asked.length
+                + if self.last.is_some() { PATIENCE } else { Duration::ZERO },
+        };
+        self.running.spawn(clip.run(self.sync));
+    }
+
+    /// What was recorded until now has been deleted: it is in no clip any more.
+    pub fn forget(&mut self) {
+        self.not_before = self.last;
+        self.ended.cancel();
+        self.ended = CancellationToken::new();
+    }
+
+    /// Ends all of them; what they have is durable afterwards.
+    pub async fn end(mut self) {
+        self.ended.cancel();
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn back(time: Timestamp, by: Duration) -> Timestamp {
+    time.moved(-nanos(by))
+}
+
+/// One that is being recorded.
+struct Clip {
+    reader: Reader,
+    jobs: mpsc::Sender<Job>,
+    stopping: Arc<AtomicBool>,
+    ended: CancellationToken,
+    /// Nothing before that.
+    from: Option<Timestamp>,
+    /// Up to there, where the stream's times are known.
+    to: Option<Timestamp>,
+    deadline: Instant,
+}
+
+impl Clip {
+    async fn run(self, sync: Duration) {
+        let Self { mut reader, jobs, stopping, ended, mut from, to, deadline } = self;
+        let mut ticks = tokio::time::interval(sync);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut new, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut due, mut over) = (false, false);
+        while !over {
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => break,
+                () = tokio::time::sleep_until(deadline) => break,
+                permit = jobs.reserve(), if due => {
+                    let Ok(permit) = permit else { return };
+                    permit.send(Job::Batch(std::mem::take(&mut waiting)));
+                    (bytes, due) = (0, false);
+                }
+                () = reader.recv(&mut new), if bytes < MOST_WAITING => {
+                    for entry in new.drain(..) {
+                        match take(&entry, &mut from, to) {
+                            Taken::No => {}
+                            Taken::Yes => {
+                                bytes += size(&entry);
+                                waiting.push(entry);
+                            }
+                            Taken::End => {
+                                over = true;
+                                break;
+                            }
+                        }
+                    }
+                    due |= bytes >= MOST_WAITING;
+                }
+                _ = ticks.tick() => due |= !waiting.is_empty(),
+            }
+        }
+        stopping.store(true, Ordering::Relaxed);
+        let (done, stopped) = oneshot::channel();
+        if jobs.send(Job::Batch(waiting)).await.is_ok() && jobs.send(Job::Stop { done }).await.is_ok() {
+            let _ = stopped.await;
+        }
+    }
+}
+
+/// Whether an entry belongs to a clip of what comes after `from` and before `to`.
+fn take(entry: &Entry, from: &mut Option<Timestamp>, to: Option<Timestamp>) -> Taken {
+    match &entry.item {
+        Item::Frame(frame) => {
+            if from.is_some_and(|from| frame.dts <= from || !entry.starts) {
+                return Taken::No;
+            }
+            *from = None;
+            if to.is_some_and(|to| frame.dts >= to) { Taken::End } else { Taken::Yes }
+        }
+        // The publisher is gone, and with it what the clip is about.
+        Item::Away | Item::Ended => Taken::End,
+        _ => Taken::Yes,
+    }
+}
+
+enum Taken {
+    No,
+    Yes,
+    End,
+}
+
+fn size(entry: &Entry) -> usize {
+    match &entry.item {
+        Item::Frame(frame) => frame.data.len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clip_is_called_as_files_are_and_by_its_id() {
+        let template = NameTemplate::parse("a/100%%-%H.mp4").unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(7200);
+        let asked = Asked { id: "door".into(), at, pre_roll: Duration::ZERO, length: Duration::from_secs(1) };
+        let name = asked.name(&template);
+        assert_eq!(name, "a/100%-02-event-door.mp4");
+        assert_eq!(NameTemplate::literal(&name).at(SystemTime::UNIX_EPOCH), name);
+    }
+}

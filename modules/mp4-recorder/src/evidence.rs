@@ -1,0 +1,194 @@
+//! `uploadOpenSegment`: what is being written goes to the store as it comes, so that theft or fire costs seconds and not
+//! the whole file. At its close a file is stored as any other: what is there already is not sent again.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use crate::azure::OTHER_BLOCKS;
+use crate::folder;
+use crate::lane::{Lane, LaneError, template};
+use crate::name;
+use crate::recorder::Recorder;
+use crate::spool::{Held, Record, Spool, Stage};
+use crate::store::{StoreConfig, Target};
+
+/// With the second until it is durable, and the time that a block takes, less than five.
+const EVERY: Duration = Duration::from_secs(2);
+/// After a store refused.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Names that are tried for one file.
+const MOST_NAMES: u32 = 20;
+/// One block.
+const MOST: u64 = 8 << 20;
+
+/// What this process knows of files that are being written.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Blocks that the store has, by recording.
+    blocks: HashMap<u64, usize>,
+    /// Left alone until they are whole.
+    left: HashSet<u64>,
+}
+
+/// Sends what one output writes, for ever.
+pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sent = Sent::default();
+    let mut told = false;
+    loop {
+        lane.until_open_segments_are_wanted().await;
+        ticks.tick().await;
+        let (Some(spool), Some(now)) = (recorder.spool(), lane.configured()) else { continue };
+        let is_open = |held: &Held| {
+            let record = &held.record;
+            record.stage == Stage::Writing
+                && held.busy
+                && !held.broken
+                && (&record.flow, &record.output) == (&lane.place().0, &lane.place().1)
+        };
+        let open: Vec<Held> = spool.all().into_iter().filter(is_open).collect();
+        sent.blocks.retain(|id, _| open.iter().any(|held| held.record.id == *id));
+        sent.left.retain(|id| open.iter().any(|held| held.record.id == *id));
+        for held in open {
+            if sent.left.contains(&held.record.id) {
+                continue;
+            }
+            let done = match &now.config.target {
+                Target::Folder(folder) => {
+                    let root = recorder.resolve(folder);
+                    append(&spool, &root, held, &mut sent).await
+                }
+                Target::Blobs(_) => stage(&lane, &recorder, &spool, &now.config, held, &mut sent).await,
+            };
+            if let Err(error) = &done {
+                if !told {
+                    let (flow, output) = lane.place();
+                    tracing::warn!(%flow, %output, "what is being written is not in the store yet: {error}");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            told = done.is_err();
+        }
+    }
+}
+
+/// The name under which a file that is being written will be stored; `None`: the clock is not set.
+fn first_name(record: &Record) -> Option<String> {
+    Some(template(record, None).ok()?.at(record.start()?))
+}
+
+async fn stage(
+    lane: &Arc<Lane>,
+    recorder: &Arc<Recorder>,
+    spool: &Arc<Spool>,
+    config: &StoreConfig,
+    held: Held,
+    sent: &mut Sent,
+) -> Result<(), LaneError> {
+    let Target::Blobs(container) = &config.target else { return Ok(()) };
+    let store = lane.open(recorder, container, config).await?;
+    let id = held.record.id;
+    let (name, upload) = match (held.record.name.clone(), held.record.upload.clone()) {
+        (Some(name), Some(upload)) => (name, upload),
+        _ => {
+            let Some(first) = first_name(&held.record) else { return Ok(()) };
+            let upload = store.begin_open(&held.record.flow);
+            let mut number = 1;
+            let name = loop {
+                let name = name::numbered(&first, number);
+                if store.is_free(&name, &upload).await? {
+                    break name;
+                }
+                number += 1;
+                if number > MOST_NAMES {
+                    sent.left.insert(id);
+                    return Ok(());
+                }
+            };
+            (name, upload)
+        }
+    };
+    // From here on the file may be stored as a whole by somebody else.
+    let _alone = lane.staging.lock().await;
+    let mut ends = upload.staged.clone();
+    let path = spool.path(&held.record);
+    let mut index = sent.blocks.get(&id).copied().unwrap_or(0);
+    loop {
+        let at = index.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
+        let end = match ends.get(index) {
+            Some(end) => *end,
+            None => held.bytes.min(at.saturating_add(MOST)),
+        };
+        if end <= at {
+            return Ok(());
+        }
+        if index >= ends.len() {
+            ends.push(end);
+        }
+        // Written down before it is sent: what the store may have is known after a crash.
+        let (amending, noted, named) = (spool.clone(), upload.clone(), name.clone());
+        let staged = ends.clone();
+        let is_open = tokio::task::spawn_blocking(move || {
+            amending.amend(id, |record| {
+                record.name = Some(named);
+                record.upload = Some(crate::azure::Upload { staged, ..noted });
+            })
+        });
+        if !is_open.await.map_err(|_| LaneError::Ended)?? {
+            return Ok(());
+        }
+        match store.stage_open(&name, &path, &upload, index, at, end - at).await {
+            Err(error) if error.code() == Some(OTHER_BLOCKS) => {
+                sent.left.insert(id);
+                return Ok(());
+            }
+            staged => staged?,
+        }
+        index += 1;
+        sent.blocks.insert(id, index);
+    }
+}
+
+/// Appends to the partial file beside the one that it will be, where that is another disk.
+async fn append(
+    spool: &Arc<Spool>,
+    root: &std::path::Path,
+    held: Held,
+    sent: &mut Sent,
+) -> Result<(), LaneError> {
+    let id = held.record.id;
+    let (spool, root) = (spool.clone(), root.to_owned());
+    let work = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&root)?;
+        // It is as safe there as in the spool.
+        if std::fs::metadata(&root)?.dev() == std::fs::metadata(spool.dir())?.dev() {
+            return Ok(false);
+        }
+        let name = match &held.record.name {
+            Some(name) => name.clone(),
+            None => {
+                let Some(first) = first_name(&held.record) else { return Ok(true) };
+                let free = (1..=MOST_NAMES).map(|number| name::numbered(&first, number));
+                let Some(name) = free.into_iter().find(|name| !root.join(name).exists()) else {
+                    return Ok(false);
+                };
+                let named = name.clone();
+                if !spool.amend(id, |record| record.name = Some(named))? {
+                    return Ok(true);
+                }
+                name
+            }
+        };
+        folder::append(&spool.path(&held.record), &root, &name, held.bytes)?;
+        Ok::<_, LaneError>(true)
+    });
+    if !work.await.map_err(|_| LaneError::Ended)?? {
+        sent.left.insert(id);
+    }
+    Ok(())
+}

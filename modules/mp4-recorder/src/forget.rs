@@ -1,0 +1,377 @@
+//! Deleting what was recorded: because it is too old (`retentionDays`), or because somebody asks for it
+//! (`deleteRecordings`). What goes from a store is what this module put there, by its own account.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use av_edge::{EventKind, MethodReply};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::azure::Gone;
+use crate::clip::LONGEST_PRE_ROLL;
+use crate::lane::{Lane, Wish};
+use crate::methods::refused;
+use crate::recorder::Recorder;
+use crate::spool::{Held, Place, Record, Spool, Stage};
+use crate::stored::{Account, Line};
+
+const EXPECTED: &str = "expected {\"flow\": \"NAME\", \"from\": \"UTC\", \"to\": \"UTC\"}";
+const FILE: &str = "tombstones";
+/// Far more than there ever are.
+const MAX_BYTES: u64 = 1 << 20;
+/// The answer waits so long; the work goes on.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What was deleted stays deleted: recordings of that time which were there then are not stored later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Tombstone {
+    flow: String,
+    /// Milliseconds of Unix time.
+    from: i64,
+    to: i64,
+    /// The last recording that there was.
+    last: u64,
+}
+
+impl Tombstone {
+    fn covers(&self, flow: &str, id: u64, start: i64, milliseconds: u64) -> bool {
+        let end = start.saturating_add(i64::try_from(milliseconds).unwrap_or(i64::MAX));
+        self.flow == flow && id <= self.last && start < self.to && end >= self.from
+    }
+
+    fn covers_record(&self, record: &Record) -> bool {
+        // What is being written has no length yet: it ends after now.
+        let length = if record.stage == Stage::Writing { u64::MAX } else { record.milliseconds };
+        record.start.is_some_and(|start| self.covers(&record.flow, record.id, start, length))
+    }
+
+    fn covers_line(&self, place: &Place, line: &Line) -> bool {
+        self.covers(&place.0, line.id, line.start, line.milliseconds)
+    }
+}
+
+/// All of them that still matter.
+#[derive(Debug, Default)]
+pub struct Tombstones {
+    all: Mutex<Vec<Tombstone>>,
+}
+
+impl Tombstones {
+    /// Of a spool that was opened.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn load(&self, dir: &Path) -> io::Result<()> {
+        let mut text = Vec::new();
+        match File::open(dir.join(FILE)) {
+            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let lines = text.split(|byte| *byte == b'\n');
+        *self.locked() = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        Ok(())
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Tombstone>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a recording was deleted before it was stored.
+    pub fn cover(&self, record: &Record) -> bool {
+        self.locked().iter().any(|stone| stone.covers_record(record))
+    }
+
+    /// Adds one, durable when this returns; those go that no recording of the spool is under.
+    fn add(&self, spool: &Spool, stone: Tombstone) -> io::Result<()> {
+        let held = spool.all();
+        let mut stones = self.locked().clone();
+        stones.retain(|stone| held.iter().any(|held| stone.covers_record(&held.record)));
+        stones.push(stone);
+        let (path, aside) = (spool.dir().join(FILE), spool.dir().join("tombstones.new"));
+        let mut file = File::create(&aside)?;
+        for stone in &stones {
+            serde_json::to_writer(&mut file, stone)?;
+            file.write_all(b"\n")?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&aside, &path)?;
+        File::open(spool.dir())?.sync_all()?;
+        *self.locked() = stones;
+        Ok(())
+    }
+}
+
+/// How far a deletion is.
+#[derive(Debug, Default)]
+struct Progress {
+    permanent: AtomicU64,
+    soft: AtomicU64,
+    unknown: AtomicU64,
+    failed: AtomicU64,
+    why: Mutex<Option<String>>,
+}
+
+impl Progress {
+    fn gone(&self, gone: Gone) {
+        let counter = match gone {
+            Gone::Permanent => &self.permanent,
+            Gone::Soft => &self.soft,
+            Gone::Unknown => &self.unknown,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn failed(&self, why: &dyn std::fmt::Display) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_string());
+    }
+
+    fn body(&self, is_done: bool) -> Value {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (permanent, soft, unknown) = (get(&self.permanent), get(&self.soft), get(&self.unknown));
+        let mut body = json!({
+            "count": permanent + soft + unknown, "permanent": permanent, "soft": soft, "unknown": unknown,
+        });
+        let failed = get(&self.failed);
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(body) = body.as_object_mut() {
+            if failed > 0 {
+                body.insert("failed".into(), failed.into());
+                body.insert("error".into(), why.into());
+            }
+            if !is_done {
+                body.insert("unfinished".into(), true.into());
+            }
+        }
+        body
+    }
+}
+
+/// Answers `deleteRecordings`.
+pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> MethodReply {
+    let Some((flow, from, to)) = payload_of(payload) else { return refused(400, EXPECTED) };
+    let Some(spool) = recorder.spool() else { return refused(409, "the spool is not open") };
+    let now = jiff::Timestamp::now().as_millisecond();
+    let lanes: Vec<_> = recorder.lanes().into_iter().filter(|lane| lane.place().0 == flow).collect();
+    let stone = Tombstone { flow: flow.clone(), from, to: to.min(now), last: spool.next_id() };
+    let (looked, keeper, at) = (spool.clone(), recorder.clone(), stone.clone());
+    let began = tokio::task::spawn_blocking(move || {
+        let is_known = Account::new(looked.dir()).places().iter().any(|(known, _)| *known == at.flow)
+            || looked.all().iter().any(|held| held.record.flow == at.flow);
+        keeper.tombstones.add(&looked, at).map(|()| is_known)
+    });
+    match began.await {
+        Ok(Ok(is_known)) if is_known || !lanes.is_empty() => {}
+        Ok(Ok(_)) => return refused(404, format!("no flow that records is named {flow:?}")),
+        Ok(Err(error)) => return refused(500, format!("nothing was deleted: {error}")),
+        Err(_) => return refused(500, "nothing was deleted"),
+    }
+    let pre_roll = i64::try_from(LONGEST_PRE_ROLL.as_millis()).unwrap_or(i64::MAX);
+    let is_held = spool
+        .all()
+        .iter()
+        .any(|held| held.record.stage == Stage::Writing && stone.covers_record(&held.record));
+    if is_held || to > now.saturating_sub(pre_roll) {
+        for lane in &lanes {
+            lane.wish(&Wish::Forget);
+        }
+    }
+    let progress = Arc::new(Progress::default());
+    let work = tokio::spawn(delete(recorder.clone(), spool, stone, progress.clone()));
+    let is_done = tokio::time::timeout(ANSWER, work).await.is_ok();
+    MethodReply { status: 200, body: progress.body(is_done) }
+}
+
+fn payload_of(payload: &Value) -> Option<(String, i64, i64)> {
+    let map = payload.as_object()?;
+    if map.keys().any(|key| !["flow", "from", "to"].contains(&key.as_str())) {
+        return None;
+    }
+    let time = |key: &str| {
+        let text = map.get(key)?.as_str()?;
+        text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
+    };
+    let (from, to) = (time("from")?, time("to")?);
+    (from < to).then_some((map.get("flow")?.as_str()?.to_owned(), from, to))
+}
+
+async fn delete(recorder: Arc<Recorder>, spool: Arc<Spool>, stone: Tombstone, progress: Arc<Progress>) {
+    let mut counts: BTreeMap<Place, u64> = BTreeMap::new();
+    for held in spool.all().into_iter().filter(|held| stone.covers_record(&held.record)) {
+        let place = (held.record.flow.clone(), held.record.output.clone());
+        match from_spool(&recorder, &spool, held).await {
+            Ok(gone) => {
+                progress.gone(gone);
+                *counts.entry(place).or_default() += 1;
+            }
+            Err(error) => progress.failed(&error),
+        }
+    }
+    let account = Account::new(spool.dir());
+    let places: Vec<_> = account.places().into_iter().filter(|(flow, _)| *flow == stone.flow).collect();
+    for place in places {
+        let Some(lane) = recorder.lane(&place) else { continue };
+        let is_meant = |line: &Line| stone.covers_line(&place, line);
+        for day in account.days(&place) {
+            let deleted = from_store(&recorder, &lane, &day, &is_meant, &progress).await;
+            *counts.entry(place.clone()).or_default() += deleted;
+        }
+    }
+    for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        announce(&recorder, &place, &format!("deleted {count} recordings, as deleteRecordings asked"));
+    }
+}
+
+/// Says what has gone.
+pub fn announce(recorder: &Recorder, place: &Place, detail: &str) {
+    tracing::info!(flow = %place.0, output = %place.1, "{detail}");
+    recorder.emit(EventKind::RecordingsDeleted, place, detail.to_owned());
+}
+
+/// Takes one out of the spool. What somebody works on goes when that is done: its tombstone waits.
+async fn from_spool(recorder: &Arc<Recorder>, spool: &Arc<Spool>, held: Held) -> io::Result<Gone> {
+    let Held { record, .. } = held;
+    let id = record.id;
+    if matches!(record.stage, Stage::Writing | Stage::Delivering) || !spool.set_busy(id, true) {
+        return Ok(Gone::Unknown);
+    }
+    if let Some(lane) = recorder.lane(&(record.flow.clone(), record.output.clone())) {
+        lane.discard(recorder, &record).await;
+    }
+    let removing = spool.clone();
+    let removed = tokio::task::spawn_blocking(move || removing.remove(id)).await.map_err(io::Error::other)?;
+    spool.set_busy(id, false);
+    removed.map(|()| Gone::Permanent)
+}
+
+/// Deletes the files of one day that are meant, and gives how many that were.
+async fn from_store(
+    recorder: &Arc<Recorder>,
+    lane: &Arc<Lane>,
+    day: &Path,
+    is_meant: &(dyn Fn(&Line) -> bool + Send + Sync),
+    progress: &Progress,
+) -> u64 {
+    let reading = day.to_owned();
+    let lines = tokio::task::spawn_blocking(move || Account::read(&reading)).await;
+    let lines = lines.ok().and_then(Result::ok).unwrap_or_default();
+    let mut gone = Vec::new();
+    for line in lines.into_iter().filter(|line| is_meant(line)) {
+        match lane.delete(recorder, &line).await {
+            Ok(how) => {
+                progress.gone(how);
+                gone.push((line.id, line.start));
+            }
+            Err(error) => {
+                progress.failed(&format!("{}/{}: {error}", line.target, line.name));
+                // The next one would wait for nothing as long.
+                if error.is_out_of_reach() {
+                    break;
+                }
+            }
+        }
+    }
+    let count = gone.len() as u64;
+    if count > 0 {
+        forget_lines(day.to_owned(), gone).await;
+    }
+    count
+}
+
+async fn forget_lines(day: PathBuf, gone: Vec<(u64, i64)>) {
+    let shown = day.display().to_string();
+    let forgotten = tokio::task::spawn_blocking(move || Account::forget(&day, &gone)).await;
+    if let Ok(Err(error)) = forgotten {
+        tracing::warn!("{shown}: {error}");
+    }
+}
+
+/// A recording was stored after it was deleted: it goes again.
+pub async fn late(recorder: &Arc<Recorder>, lane: &Arc<Lane>, spool: &Spool, line: &Line) {
+    let account = Account::new(spool.dir());
+    let progress = Progress::default();
+    let day = account.day_of(lane.place(), line);
+    let (id, start) = (line.id, line.start);
+    let is_it = move |line: &Line| (line.id, line.start) == (id, start);
+    if from_store(recorder, lane, &day, &is_it, &progress).await == 0 {
+        tracing::warn!("a recording that was deleted is in its store: {}", progress.body(true));
+    }
+}
+
+/// Deletes what is too old from stores. A file that can't be deleted stays in the account.
+pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime) {
+    let account = Account::new(spool.dir());
+    let of_all = account.clone();
+    let places = tokio::task::spawn_blocking(move || of_all.places()).await.unwrap_or_default();
+    for place in places {
+        let lanes = recorder.lanes();
+        let known = lanes.into_iter().find(|lane| *lane.place() == place);
+        let configured = known.as_ref().and_then(|lane| lane.configured());
+        let retention = |line: &Line| match &configured {
+            Some(now) => now.config.retention,
+            None => (line.retention_days > 0)
+                .then(|| Duration::from_secs(line.retention_days.saturating_mul(86_400))),
+        };
+        let is_old = |line: &Line| {
+            retention(line).is_some_and(|kept| now.duration_since(line.end()).is_ok_and(|age| age > kept))
+        };
+        let Some(lane) = known.or_else(|| recorder.lane(&place)) else { continue };
+        let (progress, mut deleted) = (Progress::default(), 0);
+        for day in account.days(&place) {
+            deleted += from_store(&recorder, &lane, &day, &is_old, &progress).await;
+        }
+        let failed = progress.failed.load(Ordering::Relaxed);
+        if failed > 0 {
+            let why = progress.why.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
+            tracing::warn!(flow = %place.0, output = %place.1, files = failed, "files are overdue: {why}");
+        }
+        if deleted > 0 {
+            announce(
+                &recorder,
+                &place,
+                &format!("deleted {deleted} files that were older than retentionDays"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stone() -> Tombstone {
+        Tombstone { flow: "cam".into(), from: 1000, to: 2000, last: 5 }
+    }
+
+    #[test]
+    fn what_overlaps_and_was_there_is_under_the_stone_and_nothing_later() {
+        let stone = stone();
+        assert!(stone.covers("cam", 5, 500, 600) && stone.covers("cam", 1, 1999, 1));
+        assert!(!stone.covers("cam", 5, 500, 400) && !stone.covers("cam", 5, 2000, 10));
+        assert!(!stone.covers("cam", 6, 1500, 10) && !stone.covers("gate", 5, 1500, 10));
+    }
+
+    #[test]
+    fn a_payload_needs_a_flow_and_a_time_that_is_one() {
+        let read = payload_of(
+            &json!({ "flow": "cam", "from": "2026-01-02T00:00:00Z", "to": "2026-01-03T00:00:00Z" }),
+        );
+        assert_eq!(read.map(|(flow, from, to)| (flow, to - from)), Some(("cam".into(), 86_400_000)));
+        for wrong in [
+            json!({ "flow": "cam", "from": "2026-01-02T00:00:00Z" }),
+            json!({ "flow": "cam", "from": "2026-01-03T00:00:00Z", "to": "2026-01-02T00:00:00Z" }),
+            json!({ "from": "2026-01-02T00:00:00Z", "to": "2026-01-03T00:00:00Z" }),
+            json!({ "flow": "cam", "from": "today", "to": "2026-01-03T00:00:00Z" }),
+        ] {
+            assert_eq!(payload_of(&wrong), None, "{wrong}");
+        }
+    }
+}

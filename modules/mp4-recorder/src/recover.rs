@@ -1,0 +1,157 @@
+//! `mp4-recorder recover`: what a device that is gone had sent of a file when it went becomes a file.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use av_flow::config::Secret;
+
+use crate::azure::{Credentials, Http, Pace, Store};
+use crate::folder;
+use crate::name;
+use crate::segment;
+use crate::store::Target;
+
+/// sysexits.h: command line usage error.
+const USAGE: u8 = 64;
+const MOST_NAMES: u32 = 1000;
+
+const HELP: &str = "\
+Makes files of what a recorder that is gone had sent of them (`uploadOpenSegment`). Do not run it while the recorder
+still writes there.
+
+Usage: mp4-recorder recover --store URL [--flow NAME] [--api-version DATE]
+
+  --store URL          as in the recorder's twin: azblob://ACCOUNT/CONTAINER, azblob+http(s)://HOST/ACCOUNT/CONTAINER,
+                       file:///DIR
+  --flow NAME          of this flow alone (blobs)
+  --api-version DATE   as `apiVersion`
+
+A container is opened by one of AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN (rcwl).
+
+Exit code: 0 all that was found is a file now, 1 something is not, 64 usage.
+";
+
+#[derive(Default)]
+struct Arguments {
+    store: Option<Target>,
+    flow: Option<String>,
+    version: Option<String>,
+}
+
+fn read(arguments: &[String]) -> Option<Arguments> {
+    let mut read = Arguments::default();
+    let mut rest = arguments.iter();
+    while let Some(option) = rest.next() {
+        let value = rest.next()?;
+        match option.as_str() {
+            "--store" => read.store = Some(Target::of_shown(value)?),
+            "--flow" => read.flow = Some(value.clone()),
+            "--api-version" => read.version = Some(value.clone()),
+            _ => return None,
+        }
+    }
+    Some(read)
+}
+
+/// Runs the subcommand with what follows its name.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
+    if arguments.as_ref().is_some_and(|all| all.iter().any(|one| one == "--help" || one == "-h")) {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let Some(Arguments { store: Some(target), flow, version }) = arguments.and_then(|all| read(&all)) else {
+        eprint!("{HELP}");
+        return ExitCode::from(USAGE);
+    };
+    let done = match &target {
+        Target::Folder(folder) => in_folder(folder),
+        Target::Blobs(container) => in_container(container.clone(), flow.as_deref(), version.as_deref()),
+    };
+    match done {
+        Ok((recovered, failed)) => {
+            println!("{recovered} recovered, {failed} not");
+            if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(why) => {
+            eprintln!("{}: {why}", target.shown());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many were, and were not.
+type Done = Result<(usize, usize), Box<dyn std::error::Error>>;
+
+fn in_container(container: crate::azure::Container, flow: Option<&str>, version: Option<&str>) -> Done {
+    let given = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(Secret::Plain);
+    let credentials = given("AZURE_STORAGE_CONNECTION_STRING")
+        .map(Credentials::ConnectionString)
+        .or_else(|| given("AZURE_STORAGE_KEY").map(Credentials::AccountKey))
+        .or_else(|| given("AZURE_STORAGE_SAS_TOKEN").map(Credentials::Sas))
+        .ok_or("set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN")?;
+    let secret = credentials.secret().resolve(&av_edge::Paths::default())?;
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let transport = Arc::new(Http::new(Arc::default(), roots, Arc::new(Pace::default()))?);
+    let store = Store::new(container, &credentials, &secret, version, transport)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut recovered, mut failed) = (0, 0);
+        for name in store.uncommitted().await? {
+            match store.recover(&name, flow).await {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    recovered += 1;
+                    println!("{name}: {bytes} bytes");
+                }
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("{name}: {error}");
+                }
+            }
+        }
+        Ok((recovered, failed))
+    })
+}
+
+fn in_folder(root: &Path) -> Done {
+    let (mut recovered, mut failed) = (0, 0);
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let Some(name) = folder::of_partial(&path) else { continue };
+            match whole(&path, &folder, &name) {
+                Ok((path, bytes)) => {
+                    recovered += 1;
+                    println!("{}: {bytes} bytes", path.display());
+                }
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("{}: {error}", path.display());
+                }
+            }
+        }
+    }
+    Ok((recovered, failed))
+}
+
+/// Gives a partial file its index and its name.
+fn whole(partial: &Path, folder: &Path, name: &str) -> Result<(PathBuf, u64), Box<dyn std::error::Error>> {
+    let finished = segment::repair(partial, None)?;
+    for number in 1..=MOST_NAMES {
+        let path = folder.join(name::numbered(name, number));
+        match folder::rename_new(partial, &path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok((path, finished.bytes)),
+        }
+    }
+    Err(format!("{MOST_NAMES} names like {name} are taken").into())
+}

@@ -1,0 +1,184 @@
+//! `mp4-recorder spool`: what lies in the spool of a device that is dead, as a list and as files that play. Nothing in it
+//! is changed: its disk may be mounted read-only.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::clock;
+use crate::folder;
+use crate::name::{self, NameTemplate};
+use crate::segment;
+use crate::spool::{Record, Stage};
+
+/// sysexits.h: command line usage error.
+const USAGE: u8 = 64;
+const MOST_NAMES: u32 = 1000;
+
+const HELP: &str = "\
+Lists what waits in a spool, and makes playable files of it. Nothing in the spool is changed.
+
+Usage: mp4-recorder spool DIR [--flow NAME] [--export DIR]
+
+  DIR           the state dir, or the folder `spool` in it
+  --flow NAME   of this flow alone
+  --export DIR  copies each recording there, whole and under the name it would have had in its store
+
+Exit code: 0, 1 a recording could not be read or exported, 64 usage.
+";
+
+#[derive(Default)]
+struct Arguments {
+    dir: Option<PathBuf>,
+    flow: Option<String>,
+    export: Option<PathBuf>,
+}
+
+fn read(arguments: &[String]) -> Option<Arguments> {
+    let mut read = Arguments::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--flow" => read.flow = Some(rest.next()?.clone()),
+            "--export" => read.export = Some(rest.next()?.into()),
+            option if option.starts_with('-') => return None,
+            dir if read.dir.is_none() => read.dir = Some(dir.into()),
+            _ => return None,
+        }
+    }
+    Some(read)
+}
+
+/// Runs the subcommand with what follows its name.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
+    if arguments.as_ref().is_some_and(|all| all.iter().any(|one| one == "--help" || one == "-h")) {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    let Some(Arguments { dir: Some(dir), flow, export }) = arguments.and_then(|all| read(&all)) else {
+        eprint!("{HELP}");
+        return ExitCode::from(USAGE);
+    };
+    let inner = dir.join("spool");
+    let dir = if inner.is_dir() { inner } else { dir };
+    let found = match lying_in(&dir) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("{}: {error}", dir.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut failed = false;
+    for (path, record) in &found {
+        if flow.as_ref().is_some_and(|flow| *flow != record.flow) {
+            continue;
+        }
+        println!("{}", line(path, record));
+        let Some(to) = &export else { continue };
+        match whole(path, record, to) {
+            Ok(file) => println!("  -> {}", file.display()),
+            Err(error) => {
+                failed = true;
+                eprintln!("  {}: {error}", path.display());
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Files of a spool and what is known of each, in the order of recording.
+fn lying_in(dir: &Path) -> io::Result<Vec<(PathBuf, Record)>> {
+    let mut found = Vec::new();
+    for folder in [dir.to_owned(), dir.join("quarantine")] {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if folder != dir && error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(bare) = Record::of_file_name(name) else { continue };
+            // A record that is lost costs little: the file's name says whose it is.
+            let record = Record::read(&bare.path(dir, "json")).ok().flatten().unwrap_or(bare);
+            found.push((path, record));
+        }
+    }
+    found.sort_by_key(|(_, record)| record.id);
+    Ok(found)
+}
+
+fn line(path: &Path, record: &Record) -> String {
+    let stage = match record.stage {
+        Stage::Writing => "cut off",
+        Stage::Complete => "waits",
+        Stage::Delivering => "was being stored",
+        Stage::Quarantined => "quarantined",
+    };
+    let start = record.start().map_or_else(|| "start unknown".to_owned(), clock::text);
+    let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+    let seconds = match record.milliseconds {
+        0 => String::new(),
+        length => format!(", {:.3} s", Duration::from_millis(length).as_secs_f64()),
+    };
+    let event = record.event.as_ref().map(|id| format!(", event {id}")).unwrap_or_default();
+    format!("{}/{} {start}{seconds}, {bytes} bytes, {stage}{event}", record.flow, record.output)
+}
+
+/// Copies a recording, gives the copy its index, and then its name.
+fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let named = match (&record.name, record.start(), NameTemplate::parse(&record.template)) {
+        (Some(name), ..) => name.clone(),
+        (None, Some(start), Ok(template)) => template.at(start),
+        _ => record.file_name(),
+    };
+    let target = to.join(named);
+    let dir = target.parent().unwrap_or(to);
+    std::fs::create_dir_all(dir)?;
+    let aside = dir.join(format!(".{:012x}.part", record.id));
+    std::fs::copy(path, &aside)?;
+    let repaired = segment::repair(&aside, None);
+    if let Err(error) = repaired {
+        std::fs::remove_file(&aside)?;
+        return Err(error.into());
+    }
+    let text = target.to_string_lossy();
+    for number in 1..=MOST_NAMES {
+        let target = PathBuf::from(name::numbered(&text, number));
+        match folder::rename_new(&aside, &target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(target),
+        }
+    }
+    Err(format!("{MOST_NAMES} names like {text} are taken").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_spool_is_listed_with_or_without_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = Record::of_file_name("000000000002.cam.disk.mp4").unwrap();
+        record.stage = Stage::Complete;
+        record.milliseconds = 1500;
+        record.set_start(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_323_045_067));
+        record.write(dir.path()).unwrap();
+        for name in ["000000000002.cam.disk.mp4", "000000000001.gate.disk.mp4", "other.mp4", "ballast"] {
+            std::fs::write(dir.path().join(name), "12345").unwrap();
+        }
+        let lines: Vec<_> =
+            lying_in(dir.path()).unwrap().iter().map(|(path, record)| line(path, record)).collect();
+        assert_eq!(
+            lines,
+            [
+                "gate/disk start unknown, 5 bytes, cut off",
+                "cam/disk 2026-01-02T03:04:05.067Z, 1.500 s, 5 bytes, waits"
+            ]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+// One viewer of the player page, through what happens to a stream: `life.mjs HLS_GATEWAY RESTARTS KILLS`. The page is never
+// loaded again. Exits with an error where it does not play on.
+import assert from "node:assert/strict";
+import { chromium, end, gateway, open, plays, Publisher, read, scaled, until } from "./harness.mjs";
+
+const [, , binary, restarts, kills] = process.argv;
+
+async function live() {
+  const { module, ingest, web } = await gateway(binary, ["cam"]);
+  const browser = await chromium();
+  let publisher = new Publisher(ingest("cam"));
+  const page = await open(browser, `${web}/`);
+  await read(page);
+  await plays(page, publisher, "it plays");
+  const say = (what, times) => console.log(`${what}: plays on after ${times.join(", ")} ms`);
+  const publish = async (what, options) => {
+    await publisher.stop();
+    publisher = new Publisher(ingest("cam"), options);
+    return plays(page, publisher, what);
+  };
+
+  const again = [];
+  while (again.length < restarts) again.push(await publish("it plays on when the publisher is back"));
+  say("publisher restarted", again);
+
+  const killed = [];
+  while (killed.length < kills) {
+    await module.kill();
+    await publisher.stop();
+    await module.start();
+    killed.push(await publish("it plays on when the module is back"));
+  }
+  say("module killed", killed);
+
+  const size = () => page.evaluate(() => `${live.video.videoWidth}x${live.video.videoHeight}`);
+  const sized = [], small = scaled(1280, 720, "libx264"), large = scaled(1920, 1080, "libx264");
+  for (const [file, shown] of [[small, "1280x720"], [large, "1920x1080"], [small, "1280x720"]]) {
+    sized.push(await publish(`it plays on in ${shown}`, { file }));
+    await until(shown, async () => await size() === shown);
+  }
+  say("720p, 1080p, 720p", sized);
+
+  await frozen(page, () => plays(page, publisher, "it plays on when it wakes up"), say);
+  assert.equal(page.loads, 1, "the page was not loaded again");
+  assert.deepEqual(page.errors, []);
+}
+
+/** The page sleeps while the stream goes on for longer than any buffer, and wakes up. */
+async function frozen(page, awake, say) {
+  const session = await page.context().newCDPSession(page);
+  const edge = async () => {
+    const { origin } = new URL(page.url());
+    const list = await (await fetch(`${origin}/live/cam/index.m3u8`)).text();
+    const media = list.split("\n").find((line) => line && !line.startsWith("#"));
+    return Number((await (await fetch(new URL(media, `${origin}/live/cam/`))).text()).match(/MEDIA-SEQUENCE:(\d+)/)[1]);
+  };
+  await page.evaluate(() => {
+    globalThis.looks = [];
+    setInterval(() => looks.push(performance.now()), 100);
+  });
+  await session.send("Page.setWebLifecycleState", { state: "frozen" });
+  const from = await edge();
+  await until("the stream goes on", async () => await edge() >= from + 6, 60);
+  await session.send("Page.setWebLifecycleState", { state: "active" });
+  const times = [await awake()];
+  const slept = await page.evaluate(() => Math.max(...looks.map((at, i) => at - (looks[i - 1] ?? at))));
+  assert.ok(slept > 5000, `the page was frozen: ${slept} ms`);
+  say(`page frozen for ${Math.round(slept)} ms`, times);
+}
+
+await live().finally(end);

@@ -1,0 +1,84 @@
+//! Windows of HLS that are longer than memory, and what a change of the configuration or a crash leaves of them.
+
+use std::path::{Path, PathBuf};
+
+use av_tests::clip::Clip;
+use av_tests::module::Setup;
+use av_tests::rtmp::Publisher;
+use av_tests::{needs, wait};
+use serde_json::{Value, json};
+
+use crate::hls::{Gateway, Watch, document, request};
+
+fn segments(text: &str) -> Vec<String> {
+    text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect()
+}
+
+/// Files of media below a folder.
+fn media(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let (dirs, files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
+    let own = files.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "m4s"));
+    own.chain(dirs.iter().flat_map(|dir| media(dir))).collect()
+}
+
+#[test]
+fn a_long_window_is_there_again_after_the_module_was_killed_and_goes_on() {
+    needs!(Ffmpeg);
+    let mut gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1, "windowSeconds": 3600 }));
+    let publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "segments", |text| segments(text).len() >= 5);
+    let dir = gateway.module.dir();
+    wait::until_true("segments on disk", wait::LONG, || media(&dir).len() >= 5);
+    gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
+    drop(publisher);
+    // Nobody publishes, and what was is there.
+    let old = watch.contents.clone();
+    watch.until(gateway.port, "the old segments", |text| text.contains(old.keys().next().unwrap()));
+    let mut compared = 0;
+    for (uri, body) in &old {
+        let path = format!("/live/cam/{uri}");
+        let answer = gateway.get(&path);
+        // The newest may not have been written yet.
+        if answer.status == 200 {
+            assert!(answer.body == *body, "{uri} has another content");
+            let ranged = request(gateway.port, &format!("GET {path} HTTP/1.1\r\nRange: bytes=7-1006\r\n"));
+            assert_eq!((ranged.status, &ranged.body[..]), (206, &body[7..1007]));
+            compared += 1;
+        }
+    }
+    assert!(compared >= 4, "{compared} of {}", old.len());
+    // One more crash, and the publisher is back.
+    gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
+    let _again = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    watch.until(gateway.port, "media behind a discontinuity", |text| {
+        text.contains(old.keys().next().unwrap())
+            && text.rsplit_once("#EXT-X-DISCONTINUITY\n").is_some_and(|(_, new)| segments(new).len() >= 2)
+    });
+}
+
+#[test]
+fn a_window_that_is_made_longer_or_shorter_keeps_its_segments_and_has_no_break() {
+    needs!(Ffmpeg);
+    let with =
+        |window: u32, links: Value| json!({ "segmentSeconds": 1, "windowSeconds": window, "links": links });
+    let gateway = Gateway::start(&json!({}), &with(60, json!([])));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "segments", |text| segments(text).len() >= 3);
+    let first = segments(&watch.last_text).remove(0);
+    for window in [3600, 90] {
+        let links = json!([{ "label": format!("window {window}"), "url": gateway.rtmp }]);
+        let output = with(window, links);
+        gateway.module.set_twin(&document(&gateway.rtmp, gateway.port, &json!({}), &output));
+        wait::until_true("the change", wait::LONG, || {
+            gateway.get("/-/streams.json").text().contains(&format!("window {window}"))
+        });
+        let known = segments(&watch.last_text).len();
+        watch.until(gateway.port, "more segments", |text| segments(text).len() >= known + 2);
+        assert_eq!(segments(&watch.last_text)[0], first);
+        assert!(!watch.last_text.contains("#EXT-X-DISCONTINUITY\n"), "{}", watch.last_text);
+    }
+}

@@ -1,0 +1,195 @@
+//! Clips of events, and recordings that are deleted: what is asked of the recorder while it runs, through the hub.
+
+use std::path::{Path, PathBuf};
+
+use av_tests::clip::Clip;
+use av_tests::edge::{self, Edge};
+use av_tests::program::Program;
+use av_tests::recording::Recording;
+use av_tests::rtmp::{Endless, Publisher};
+use av_tests::tool::Tool;
+use av_tests::{needs, tool, wait};
+use serde_json::{Value, json};
+
+use crate::recorder_evidence::must_be_a_part;
+use crate::rtmp;
+
+const MODULE: &str = "mp4-recorder";
+
+/// The repository's manifest with nothing but the recorder, and that with one flow `cam` that listens.
+fn recorder_alone(outputs: Value) -> (Value, Vec<(u16, u16)>) {
+    let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
+    let mut manifest: Value = serde_json::from_str(&text).unwrap();
+    let content = manifest["modulesContent"].as_object_mut().unwrap();
+    content.retain(|name, _| name.starts_with('$') || name == MODULE);
+    let desired = &mut content[MODULE]["properties.desired"];
+    desired["flows"] =
+        json!({ "cam": { "input": { "listen": "rtmp://0.0.0.0:1935/live/cam" }, "outputs": outputs } });
+    desired["spool"] = json!({ "megabytes": 200, "minFreeMegabytes": 16 });
+    let modules = &mut content["$edgeAgent"]["properties.desired"]["modules"];
+    modules.as_object_mut().unwrap().retain(|name, _| name == MODULE);
+    let options = &mut modules[MODULE]["settings"]["createOptions"];
+    options["ExposedPorts"]["1935/tcp"] = json!({});
+    options["HostConfig"]["PortBindings"]["1935/tcp"] = json!([{ "HostPort": "1935" }]);
+    let mut ports = Vec::new();
+    edge::rebind(&mut manifest, &mut ports);
+    (manifest, ports)
+}
+
+struct Bench {
+    edge: Edge,
+    publishing: Endless,
+}
+
+impl Bench {
+    fn start(outputs: Value) -> Self {
+        let (manifest, ports) = recorder_alone(outputs);
+        let edge = Edge::start(&manifest, ports);
+        wait::until_true("the recorder reports its configuration", wait::LONG, || {
+            edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
+        });
+        let publishing =
+            Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
+        Self { edge, publishing }
+    }
+
+    /// Status and body of a method's answer.
+    fn ask(&self, name: &str, payload: &Value) -> (u64, Value) {
+        let answer = self.edge.ask(&["method", MODULE, name, &payload.to_string()]);
+        let answer: Value = serde_json::from_str(&answer.stdout)
+            .unwrap_or_else(|error| panic!("{name}: {error}: {}{}", answer.stdout, answer.stderr));
+        (answer["status"].as_u64().unwrap(), answer["payload"].clone())
+    }
+
+    fn wait_received(&self, frames: u64) {
+        wait::until_true(&format!("{frames} frames came in"), wait::LONG, || {
+            let status = self.ask("getStatus", &json!({})).1;
+            status["flows"]["cam"]["input"]["frames"].as_u64() >= Some(frames)
+        });
+    }
+
+    fn recordings(&self) -> Vec<Value> {
+        let (status, body) = self.ask("listRecordings", &json!({ "flow": "cam" }));
+        assert_eq!(status, 200, "{body}");
+        body["recordings"].as_array().unwrap().clone()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.edge.dir().join("recordings")
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+/// What tells one round of sound from another is nothing for decoders, so they are told to be quiet.
+fn run(tool: Tool, arguments: &[&str], file: &Path) -> String {
+    let mut command = tool.command();
+    command.args(arguments).arg(file);
+    if tool == Tool::Ffmpeg {
+        command.args([
+            "-map",
+            "0",
+            "-c",
+            "copy",
+            "-copyts",
+            "-enc_time_base",
+            "1:1000000",
+            "-f",
+            "framemd5",
+            "-",
+        ]);
+    }
+    let ran = Program::run(&mut command, wait::LONG);
+    assert!(ran.status.success() && ran.stderr.trim().is_empty(), "{command:?}: {}", ran.stderr);
+    ran.stdout
+}
+
+fn seconds(file: &Path) -> f64 {
+    let said =
+        run(Tool::Ffprobe, &["-v", "quiet", "-show_entries", "format=duration", "-of", "csv=p=0"], file);
+    said.trim().parse().unwrap()
+}
+
+#[test]
+fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_events() {
+    needs!(Ffmpeg, Ffprobe);
+    let bench = Bench::start(json!({ "clips": { "store": "file:///recordings", "record": "events" } }));
+    // Five seconds of pictures and sound.
+    bench.wait_received(360);
+    let asked = json!({ "flow": "cam", "id": "door-7", "preRollSeconds": 3, "seconds": 2 });
+    let (status, answer) = bench.ask("recordEvent", &asked);
+    assert_eq!((status, &answer["id"]), (202, &json!("door-7")), "{answer}");
+    let name = answer["name"].as_str().unwrap().to_owned();
+    assert!(name.ends_with("-event-door-7.mp4"), "{name}");
+    assert_eq!(bench.ask("recordEvent", &asked), (202, answer.clone()));
+
+    let file = bench.folder().join(&name);
+    wait::until_true("the clip is stored", wait::LONG, || file.exists());
+    let recordings = bench.recordings();
+    assert_eq!(recordings.len(), 1, "{recordings:?}");
+    assert_eq!((&recordings[0]["event"], &recordings[0]["state"]), (&json!("door-7"), &json!("stored")));
+    assert_eq!(files(&bench.folder()), std::slice::from_ref(&file));
+    let folder = bench.folder();
+    let Bench { edge, publishing } = bench;
+    let published = publishing.stop();
+    let clip = Recording::of_framemd5_in_milliseconds(&run(
+        Tool::Ffmpeg,
+        &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"],
+        &file,
+    ));
+    must_be_a_part(&clip, &published);
+    // From the sync frame before the three seconds on, to the end of the two.
+    let seconds = seconds(&file);
+    assert!((4.9..=6.5).contains(&seconds), "{seconds} s");
+
+    // Known by what is on the disk, not by heart.
+    let restarted = edge.ask(&["restart", MODULE]);
+    assert!(restarted.status.success(), "{}", restarted.stderr);
+    wait::until_true("the recorder answers as before", wait::LONG, || {
+        let said = edge.ask(&["method", MODULE, "recordEvent", &asked.to_string()]);
+        let said: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        said["status"] == 202 && said["payload"] == answer
+    });
+    assert_eq!(files(&folder), [file]);
+    assert_eq!(edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn what_is_deleted_is_gone_from_spool_and_store_and_does_not_come_back() {
+    needs!(Ffmpeg, Ffprobe);
+    let bench = Bench::start(json!({ "disk": { "store": "file:///recordings", "segmentSeconds": 2 } }));
+    wait::until_true("two files are stored", wait::LONG, || files(&bench.folder()).len() >= 2);
+    let (status, answer) =
+        bench.ask("recordEvent", &json!({ "flow": "cam", "preRollSeconds": 1, "seconds": 60 }));
+    assert_eq!(status, 202, "{answer}");
+    wait::until_true("the clip is being recorded", wait::LONG, || {
+        bench.recordings().iter().any(|recording| recording["event"] == answer["id"])
+    });
+    let before: Vec<Value> = bench.recordings();
+    let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let (status, deleted) = bench.ask("deleteRecordings", &range);
+    assert_eq!(status, 200, "{deleted}");
+    assert!(deleted["count"].as_u64().unwrap() >= before.len() as u64, "{deleted} of {before:#?}");
+    assert!(deleted["permanent"].as_u64() >= Some(2) && deleted.get("failed").is_none(), "{deleted}");
+    // The file that was being written and the clip come to their end, and go.
+    let start = |recording: &Value| recording["start"].as_str().unwrap().to_owned();
+    let old: Vec<String> = before.iter().map(start).collect();
+    wait::until_true("nothing of what was there is left", wait::LONG, || {
+        !bench.recordings().iter().any(|recording| old.contains(&start(recording)))
+    });
+    // What comes later is recorded as ever.
+    wait::until_true("a new file is stored", wait::LONG, || !files(&bench.folder()).is_empty());
+    let kept = bench.recordings();
+    assert!(kept.iter().all(|recording| recording.get("event").is_none()), "{kept:#?}");
+    assert!(files(&bench.folder()).iter().all(|file| !file.to_str().unwrap().contains("-event-")));
+    bench.publishing.stop();
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}

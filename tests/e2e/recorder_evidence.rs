@@ -1,0 +1,186 @@
+//! `uploadOpenSegment`: the plug is pulled in the middle of a file and the disk is lost, and what was recorded comes back
+//! from the store.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use av_tests::clip::Clip;
+use av_tests::module::{Module, Setup};
+use av_tests::program::Program;
+use av_tests::recording::{End, Kind, Recording, Times};
+use av_tests::rtmp::Publisher;
+use av_tests::tool::Tool;
+use av_tests::{needs, port, tool, wait};
+use serde_json::{Value, json};
+
+use crate::recorder_blobs::{Azurite, KEY};
+use crate::{rtmp, twin};
+
+fn document(listen: &str, mut output: Value) -> Value {
+    output["segmentSeconds"] = json!(60);
+    output["uploadOpenSegment"] = json!(true);
+    output["name"] = json!("{flow}/%Y%m%dT%H%M%S.%3f.mp4");
+    let mut document =
+        twin(json!({ "cam": { "input": { "listen": listen }, "outputs": { "away": output } } }));
+    document["spool"] = json!({ "megabytes": 200, "minFreeMegabytes": 16 });
+    document
+}
+
+fn frames(module: &Module) -> u64 {
+    module.status()["flows"]["cam"]["outputs"]["away"]["frames"].as_u64().unwrap_or(0)
+}
+
+/// `mp4-recorder recover` with a key for containers; what it prints.
+fn recover(store: &str, more: &[&str]) -> String {
+    let mut command = Command::new(tool::binary("mp4-recorder"));
+    command.args(["recover", "--store", store]).args(more).env("AZURE_STORAGE_KEY", KEY);
+    let ran = Program::run(&mut command, wait::LONG);
+    assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    ran.stdout
+}
+
+/// Plays the pictures of a file (what tells one round of sound from another is nothing for decoders), and reads all of it.
+fn read(file: &Path) -> Recording {
+    let name = file.to_str().unwrap();
+    let ffmpeg = |arguments: &[&str]| {
+        let mut command = Tool::Ffmpeg.command();
+        command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i", name]).args(arguments);
+        let ran = Program::run(&mut command, wait::LONG);
+        assert!(ran.status.success() && ran.stderr.trim().is_empty(), "{command:?}: {}", ran.stderr);
+        ran.stdout
+    };
+    ffmpeg(&["-map", "0:v", "-f", "null", "-"]);
+    let base = ["-map", "0", "-c", "copy", "-copyts", "-enc_time_base", "1:1000000", "-f", "framemd5", "-"];
+    Recording::of_framemd5_in_milliseconds(&ffmpeg(&base))
+}
+
+/// The same frames, one after the other. Where one round of a clip ends and the next begins, times are made even.
+pub fn must_be_a_part(recorded: &Recording, published: &Recording) {
+    for kind in [Kind::Video, Kind::Audio] {
+        let hashes = |of: &Recording| of.of(kind).iter().map(|one| one.hash.clone()).collect::<Vec<_>>();
+        let (got, sent) = (hashes(recorded), hashes(published));
+        assert!(
+            !got.is_empty() && sent.windows(got.len()).any(|part| part == got),
+            "{kind:?}: {} frames",
+            got.len()
+        );
+    }
+}
+
+/// Records until `is_further` says so, and then once more: whatever was counted before is in the store. Pulls the plug,
+/// takes the disk, and gives what `come_back` finds.
+fn lost(module: Module, url: &str, sent: impl Fn() -> u64, come_back: impl FnOnce() -> PathBuf) {
+    let publishing = Publisher::to(url).run_endlessly(Clip::Plain.tags());
+    // Some six seconds, of a file of sixty.
+    wait::until_true("six seconds are recorded", wait::LONG, || frames(&module) >= 400);
+    let (counted, before) = (frames(&module), sent());
+    // The one that comes now may have been cut before the frames were counted.
+    wait::until_true("what was counted was sent", wait::LONG, || sent() >= before + 2);
+    let at_the_end = frames(&module);
+    // SIGKILL, and the state dir with the spool is gone.
+    let dir = module.dir();
+    drop(module);
+    assert!(!dir.exists());
+    // It has lost its server.
+    drop(publishing);
+    let file = come_back();
+    let recovered = read(&file);
+    println!("{} of {at_the_end} frames came back, {counted} were due", recovered.0.len());
+    assert!(recovered.0.len() as u64 >= counted, "{} of {counted}", recovered.0.len());
+    let tags = Clip::Plain.tags();
+    let period = tags.iter().map(|tag| tag.timestamp).max().unwrap() + 40;
+    let rounds = (0..20).flat_map(|round| tags.iter().filter_map(move |tag| tag.in_round(round, period)));
+    let published = Recording::of_tags(&rounds.collect::<Vec<_>>());
+    must_be_a_part(&recovered, &published);
+}
+
+#[test]
+fn what_a_lost_device_had_sent_of_an_open_file_comes_back_from_its_container() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()\nbox.upload_blob('empty.mp4', b'')");
+    let listen = rtmp(port::free(), "live/cam");
+    let output = json!({ "store": azurite.url(), "credentials": { "accountKey": KEY } });
+    let module = Setup::new("mp4-recorder").twin(&document(&listen, output)).start();
+    let read_to = folder.path().join("read");
+    lost(
+        module,
+        &listen,
+        || azurite.staged().len() as u64,
+        || {
+            assert!(recover(&azurite.url(), &["--flow", "other"]).starts_with("0 recovered, 0 not"));
+            let said = recover(&azurite.url(), &["--flow", "cam"]);
+            assert!(said.contains("1 recovered, 0 not"), "{said}");
+            assert!(recover(&azurite.url(), &[]).starts_with("0 recovered, 0 not"));
+            std::fs::create_dir(&read_to).unwrap();
+            let path = read_to.join("back.mp4");
+            azurite.python(&format!(
+                "blobs = [b for b in box.list_blobs(include=['metadata']) if b.name != 'empty.mp4']\n\
+                 assert len(blobs) == 1 and blobs[0].metadata == {{'recovered': 'true'}}, blobs\n\
+                 open({:?}, 'wb').write(box.download_blob(blobs[0].name).readall())",
+                path.display().to_string()
+            ));
+            path
+        },
+    );
+}
+
+#[test]
+fn what_a_lost_device_had_sent_of_an_open_file_comes_back_from_a_folder_on_another_disk() {
+    needs!(Ffmpeg);
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let listen = rtmp(port::free(), "live/cam");
+    let store = format!("file://{}", other.path().display());
+    let module = Setup::new("mp4-recorder").twin(&document(&listen, json!({ "store": store }))).start();
+    let cam = other.path().join("cam");
+    let only = || std::fs::read_dir(&cam).ok().and_then(|mut entries| Some(entries.next()?.ok()?.path()));
+    // Whole pieces of a second or more.
+    let pieces = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let sent = || {
+        let length = only().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
+        let mut pieces = pieces.borrow_mut();
+        pieces.insert(length);
+        pieces.len() as u64
+    };
+    lost(module, &listen, sent, || {
+        let partial = only().expect("a partial file");
+        assert!(partial.to_str().unwrap().ends_with(".part"), "{}", partial.display());
+        let said = recover(&store, &[]);
+        assert!(said.contains("1 recovered, 0 not"), "{said}");
+        let file = only().expect("a file");
+        assert!(file.extension().is_some_and(|extension| extension == "mp4"), "{}", file.display());
+        file
+    });
+}
+
+#[test]
+fn a_file_that_was_sent_while_it_was_written_is_stored_whole_and_nothing_of_it_is_sent_twice_but_its_head() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let listen = rtmp(port::free(), "live/cam");
+    let output = json!({ "store": azurite.url(), "credentials": { "accountKey": KEY } });
+    let module = Setup::new("mp4-recorder").twin(&document(&listen, output)).start();
+    let mut publisher = Publisher::to(&listen);
+    let tags = Clip::Heavy.tags();
+    publisher.play_out(&tags).unwrap();
+    publisher.finish().unwrap();
+    module.wait_value("/flows/cam/outputs/away/state", "waiting");
+    module.wait_value("/summary/spoolBytes", 0);
+    let blobs = azurite.blobs(&folder.path().join("read"));
+    assert_eq!(blobs.len(), 1, "{blobs:?}");
+    assert_eq!(
+        (&blobs[0]["same"], &blobs[0]["metadata"]["flow"]),
+        (&json!(true), &json!("cam")),
+        "{blobs:?}"
+    );
+    let stored = read(Path::new(blobs[0]["path"].as_str().unwrap()));
+    stored.must_be(&Recording::of_tags(&tags), Times::AudioWithinOneMillisecond, End::Complete);
+    let staged = azurite.staged();
+    let different: std::collections::BTreeSet<_> = staged.iter().collect();
+    assert!(different.len() >= 3, "{staged:?}");
+    assert_eq!(staged.len(), different.len() + 1, "{staged:?}");
+    assert_eq!(module.terminate().status.code(), Some(0));
+}
