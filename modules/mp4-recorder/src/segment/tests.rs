@@ -110,7 +110,7 @@ fn what_a_power_cut_left_of_a_head_or_of_the_first_fragment_is_nothing_and_of_mo
         std::fs::read(&path).unwrap()
     };
     let (one, two) = (after(0, 30), after(30, 60));
-    let mut repaired = |mut content: Vec<u8>, gone: &[std::ops::Range<usize>]| {
+    let repaired = |mut content: Vec<u8>, gone: &[std::ops::Range<usize>]| {
         gone.iter().for_each(|range| content[range.clone()].fill(0));
         std::fs::write(&path, content).unwrap();
         repair(&path, None)
