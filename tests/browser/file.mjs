@@ -7,7 +7,7 @@ const [, , url, picture] = process.argv;
 
 async function watch() {
   const page = await (await chromium()).newPage({ viewport: { width: 800, height: 600 } });
-  await page.setContent('<video muted preload="metadata" style="width: 640px"></video>');
+  await page.setContent('<video muted preload="auto" style="width: 640px"></video>');
   await page.evaluate((url) => { document.querySelector("video").src = url; }, url);
   const look = () => page.evaluate(() => {
     const { duration, currentTime, readyState, seeking, error, buffered } = document.querySelector("video");
