@@ -110,19 +110,19 @@ fn what_a_power_cut_left_of_a_head_or_of_the_first_fragment_is_nothing_and_of_mo
         std::fs::read(&path).unwrap()
     };
     let (one, two) = (after(0, 30), after(30, 60));
-    let repaired = |mut content: Vec<u8>, gone: &[std::ops::Range<usize>]| {
-        gone.iter().for_each(|range| content[range.clone()].fill(0));
+    let repaired = |mut content: Vec<u8>, gone: &[(usize, usize)]| {
+        gone.iter().for_each(|(from, to)| content[*from..*to].fill(0));
         std::fs::write(&path, content).unwrap();
         repair(&path, None)
     };
     // The first sector of a head, and one of the only fragment.
-    assert!(matches!(repaired(one[..head].to_vec(), &[0..512]), Err(RepairError::Nothing)));
-    let torn = head + 600..head + 700;
-    assert!(matches!(repaired(one.clone(), &[torn.clone()]), Err(RepairError::Nothing)));
+    assert!(matches!(repaired(one[..head].to_vec(), &[(0, 512)]), Err(RepairError::Nothing)));
+    let torn = (head + 600, head + 700);
+    assert!(matches!(repaired(one.clone(), &[torn]), Err(RepairError::Nothing)));
     // A disk that lost what it had confirmed.
-    let later = one.len() + 600..one.len() + 700;
+    let later = (one.len() + 600, one.len() + 700);
     assert!(matches!(repaired(two.clone(), &[torn, later]), Err(RepairError::Beyond(_))));
-    assert!(matches!(repaired(two, &[0..512]), Err(RepairError::Beyond(_))));
+    assert!(matches!(repaired(two, &[(0, 512)]), Err(RepairError::Beyond(_))));
 }
 
 #[test]
