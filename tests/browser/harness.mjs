@@ -1,5 +1,5 @@
 // What the cases share: the module, publishers whose pictures are numbered, Chromium, and figures read from its picture.
-// With AV_PAGES=1 the pages come from their sources, and not from the module: for who works on them, without a build.
+// With AV_PAGES=1 scripts and styles come from their sources, and not from the module: for who works on them, without a build.
 import { spawn, spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";

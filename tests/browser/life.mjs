@@ -47,7 +47,7 @@ async function live() {
 
 /** The page sleeps while the stream goes on for longer than any buffer, and wakes up. */
 async function frozen(page, awake, say) {
-  const session = await page.context().newCDPSession(page);
+  const session = await page.context().browser().newBrowserCDPSession();
   const edge = async () => {
     const { origin } = new URL(page.url());
     const list = await (await fetch(`${origin}/live/cam/index.m3u8`)).text();
@@ -58,10 +58,14 @@ async function frozen(page, awake, say) {
     globalThis.looks = [];
     setInterval(() => looks.push(performance.now()), 100);
   });
-  await session.send("Page.setWebLifecycleState", { state: "frozen" });
+  // The lifecycle state that DevTools set stops nothing in a browser without a window; the system stops all.
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  const renderers = processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
   const from = await edge();
-  await until("the stream goes on", async () => await edge() >= from + 6, 60);
-  await session.send("Page.setWebLifecycleState", { state: "active" });
+  for (const id of renderers) process.kill(id, "SIGSTOP");
+  await until("the stream goes on", async () => await edge() >= from + 6, 60).finally(() => {
+    for (const id of renderers) process.kill(id, "SIGCONT");
+  });
   const times = [await awake()];
   const slept = await page.evaluate(() => Math.max(...looks.map((at, i) => at - (looks[i - 1] ?? at))));
   assert.ok(slept > 5000, `the page was frozen: ${slept} ms`);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
-use av_tests::disk::Chance;
 use av_tests::flv::Tag;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;

@@ -1,8 +1,8 @@
 //! What networks do to uploads, in front of real Azurite: every file arrives once, byte for byte.
 
+use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
-use av_tests::disk::Chance;
 use av_tests::module::Setup;
 use av_tests::proxy::{Fault, Proxy, Request};
 use av_tests::recording::Recording;

@@ -43,16 +43,36 @@ fn gateway(from: &str, to: &str, loss: &str) -> Module {
 
 /// Every picture that ffmpeg decodes, by its hash and its time in milliseconds; until the stream ends or so many are there.
 pub(crate) fn watch(tool: Tool, transport: &str, url: &str, pictures: Option<usize>) -> Program {
+    watch_with(tool, transport, url, pictures, &[])
+}
+
+/// The same with options of ffmpeg's own for what it reads.
+pub(crate) fn watch_with(
+    tool: Tool,
+    transport: &str,
+    url: &str,
+    pictures: Option<usize>,
+    options: &[&str],
+) -> Program {
     let mut command = tool.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "info"]);
     if url.starts_with("rtsp") {
         command.args(["-rtsp_transport", transport]);
     }
-    command.args(["-i", url, "-map", "0:v", "-fps_mode", "passthrough", "-enc_time_base", "1:90000"]);
+    command.args(options).args([
+        "-i",
+        url,
+        "-map",
+        "0:v",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1:90000",
+    ]);
     if let Some(pictures) = pictures {
         command.args(["-frames:v", &pictures.to_string()]);
     }
-    Program::start(command.args(["-f", "framemd5", "-"]))
+    Program::start(command.args(["-flush_packets", "1", "-f", "framemd5", "-"]))
 }
 
 pub(crate) fn seen(ended: &Finished) -> Vec<Packet> {
@@ -138,6 +158,16 @@ fn h265_is_played_over_tcp_and_udp() {
     walk(Clip::H265, &[(Tool::Ffmpeg9, "tcp"), (Tool::Ffmpeg9, "udp")]);
 }
 
+/// The times in seconds at which GStreamer's `fakesink` took pictures, as it says them.
+pub(crate) fn times_of_pictures(said: &str) -> Vec<f64> {
+    let times = said.lines().filter(|line| line.contains("chain")).filter_map(|line| {
+        let time = line.split_once(", pts: ")?.1.split_once(',')?.0;
+        let mut parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
+        Some(parts.next()? * 3600.0 + parts.next()? * 60.0 + parts.next()?)
+    });
+    times.collect()
+}
+
 /// GStreamer maps what arrives at once to one moment: joining at the edge spares it that.
 #[test]
 fn gstreamer_plays_over_tcp_and_udp_from_the_last_key_frame_on_and_its_times_rise() {
@@ -156,12 +186,7 @@ fn gstreamer_plays_over_tcp_and_udp_from_the_last_key_frame_on_and_its_times_ris
     });
     for (protocols, player) in players {
         let ended = player.finish(wait::LONG);
-        let times = ended.stdout.lines().filter(|line| line.contains("chain")).filter_map(|line| {
-            let time = line.split_once(", pts: ")?.1.split_once(',')?.0;
-            let mut parts = time.split(':').map(|part| part.parse::<f64>().unwrap());
-            Some(parts.next()? * 3600.0 + parts.next()? * 60.0 + parts.next()?)
-        });
-        let times: Vec<f64> = times.collect();
+        let times = times_of_pictures(&ended.stdout);
         assert_eq!(times.len(), PICTURES, "{protocols}: {}\n{}", ended.stderr, gateway.log());
         assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "{protocols}: time went back: {times:?}");
         // A machine that stalls makes GStreamer give a picture the time of the one before it; a burst that is not

@@ -3,6 +3,7 @@
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
+use av_tests::rtsp::{Fate, Relay};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
@@ -115,4 +116,43 @@ fn gstreamer_publishes_over_tcp_and_udp() {
         assert_eq!(seen(&played).len(), 25, "{transport}: {}\n{}", played.stderr, gateway.log());
         drop(publication);
     }
+}
+
+/// Publishes a clip by UDP over a bad network; the indices of the pictures that came out of it, in order.
+fn over_a_bad_network(fate: fn(u64) -> Fate) -> (Vec<usize>, Module) {
+    let (listening, to) = (port::free(), rtmp(port::free(), "live/cam"));
+    let gateway = gateway(&rtsp(listening, "live/cam"), &to, json!({}));
+    gateway.wait_value("/flows/cam/state", "waiting");
+    let relay = Relay::start(listening, fate);
+    let publication = publish(Tool::Ffmpeg, Clip::Plain, "udp", &rtsp(relay.port, "live/cam"));
+    gateway.wait_receiving("cam");
+    let player = watch(Tool::Ffmpeg, "", &to, None);
+    publication.finish(wait::LONG);
+    let played = seen(&player.finish(wait::LONG));
+    let clip = original(Clip::Plain);
+    let index = |hash: &String| clip.iter().position(|picture| picture.hash == *hash);
+    let whole = |picture| index(picture).expect("a picture that was never sent: one that is broken");
+    (played.iter().map(|picture| whole(&picture.hash)).collect(), gateway)
+}
+
+#[test]
+fn packets_that_overtake_each_other_cost_no_picture() {
+    needs!(Ffmpeg);
+    let (pictures, gateway) =
+        over_a_bad_network(|number| if number % 5 == 0 { Fate::Late } else { Fate::Arrives });
+    assert!(pictures.len() >= 50, "{} pictures\n{}", pictures.len(), gateway.log());
+    assert!(pictures.windows(2).all(|pair| pair[1] == pair[0] + 1), "{pictures:?}\n{}", gateway.log());
+}
+
+#[test]
+fn a_packet_in_a_hundred_lost_costs_pictures_up_to_the_next_key_frame_and_breaks_none() {
+    needs!(Ffmpeg);
+    const GOP: usize = 25;
+    let (pictures, gateway) =
+        over_a_bad_network(|number| if number % 100 == 60 { Fate::Lost } else { Fate::Arrives });
+    let gaps: Vec<_> = pictures.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+    assert!(!gaps.is_empty(), "nothing was lost: {pictures:?}");
+    assert!(gaps.iter().all(|pair| pair[1] > pair[0] && pair[1] % GOP == 0), "{pictures:?}");
+    assert!(pictures.len() >= 50, "{pictures:?}\n{}", gateway.log());
+    gateway.wait_log(&["lost packets on the way"]);
 }

@@ -1,5 +1,6 @@
 //! Streams that are pushed by RTSP to other servers.
 
+use av_tests::camera::{Camera, Habits};
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::Module;
@@ -52,6 +53,21 @@ fn a_stream_that_is_pushed_over_tcp_and_udp_has_the_same_access_units() {
         assert_eq!(first.terminate().status.code(), Some(0));
         assert_eq!(second.terminate().status.code(), Some(0));
     }
+}
+
+#[test]
+fn a_target_that_sends_the_stream_elsewhere_is_followed() {
+    needs!(Ffmpeg);
+    let (from, there) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
+    let to = rtmp(port::free(), "live/back");
+    let taker = taker(&there, &to);
+    taker.wait_value("/flows/cam/state", "waiting");
+    let porter = Camera::start(Habits { redirects: Some(there), ..Habits::default() });
+    let credentials = json!({ "username": "cam", "password": "open sesame" });
+    let pusher = pusher(&from, &porter.url, json!({ "credentials": credentials }));
+    must_be_the_same(Clip::Plain, &from, &to, &taker);
+    pusher.wait_log(&["push: sent elsewhere"]);
+    assert_eq!(porter.count("ANNOUNCE"), 1, "{:?}", porter.heard());
 }
 
 #[test]

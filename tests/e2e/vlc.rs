@@ -32,7 +32,7 @@ fn pictures(file: &Path) -> Vec<String> {
 }
 
 /// VLC without a screen. It refuses to run as root, so there it runs as the user who owns nothing.
-fn vlc(home: &Path) -> Command {
+pub(crate) fn vlc(home: &Path) -> Command {
     let mut command = Tool::Vlc.command();
     command.args(["-I", "dummy", "--quiet"]).env("HOME", home).current_dir(home);
     let is_root =

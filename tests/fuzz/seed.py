@@ -107,7 +107,62 @@ def rtcp():
     yield "packet", struct.pack(">BBHII", 0x90, 0xE0, 1, 2, 3) + b"\xbe\xde\x00\x01\x10\xaa\x00\x00" + bytes(20)
 
 
+def request(method, *headers, control="", body=b""):
+    lines = [f"{method} rtsp://127.0.0.1/live/cam{control} RTSP/1.0", "CSeq: 1", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines + ["", ""]).encode() + body
+
+
+SDP = b"""v=0\r
+o=- 0 0 IN IP4 127.0.0.1\r
+s=cam\r
+t=0 0\r
+a=control:*\r
+m=video 0 RTP/AVP 96\r
+a=rtpmap:96 H264/90000\r
+a=fmtp:96 packetization-mode=1;profile-level-id=42C01E;sprop-parameter-sets=Z0LAHtkDxWhAAAADAEAAAAwDxYuS,aMuMsg==\r
+a=control:trackID=0\r
+m=audio 0 RTP/AVP 97\r
+a=rtpmap:97 MPEG4-GENERIC/48000/2\r
+a=fmtp:97 streamtype=5;mode=AAC-hbr;config=1190;SizeLength=13;IndexLength=3;IndexDeltaLength=3\r
+a=control:trackID=1\r
+m=application 0 RTP/AVP 107\r
+a=rtpmap:107 vnd.onvif.metadata/90000\r
+a=sendonly\r
+"""
+
+
+def conversations():
+    tcp, udp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Transport: RTP/AVP;unicast;client_port=5000-5001"
+    digest = 'Authorization: Digest username="a", realm="r", nonce="n", uri="*", response="0"'
+    play = request("OPTIONS") + request("DESCRIBE", digest) + request("SETUP", tcp, control="/trackID=0")
+    yield "play", play + request("PLAY", "Range: npt=0-") + b"$\x01\x00\x08" + bytes(8) + request("TEARDOWN")
+    record = request("ANNOUNCE", "Content-Type: application/sdp", body=SDP)
+    record += request("SETUP", udp + ";mode=record", control="/trackID=0") + request("RECORD")
+    yield "record", record + request("GET_PARAMETER")
+    yield "multicast", request("SETUP", "Transport: RTP/AVP;multicast", control="/trackID=0") + request("PAUSE")
+    yield "tunnel", b"GET /live/cam HTTP/1.0\r\nx-sessioncookie: 1\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n"
+    yield "base64", b"T1BUSU9OUyAqIFJUU1AvMS4wDQo=Q1NlcTogMQ0KDQo="
+
+
+def replies():
+    def reply(cseq, *headers, status="200 OK"):
+        return "\r\n".join([f"RTSP/1.0 {status}", f"CSeq: {cseq}", *headers, "", ""]).encode()
+
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", algorithm=SHA-256, qop="auth"'
+    start = reply(1, "Public: ANNOUNCE, SETUP, RECORD, GET_PARAMETER") + reply(2, challenge, status="401 Unauthorized")
+    transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1"
+    yield "record", b"\x0e" + start + reply(3) + reply(4, transport, "Session: 1;timeout=60") + reply(5)
+    yield "elsewhere", b"\x0e" + reply(1) + reply(2, "Location: rtsp://192.0.2.1/", status="302 Found")
+
+
 def main():
+    for name, conversation in conversations():
+        put("rtsp_server", name, conversation)
+    for name, conversation in replies():
+        put("rtsp_client", name, conversation)
+    put("sdp", "camera", SDP)
     for name, payload in rtp_payloads():
         put("depacketize", name, payload)
     for name, packet in rtcp():

@@ -3,6 +3,9 @@
 //! The fuzz targets call these, and so does an ordinary test, with each input in `regressions/` and `seeds/`.
 #![allow(dead_code)] // each fuzz target uses one of them
 
+#[path = "rtsp.rs"]
+pub mod rtsp;
+
 use std::io::Cursor;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const ALL: [(&str, Target); 11] = [
+pub const ALL: [(&str, Target); 14] = [
     ("chunk_reader", chunk_reader),
     ("amf0", amf0),
     ("flv_tag", flv_tag),
@@ -34,6 +37,9 @@ pub const ALL: [(&str, Target); 11] = [
     ("rtp", rtp),
     ("reorder", reorder),
     ("depacketize", depacketize),
+    ("rtsp_server", rtsp::server),
+    ("rtsp_client", rtsp::client),
+    ("sdp", rtsp::sdp),
 ];
 
 /// A chunk stream means the same however the network splits it, and what was read can be written and read

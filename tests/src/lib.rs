@@ -5,9 +5,11 @@
 //! ends the process behind it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod camera;
+pub mod chance;
 pub mod client;
 pub mod clip;
-pub mod disk;
+
 pub mod edge;
 pub mod flv;
 pub mod http;
@@ -19,5 +21,6 @@ pub mod program;
 pub mod proxy;
 pub mod recording;
 pub mod rtmp;
+pub mod rtsp;
 pub mod tool;
 pub mod wait;

@@ -21,6 +21,10 @@ pub enum Tool {
     Nginx,
     /// VLC 3, without a window.
     Vlc,
+    /// mpv, without a window.
+    Mpv,
+    /// mediainfo.
+    Mediainfo,
     /// python3.
     Python,
     /// curl with HTTP/2.
@@ -46,6 +50,8 @@ impl Tool {
             Self::Rtmpdump => on_path("rtmpdump"),
             Self::Nginx => existing(PathBuf::from(NGINX_MODULE)).and_then(|_| on_path("nginx")),
             Self::Vlc => on_path("vlc"),
+            Self::Mpv => on_path("mpv"),
+            Self::Mediainfo => on_path("mediainfo"),
             Self::Python => on_path("python3"),
             Self::Curl => on_path("curl"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),

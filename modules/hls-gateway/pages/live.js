@@ -144,7 +144,11 @@ export class Live {
       // ManagedMediaSource: AirPlay needs an address of its own.
       this.video.append(Object.assign(document.createElement("source"), { src: this.url, type: "application/vnd.apple.mpegurl" }));
     });
+    let newest = Infinity;
     hls.on(Hls.Events.LEVEL_LOADED, (_, { details }) => {
+      // Nothing that was listed is listed any more, e.g. after a crash: hls.js finds no place for what is new.
+      if (details.startSN > newest + 1) setTimeout(() => { if (hls === this.#hls) this.#restart("the stream began anew"); });
+      newest = details.endSN;
       this.#target.set(this.lowLatency ? details.partTarget : 0, details.holdBack || 3 * details.targetduration);
       // Where it seeks to by itself.
       hls.targetLatency = this.target;

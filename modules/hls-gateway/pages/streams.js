@@ -152,6 +152,7 @@ export function frame(streams, engine) {
     browser: "Your browser's own player is used: it has no low latency of its own here.",
     none: "This browser plays no HLS: neither hls.js, which is not in this build, nor the browser itself. Copy an address into a player.",
   }[engine];
+  document.getElementById("with").hidden = !globalThis.Hls;
   const notice = document.getElementById("engine");
   if (said) {
     notice.textContent = globalThis.Hls || engine === "none" ? said : `${said} This build of the module has no hls.js.`;

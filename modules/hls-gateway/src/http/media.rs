@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
@@ -17,6 +17,8 @@ use crate::channel::Channel;
 use crate::live::{Asked, Form, Found as InShelf, Text, Version};
 use crate::options::Variant;
 
+/// A player of a live stream asks for its playlist that often at least.
+const AGAIN: Duration = Duration::from_secs(6);
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 
 /// A request for a stream.
@@ -112,6 +114,9 @@ impl Wanted<'_> {
     fn admit(&self) -> Option<Response<Body>> {
         let viewer = self.visit.viewer(self.headers);
         if self.visit.noted.watches(&self.channel.viewers, viewer, Instant::now()) {
+            // A player asks again within three target durations at most.
+            let target = self.channel.config.shape.segment;
+            self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
             return None;
         }
         let most = self.channel.config.max_clients;
@@ -123,9 +128,12 @@ impl Wanted<'_> {
             return full;
         }
         let ready = |version: Option<&Arc<Version>>| match version {
-            Some(version) if version.ended => Found::Not,
-            Some(version) if version.playable && version.silent => Found::Not,
-            Some(version) if version.playable => Found::Yes(version.clone()),
+            Some(version) if version.playable && !version.ended && !version.silent => {
+                Found::Yes(version.clone())
+            }
+            // Whoever asks has woken it.
+            _ if self.channel.stream.demand().wakes() => Found::Later,
+            Some(version) if version.ended || version.playable => Found::Not,
             // It is on its way.
             _ if self.channel.stream.has_publisher() => Found::Later,
             _ => Found::Not,

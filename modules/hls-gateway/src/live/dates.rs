@@ -21,6 +21,8 @@ const SLEW: i64 = 1000;
 pub(super) struct Dates {
     /// A moment by UTC, by the monotonic clock, and of the stream.
     known: Option<(SystemTime, Instant, Timestamp)>,
+    /// The last anchor.
+    said: Option<(SystemTime, Timestamp)>,
     /// The least delay against `known` of a while ago and of late, in nanoseconds, and when the latter began.
     before: Option<i64>,
     lately: Option<(i64, Timestamp)>,
@@ -35,8 +37,12 @@ pub(super) struct Dates {
 impl Dates {
     /// A moment of the stream, that was at `arrived` by the monotonic clock.
     pub(super) fn anchor(&mut self, anchor: Anchor, arrived: Instant) {
-        *self =
-            Self { known: Some((anchor.utc, arrived, anchor.time)), began: self.began, ..Self::default() };
+        let said = Some((anchor.utc, anchor.time));
+        // The same again tells more of the source's clock, which is none of ours.
+        if self.said != said {
+            let known = Some((anchor.utc, arrived, anchor.time));
+            *self = Self { known, said, began: self.began, ..Self::default() };
+        }
     }
 
     /// A frame with that dts has come.
@@ -147,7 +153,7 @@ mod tests {
     /// The first frame arrived at 0 ms.
     fn begun(now: Instant) -> Dates {
         let mut dates = Dates::default();
-        dates.anchor(Anchor { time: at(0), utc: utc(0), known_by: KnownBy::Arrival }, now);
+        dates.anchor(Anchor { time: at(0), utc: utc(0), known_by: KnownBy::Arrival, by_source: None }, now);
         dates.came(at(0), now);
         dates
     }

@@ -50,6 +50,8 @@ pub enum Reason {
     Internal = 13,
     /// What ran there before has not ended yet.
     Ending = 14,
+    /// Nobody watches, and the input connects on demand.
+    Unwatched = 15,
 }
 
 /// An error and all that caused it, in one line.

@@ -124,6 +124,14 @@ impl<T> Clock<T> {
         }
     }
 
+    /// `ticks` of a track's RTP time were at `time`, by what is known of it before its first frame.
+    pub fn begins(&mut self, kind: Kind, ticks: i64, time: Timestamp) {
+        if let Some(track) = self.track(kind) {
+            track.base.get_or_insert((ticks, time));
+            self.align();
+        }
+    }
+
     /// The time of a frame at `ticks` of RTP time, wraps counted, that came at `arrival` (since any moment, the same for
     /// all); appends what goes on: none, this one, or those that waited as well.
     pub fn push(

@@ -26,6 +26,7 @@ pub mod rtcp;
 pub mod sdp;
 pub mod server;
 pub mod transport;
+pub mod tunnel;
 pub mod uri;
 
 pub use client::ClientSession;

@@ -1,5 +1,7 @@
 //! RTCP (RFC 3550 §6): what goes beside the packets of a track.
 
+mod reception;
+
 use std::time::Duration;
 
 use av_media::Timestamp;
@@ -8,6 +10,8 @@ use rtcp_types::{
     Bye, CompoundBuilder, Packet as Parsed, ReceiverReport, ReportBlock, RtcpPacketParser,
     RtcpPacketWriterExt, Sdes, SdesChunk, SdesItem, SenderReport as Report,
 };
+
+pub use reception::{Counter, REPORT_INTERVAL};
 
 #[cfg(test)]
 mod tests;

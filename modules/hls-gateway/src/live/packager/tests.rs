@@ -96,7 +96,7 @@ impl Rig {
 
     fn anchor(&self) -> Anchor {
         let utc = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        Anchor { time: Timestamp::from_nanos(self.at), utc, known_by: KnownBy::Arrival }
+        Anchor { time: Timestamp::from_nanos(self.at), utc, known_by: KnownBy::Arrival, by_source: None }
     }
 
     fn tracks(&mut self, avcc: &[u8]) {

@@ -175,6 +175,10 @@ impl Claims {
     /// Whether the socket is new.
     fn open(&mut self, owner: &str, claim: &Claim) -> Result<bool, Conflict> {
         let (address, path) = (claim.address, || owner.to_owned());
+        // Datagrams go to a group: nothing listens there.
+        if address.ip().is_multicast() {
+            return Ok(false);
+        }
         let sockets = self.sockets.entry(address.port()).or_default();
         if let Some(socket) = sockets.get(&address.ip()) {
             let owner = socket.owner.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::error::{ConfigError, Fault, closest, join};
-use super::options::{CONTENT, HOLD, IDLE_TIMEOUT, MAX_INSTANCES, ON_PUBLISHER_LOSS, TRACK_WAIT};
+use super::options::{CONTENT, HOLD, IDLE_TIMEOUT, MAX_INSTANCES, ON_DEMAND, ON_PUBLISHER_LOSS, TRACK_WAIT};
 use super::read::{Options, asked};
 use super::role::Role;
 use super::shape::{flag, object, text};
@@ -92,6 +92,7 @@ fn input_of(
         track_wait: Duration::from_millis(options.whole(&TRACK_WAIT)?),
         hold: options.is_first_word(&ON_PUBLISHER_LOSS)?,
         hold_for: (hold_for > 0).then(|| Duration::from_secs(hold_for)),
+        on_demand: asked.role == Role::Pull && options.flag(&ON_DEMAND)?,
     })
 }
 

@@ -74,7 +74,7 @@ pub enum Shape {
         /// The first one where absent.
         default: u16,
     },
-    /// An IP address of a multicast group.
+    /// An IPv4 address of a multicast group.
     Group,
     /// An absolute path.
     Path,
@@ -181,6 +181,10 @@ pub(super) const ON_PUBLISHER_LOSS: OptionSpec =
         .means("`hold`: readers stay connected and go on when media is back. `close`: they are closed.");
 pub(super) const HOLD: OptionSpec = OptionSpec::new("holdSeconds", "inputs", whole(0, 86_400, 0))
     .means("How long to hold before closing; 0: for ever.");
+pub(super) const ON_DEMAND: OptionSpec =
+    OptionSpec::new("onDemand", "`pull` inputs", Shape::Flag { default: false }).means(
+        "Connects when the first viewer comes, lets go 10 s after the last; see [on demand](#on-demand).",
+    );
 pub(super) const MAX_INSTANCES: OptionSpec =
     OptionSpec::new("maxInstances", "`listen` inputs whose path ends in `/*`", whole(1, 10_000, 100))
         .only(When::Pattern)
@@ -190,7 +194,8 @@ pub(super) const MAX_INSTANCES: OptionSpec =
 pub const fn shared(role: Role) -> &'static [OptionSpec] {
     match role {
         Role::Listen => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD, MAX_INSTANCES],
-        Role::Pull | Role::Read => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD],
+        Role::Pull => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD, ON_DEMAND],
+        Role::Read => &[CONTENT, IDLE_TIMEOUT, TRACK_WAIT, ON_PUBLISHER_LOSS, HOLD],
         Role::Serve | Role::Push | Role::Store | Role::Render => &[CONTENT],
     }
 }

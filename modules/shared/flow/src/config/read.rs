@@ -1,6 +1,6 @@
 //! Reading an endpoint: which it is, and what its options say.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -251,7 +251,7 @@ impl<'a> Options<'a> {
     }
 
     /// A multicast address, where it is there.
-    pub fn group(&self, spec: &OptionSpec) -> Result<Option<IpAddr>, ConfigError> {
+    pub fn group(&self, spec: &OptionSpec) -> Result<Option<Ipv4Addr>, ConfigError> {
         self.get(spec).map(|(path, value)| group(&path, value)).transpose()
     }
 

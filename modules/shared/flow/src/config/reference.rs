@@ -108,7 +108,7 @@ fn described(option: &OptionSpec, is_input: bool) -> (String, String) {
         Shape::PortPair { default } => {
             ("two ports, the first even".into(), format!("`{default}-{}`", default.saturating_add(1)))
         }
-        Shape::Group => ("multicast address".into(), none()),
+        Shape::Group => ("IPv4 multicast address".into(), none()),
         Shape::Path => ("absolute path".into(), none()),
         Shape::HostName => ("host name or IP address".into(), none()),
         Shape::Sha256 => ("64 hexadecimal digits".into(), none()),

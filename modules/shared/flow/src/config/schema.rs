@@ -265,7 +265,7 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
             "pattern": "^[0-9]{1,5}-[0-9]{1,5}$",
             "default": format!("{default}-{}", default.saturating_add(1)),
         }),
-        Shape::Group => json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" }),
+        Shape::Group => json!({ "type": "string", "pattern": "^2[0-9]{2}(\\.[0-9]{1,3}){3}$" }),
         Shape::Path => path(),
         Shape::HostName => host_name(),
         Shape::Sha256 => json!({ "type": "string", "maxLength": 95, "pattern": "^(:*[0-9A-Fa-f]){64}:*$" }),

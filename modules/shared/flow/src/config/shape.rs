@@ -1,6 +1,6 @@
 //! Whether a value has the shape that the table of options asks for, and what it is then.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -156,12 +156,12 @@ pub(super) fn port_pair(path: &str, value: &Value) -> Result<u16, ConfigError> {
         })
 }
 
-/// A multicast address.
-pub(super) fn group(path: &str, value: &Value) -> Result<IpAddr, ConfigError> {
-    let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+/// An IPv4 multicast address.
+pub(super) fn group(path: &str, value: &Value) -> Result<Ipv4Addr, ConfigError> {
+    let address = value.as_str().and_then(|text| text.parse::<Ipv4Addr>().ok());
     address
-        .filter(IpAddr::is_multicast)
-        .ok_or_else(|| ConfigError::expected(path, "a multicast address, as 239.1.2.3", value))
+        .filter(Ipv4Addr::is_multicast)
+        .ok_or_else(|| ConfigError::expected(path, "an IPv4 multicast address, as 239.1.2.3", value))
 }
 
 /// A text of 1 to `most` bytes without control characters.

@@ -113,6 +113,8 @@ pub struct InputConfig {
     pub hold: bool,
     /// `holdSeconds`; `None` = for ever.
     pub hold_for: Option<Duration>,
+    /// `onDemand` of a `pull`.
+    pub on_demand: bool,
 }
 
 /// An address to listen on, with the path that tells flows apart.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 
-use crate::stream::OutputStatus;
+use crate::stream::{OutputStatus, Stream, Want};
 
 pub use packer::{Greeting, Join, Opening, View, Wire};
 pub use pieces::PieceWriter;
@@ -38,8 +38,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Its writing half; what the protocol had to say before media is written.
     pub sink: Sink,
-    /// Counts it.
-    pub client: Client,
+    /// Counts it; `None` where those are counted who stand behind it.
+    pub client: Option<Client>,
     /// What it takes of the stream, as its protocol numbers that; players of one number are sent the same bytes.
     pub variant: u32,
     /// What it is told in front of everything else.
@@ -58,17 +58,17 @@ pub struct Farewell {
     pub unsent: Vec<Bytes>,
 }
 
-/// Counts a client of an output while it lives.
+/// A client of an output while it lives: it counts, and wants the stream.
 #[derive(Debug)]
-pub struct Client(Arc<OutputStatus>);
+pub struct Client(Arc<OutputStatus>, #[expect(dead_code, reason = "held")] Want);
 
 impl Client {
     /// `None` when the output has as many clients as it may have (`max` 0 = no bound).
-    pub fn admit(output: &Arc<OutputStatus>, max: usize) -> Option<Self> {
+    pub fn admit(output: &Arc<OutputStatus>, stream: &Stream, max: usize) -> Option<Self> {
         let more = |clients| (max == 0 || clients < max).then_some(clients + 1);
         output.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         output.status.touch();
-        Some(Self(output.clone()))
+        Some(Self(output.clone(), stream.demand().want()))
     }
 }
 

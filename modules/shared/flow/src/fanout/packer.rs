@@ -201,7 +201,7 @@ impl<P> Unit<P> {
 /// What a player gets when it joins.
 pub(super) struct Joining {
     pub(super) seat: Seat,
-    /// Where its stream begins.
+    /// Where its stream begins, as far as that is known.
     pub(super) openings: Vec<Opening>,
     /// Headers and the GOP so far; empty: the player waits for the next flush that a decoder can start at.
     pub(super) burst: Vec<Arc<Pieces>>,
@@ -406,7 +406,10 @@ impl<W: Wire> Packer<W> {
         let (seat, id, zero) = (epoch.seat(), epoch.id, epoch.zero_from(start));
         let tracks = self.tracks.clone();
         let (Some(start), Some(zero), Some(tracks)) = (start, zero, &tracks) else {
-            return Joining { seat, openings: self.openings(None, false), burst: Vec::new() };
+            // Which picture a decoder can start at is not known yet; sound starts with the next.
+            let waits = tracks.is_none_or(|tracks| tracks.get(Kind::Video).is_some());
+            let openings = if waits { Vec::new() } else { self.openings(None, false) };
+            return Joining { seat, openings, burst: Vec::new() };
         };
         let view = View { zero, variant };
         let mut out = PieceWriter::default();

@@ -47,7 +47,7 @@ pub(super) struct Player {
     pub(super) progress: Instant,
     pub(super) tie: Arc<Post>,
     farewell: oneshot::Sender<Farewell>,
-    _client: Client,
+    _client: Option<Client>,
 }
 
 /// A sink, and how it likes to be written to.

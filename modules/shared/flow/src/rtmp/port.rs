@@ -13,7 +13,7 @@ use crate::fanout::Arrivals;
 use crate::ingest::{Entrance, Target};
 use crate::net::Place;
 use crate::net::listeners::{Accepted, Port, Protocol};
-use crate::stream::OutputStatus;
+use crate::stream::{OutputStatus, Stream};
 
 /// RTMP and RTMPS.
 pub(super) struct Rtmp;
@@ -65,6 +65,7 @@ pub(super) struct PlayRoute {
     pub(super) path: String,
     pub(super) config: ServeConfig,
     pub(super) output: Arc<OutputStatus>,
+    pub(super) stream: Stream,
     pub(super) arrivals: Arrivals,
 }
 
@@ -76,6 +77,7 @@ impl PlayRoute {
             path: format!("{}.serve", output.path),
             config: config.clone(),
             output: output.status.clone(),
+            stream: output.stream.clone(),
             arrivals,
         })
     }

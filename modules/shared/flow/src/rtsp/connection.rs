@@ -3,6 +3,7 @@
 mod asking;
 mod playing;
 mod publishing;
+mod tunnel;
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,15 +18,17 @@ use rand::Rng;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::group::Member;
 use super::port::{Rtsp, Stranger};
 use crate::endpoint::Module;
 use crate::fanout::Sink;
-use crate::net::TlsError;
 use crate::net::listeners::{Accepted, Port};
+use crate::net::{Counted, TlsError};
 use crate::trouble::chain;
 use asking::Chosen;
 use playing::Playing;
 use publishing::Announced;
+pub(super) use tunnel::Tunnels;
 
 /// TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -35,9 +38,6 @@ const WRITE: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Requests are short.
 const READ: usize = 4096;
-/// To a peer that speaks HTTP: tunnels are not offered here.
-const NOT_HTTP: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\nRTSP is spoken here.";
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,8 @@ enum End {
     Broken { at: u64, source: RtspError },
     #[error("asks for more answers than it takes")]
     Greedy,
+    #[error("opened the way down of a tunnel, and no way up within {} s", tunnel::PATIENCE.as_secs())]
+    HalfTunnel,
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -65,8 +67,8 @@ enum End {
 
 /// Runs a connection to its end. Nothing that a peer does here touches anything but its own session.
 pub(super) async fn run(accepted: Accepted<Rtsp>) {
-    let Accepted { stream, peer, port, module, counted: _counted } = accepted;
-    let Some(stranger) = port.state.admit(peer.ip()) else {
+    let Accepted { stream, peer, port, module, counted } = accepted;
+    let Some(stranger) = port.state.strangers.admit(peer.ip()) else {
         if let Some(suppressed) = module.peer_log.admit() {
             tracing::warn!(%peer, address = %port.address, suppressed, "refused: too many connections of this address");
         }
@@ -74,6 +76,7 @@ pub(super) async fn run(accepted: Accepted<Rtsp>) {
     };
     let end = match Connection::open(stream, peer, port.clone(), module.clone(), stranger).await {
         Ok(mut connection) => {
+            connection.counted = Some(counted);
             let end = match connection.talk().await {
                 Ok(()) => End::Done,
                 Err(end) => end,
@@ -98,6 +101,9 @@ pub(super) async fn run(accepted: Accepted<Rtsp>) {
     }
 }
 
+/// The way from the peer.
+type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
+
 struct Connection {
     peer: SocketAddr,
     port: Arc<Port<Rtsp>>,
@@ -105,7 +111,7 @@ struct Connection {
     session: ServerSession,
     /// Since when the session counts time.
     began: Instant,
-    reader: Box<dyn AsyncRead + Send + Sync + Unpin>,
+    reader: Reader,
     way: Way,
     buffer: Vec<u8>,
     /// The stream that was described or set up.
@@ -114,6 +120,10 @@ struct Connection {
     announced: Option<Announced>,
     /// Until it is let in somewhere.
     stranger: Option<Stranger>,
+    /// Its place among the module's connections.
+    counted: Option<Counted>,
+    /// It began with HTTP.
+    tunnelled: bool,
     /// What the session gave while it was elsewhere.
     waiting: VecDeque<ServerEvent>,
 }
@@ -126,6 +136,8 @@ enum Way {
     Shared(Box<Playing>),
     /// Beside a stream that goes another way.
     Beside(Sink, Box<Playing>),
+    /// Beside a stream that goes to many.
+    InGroup(Sink, Box<Member>),
     Gone,
 }
 
@@ -144,7 +156,7 @@ impl Connection {
         module: Arc<Module>,
         stranger: Stranger,
     ) -> Result<Self, End> {
-        let (reader, sink): (Box<dyn AsyncRead + Send + Sync + Unpin>, Sink) = match &port.tls {
+        let (reader, sink): (Reader, Sink) = match &port.tls {
             None => {
                 let (reader, writer) = stream.into_split();
                 (Box::new(reader), Box::new(writer))
@@ -155,17 +167,12 @@ impl Connection {
                 (Box::new(reader), Box::new(writer))
             }
         };
-        let config = ServerConfig {
-            limits: Limits::default(),
-            timeouts: Timeouts::default(),
-            random: rand::rng().random(),
-            tls: port.tls.is_some(),
-        };
+        let session = session(port.tls.is_some(), Duration::ZERO);
         Ok(Self {
             peer,
             port,
             module,
-            session: ServerSession::new(config, Duration::ZERO),
+            session,
             began: Instant::now(),
             reader,
             way: Way::Own(sink),
@@ -173,6 +180,8 @@ impl Connection {
             chosen: None,
             announced: None,
             stranger: Some(stranger),
+            counted: None,
+            tunnelled: false,
             waiting: VecDeque::new(),
         })
     }
@@ -190,14 +199,16 @@ impl Connection {
                     ServerEvent::Teardown => self.torn_down().await?,
                     ServerEvent::Announce { ask, presentation } => self.announce(&ask, presentation).await,
                     ServerEvent::Record => self.record().await?,
-                    ServerEvent::Http(_) => {
-                        self.send(Bytes::from_static(NOT_HTTP)).await?;
-                        return Err(End::Done);
-                    }
+                    ServerEvent::Http(request) => self.http(&request).await?,
                     _ => {}
                 },
             }
         }
+    }
+
+    /// Speaks RTSP from the start, on what HTTP has made of the connection.
+    fn start_over(&mut self) {
+        self.session = session(self.port.tls.is_some(), self.now());
     }
 
     fn now(&self) -> Duration {
@@ -261,7 +272,7 @@ impl Connection {
             return Ok(());
         }
         match &mut self.way {
-            Way::Own(sink) | Way::Beside(sink, _) => {
+            Way::Own(sink) | Way::Beside(sink, _) | Way::InGroup(sink, _) => {
                 let written = tokio::time::timeout(WRITE, async {
                     sink.write_all(&bytes).await?;
                     sink.flush().await
@@ -282,6 +293,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A session that begins.
+fn session(tls: bool, now: Duration) -> ServerSession {
+    let config = ServerConfig {
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        random: rand::rng().random(),
+        tls,
+    };
+    ServerSession::new(config, now)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! From a publisher's packets to what a stream takes.
+//! From a sender's packets to what a stream takes.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use av_media::{Frame, Kind, Timestamp};
 use av_rtsp::Received;
@@ -9,7 +9,7 @@ use av_rtsp::clock::Clock;
 use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Unit};
 use av_rtsp::order::DecodeOrder;
 use av_rtsp::reorder::{Ordered, Reorder};
-use av_rtsp::rtcp::{self, Message};
+use av_rtsp::rtcp::{self, Counter, Message, Ntp, Reception, WallClock};
 use av_rtsp::sdp::{Medium, Presentation};
 use bytes::Bytes;
 
@@ -23,6 +23,10 @@ pub(super) struct Intake {
     order: DecodeOrder<(bool, Bytes)>,
     /// When arrival times began.
     began: Instant,
+    /// Frames that clock and order left out so far.
+    left_out: u64,
+    /// What a report said of the sender's clock, to be told with the next packet.
+    wall_clock: Option<Incoming>,
 }
 
 /// One medium.
@@ -31,9 +35,13 @@ struct Lane {
     payload_type: u8,
     reorder: Reorder,
     depacketizer: Depacketizer,
+    /// For the reports that go back.
+    counter: Counter,
     /// What was counted so far.
     told: Counts,
     lost: u64,
+    /// Packets that never came.
+    missing: u64,
 }
 
 impl Intake {
@@ -41,6 +49,20 @@ impl Intake {
     /// says why where nothing of their kind is left.
     pub(super) fn new(presentation: &Presentation, status: &InputStatus, now: Instant) -> Self {
         let taken = [Kind::Video, Kind::Audio].map(|kind| presentation.first(kind).map(|(index, ..)| index));
+        for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(taken) {
+            let aside = presentation.media.iter().filter(|medium| medium.kind == Some(kind));
+            let why = aside.filter_map(|medium| medium.coding.as_ref().err()).next();
+            if let (None, Some(why)) = (taken, why) {
+                let dropped = why.to_string();
+                status.leave_out(kind, Some(LeftOut { codec: kind.as_str().to_owned(), dropped }));
+                status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
+            }
+        }
+        Self::of(presentation, taken, now)
+    }
+
+    /// For what was described, of which these media are taken: at most one of each kind.
+    pub(super) fn of(presentation: &Presentation, taken: [Option<usize>; 2], now: Instant) -> Self {
         let mut rates = [None, None];
         let mut lanes = Vec::new();
         for (index, medium) in presentation.media.iter().enumerate() {
@@ -52,17 +74,15 @@ impl Intake {
             }
             lanes.push(lane.map(|(lane, _)| lane));
         }
-        for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(taken) {
-            let aside = presentation.media.iter().filter(|medium| medium.kind == Some(kind));
-            let why = aside.filter_map(|medium| medium.coding.as_ref().err()).next();
-            if let (None, Some(why)) = (taken, why) {
-                let dropped = why.to_string();
-                status.leave_out(kind, Some(LeftOut { codec: kind.as_str().to_owned(), dropped }));
-                status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
-            }
-        }
         let [video, audio] = rates;
-        Self { lanes, clock: Clock::new(video, audio), order: DecodeOrder::default(), began: now }
+        Self {
+            lanes,
+            clock: Clock::new(video, audio),
+            order: DecodeOrder::default(),
+            began: now,
+            left_out: 0,
+            wall_clock: None,
+        }
     }
 
     /// Which kinds will come, and what is known of them.
@@ -96,7 +116,7 @@ impl Intake {
         packet: &Bytes,
         now: Instant,
         status: &InputStatus,
-        mut give: impl FnMut(Incoming),
+        give: impl FnMut(Incoming),
     ) {
         let Some(lane) = self.lanes.get_mut(medium).and_then(Option::as_mut) else { return };
         // Punched holes and comfort noise are not what was announced.
@@ -106,11 +126,64 @@ impl Intake {
             return;
         };
         let mut ordered = Vec::new();
-        lane.reorder.push(received, now.saturating_duration_since(self.began), &mut ordered);
+        let since = now.saturating_duration_since(self.began);
+        lane.counter.packet(&received, since);
+        lane.reorder.push(received, since, &mut ordered);
+        self.ordered(medium, ordered, now, status, give);
+    }
+
+    /// Takes RTP packets that are in order.
+    pub(super) fn ordered(
+        &mut self,
+        medium: usize,
+        mut ordered: Vec<Ordered>,
+        now: Instant,
+        status: &InputStatus,
+        mut give: impl FnMut(Incoming),
+    ) {
+        let Some(lane) = self.lanes.get_mut(medium).and_then(Option::as_mut) else { return };
+        let payload_type = lane.payload_type;
+        let foreign = ordered.extract_if(
+            ..,
+            |ordered| matches!(ordered, Ordered::Packet(packet) if packet.payload_type != payload_type),
+        );
+        status.skipped.add(Skip::Malformed, foreign.count() as u64);
         let (kind, outputs) = (lane.kind, lane.outputs(ordered, status));
         let arrival = self.arrival(now);
         for output in outputs {
             self.hand_on(kind, output, arrival, &mut give);
+        }
+        self.count(status);
+        self.wall_clock.take().into_iter().for_each(give);
+    }
+
+    /// All tracks begin at this RTP time, whatever comes first of each.
+    pub(super) fn begins_at(&mut self, ticks: i64) {
+        [Kind::Video, Kind::Audio].into_iter().for_each(|kind| self.clock.info(kind, ticks));
+    }
+
+    /// This medium was at that RTP time at that moment, by what is known before its first frame.
+    pub(super) fn begins(&mut self, medium: usize, ticks: i64, at: Instant) {
+        let arrival = self.arrival(at);
+        if let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) {
+            self.clock.begins(lane.kind, ticks, arrival);
+        }
+    }
+
+    /// A sender report: RTP time, its wraps counted, was that time in the world.
+    pub(super) fn report(&mut self, medium: usize, ntp: Ntp, ticks: i64) {
+        let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) else { return };
+        self.clock.report(lane.kind, ntp, ticks);
+        self.wall_clock = wall_clock(&self.clock);
+    }
+
+    /// Counts what has no place on the timeline.
+    fn count(&mut self, status: &InputStatus) {
+        let left_out = self.clock.left_out() + self.order.left_out();
+        if left_out > self.left_out {
+            status.skipped.add(Skip::Malformed, left_out - self.left_out);
+            status.said.note("sends frames whose times fit nothing else: they are left out");
+            self.left_out = left_out;
         }
     }
 
@@ -179,20 +252,39 @@ impl Intake {
     }
 
     /// Takes what came on the channel or port of RTCP.
-    pub(super) fn rtcp(&mut self, medium: usize, packet: &[u8]) {
-        let Some(lane) = self.lanes.get(medium).and_then(Option::as_ref) else { return };
+    pub(super) fn rtcp(&mut self, medium: usize, packet: &[u8], now: Instant) {
+        let since = now.saturating_duration_since(self.began);
+        let Some(lane) = self.lanes.get_mut(medium).and_then(Option::as_mut) else { return };
+        let mut reports = Vec::new();
         for message in rtcp::parse(packet) {
-            if let Message::SenderReport(report) = message
-                && let Some(ticks) = lane.depacketizer.extended(report.rtp_time)
-            {
-                self.clock.report(lane.kind, report.ntp, ticks);
+            let Message::SenderReport(report) = message else { continue };
+            lane.counter.report(report.ntp, since);
+            if let Some(ticks) = lane.depacketizer.extended(report.rtp_time) {
+                reports.push((report.ntp, ticks));
             }
         }
+        for (ntp, ticks) in reports {
+            self.report(medium, ntp, ticks);
+        }
+    }
+
+    /// What to report of each medium of which something came.
+    pub(super) fn receptions(&mut self, now: Instant) -> Vec<(usize, Reception)> {
+        let since = now.saturating_duration_since(self.began);
+        let lanes = self.lanes.iter_mut().enumerate();
+        lanes.filter_map(|(medium, lane)| Some((medium, lane.as_mut()?.counter.reception(since)?))).collect()
     }
 
     fn arrival(&self, now: Instant) -> Timestamp {
         Timestamp::ZERO.saturating_add(now.saturating_duration_since(self.began))
     }
+}
+
+/// What a sender's reports say of its clock.
+fn wall_clock<T>(clock: &Clock<T>) -> Option<Incoming> {
+    let WallClock { stream, unix_nanos } = clock.wall_clock()?;
+    let since = Duration::from_nanos(u64::try_from(unix_nanos).ok()?);
+    Some(Incoming::WallClock { time: stream, utc: UNIX_EPOCH.checked_add(since)? })
 }
 
 fn frame((pts, dts, (is_sync, data)): (Timestamp, Timestamp, (bool, Bytes))) -> Incoming {
@@ -210,8 +302,10 @@ impl Lane {
             payload_type: medium.payload_type,
             reorder: Reorder::default(),
             depacketizer,
+            counter: Counter::new(rate.get()),
             told: Counts::default(),
             lost: 0,
+            missing: 0,
         };
         Some((lane, rate))
     }
@@ -220,6 +314,9 @@ impl Lane {
     fn outputs(&mut self, ordered: Vec<Ordered>, status: &InputStatus) -> Vec<Output> {
         let mut outputs = Vec::new();
         for packet in ordered {
+            if let Ordered::Lost(packets) = packet {
+                self.missing += packets;
+            }
             self.depacketizer.push(packet, &mut outputs);
         }
         self.count(status);
@@ -228,7 +325,7 @@ impl Lane {
 
     /// Tells what was left out since the last time.
     fn count(&mut self, status: &InputStatus) {
-        let (counts, lost) = (self.depacketizer.counts(), self.reorder.lost());
+        let (counts, lost) = (self.depacketizer.counts(), self.missing);
         if counts == self.told && lost == self.lost {
             return;
         }

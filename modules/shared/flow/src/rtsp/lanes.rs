@@ -191,7 +191,9 @@ impl Lanes {
     pub(super) fn reports(&self) -> impl Iterator<Item = (Kind, SenderReport)> {
         let now = self.clock.zip(self.anchor).map(|(clock, anchor)| {
             let time = clock.time.saturating_add(clock.at.elapsed());
-            let since = anchor.utc.duration_since(UNIX_EPOCH).unwrap_or_default();
+            // The camera's own clock, where it told: what others recorded by it has to fit.
+            let utc = anchor.by_source.unwrap_or(anchor.utc);
+            let since = utc.duration_since(UNIX_EPOCH).unwrap_or_default();
             let unix_nanos = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
             (time, WallClock { stream: anchor.time, unix_nanos }.at(time))
         });

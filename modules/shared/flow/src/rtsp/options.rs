@@ -1,13 +1,14 @@
 //! The endpoints as a document describes them: schemes, options, and what becomes of them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::config::{
-    ALLOW, AUTH, Auth, CLIENT_TLS, CREDENTIALS, Claim, ClientTls, ConfigError, ConnectUrl, Credentials,
-    ListenUrl, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, Options, RETRY, Retry, Role, SERVER_TLS, Scheme,
-    ServerTls, Shape, whole, word,
+    ALLOW, AUTH, Auth, CLIENT_TLS, CREDENTIALS, Claim, ClaimedPath, ClientTls, ConfigError, ConnectUrl,
+    Credentials, ListenUrl, MAX_CLIENTS, ON_SECOND_PUBLISHER, OptionSpec, Options, RETRY, Retry, Role,
+    SERVER_TLS, Scheme, ServerTls, Shape, whole, word,
 };
 use crate::endpoint::{InputContext, OutputContext};
 use crate::fanout::Join;
@@ -30,10 +31,23 @@ pub const TRANSPORT: OptionSpec = OptionSpec::new("transport", CLIENTS, word(&["
 /// `transports`.
 pub const TRANSPORTS: OptionSpec =
     OptionSpec::new("transports", SERVERS, Shape::Words { words: &["tcp", "udp"] })
-        .means("How media may travel: in the RTSP connection, or in datagrams beside it.");
+        .means(
+            "How media may travel: in the RTSP connection, or in datagrams beside it. With `rtsps` only in the connection.",
+        );
 /// `udpPorts`.
 pub const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", SERVERS, Shape::PortPair { default: 8000 })
     .means("The ports of RTP and RTCP over UDP, the same for all sessions.");
+/// `multicast`.
+pub const MULTICAST: OptionSpec = OptionSpec::new(
+    "multicast",
+    "RTSP `serve` outputs",
+    Shape::Object { properties: &[GROUP, GROUP_PORT, TTL, INTERFACE] },
+)
+.means("A group that players may have the stream sent to, once for all of them (not with `rtsps`).");
+const GROUP: OptionSpec = OptionSpec::property("group", Shape::Group);
+const GROUP_PORT: OptionSpec = OptionSpec::property("port", whole(2, 65_532, 5004));
+const TTL: OptionSpec = OptionSpec::property("ttl", whole(1, 255, 1));
+const INTERFACE: OptionSpec = OptionSpec::property("interface", Shape::Text);
 /// `mtu`.
 pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
     .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
@@ -52,7 +66,7 @@ pub const LISTEN: &[OptionSpec] = &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS
 pub const PULL: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT];
 /// Options of `serve`.
 pub const SERVE: &[OptionSpec] =
-    &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MTU, MAX_CLIENTS, JOIN, BATCH];
+    &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MULTICAST, MTU, MAX_CLIENTS, JOIN, BATCH];
 /// Options of `push`.
 pub const PUSH: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, MTU];
 
@@ -116,6 +130,28 @@ pub struct Transports {
     pub udp: bool,
 }
 
+/// `multicast`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Multicast {
+    /// Whereto.
+    pub group: Ipv4Addr,
+    /// Even: pictures go here, what is said of them to the next one, sound to the two behind that.
+    pub port: u16,
+    /// How many routers may pass it on, and one.
+    pub ttl: u8,
+    /// Through which interface; `None`: the one that leads to the group.
+    pub interface: Option<Interface>,
+}
+
+/// An interface of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// The one with this address.
+    Address(Ipv4Addr),
+    /// By its name, as `eth0`.
+    Name(String),
+}
+
 /// `serve`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeConfig {
@@ -131,6 +167,8 @@ pub struct ServeConfig {
     pub transports: Transports,
     /// `udpPorts`: the first of them.
     pub udp_port: u16,
+    /// `multicast`.
+    pub multicast: Option<Multicast>,
     /// `mtu`.
     pub mtu: u16,
     /// `join`.
@@ -188,8 +226,10 @@ impl Output for ServeConfig {
     const SPEC: EndpointSpec = EndpointSpec { role: Role::Serve, schemes: SCHEMES, options: SERVE };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        let url = options.listen_url()?;
         Ok(Self {
-            url: options.listen_url()?,
+            multicast: multicast(options, &url)?,
+            url,
             auth: options.auth()?,
             allow: options.allow()?,
             max_clients: options.size(&MAX_CLIENTS)?,
@@ -203,7 +243,8 @@ impl Output for ServeConfig {
     }
 
     fn claims(&self) -> Vec<Claim> {
-        vec![self.url.claim(&self.tls)]
+        let own = std::iter::once(self.url.claim(&self.tls));
+        own.chain(self.multicast.iter().flat_map(Multicast::claims)).collect()
     }
 
     fn url(&self, public_host: Option<&str>) -> String {
@@ -251,9 +292,80 @@ fn mtu(options: &Options<'_>) -> Result<u16, ConfigError> {
     Ok(u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX))
 }
 
+/// With TLS nothing would protect datagrams beside it.
 fn transports(options: &Options<'_>) -> Result<Transports, ConfigError> {
-    let words = options.words(&TRANSPORTS)?;
-    Ok(Transports { tcp: words.contains(&"tcp"), udp: words.contains(&"udp") })
+    let (words, tls) = (options.words(&TRANSPORTS)?, options.scheme().tls);
+    match options.get(&TRANSPORTS) {
+        Some((path, value)) if tls && words.contains(&"udp") => Err(ConfigError::expected(
+            &path,
+            "tcp alone with rtsps, where datagrams would travel in the clear",
+            value,
+        )),
+        _ => Ok(Transports { tcp: words.contains(&"tcp"), udp: words.contains(&"udp") && !tls }),
+    }
+}
+
+fn multicast(options: &Options<'_>, url: &ListenUrl) -> Result<Option<Multicast>, ConfigError> {
+    let Some(((path, value), nested)) = options.get(&MULTICAST).zip(options.object(&MULTICAST)) else {
+        return Ok(None);
+    };
+    let refused = |wanted: &str| Err(ConfigError::expected(&path, wanted, value));
+    if options.scheme().tls {
+        return refused("nothing with rtsps, where datagrams would travel in the clear");
+    }
+    if url.path.contains('*') {
+        return refused("nothing in a flow with a pattern, whose streams would share the group");
+    }
+    let Some(group) = nested.group(&GROUP)? else {
+        return refused("an object with a group, as {\"group\": \"239.1.2.3\"}");
+    };
+    let port = nested.whole(&GROUP_PORT)?;
+    let interface = nested.text(&INTERFACE)?.map(|text| match text.parse() {
+        Ok(address) => Interface::Address(address),
+        Err(_) => Interface::Name(text.to_owned()),
+    });
+    match (&interface, nested.get(&INTERFACE), nested.get(&GROUP_PORT)) {
+        (_, _, Some((path, value))) if !port.is_multiple_of(2) => {
+            Err(ConfigError::expected(&path, "an even port", value))
+        }
+        (Some(Interface::Name(name)), Some((path, value)), _) if !is_interface(name) => {
+            Err(ConfigError::expected(&path, "an interface's name or IPv4 address, as eth0", value))
+        }
+        _ => Ok(Some(Multicast {
+            group,
+            port: u16::try_from(port).unwrap_or(u16::MAX),
+            ttl: u8::try_from(nested.whole(&TTL)?).unwrap_or(u8::MAX),
+            interface,
+        })),
+    }
+}
+
+/// Whether Linux would give that name to an interface.
+fn is_interface(name: &str) -> bool {
+    let is_odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    (1..16).contains(&name.len()) && ![".", ".."].contains(&name) && !name.bytes().any(is_odd)
+}
+
+impl Multicast {
+    /// RTP's port of a medium, by its number; RTCP's is the next one.
+    pub fn port_of(&self, medium: usize) -> u16 {
+        u16::try_from(2 * medium.min(1)).map_or(self.port, |behind| self.port.saturating_add(behind))
+    }
+
+    fn claims(&self) -> impl Iterator<Item = Claim> {
+        [0, 1]
+            .map(|medium| {
+                let address = SocketAddr::from((self.group, self.port_of(medium)));
+                Claim {
+                    address,
+                    protocol: RTSP.name,
+                    tls: ServerTls::default(),
+                    path: ClaimedPath::Exact(String::new()),
+                    shown: format!("multicast {address}"),
+                }
+            })
+            .into_iter()
+    }
 }
 
 /// Whether a client wants datagrams, which nothing would protect beside TLS.

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::connection::{self, Tunnels};
 use super::described::Watching;
+use super::group::Group;
 use super::udp::UdpPair;
-use super::{ListenConfig, ServeConfig, connection};
+use super::{ListenConfig, ServeConfig};
 use crate::config::{ListenUrl, ServerTls};
 use crate::endpoint::OutputContext;
 use crate::fanout::Arrivals;
@@ -22,13 +24,20 @@ pub(super) struct Rtsp;
 
 impl Protocol for Rtsp {
     const NAME: &'static str = "RTSP";
-    type State = Strangers;
+    type State = Guests;
     type Publish = PublishRoute;
     type Play = PlayRoute;
 
     async fn run(accepted: Accepted<Self>) {
         connection::run(accepted).await;
     }
+}
+
+/// Who is at a listening address and has no place yet.
+#[derive(Default)]
+pub(super) struct Guests {
+    pub(super) strangers: Strangers,
+    pub(super) tunnels: Tunnels,
 }
 
 /// Connections that were let in nowhere yet, by address.
@@ -91,6 +100,8 @@ pub(super) struct PlayRoute {
     pub(super) arrivals: Arrivals,
     /// Its ports for datagrams, where it sends such.
     pub(super) udp: Option<Arc<UdpPair>>,
+    /// Where it is sent for all who want that, where there is such a place.
+    pub(super) group: Option<Group>,
 }
 
 impl PlayRoute {
@@ -100,6 +111,7 @@ impl PlayRoute {
         described: Watching,
         arrivals: Arrivals,
         udp: Option<Arc<UdpPair>>,
+        group: Option<Group>,
     ) -> Arc<Self> {
         Arc::new(Self {
             flow: output.flow.clone(),
@@ -111,6 +123,7 @@ impl PlayRoute {
             described,
             arrivals,
             udp,
+            group,
         })
     }
 }

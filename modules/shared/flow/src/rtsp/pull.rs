@@ -18,17 +18,16 @@ use retina::client::SessionGroup;
 
 use super::PullConfig;
 use super::asked::secret;
+use super::redirect::MAX_HOPS;
 use crate::config::ConnectUrl;
 use crate::endpoint::InputContext;
 use crate::ingest::Pulled;
 use crate::net::Attempts;
-use crate::stream::{Incoming, State};
+use crate::stream::State;
 use error::PullError;
 use intake::Intake;
 use source::{Peer, Source};
 
-/// Redirects in a row that are followed.
-const MAX_HOPS: usize = 5;
 /// A session that is over is taken leave of before the next one is asked for: cameras have room for few.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -121,9 +120,12 @@ impl Pull {
     async fn session(&mut self) -> PullError {
         let (net, config, group) = (&self.input.module.net, &self.config, &self.group);
         let url = self.moved.as_ref().unwrap_or(&config.url);
+        // What `content` drops is not asked for.
+        let mut content = self.input.stream.content();
+        let wanted = *content.borrow_and_update();
         let opening = async {
             let peer = source::peer(net, config, url).await?;
-            let source = source::open(net, config, &peer, group).await?;
+            let source = source::open(net, config, &peer, group, wanted).await?;
             Ok((peer, source))
         };
         let (peer, mut source) = match self.pulled.unless_kicked(opening).await {
@@ -133,12 +135,15 @@ impl Pull {
         self.input.status.status.set(State::Waiting, None);
         self.pulled.reconnected();
         let mut intake = Intake::new(&source);
-        let error = match self.receive(&peer, &mut source, &mut intake).await {
-            Ok(never) => match never {},
-            Err(error) => error,
+        let error = tokio::select! {
+            ended = self.receive(&peer, &mut source, &mut intake) => match ended {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+            _ = content.changed() => PullError::Content { host: peer.host.clone() },
         };
         let now = Instant::now();
-        intake.finish(|item| self.pulled.take(item, now));
+        intake.finish(now, &self.input.status, |item| self.pulled.take(item, now));
         if error.is_end() {
             self.pulled.end();
         }
@@ -153,18 +158,14 @@ impl Pull {
     ) -> Result<Infallible, PullError> {
         let status = self.input.status.clone();
         let idle = self.input.idle_timeout;
-        let [video, audio] = source.taken;
         let began = Instant::now();
-        self.pulled.take(
-            Incoming::Expect { video: video.is_some(), audio: audio.is_some() && source.expects_sound },
-            began,
-        );
+        intake.opening().into_iter().for_each(|item| self.pulled.take(item, began));
         source.tell(&status);
         loop {
             status.said.say(&self.input.flow, &peer.host);
             let due = self.pulled.last().unwrap_or(began) + idle;
             let item = tokio::select! {
-                item = source.demuxed.next() => item,
+                item = source.session.next() => item,
                 _reason = self.pulled.kicked() => return Err(Self::idle(peer, idle)),
                 () = tokio::time::sleep_until(due.into()) => return Err(Self::idle(peer, idle)),
             };
@@ -174,9 +175,7 @@ impl Pull {
             };
             let now = Instant::now();
             let pulled = &mut self.pulled;
-            if intake.take(item, &source.demuxed, &status, |item| pulled.take(item, now))
-                && self.pulled.frame_came(now)
-            {
+            if intake.take(item, now, &status, |item| pulled.take(item, now)) && self.pulled.frame_came(now) {
                 // The publisher that began with it knows nothing of them.
                 source.tell(&status);
                 self.connected(peer);

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::PushConfig;
 use super::lanes::{Laid, Lanes};
+use super::redirect::{MAX_HOPS, followed};
 use super::wire::about;
 use crate::endpoint::OutputContext;
 use crate::pushing::{Ended, FAREWELL, MAX_LAG, Pushing, STALL, Target, sleep_until, write};
@@ -59,8 +60,7 @@ impl Target for Push {
 
     async fn open(&self, pushing: &Pushing) -> Result<Connected, PushError> {
         let Announced { lanes, description, media, dropped } = self.announced(pushing).await;
-        let net = &pushing.output.module.net;
-        let client = client::open(net, &self.config, description, &media).await?;
+        let client = self.followed(pushing, description, &media).await?;
         Ok(Connected { client, lanes, dropped })
     }
 
@@ -91,6 +91,32 @@ impl Target for Push {
 }
 
 impl Push {
+    /// Connects to the target, or to where that sends us.
+    async fn followed(
+        &self,
+        pushing: &Pushing,
+        description: Description,
+        media: &[Kind],
+    ) -> Result<Client, PushError> {
+        let mut config = self.config.clone();
+        for _ in 0..=MAX_HOPS {
+            let opened = client::open(&pushing.output.module.net, &config, description.clone(), media).await;
+            let (host, to) = match opened {
+                Err(PushError::Elsewhere { host, to }) => (host, to),
+                other => return other,
+            };
+            let to = followed(&to, &config.url).map_err(|why| PushError::Astray { host, why })?;
+            let (flow, output, from) = (&pushing.output.flow, &pushing.output.output, &config.url.host);
+            tracing::info!(%flow, %output, host = %from, to = %to, "push: sent elsewhere");
+            if to.host != self.config.url.host {
+                // Another host that the target names has no right to them.
+                config.credentials = None;
+            }
+            config.url = to;
+        }
+        Err(PushError::Astray { host: config.url.host, why: "one leads to the next" })
+    }
+
     /// Waits until the stream's tracks can be described.
     async fn announced(&self, pushing: &Pushing) -> Announced {
         let output = &pushing.output;

@@ -1,8 +1,8 @@
 //! RTCP of a sender, framed for the RTSP connection.
 
 use av_rtsp::INTERLEAVED_HEADER;
-use av_rtsp::rtcp::{self, SenderReport};
-use bytes::{BufMut, BytesMut};
+use av_rtsp::rtcp::{self, Reception, SenderReport};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// Names the sender: the same for all tracks of a stream, which is what players go by.
 const CNAME: &str = "av-services";
@@ -17,7 +17,12 @@ pub(super) fn bye(channel: u8, ssrc: u32) -> BytesMut {
     framed(channel, &rtcp::bye(ssrc, CNAME))
 }
 
-fn framed(channel: u8, compound: &[u8]) -> BytesMut {
+/// What a receiver says of what it got.
+pub(super) fn reception(ssrc: u32, reception: &Reception) -> Bytes {
+    rtcp::receiver_report(ssrc, Some(reception), CNAME)
+}
+
+pub(super) fn framed(channel: u8, compound: &[u8]) -> BytesMut {
     let mut out = BytesMut::with_capacity(INTERLEAVED_HEADER + compound.len());
     out.put_slice(&[b'$', channel]);
     out.put_u16(u16::try_from(compound.len()).unwrap_or(0));

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::ServeConfig;
+use super::group::Group;
 use super::port::{PlayRoute, Rtsp, listener};
 use super::udp::UdpPair;
 use super::wire::Players;
@@ -26,9 +27,13 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
         () = output.cancel.cancelled() => return,
         udp = UdpPair::open_at_last(&output.module, ports, attempts) => udp,
     };
+    let group = tokio::select! {
+        () = output.cancel.cancelled() => return,
+        group = Group::open_at_last(&output, config.multicast.as_ref()) => group,
+    };
     let (arrivals, arriving) = fanout::arrivals();
     let (news, described) = watch::channel(None);
-    let route = PlayRoute::new(&output, &config, described, arrivals, udp);
+    let route = PlayRoute::new(&output, &config, described, arrivals, udp, group);
     let (play, place) = (&lease.port().play, Place::of(&config.url.path));
     let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);

@@ -4,14 +4,14 @@ mod sink;
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 pub(super) use sink::{Route, UdpSink};
 
+use super::options::{Interface, Multicast};
 use crate::endpoint::Module;
 use crate::net::Attempts;
 use crate::stream::State;
@@ -92,11 +93,21 @@ impl UdpPair {
     /// Opens a pair that nobody joins.
     pub(super) fn open_own(ip: IpAddr, port: u16) -> io::Result<Arc<Self>> {
         let [rtp, rtcp] = [port, port.saturating_add(1)].map(|port| Half::open(SocketAddr::new(ip, port)));
-        let (rtp, rtcp) = (rtp?, rtcp?);
+        Ok(Self::of(rtp?, rtcp?, port))
+    }
+
+    /// Opens the pair that a group is sent from, and where reports to the group come in.
+    pub(super) fn open_group(config: &Multicast, port: u16) -> io::Result<Arc<Self>> {
+        let rtp = Half::open_group(config, port, false)?;
+        let rtcp = Half::open_group(config, port.saturating_add(1), true)?;
+        Ok(Self::of(rtp, rtcp, port))
+    }
+
+    fn of(rtp: Half, rtcp: Half, port: u16) -> Arc<Self> {
         let (began, players) = (Instant::now(), Arc::default());
         let listening = [(&rtp, false), (&rtcp, true)]
             .map(|(half, rtcp)| tokio::spawn(listen(half.clone(), rtcp, Arc::clone(&players), began)));
-        Ok(Arc::new(Self { rtp, rtcp, port, began, players, listening }))
+        Arc::new(Self { rtp, rtcp, port, began, players, listening })
     }
 
     /// Opens the pair that begins with this port beside a listening address, however often that takes; `None`: there is
@@ -121,6 +132,12 @@ impl UdpPair {
                 }
             }
         }
+    }
+
+    /// Sends a report, if the socket takes it.
+    pub(super) fn report(&self, to: SocketAddr, packet: &[u8]) {
+        // A datagram that is not taken is lost, as any may be.
+        let _ = self.rtcp.send(to, packet, packet.len());
     }
 
     /// Listens for a player at that address, while the answer lives.
@@ -163,10 +180,40 @@ impl Half {
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        Self::bound(socket, address)
+    }
+
+    /// For datagrams to a group; with `hears`, for those that others send to it as well.
+    fn open_group(config: &Multicast, port: u16, hears: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        // Members on this machine listen on the same ports.
+        socket.set_reuse_address(true)?;
+        #[cfg(target_os = "linux")]
+        socket.set_multicast_all_v4(false)?;
+        socket.set_multicast_ttl_v4(config.ttl.into())?;
+        let through = match &config.interface {
+            None => InterfaceIndexOrAddress::Address(Ipv4Addr::UNSPECIFIED),
+            Some(Interface::Address(address)) => {
+                socket.set_multicast_if_v4(address)?;
+                InterfaceIndexOrAddress::Address(*address)
+            }
+            Some(Interface::Name(name)) => {
+                #[cfg(target_os = "linux")]
+                socket.bind_device(Some(name.as_bytes()))?;
+                InterfaceIndexOrAddress::Index(interface_index(name)?)
+            }
+        };
+        if hears {
+            socket.join_multicast_v4_n(&config.group, &through)?;
+        }
+        Self::bound(socket, (Ipv4Addr::UNSPECIFIED, port).into())
+    }
+
+    fn bound(socket: Socket, address: SocketAddr) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         // The system gives what it allows.
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
@@ -183,7 +230,7 @@ impl Half {
 
 /// A player that may be heard of.
 pub(super) struct Expected {
-    pair: Arc<UdpPair>,
+    pub(super) pair: Arc<UdpPair>,
     address: IpAddr,
     heard: Heard,
 }
@@ -238,6 +285,15 @@ async fn listen(half: Half, rtcp: bool, players: Arc<Mutex<HashMap<IpAddr, Vec<H
             }
         }
     }
+}
+
+/// The system's number of an interface.
+fn interface_index(name: &str) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+    text.map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {name}")))?
+        .trim()
+        .parse()
+        .map_err(io::Error::other)
 }
 
 fn millis(began: Instant) -> u64 {

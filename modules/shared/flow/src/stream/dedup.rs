@@ -268,7 +268,10 @@ impl Dedup {
                 }
                 out.push(Passed::Item(Incoming::Aside(aside)));
             }
-            other => out.push(Passed::Item(other)),
+            Incoming::WallClock { time, utc } => {
+                out.push(Passed::Item(Incoming::WallClock { time: time.moved(shift), utc }));
+            }
+            other @ (Incoming::Track(_) | Incoming::Expect { .. }) => out.push(Passed::Item(other)),
         }
     }
 
@@ -340,7 +343,7 @@ fn size(item: &Incoming) -> usize {
         Incoming::Frame(frame) => frame.data.len(),
         Incoming::Aside(aside) => aside.size,
         Incoming::Track(track) => track.config.len(),
-        Incoming::Expect { .. } => 0,
+        Incoming::Expect { .. } | Incoming::WallClock { .. } => 0,
     }
 }
 

@@ -26,6 +26,13 @@ pub enum Incoming {
     },
     /// What only the source's protocol understands.
     Aside(Aside),
+    /// By the source's own clock, `time` is `utc`.
+    WallClock {
+        /// In the source's own times.
+        time: Timestamp,
+        /// The UTC time of that moment.
+        utc: SystemTime,
+    },
 }
 
 /// What passes through a stream.
@@ -38,7 +45,7 @@ pub enum Item {
     /// What only one protocol understands, in its place among the frames.
     Aside(Aside),
     /// This stream time is this UTC time. Each reader gets the one that holds where it starts, before the first
-    /// frame; a [`Gap`](Self::Gap) brings the next.
+    /// frame; a [`Gap`](Self::Gap) brings the next. The same one comes again when more is known of the source's clock.
     Anchor(Anchor),
     /// The timeline was re-based.
     Gap(Gap),
@@ -131,6 +138,8 @@ pub struct Anchor {
     pub utc: SystemTime,
     /// How well it is known.
     pub known_by: KnownBy,
+    /// The same moment by the source's own clock, where it tells (RTCP sender reports): as right or wrong as that is.
+    pub by_source: Option<SystemTime>,
 }
 
 /// Where an anchor's UTC time is from.

@@ -23,6 +23,8 @@ pub(super) use reading::Step;
 
 /// Pictures that wait for a sync frame are shown as left out after that long: longer than most GOPs.
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+/// What the source's clock says is news where it differs by so much.
+const CLOCKS_AGREE: Duration = Duration::from_millis(1);
 /// Messages beside the frames that wait with them for a publisher's second track.
 const MAX_HELD_ASIDES: usize = 4096;
 
@@ -344,6 +346,7 @@ impl Live {
         if let Some((Item::Anchor(anchor), arrived)) = opening {
             self.push(Item::Anchor(anchor), arrived);
         }
+        self.tell_wall_clock(now);
         let mut asides = asides.into_iter().peekable();
         for (index, placed) in placed.into_iter().enumerate() {
             while let Some((_, aside, arrived)) = asides.next_if(|(place, ..)| *place <= index) {
@@ -352,6 +355,41 @@ impl Live {
             self.append(placed);
         }
         asides.for_each(|(_, aside, arrived)| self.pass(aside, arrived));
+    }
+
+    /// What the publisher says of its own clock.
+    pub(super) fn wall_clock(
+        &mut self,
+        id: u64,
+        time: Timestamp,
+        utc: SystemTime,
+        now: Instant,
+    ) -> Option<()> {
+        let writer = self.writer(id)?;
+        writer.wall_clock = Some((time, utc));
+        if writer.opening.is_none() {
+            self.tell_wall_clock(now);
+        }
+        Some(())
+    }
+
+    /// Tells readers what the source's clock says of the anchor, where that is news.
+    fn tell_wall_clock(&mut self, now: Instant) {
+        let Some((time, utc)) = self.writer.as_ref().and_then(|writer| writer.wall_clock) else { return };
+        let Some(mut anchor) = self.told.as_ref().and_then(|told| told.anchor) else { return };
+        let away = anchor.time.nanos_since(self.timeline.shift(time));
+        let distance = Duration::from_nanos(away.unsigned_abs());
+        let by_source = if away < 0 { utc.checked_sub(distance) } else { utc.checked_add(distance) };
+        let Some(by_source) = by_source else { return };
+        let is_known = anchor.by_source.is_some_and(|known| {
+            let apart = known.duration_since(by_source).unwrap_or_else(|error| error.duration());
+            apart < CLOCKS_AGREE
+        });
+        if !is_known {
+            anchor.by_source = Some(by_source);
+            self.told.get_or_insert_default().anchor = Some(anchor);
+            self.push(Item::Anchor(anchor), now);
+        }
     }
 
     fn pass(&mut self, mut aside: Aside, arrived: Instant) {
@@ -373,7 +411,7 @@ impl Live {
     fn anchor(&mut self, time: Timestamp, arrived: Instant) -> Anchor {
         let utc = SystemTime::now();
         let utc = utc.checked_sub(arrived.elapsed()).unwrap_or(utc);
-        let anchor = Anchor { time, utc, known_by: KnownBy::Arrival };
+        let anchor = Anchor { time, utc, known_by: KnownBy::Arrival, by_source: None };
         self.told.get_or_insert_default().anchor = Some(anchor);
         anchor
     }

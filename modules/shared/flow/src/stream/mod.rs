@@ -4,6 +4,7 @@
 
 mod cache;
 mod dedup;
+mod demand;
 mod interval;
 mod item;
 mod latency;
@@ -27,11 +28,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use av_media::{Kind, Track};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use cache::Cache;
 pub use dedup::{Dedup, Passed, Seam};
+pub use demand::{Demand, LINGER, Want};
 pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Lost};
 pub use latency::Latency;
 pub(crate) use memory::usable as usable_memory;
@@ -73,6 +75,8 @@ struct Shared {
     /// Readers wait here for entries.
     grown: Notify,
     input: Arc<InputStatus>,
+    demand: Demand,
+    content: watch::Sender<Content>,
     cache: Cache,
     /// Bytes that are counted in `cache`.
     kept: AtomicUsize,
@@ -121,6 +125,8 @@ impl Stream {
             live: Mutex::new(Live::new(settings)),
             grown: Notify::new(),
             input,
+            demand: Demand::default(),
+            content: watch::Sender::new(settings.content),
             cache: cache.clone(),
             kept: AtomicUsize::new(0),
         });
@@ -136,12 +142,25 @@ impl Stream {
     /// Applies changed settings from the next frame on.
     pub fn configure(&self, settings: Settings) {
         self.shared.live().configure(settings, Instant::now());
+        self.shared
+            .content
+            .send_if_modified(|content| std::mem::replace(content, settings.content) != settings.content);
         self.shared.grown.notify_waiters();
     }
 
     /// The input's state and counters.
     pub fn input(&self) -> &Arc<InputStatus> {
         &self.shared.input
+    }
+
+    /// Which kinds pass: for inputs that need not ask for the others.
+    pub fn content(&self) -> watch::Receiver<Content> {
+        self.shared.content.subscribe()
+    }
+
+    /// Who wants its frames.
+    pub fn demand(&self) -> &Demand {
+        &self.shared.demand
     }
 
     /// Starts writing. Whoever wrote until now is displaced: its `kick` fires with

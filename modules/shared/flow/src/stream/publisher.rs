@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
-use av_media::{Frame, Kind, Normalised, Normaliser, Track};
+use av_media::{Frame, Kind, Normalised, Normaliser, Timestamp, Track};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,7 @@ enum Ready {
     Frame(Kind, usize, Normalised),
     Expect([bool; 2]),
     Aside(Aside),
+    WallClock(Timestamp, SystemTime),
 }
 
 impl Publisher {
@@ -96,6 +98,7 @@ impl Publisher {
             }
             Incoming::Expect { video, audio } => Ready::Expect([video, audio]),
             Incoming::Aside(aside) => Ready::Aside(aside),
+            Incoming::WallClock { time, utc } => Ready::WallClock(time, utc),
         };
         let mut live = self.shared.live();
         let done = match item {
@@ -124,6 +127,7 @@ impl Publisher {
             }
             Ready::Expect(expected) => live.expect(self.id, expected, now),
             Ready::Aside(aside) => live.aside(self.id, aside, now),
+            Ready::WallClock(time, utc) => live.wall_clock(self.id, time, utc, now),
         };
         self.shared.count(&live);
         drop(live);

@@ -1,6 +1,6 @@
 //! The present publisher, as the stream knows it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use av_media::{Frame, Kind, Timestamp};
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(super) struct Writer {
     pub(super) held: Option<Held>,
     /// Its first frame is still to come for readers, who are told then how it follows on what was before.
     pub(super) opening: Option<Opening>,
+    /// What it said of its own clock: this time of its own is that UTC time.
+    pub(super) wall_clock: Option<(Timestamp, SystemTime)>,
     /// Pictures are of no use before the next sync frame.
     pub(super) needs_sync: bool,
     /// Since when pictures were dropped for that.
@@ -86,6 +88,7 @@ impl Writer {
             aside: None,
             held: Some(Held::default()),
             opening: Some(opening),
+            wall_clock: None,
             needs_sync: true,
             waits_for_sync: None,
             pictures: false,

@@ -256,7 +256,7 @@ impl Flow {
 /// the stream; others are told of it when they start.
 fn goes_on(old: &InputConfig, new: &InputConfig) -> bool {
     let is_told = new.endpoint.role() == Role::Listen || old.idle_timeout == new.idle_timeout;
-    old.endpoint == new.endpoint && is_told
+    old.endpoint == new.endpoint && old.on_demand == new.on_demand && is_told
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::on_demand::on_demand;
 use super::task::{Ended, Environment, Task};
-use crate::config::{FlowConfig, InputConfig, OutputConfig};
+use crate::config::{FlowConfig, InputConfig, OutputConfig, Role};
 use crate::endpoint::{InputContext, OutputContext};
 use crate::stream::{InputStatus, OutputStatus, Settings, Status, Stream};
 use crate::trouble::Reason;
@@ -88,7 +90,14 @@ impl Line {
         let (path, cancel, endpoint) =
             (context.path.clone(), context.cancel.clone(), config.endpoint.clone());
         let shown = (path.clone(), context.status.clone());
-        Task::spawn(&self.environment.places, self.place(&path), cancel, shown, move || endpoint.run(context))
+        let sleeps = config.on_demand;
+        Task::spawn(&self.environment.places, self.place(&path), cancel, shown, move || {
+            if sleeps {
+                Box::pin(on_demand(move |context| endpoint.run(context), context))
+            } else {
+                endpoint.run(context)
+            }
+        })
     }
 
     /// Starts every output of `outputs` that does not run as it is there, and stops and forgets all others.
@@ -122,7 +131,15 @@ impl Line {
         };
         let (place, shown) = (self.place(&context.path), (context.path.clone(), status.clone()));
         let endpoint = config.endpoint.clone();
-        let run = move || endpoint.run(context);
+        // Players come and go; everything else wants the stream for as long as it runs.
+        let want = (endpoint.role() != Role::Serve).then(|| self.stream.demand().want());
+        let run = move || -> BoxFuture<'static, ()> {
+            let running = endpoint.run(context);
+            Box::pin(async move {
+                let _want = want;
+                running.await;
+            })
+        };
         let task = Task::spawn(&self.environment.places, place, cancel, shown, run);
         let counted = status.bytes.load(Ordering::Relaxed);
         Output { config: config.clone(), status, task: Some(task), counted }

@@ -5,6 +5,7 @@ mod flow;
 mod flows;
 mod line;
 mod metrics;
+mod on_demand;
 mod pattern;
 mod remembered;
 mod report;

@@ -266,7 +266,7 @@ fn handler(hdlr: &BoxBody) -> Result<FourCC, BadBox> {
     hdlr.need_u32(8).map(|handler| FourCC::from(handler.to_be_bytes()))
 }
 
-/// The edit list: entries as they are, so a media time below -1 is a pause in front of the media.
+/// The edit list: entries as they are, media times below -1 too.
 fn edits(trak: &BoxBody) -> Result<Vec<Edit>, BadBox> {
     let elst = trak.find(b"edts").and_then(|edts| edts.find(b"elst"));
     let Some(elst) = elst else { return Ok(Vec::new()) };

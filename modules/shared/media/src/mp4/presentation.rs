@@ -146,7 +146,7 @@ fn windows(edits: &[Edit], movie: Option<NonZeroU32>, track: NonZeroU32) -> Vec<
         return vec![all(i64::MIN, 0)];
     }
     let Some(movie) = movie else {
-        let from = edits.iter().find_map(|edit| edit.media_time).unwrap_or(0);
+        let from = edits.iter().find_map(|edit| edit.media_time).unwrap_or(0).max(0);
         return vec![all(from, from.saturating_neg())];
     };
     let in_track =
@@ -156,8 +156,10 @@ fn windows(edits: &[Edit], movie: Option<NonZeroU32>, track: NonZeroU32) -> Vec<
     for edit in edits {
         if let Some(from) = edit.media_time {
             let length = if edit.duration == 0 { i64::MAX } else { in_track(edit.duration) };
-            let offset = in_track(at).saturating_sub(from);
-            windows.push(Window { from, to: from.saturating_add(length), offset });
+            let to = from.saturating_add(length);
+            // One that begins before the media shows it from its start, and is that much shorter: as players do.
+            let from = from.max(0);
+            windows.push(Window { from, to, offset: in_track(at).saturating_sub(from) });
         }
         at = at.saturating_add(edit.duration);
     }

@@ -112,8 +112,8 @@ fn output(page: &mut Html, name: &str, output: &Value, about: &About<'_>) {
     rates(page, output);
     if let Some(latency) = output.get("latencyMilliseconds").and_then(Value::as_object) {
         page.raw(" <span>delay inside");
-        for (quantile, value) in latency.iter().filter(|(_, value)| value.is_number()) {
-            page.raw(" ").text(quantile).raw(" ").text(&value.to_string()).raw(" ms");
+        for (quantile, value) in latency.iter().filter_map(|(name, value)| Some((name, value.as_f64()?))) {
+            page.raw(" ").text(quantile).raw(" ").text(&words::milliseconds(value));
         }
         page.raw("</span>");
     }

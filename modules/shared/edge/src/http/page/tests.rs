@@ -37,7 +37,7 @@ fn a_flow_is_told_with_state_reason_tracks_rates_clients_and_addresses() {
         "53.7 kbit/s",
         "<dt>frames</dt><dd>447</dd>",
         "3 clients",
-        "p50 0.32 ms p99 20.48 ms",
+        "p50 0.32 ms p99 20.5 ms",
         "<span>player page</span> <a href=\"http://gw.example.com:8080/\">",
         "<a href=\"http://gw.example.com:8080/live/cam\">",
         "<a href=\"rtmp://far/app\">",

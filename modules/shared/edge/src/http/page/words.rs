@@ -32,6 +32,16 @@ pub(super) fn with_unit(number: f64, unit: &str) -> String {
     format!("{number:.decimals$} {prefix}{unit}")
 }
 
+/// With three digits at most: `0.32 ms`, `98.3 ms`, `1.8 s`.
+pub(super) fn milliseconds(number: f64) -> String {
+    match number {
+        ..9.995 => format!("{number:.2} ms"),
+        ..99.95 => format!("{number:.1} ms"),
+        ..999.5 => format!("{number:.0} ms"),
+        _ => format!("{:.1} s", number / 1000.0),
+    }
+}
+
 /// A text, number or flag as the ending of its key means it; `None` for anything that is more than one value.
 pub(super) fn scalar(key: &str, value: &Value) -> Option<String> {
     Some(match value {
@@ -76,6 +86,12 @@ mod tests {
             text,
             "0 bit/s, 999 bit/s, 1.00 kbit/s, 53.7 kbit/s, 1.00 Mbit/s, 4.25 Mbit/s, 123 Mbit/s"
         );
+    }
+
+    #[test]
+    fn delays_have_three_digits_at_most() {
+        let text = [0.32, 20.48, 98.304, 183.5, 1835.008].map(milliseconds).join(", ");
+        assert_eq!(text, "0.32 ms, 20.5 ms, 98.3 ms, 184 ms, 1.8 s");
     }
 
     #[test]

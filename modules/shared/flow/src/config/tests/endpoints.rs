@@ -52,16 +52,17 @@ fn what_all_inputs_share_is_read() {
     let input = &plain.input;
     assert_eq!(input.content, Content::AudioVideo);
     assert_eq!((input.idle_timeout, input.track_wait), (Duration::from_secs(10), Duration::from_secs(1)));
-    assert!(input.hold && input.hold_for.is_none());
+    assert!(input.hold && input.hold_for.is_none() && !input.on_demand);
 
     let full = flow(&with_input(json!({
         "pull": "rtmp://a/b/c", "content": "videoOnly", "idleTimeoutSeconds": 3600,
-        "trackWaitMilliseconds": 0, "onPublisherLoss": "close", "holdSeconds": 5
+        "trackWaitMilliseconds": 0, "onPublisherLoss": "close", "holdSeconds": 5, "onDemand": true
     })));
     let input = &full.input;
     assert_eq!(input.content, Content::VideoOnly);
     assert_eq!((input.idle_timeout, input.track_wait), (Duration::from_secs(3600), Duration::ZERO));
     assert_eq!((input.hold, input.hold_for), (false, Some(Duration::from_secs(5))));
+    assert!(input.on_demand);
 }
 
 #[test]
@@ -149,6 +150,10 @@ fn an_option_in_the_wrong_place_is_told_where_it_belongs() {
         (
             with_input(json!({ "pull": "rtmp://h/live/f", "onSecondPublisher": "reject" })),
             "flows.f.input.onSecondPublisher: `onSecondPublisher` belongs to `listen` inputs",
+        ),
+        (
+            with_input(json!({ "listen": "rtmp://0.0.0.0/live/f", "onDemand": true })),
+            "flows.f.input.onDemand: `onDemand` belongs to `pull` inputs",
         ),
         (
             with_output(json!({ "push": "rtmp://h/live/f", "join": "live" })),

@@ -135,6 +135,7 @@ fn with_live_a_player_waits_for_the_next_sync_frame() {
     packer.feed([tracks(), idr(0), delta(40)]);
     let player = packer.join(Join::Live, 0);
     assert!(player.burst.is_empty());
+    assert!(player.openings.is_empty(), "nobody knows yet which frame that will be");
     assert!(packer.feed([delta(80)]).pop().unwrap().part(&player.seat).is_none());
     let flush = packer.feed([idr(120)]).pop().unwrap();
     let part = flush.part(&player.seat).unwrap();
@@ -168,6 +169,7 @@ fn at_the_edge_of_sound_alone_a_player_gets_what_comes_next() {
     packer.flush(Instant::now());
     let player = packer.join(Join::Edge, 0);
     assert!(player.burst.is_empty());
+    assert_eq!(player.openings.len(), 1);
     packer.feed([sound(42)]);
     let flush = packer.flush(Instant::now()).unwrap();
     let sent = times(&whole(&flush.part(&player.seat).unwrap().pieces));

@@ -42,10 +42,11 @@ fn join(
 ) -> (DuplexStream, Tie, oneshot::Receiver<Farewell>) {
     let (sink, way) = duplex(1 << 20);
     let (farewell, ended) = oneshot::channel();
-    let client = Client::admit(&output.status, 0).unwrap();
+    let client = Client::admit(&output.status, &output.stream, 0).unwrap();
     let (own, post) = tie();
     let (peer, sink) = (([127, 0, 0, 1], 1).into(), Box::new(sink));
-    let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+    let arrival =
+        Arrival { peer, sink, client: Some(client), variant: 0, greeting: None, tie: post, farewell };
     let player = Player::new(arrival, packer.join(Join::Instant, 0), None, Instant::now());
     assert!(shards.remote[0].messages.try_send(Message::Join(Box::new(player))).is_ok());
     (way, own, ended)

@@ -16,14 +16,15 @@ use super::*;
 use crate::fanout::packer::Packer;
 use crate::fanout::tests::{ASIDE, Toy, pictures};
 use crate::fanout::{Arrival, Client, Farewell, Join, Sink, Tie, tie};
-use crate::rtmp::peer::{audio, soon, video};
-use crate::stream::{Changes, Entry, Item, Tracks};
+use crate::rtmp::peer::{audio, soon, stream, video};
+use crate::stream::{Changes, Entry, Item, Stream, Tracks};
 
 /// An output whose frames are given by hand.
 struct Rig {
     walk: Walk,
     packer: Packer<Toy>,
     output: Arc<OutputStatus>,
+    stream: Stream,
 }
 
 impl Rig {
@@ -31,7 +32,8 @@ impl Rig {
         let output = OutputStatus::new(Changes::default());
         let histogram = || Histogram::with_opts(HistogramOpts::new("delay", "delay")).unwrap();
         let walk = Walk::new(output.clone(), [histogram(), histogram()]);
-        let mut rig = Self { walk, packer: Packer::new(Toy::default(), Duration::ZERO), output };
+        let mut rig =
+            Self { walk, packer: Packer::new(Toy::default(), Duration::ZERO), output, stream: stream() };
         let tracks = Tracks { video: Some(video().into()), audio: Some(audio().into()) };
         rig.take(Item::Tracks(Arc::new(tracks)));
         rig
@@ -51,10 +53,11 @@ impl Rig {
 
     fn join_with(&mut self, sink: Sink, way: DuplexStream) -> Viewer {
         let (farewell, ended) = oneshot::channel();
-        let client = Client::admit(&self.output, 0).unwrap();
+        let client = Client::admit(&self.output, &self.stream, 0).unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let (tie, post) = tie();
-        let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+        let arrival =
+            Arrival { peer, sink, client: Some(client), variant: 0, greeting: None, tie: post, farewell };
         let joining = self.packer.join(Join::Instant, 0);
         self.walk.join(Player::new(arrival, joining, None, Instant::now()));
         Viewer { tie, way, ended }

@@ -52,7 +52,8 @@ impl Connection {
         let (own, post) = tie();
         let (farewell, ended) = oneshot::channel();
         let Some(sink) = self.sink.take() else { return Err(End::Done) };
-        let arrival = Arrival { peer, sink, client, variant: 0, greeting: None, tie: post, farewell };
+        let arrival =
+            Arrival { peer, sink, client: Some(client), variant: 0, greeting: None, tie: post, farewell };
         if let Err(SendError(Arrival { sink, .. })) = route.arrivals.send(arrival).await {
             // The output ended at this moment.
             self.sink = Some(sink);
@@ -132,7 +133,7 @@ impl Connection {
         let secrets = self.module.net.secrets();
         let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
         checked.map_err(|why| failed(why.to_string()))?;
-        let client = Client::admit(&route.output, route.config.max_clients)
+        let client = Client::admit(&route.output, &route.stream, route.config.max_clients)
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
         Ok((route, client))
     }

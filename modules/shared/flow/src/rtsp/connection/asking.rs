@@ -18,6 +18,7 @@ use crate::net::auth;
 use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
+use crate::stream::Want;
 
 /// A stream that is asked for may be just about to come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,7 +32,11 @@ pub(super) struct Chosen {
     pub(super) layout: Layout,
     /// The player's ports for each kind, where it is sent datagrams.
     pub(super) ports: [Option<Pair<u16>>; 2],
+    /// It takes what is sent to the group.
+    pub(super) in_group: bool,
     path: String,
+    /// From the first question on.
+    _want: Want,
 }
 
 impl Chosen {
@@ -39,16 +44,17 @@ impl Chosen {
     pub(super) fn clear(&mut self) {
         self.layout = Layout::default();
         self.ports = [None, None];
+        self.in_group = false;
     }
 
     /// What may still be chosen: all tracks of a session go one way.
     fn allowed(&self) -> Allowed {
         let transports = self.route.config.transports;
-        let (begun, datagrams) = (self.layout != Layout::default(), self.ports != [None, None]);
+        let (is_first, datagrams) = (self.layout == Layout::default(), self.ports != [None, None]);
         Allowed {
-            tcp: transports.tcp && !(begun && datagrams),
-            udp: transports.udp && self.route.udp.is_some() && (!begun || datagrams),
-            multicast: false,
+            tcp: transports.tcp && (is_first || !datagrams && !self.in_group),
+            udp: transports.udp && self.route.udp.is_some() && (is_first || datagrams),
+            multicast: self.route.group.is_some() && (is_first || self.in_group),
         }
     }
 }
@@ -97,25 +103,31 @@ impl Connection {
         let Some((kind, ssrc)) = medium else {
             return self.session.refuse(StatusCode::NotFound);
         };
-        let answer = match (setup.offers.choose(chosen.allowed()), &chosen.route.udp) {
-            (Some(Offer::Tcp { .. }), _) => SetupAnswer::Tcp,
-            (Some(Offer::Udp { client_ports }), Some(pair)) => {
+        let PlayRoute { udp, group, .. } = &*chosen.route;
+        let answer = match (setup.offers.choose(chosen.allowed()), udp, group) {
+            (Some(Offer::Tcp { .. }), ..) => SetupAnswer::Tcp,
+            (Some(Offer::Udp { client_ports }), Some(pair), _) => {
                 let server_ports = Pair { rtp: pair.port, rtcp: pair.port.saturating_add(1) };
                 SetupAnswer::Udp { client_ports, server_ports }
             }
+            (Some(Offer::Multicast), _, Some(group)) => group.answer(setup.medium),
             _ => return self.session.refuse(StatusCode::UnsupportedTransport),
         };
+        // The channels that most players on the connection have: others share the bytes with them.
+        let first = u8::try_from(setup.medium.saturating_mul(2)).unwrap_or(0);
         match self.session.accept_setup(answer, Some(*ssrc)) {
             Some(Carried::Tcp { channels }) => chosen.layout.set(*kind, channels.rtp, channels.rtcp),
             Some(Carried::Udp { client_ports, .. }) => {
                 bridge::notice(self.peer.ip());
-                // The channels that most players on the connection have: they share the bytes.
-                let first = u8::try_from(setup.medium.saturating_mul(2)).unwrap_or(0);
                 chosen.layout.set(*kind, first, first.saturating_add(1));
                 let [video, audio] = &mut chosen.ports;
                 *(if *kind == Kind::Video { video } else { audio }) = Some(client_ports);
             }
-            _ => {}
+            Some(Carried::Multicast { .. }) => {
+                chosen.layout.set(*kind, first, first.saturating_add(1));
+                chosen.in_group = true;
+            }
+            None => {}
         }
     }
 
@@ -196,6 +208,7 @@ impl Connection {
 
     /// What a stream is, as soon as it is there.
     async fn description(&self, ask: &Ask, route: Arc<PlayRoute>) -> Result<Chosen, Refused> {
+        let want = route.stream.demand().want();
         let mut watching = route.described.clone();
         let waiting = timeout(PATIENCE, async {
             loop {
@@ -210,7 +223,8 @@ impl Connection {
         match waiting.await {
             Ok(described) => {
                 let path = ask.path.clone();
-                Ok(Chosen { route, described, layout: Layout::default(), ports: [None, None], path })
+                let (layout, ports) = (Layout::default(), [None, None]);
+                Ok(Chosen { route, described, layout, ports, in_group: false, path, _want: want })
             }
             Err(_) => {
                 let why = format!("{}: there is no stream now", route.path);

@@ -33,7 +33,7 @@ impl Way {
     fn playing(&self) -> Option<&Playing> {
         match self {
             Self::Shared(playing) | Self::Beside(_, playing) => Some(playing),
-            Self::Own(_) | Self::Gone => None,
+            Self::Own(_) | Self::InGroup(..) | Self::Gone => None,
         }
     }
 
@@ -43,6 +43,7 @@ impl Way {
             Self::Shared(playing) | Self::Beside(_, playing) => {
                 playing.farewell = (&mut playing.ended).await.ok();
             }
+            Self::InGroup(_, member) => member.ended().await,
             Self::Own(_) | Self::Gone => std::future::pending().await,
         }
     }
@@ -50,6 +51,9 @@ impl Way {
     /// Whether there is a sign of life beside requests.
     pub(super) fn is_alive(&self) -> bool {
         let long = Timeouts::default().session;
+        if let Self::InGroup(_, member) = self {
+            return member.silent_for() < long;
+        }
         self.playing().is_some_and(|playing| {
             playing.expected.as_ref().is_none_or(|expected| expected.silent_for() < long)
         })
@@ -66,19 +70,35 @@ impl Connection {
             self.session.accept_play(&[]);
             return Ok(());
         }
+        if let Way::InGroup(..) = self.way {
+            // What goes to many does not pause for one.
+            self.session.accept_play(&[]);
+            return Ok(());
+        }
         let Some(chosen) = &self.chosen else {
             self.session.refuse(StatusCode::MethodNotValidInThisState);
             return Ok(());
         };
         let (route, described, layout) = (chosen.route.clone(), chosen.described.clone(), chosen.layout);
-        let datagrams = self.datagrams(chosen);
-        let Some(client) = Client::admit(&route.output, route.config.max_clients) else {
+        let (datagrams, in_group) = (self.datagrams(chosen), chosen.in_group);
+        let Some(client) = Client::admit(&route.output, &route.stream, route.config.max_clients) else {
             let why = format!("{}: maxClients ({}) is reached", route.path, route.config.max_clients);
             self.log_refused(&route.config.url.path, Some(&route), &why);
             self.session.refuse(StatusCode::NotEnoughBandwidth);
             return Ok(());
         };
         let Way::Own(own_sink) = std::mem::replace(&mut self.way, Way::Gone) else { return Err(End::Done) };
+        if let Some(group) = route.group.as_ref().filter(|_| in_group) {
+            let joined = group.join(&route, &described, self.peer.ip(), client).await;
+            let Some((member, openings)) = joined else {
+                self.way = Way::Own(own_sink);
+                return Err(End::Done);
+            };
+            self.stranger = None;
+            self.session.accept_play(&first_packets(&described, &openings));
+            self.way = Way::InGroup(own_sink, Box::new(member));
+            return Ok(());
+        }
         let (own, post) = tie();
         let (farewell, ended) = oneshot::channel();
         let (give_back, given_back) = oneshot::channel();
@@ -109,7 +129,7 @@ impl Connection {
             sink,
             variant: layout.variant(),
             greeting: Some(Box::new(greeting)),
-            client,
+            client: Some(client),
             tie: post,
             farewell,
         };
@@ -173,6 +193,10 @@ impl Connection {
         let (own_sink, playing) = match std::mem::replace(&mut self.way, Way::Gone) {
             Way::Shared(playing) => (None, playing),
             Way::Beside(own_sink, playing) => (Some(own_sink), playing),
+            Way::InGroup(own_sink, _) => {
+                self.way = Way::Own(own_sink);
+                return Ok(());
+            }
             other => {
                 self.way = other;
                 return Ok(());
@@ -197,6 +221,10 @@ impl Connection {
         let (own_sink, playing) = match std::mem::replace(&mut self.way, Way::Gone) {
             Way::Shared(playing) => (None, playing),
             Way::Beside(own_sink, playing) => (Some(own_sink), playing),
+            Way::InGroup(own_sink, _) => {
+                self.way = Way::Own(own_sink);
+                return Ok(());
+            }
             Way::Own(_) | Way::Gone => return Err(End::Done),
         };
         let Some(Farewell { mut sink, unsent }) = playing.farewell else {

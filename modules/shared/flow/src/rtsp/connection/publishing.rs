@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use av_edge::EventKind;
 use av_rtsp::message::StatusCode;
+use av_rtsp::rtcp::{REPORT_INTERVAL, Reception};
 use av_rtsp::sdp::Presentation;
 use av_rtsp::server::{Ask, ServerEvent, ServerOutput, SetupAnswer, SetupAsk};
 use av_rtsp::transport::{Allowed, Carried, Offer, Pair};
 use bytes::BytesMut;
+use rand::Rng;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
@@ -19,6 +21,7 @@ use crate::ingest::{Identity, Seat};
 use crate::net::Found;
 use crate::rtsp::intake::Intake;
 use crate::rtsp::port::PublishRoute;
+use crate::rtsp::reports;
 use crate::rtsp::udp::{Datagram, Expected};
 use crate::stream::{Kick, KickReason, Publisher};
 use crate::trouble::chain;
@@ -47,7 +50,7 @@ struct Seated {
 
 /// Where datagrams come in: nowhere, for one that sends none.
 struct Datagrams {
-    _expected: Option<Expected>,
+    expected: Option<Expected>,
     receiver: Option<mpsc::Receiver<Datagram>>,
     ports: Vec<(usize, Pair<u16>)>,
 }
@@ -141,9 +144,9 @@ impl Connection {
             Some(pair) => {
                 let all = ports.iter().flat_map(|(_, ports)| [ports.rtp, ports.rtcp]).collect();
                 let (expected, receiver) = pair.take(self.peer.ip(), all);
-                Datagrams { _expected: Some(expected), receiver: Some(receiver), ports }
+                Datagrams { expected: Some(expected), receiver: Some(receiver), ports }
             }
-            None => Datagrams { _expected: None, receiver: None, ports },
+            None => Datagrams { expected: None, receiver: None, ports },
         };
         self.session.accept_record();
         let (peer, input) = (self.peer, seated.input.clone());
@@ -206,15 +209,22 @@ impl Connection {
                 return Ok(Some(KickReason::TakenOver));
             }
         }
+        let ssrc = rand::rng().random_range(1..=u32::MAX);
+        let mut reports_due = Instant::now() + REPORT_INTERVAL;
         loop {
             let now = Instant::now();
+            if reports_due <= now {
+                reports_due = now + REPORT_INTERVAL;
+                let receptions = intake.receptions(now);
+                self.report(ssrc, &receptions, &datagrams).await?;
+            }
             let mut written = Ok(());
             let mut out = BytesMut::new();
             let ended = loop {
                 match self.session.poll() {
                     Ok(Some(ServerOutput::Send(bytes))) => out.extend_from_slice(&bytes),
                     Ok(Some(ServerOutput::Event(ServerEvent::Interleaved { medium, rtcp: true, data }))) => {
-                        intake.rtcp(medium, &data);
+                        intake.rtcp(medium, &data, now);
                     }
                     Ok(Some(ServerOutput::Event(ServerEvent::Interleaved { medium, data, .. }))) => {
                         intake.rtp(medium, &data, now, &input.status, |item| {
@@ -240,6 +250,7 @@ impl Connection {
             let missing =
                 intake.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let wait = missing.map_or(wait, |missing| missing.min(wait));
+            let wait = wait.min(reports_due.saturating_duration_since(Instant::now()));
             tokio::select! {
                 read = self.reader.read(&mut self.buffer) => {
                     let count = read?;
@@ -253,7 +264,8 @@ impl Connection {
                     let Datagram { port, rtcp, data } = datagram;
                     let known = port.and_then(|port| datagrams.medium(port));
                     if rtcp {
-                        known.into_iter().for_each(|medium| intake.rtcp(medium, &data));
+                        let now = Instant::now();
+                        known.into_iter().for_each(|medium| intake.rtcp(medium, &data, now));
                     } else if let Some(medium) = known.or_else(|| intake.medium_of(&data)) {
                         let now = Instant::now();
                         intake.rtp(medium, &data, now, &input.status, |item| {
@@ -277,6 +289,31 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Tells a publisher what came of each medium, on the way that its media takes.
+    async fn report(
+        &mut self,
+        ssrc: u32,
+        receptions: &[(usize, Reception)],
+        datagrams: &Datagrams,
+    ) -> Result<(), End> {
+        let mut interleaved = BytesMut::new();
+        for (medium, reception) in receptions {
+            let report = reports::reception(ssrc, reception);
+            match self.session.carried(*medium) {
+                Some(Carried::Tcp { channels }) => {
+                    interleaved.extend_from_slice(&reports::framed(channels.rtcp, &report));
+                }
+                Some(Carried::Udp { client_ports, .. }) => {
+                    if let Some(Expected { pair, .. }) = &datagrams.expected {
+                        pair.report((self.peer.ip(), client_ports.rtcp).into(), &report);
+                    }
+                }
+                Some(Carried::Multicast { .. }) | None => {}
+            }
+        }
+        self.send(interleaved.freeze()).await
     }
 
     fn refuse_publisher(&mut self, ask: &Ask, route: Option<&PublishRoute>, status: StatusCode, why: &str) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::source::Peer;
+use crate::config::Content;
 use crate::net::{DialError, SecretUnavailable};
 use crate::trouble::Reason;
 
@@ -27,8 +28,11 @@ pub(super) enum PullError {
         "{host} has no room for another session ({said}); close one, or wait until it has forgotten a dead one"
     )]
     Full { host: String, said: String },
-    #[error("{host} has nothing that can be passed on: it offers {offers}")]
-    Nothing { host: String, offers: String },
+    #[error("{host} has nothing that can be passed on with content at {}: it offers {offers}", content.as_str())]
+    Nothing { host: String, offers: String, content: Content },
+    /// Nobody's fault.
+    #[error("content was changed: {host} is asked for other tracks")]
+    Content { host: String },
     #[error("{host} accepts the connection but does not finish the RTSP dialogue within {seconds} s")]
     Silent { host: String, seconds: u64 },
     /// No fault of the camera's, and nothing to wait for.
@@ -100,7 +104,7 @@ impl PullError {
             Self::Url { .. } | Self::NeedsUser { .. } | Self::Refused { .. } | Self::Full { .. } => {
                 Reason::Refused
             }
-            Self::Nothing { .. } => Reason::Content,
+            Self::Nothing { .. } | Self::Content { .. } => Reason::Content,
             Self::Silent { .. } | Self::Idle { .. } => Reason::Silent,
             Self::Anew { .. } | Self::Moved { .. } | Self::Lost { .. } | Self::Broken { .. } => {
                 Reason::Protocol
@@ -120,7 +124,7 @@ impl PullError {
     pub(super) fn wait(&self, usual: Duration, flowed: Duration) -> Duration {
         match self {
             Self::Full { .. } => usual.max(FULL),
-            Self::Moved { .. } => Duration::ZERO,
+            Self::Moved { .. } | Self::Content { .. } => Duration::ZERO,
             Self::Anew { .. } if flowed >= Duration::from_secs(1) => Duration::ZERO,
             _ => usual,
         }

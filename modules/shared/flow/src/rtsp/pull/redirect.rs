@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use url::Url;
 
 use super::error::PullError;
 use super::source::Peer;
 use crate::config::ConnectUrl;
 use crate::net::Net;
-use crate::rtsp::options::SCHEMES;
+use crate::rtsp::redirect::followed;
 
 /// The head of an answer.
 const MAX_HEAD: usize = 16 << 10;
@@ -53,43 +52,14 @@ fn location(head: &str) -> Option<String> {
     head.lines().skip(1).find_map(field)
 }
 
-/// The address, as far as it may be followed: TLS is not given up.
-fn followed(location: &str, from: &ConnectUrl) -> Result<ConnectUrl, &'static str> {
-    let to = Url::parse(location).map_err(|_| "it names no URL")?;
-    let scheme = SCHEMES.iter().find(|scheme| scheme.name == to.scheme()).ok_or("it is no RTSP address")?;
-    if from.scheme.tls && !scheme.tls {
-        return Err("it leads out of TLS");
-    }
-    let host = to.host_str().filter(|host| !host.is_empty()).ok_or("it names no host")?;
-    let path = percent_encoding::percent_decode_str(to.path().trim_matches('/')).decode_utf8();
-    Ok(ConnectUrl {
-        scheme: *scheme,
-        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-        port: to.port().unwrap_or(scheme.connect_port),
-        path: path.map_err(|_| "its path is no text")?.into_owned(),
-        query: to.query().map(str::to_owned),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rtsp::options::{RTSP, RTSPS};
-
-    fn from(scheme: crate::config::Scheme) -> ConnectUrl {
-        ConnectUrl { scheme, host: "cam".into(), port: 554, path: "a".into(), query: None }
-    }
 
     #[test]
-    fn a_redirect_is_followed_wherever_its_header_leads_but_not_out_of_tls() {
-        let head = "RTSP/1.0 302 Moved\r\nCSeq: 1\r\nlocation:  rtsp://[2001:db8::1]:8554/b/c?d=e\r\n\r\n";
-        let to = followed(&location(head).unwrap(), &from(RTSP)).unwrap();
-        assert_eq!((to.host.as_str(), to.port, to.path.as_str()), ("2001:db8::1", 8554, "b/c"));
-        assert_eq!(to.query.as_deref(), Some("d=e"));
-        assert_eq!(followed("rtsp://other/x", &from(RTSPS)), Err("it leads out of TLS"));
-        assert_eq!(followed("rtsps://other/x", &from(RTSP)).unwrap().port, 322);
-        assert_eq!(followed("http://other/x", &from(RTSP)), Err("it is no RTSP address"));
-        assert_eq!(followed("/x", &from(RTSP)), Err("it names no URL"));
+    fn where_to_is_found_in_the_head_however_it_is_spelled() {
+        let head = "RTSP/1.0 302 Moved\r\nCSeq: 1\r\nlocation:  rtsp://other:8554/b\r\n\r\n";
+        assert_eq!(location(head).as_deref(), Some("rtsp://other:8554/b"));
         assert_eq!(location("RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"), None);
     }
 }

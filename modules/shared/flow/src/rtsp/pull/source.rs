@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use av_media::Kind;
+use av_rtsp::sdp::{Direction, LeftAside, Medium, Presentation};
 use retina::client::{
-    Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup, SessionIdPolicy,
+    Described, InitialTimestampPolicy, PlayOptions, Playing, Session, SessionGroup, SessionIdPolicy,
     SessionOptions, SetupOptions, TcpTransportOptions, Transport, UdpTransportOptions, UnknownRtcpSsrcPolicy,
 };
-use retina::codec::FrameFormat;
 use tokio::time::timeout;
 use url::Url;
 
 use super::error::PullError;
 use super::forwarder::Forwarder;
-use crate::config::{ClientTls, ConnectUrl, Credentials};
+use crate::config::{ClientTls, ConnectUrl, Content, Credentials};
 use crate::net::{Counted, DialError, Net};
 use crate::rtsp::asked::{asked, key, without_secrets};
 use crate::rtsp::options::RTSP;
@@ -55,9 +55,12 @@ impl Peer {
 
 /// A session that plays.
 pub(super) struct Source {
-    pub(super) demuxed: Demuxed,
-    /// Of pictures and of sound.
+    pub(super) session: Session<Playing>,
+    /// What the camera describes, and which media of it are taken: of pictures and of sound.
+    pub(super) presentation: Presentation,
     pub(super) taken: [Option<usize>; 2],
+    /// By the library's number of a stream: which medium it is.
+    pub(super) media: Vec<Option<usize>>,
     /// What the camera offers and nobody takes: kind where it has one, name, reason.
     pub(super) left_out: Vec<LeftOutTrack>,
     /// Whether the camera says that it sends sound.
@@ -71,7 +74,7 @@ impl Source {
     pub(super) fn tell(&self, status: &InputStatus) {
         for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(self.taken) {
             let own = self.left_out.iter().find(|track| track.kind == Some(kind) && taken.is_none());
-            let told = own.map(|track| LeftOut { codec: track.codec.clone(), dropped: track.why.to_owned() });
+            let told = own.map(|track| LeftOut { codec: track.codec.clone(), dropped: track.why.clone() });
             status.leave_out(kind, told);
         }
         for track in &self.left_out {
@@ -84,7 +87,7 @@ impl Source {
 pub(super) struct LeftOutTrack {
     pub(super) kind: Option<Kind>,
     pub(super) codec: String,
-    pub(super) why: &'static str,
+    pub(super) why: String,
 }
 
 /// Who is asked, with the secrets of this moment. `url` is the configured one or where that led.
@@ -104,6 +107,7 @@ pub(super) async fn open(
     config: &PullConfig,
     peer: &Peer,
     group: &Arc<SessionGroup>,
+    content: Content,
 ) -> Result<Source, PullError> {
     let same_host = peer.url.host == config.url.host;
     let credentials = match &config.credentials {
@@ -140,14 +144,18 @@ pub(super) async fn open(
         Ok(described) => described.map_err(|error| PullError::of(&error, peer))?,
         Err(_) => return Err(silent(peer)),
     };
-    let offer = Offer::of(&described);
+    let presentation = Presentation::parse(described.sdp())
+        .map_err(|error| PullError::Broken { host: peer.host.clone(), said: error.to_string() })?;
+    let offer = Offer::of(&described, &presentation, content);
     if offer.taken == [None, None] {
-        return Err(PullError::Nothing { host: peer.host.clone(), offers: offer.names });
+        return Err(PullError::Nothing { host: peer.host.clone(), offers: offer.names, content });
     }
     match timeout(ESTABLISH, start(described, &offer, config.udp)).await {
         Ok(started) => Ok(Source {
-            demuxed: started.map_err(|error| PullError::of(&error, peer))?,
+            session: started.map_err(|error| PullError::of(&error, peer))?,
+            presentation,
             taken: offer.taken,
+            media: offer.media,
             left_out: offer.left_out,
             expects_sound: offer.expects_sound,
             _forwarder: forwarder,
@@ -161,42 +169,48 @@ fn silent(peer: &Peer) -> PullError {
     PullError::Silent { host: peer.host.clone(), seconds: ESTABLISH.as_secs() }
 }
 
-async fn start(mut session: Session<Described>, offer: &Offer, udp: bool) -> Result<Demuxed, retina::Error> {
-    for index in offer.taken.into_iter().flatten() {
+async fn start(
+    mut session: Session<Described>,
+    offer: &Offer,
+    udp: bool,
+) -> Result<Session<Playing>, retina::Error> {
+    for medium in offer.taken.into_iter().flatten() {
+        let Some(stream) = offer.media.iter().position(|found| *found == Some(medium)) else { continue };
         let transport = if udp {
             Transport::Udp(UdpTransportOptions::default())
         } else {
             Transport::Tcp(TcpTransportOptions::default())
         };
-        let options = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
-        session.setup(index, options).await?;
+        session.setup(stream, SetupOptions::default().transport(transport)).await?;
     }
     let options = PlayOptions::default()
         .initial_timestamp(InitialTimestampPolicy::Permissive)
         .unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::DropPackets);
-    session.play(options).await?.demuxed()
+    session.play(options).await
 }
 
 /// What a camera offers, and what is taken of it: of each kind the first that can be passed on.
 struct Offer {
     taken: [Option<usize>; 2],
+    media: Vec<Option<usize>>,
     left_out: Vec<LeftOutTrack>,
     names: String,
     expects_sound: bool,
 }
 
 impl Offer {
-    fn of(session: &Session<Described>) -> Self {
-        let to_camera = to_camera(session.sdp());
-        let streams = session.streams();
+    fn of(session: &Session<Described>, presentation: &Presentation, content: Content) -> Self {
+        let controls = session.streams().iter().map(|stream| stream.control().map_or("", Url::as_str));
+        let media = matched(controls, presentation);
+        let to_camera = to_camera(presentation);
         let mut taken = [None; 2];
         // A track towards the camera is a loudspeaker, unless the camera has its directions wrong: then it is the only one.
-        let is_to_camera = |index: usize| to_camera.get(index).copied().unwrap_or(false);
         for wanted in [false, true] {
-            for (index, stream) in
-                streams.iter().enumerate().filter(|(index, _)| is_to_camera(*index) == wanted)
+            for index in
+                media.iter().flatten().copied().filter(|index| to_camera.get(*index) == Some(&wanted))
             {
-                let slot = match usable(stream.media(), stream.encoding_name()) {
+                let medium = presentation.media.get(index).filter(|medium| medium.coding.is_ok());
+                let slot = match medium.and_then(|medium| medium.kind).filter(|kind| content.admits(*kind)) {
                     Some(Kind::Video) => &mut taken[0],
                     Some(Kind::Audio) => &mut taken[1],
                     None => continue,
@@ -205,70 +219,88 @@ impl Offer {
             }
         }
         let mut left_out = Vec::new();
-        for (index, stream) in streams.iter().enumerate().filter(|(index, _)| !taken.contains(&Some(*index)))
-        {
-            let kind = match stream.media() {
-                "video" => Some(Kind::Video),
-                "audio" => Some(Kind::Audio),
-                _ => None,
+        for (stream, index) in session.streams().iter().zip(&media) {
+            let Some((index, medium)) = index.and_then(|index| Some((index, presentation.media.get(index)?)))
+            else {
+                continue;
             };
-            let why = match (kind, usable(stream.media(), stream.encoding_name())) {
-                (_, Some(_)) if is_to_camera(index) => "it is a back channel",
-                (_, Some(_)) => "another one of its kind came first",
-                (None, _) => "it is neither video nor audio",
-                (Some(_), None) => "it is not carried",
+            if taken.contains(&Some(index)) {
+                continue;
+            }
+            let why = match (&medium.coding, medium.kind) {
+                (Err(LeftAside::Kind(_)), _) => "it is neither video nor audio".to_owned(),
+                (Err(LeftAside::Encoding(_) | LeftAside::NoRtpMap(_)), _) => "it is not carried".to_owned(),
+                (Err(why), _) => why.to_string(),
+                (_, Some(Kind::Video)) if !content.admits(Kind::Video) => "content is audioOnly".to_owned(),
+                (_, Some(Kind::Audio)) if !content.admits(Kind::Audio) => "content is videoOnly".to_owned(),
+                _ if to_camera.get(index) == Some(&true) => "it is a back channel".to_owned(),
+                _ => "another one of its kind came first".to_owned(),
             };
             let codec = stream.encoding_name().chars().filter(|c| !c.is_control()).take(32).collect();
-            left_out.push(LeftOutTrack { kind, codec, why });
+            left_out.push(LeftOutTrack { kind: medium.kind, codec, why });
         }
-        let names: Vec<_> = streams
+        let names: Vec<_> = session
+            .streams()
             .iter()
             .take(8)
             .map(|stream| format!("{}/{}", stream.media(), stream.encoding_name()))
             .collect();
-        let expects_sound = taken[1].is_some_and(|index| !is_to_camera(index));
-        Self { taken, left_out, names: names.join(", "), expects_sound }
+        let expects_sound = taken[1].is_some_and(|index| to_camera.get(index) == Some(&false));
+        Self { taken, media, left_out, names: names.join(", "), expects_sound }
     }
 }
 
-/// What an encoding is, where it can be passed on.
-fn usable(media: &str, encoding: &str) -> Option<Kind> {
-    match (media, encoding) {
-        ("video", "h264" | "h265") => Some(Kind::Video),
-        ("audio", "mpeg4-generic" | "pcma" | "pcmu") => Some(Kind::Audio),
-        _ => None,
-    }
+/// Which medium of a description each stream of the library's is. It passes over those that it can't read: the others are
+/// in order, and known by the end of their URL.
+fn matched<'a>(controls: impl Iterator<Item = &'a str>, presentation: &Presentation) -> Vec<Option<usize>> {
+    let mut at = 0;
+    let next = |control: &str| {
+        let is_it = |medium: &Medium| control.ends_with(&medium.control);
+        let found = at + presentation.media.get(at..)?.iter().position(is_it)?;
+        at = found + 1;
+        Some(found)
+    };
+    controls.map(next).collect()
 }
 
-/// Which media descriptions of an SDP go from us to the camera (RFC 8866 §6.7: directions are the receiver's).
-fn to_camera(sdp: &[u8]) -> Vec<bool> {
-    let mut found = Vec::new();
-    for line in String::from_utf8_lossy(sdp).lines() {
-        let line = line.trim_end();
-        if line.starts_with("m=") {
-            found.push(false);
-        } else if line == "a=sendonly"
-            && let Some(last) = found.last_mut()
-        {
-            *last = true;
-        }
-    }
+/// Which media go from us to the camera (RFC 8866 §6.7: directions are the receiver's).
+fn to_camera(presentation: &Presentation) -> Vec<bool> {
+    let sends = |medium: &Medium| medium.direction == Some(Direction::Send);
+    let found: Vec<_> = presentation.media.iter().map(sends).collect();
     // Where all are said to, the server speaks of its own side.
-    if found.iter().all(|to_camera| *to_camera) {
-        found.fill(false);
-    }
-    found
+    if found.iter().all(|to_camera| *to_camera) { vec![false; found.len()] } else { found }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn presentation(media: &str) -> Presentation {
+        let session = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
+        Presentation::parse(format!("{session}{media}").as_bytes()).unwrap()
+    }
+
     #[test]
     fn tracks_towards_the_camera_are_told_by_their_media_description() {
-        let sdp = b"v=0\r\na=sendonly\r\nm=video 0 RTP/AVP 96\r\na=recvonly\r\nm=audio 0 RTP/AVP 0\r\na=sendonly\r\n";
-        assert_eq!(to_camera(sdp), [false, true]);
-        assert_eq!(to_camera(b"m=video 0 RTP/AVP 96\na=sendonly\n"), [false]);
-        assert_eq!(to_camera(b"\xff\xfe"), [false; 0]);
+        let both = presentation(
+            "a=sendonly\r\nm=video 0 RTP/AVP 96\r\na=recvonly\r\nm=audio 0 RTP/AVP 0\r\na=sendonly\r\n",
+        );
+        assert_eq!(to_camera(&both), [false, true]);
+        assert_eq!(to_camera(&presentation("m=video 0 RTP/AVP 96\r\na=sendonly\r\n")), [false]);
+    }
+
+    #[test]
+    fn streams_that_the_library_passes_over_move_no_other() {
+        let three = presentation(
+            "m=video 0 RTP/AVP 96\r\na=control:track1\r\nm=application 0 TCP/X 1\r\na=control:track2\r\n\
+             m=audio 0 RTP/AVP 0\r\na=control:track3\r\n",
+        );
+        let of = |controls: &[&'static str]| matched(controls.iter().copied(), &three);
+        assert_eq!(
+            of(&["rtsp://c/track1", "rtsp://c/track2", "rtsp://c/track3"]),
+            [Some(0), Some(1), Some(2)]
+        );
+        assert_eq!(of(&["rtsp://c/track1", "rtsp://c/track3"]), [Some(0), Some(2)]);
+        assert_eq!(of(&["rtsp://c/else", "rtsp://c/track3"]), [None, Some(2)]);
     }
 }

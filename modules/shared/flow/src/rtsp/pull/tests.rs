@@ -1,6 +1,7 @@
 mod camera;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use av_media::{Frame, Kind};
 use tokio::task::JoinHandle;
@@ -10,10 +11,11 @@ use super::*;
 use crate::config::{ClientTls, Content, Credentials};
 use crate::rtmp::peer::{module, plain, retry, state, stream};
 use crate::rtsp::options::{RTSP, RTSPS};
-use crate::stream::{Entry, InputStatus, Item, Reader};
+use crate::stream::{Anchor, Entry, InputStatus, Item, Reader, Settings, Stream};
 use camera::{Camera, SDP, VIDEO_ONLY, idr, picture};
 
 struct Pulling {
+    stream: Stream,
     status: Arc<InputStatus>,
     reader: Reader,
     task: JoinHandle<()>,
@@ -21,7 +23,10 @@ struct Pulling {
 
 impl Pulling {
     fn with(config: PullConfig) -> Self {
-        let stream = stream();
+        Self::into(stream(), config)
+    }
+
+    fn into(stream: Stream, config: PullConfig) -> Self {
         let input = InputContext {
             module: module(),
             flow: "cam".into(),
@@ -35,6 +40,7 @@ impl Pulling {
         Self {
             status: stream.input().clone(),
             reader: stream.reader(Content::AudioVideo),
+            stream,
             task: tokio::spawn(pull(input, config)),
         }
     }
@@ -53,6 +59,20 @@ impl Pulling {
             frames
         });
         in_time.await.unwrap_or_else(|_| panic!("no {count} frames in time: {:?}", status.status.get()))
+    }
+
+    async fn until(&mut self, mut fits: impl FnMut(&Item) -> bool) {
+        let status = self.status.clone();
+        let in_time = tokio::time::timeout(Duration::from_secs(20), async {
+            let mut entries = Vec::<Entry>::new();
+            loop {
+                self.reader.recv(&mut entries).await;
+                if entries.drain(..).any(|entry| fits(&entry.item)) {
+                    return;
+                }
+            }
+        });
+        in_time.await.unwrap_or_else(|_| panic!("not in time: {:?}", status.status.get()));
     }
 
     async fn trouble(&self) -> String {
@@ -178,6 +198,7 @@ async fn tracks_that_are_not_carried_are_told_and_left_alone() {
     let asked = camera.establish(sdp, &[]).await;
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert!(asked[0].ends_with("/microphone"), "{asked:?}");
+    camera.payload_type = 8;
     for at in 0..5 {
         camera.rtp(0, at * 320, false, &[at as u8; 320]).await;
     }
@@ -280,4 +301,117 @@ async fn sound_of_a_session_without_pictures_flows_on_after_a_break() {
     camera.establish(SDP, &[]).await;
     second(&mut camera, 25).await;
     pulling.frames(40).await;
+}
+
+fn only(content: Content) -> Settings {
+    Settings {
+        content,
+        track_wait: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(10),
+        hold: true,
+        hold_for: None,
+    }
+}
+
+#[tokio::test]
+async fn a_kind_that_content_drops_is_not_asked_for_until_content_changes() {
+    let (listener, port) = Camera::listen().await;
+    let stream = stream();
+    stream.configure(only(Content::AudioOnly));
+    let mut pulling = Pulling::into(stream, config(port));
+    let mut camera = Camera::accept(&listener).await;
+    let asked = camera.establish(SDP, &[]).await;
+    assert!(asked.len() == 1 && asked[0].ends_with("track2"), "{asked:?}");
+    camera.payload_type = 8;
+    for at in 0..10 {
+        camera.rtp(0, at * 320, false, &[at as u8; 320]).await;
+    }
+    let frames = pulling.frames(5).await;
+    assert!(frames.iter().all(|frame| frame.kind == Kind::Audio));
+    let left_out = pulling.status.skipped.get(Kind::Video).unwrap();
+    assert_eq!((left_out.codec.as_str(), left_out.dropped.as_str()), ("h264", "content is audioOnly"));
+
+    pulling.stream.configure(only(Content::AudioVideo));
+    let mut camera = Camera::accept(&listener).await;
+    assert_eq!(camera.establish(SDP, &[]).await.len(), 2);
+    second(&mut camera, 25).await;
+    pulling.until(|item| matches!(item, Item::Frame(frame) if frame.kind == Kind::Video)).await;
+}
+
+#[tokio::test]
+async fn the_camera_s_own_time_comes_with_its_reports() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=3600,url=track2;seq=1;rtptime=320"]).await;
+    second(&mut camera, 25).await;
+    let unix = 1_700_000_000_u64;
+    camera.report(1, (unix + 2_208_988_800) << 32, 25 * 3600).await;
+    second(&mut camera, 50).await;
+    pulling
+        .until(|item| {
+            let Item::Anchor(Anchor { time, by_source: Some(utc), .. }) = item else { return false };
+            // By the report it was that time at the picture of the 25th step, 24 after what RTP-Info names.
+            let unix_nanos = i64::try_from(utc.duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+            let at_zero = unix_nanos - time.nanos();
+            assert!((at_zero - (unix as i64 * 1_000_000_000 - 960_000_000)).abs() < 1_000_000, "{at_zero}");
+            true
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn opus_is_pulled_and_of_two_tracks_the_first_that_is_carried_is_taken() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    let sdp = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n\
+               m=audio 0 RTP/AVP 98\r\na=rtpmap:98 SPEEX/16000\r\na=control:one\r\n\
+               m=audio 0 RTP/AVP 97\r\na=rtpmap:97 opus/48000/2\r\na=control:two\r\n";
+    let asked = camera.establish(sdp, &[]).await;
+    assert!(asked.len() == 1 && asked[0].ends_with("/two"), "{asked:?}");
+    camera.payload_type = 97;
+    for at in 0..10_u32 {
+        // 20 ms of silence.
+        camera.rtp(0, at * 960, true, &[0xfc, 0xff, 0xfe, at as u8]).await;
+    }
+    let frames = pulling.frames(8).await;
+    let steps = frames.windows(2).map(|pair| pair[1].pts.nanos_since(pair[0].pts));
+    assert!(steps.clone().all(|step| step == 20_000_000), "{:?}", steps.collect::<Vec<_>>());
+    assert_eq!(frames[1].data[..], [0xfc, 0xff, 0xfe, 1]);
+    assert_eq!(pulling.stream.tracks().unwrap().audio.as_ref().unwrap().codec, av_media::Codec::Opus);
+}
+
+#[tokio::test]
+async fn a_microphone_that_is_described_and_off_is_no_track() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &[]).await;
+    camera.video(0, &idr(0)).await;
+    for at in 1..10 {
+        camera.video(at * 3600, &picture(at)).await;
+    }
+    assert!(pulling.frames(5).await.iter().all(|frame| frame.kind == Kind::Video));
+    let tracks = pulling.stream.tracks().unwrap();
+    assert!(tracks.video.is_some() && tracks.audio.is_none(), "{tracks:?}");
+}
+
+#[tokio::test]
+async fn what_rtp_info_says_holds_also_where_the_first_packet_is_the_one_that_it_names() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera.establish(SDP, &["RTP-Info: url=track1;seq=1;rtptime=90000,url=track2;seq=1;rtptime=8000"]).await;
+    camera.video(90_000, &idr(25)).await;
+    // A fifth of a second later, and here at once.
+    for at in 30..35 {
+        camera.audio(at * 320, &[at as u8; 320]).await;
+        camera.video((at - 4) * 3600, &picture(at)).await;
+    }
+    let frames = pulling.frames(6).await;
+    let first = |kind| frames.iter().find(|frame| frame.kind == kind).unwrap().pts;
+    // Sound lies on the grid of its samples.
+    let apart = first(Kind::Audio).nanos_since(first(Kind::Video));
+    assert!((apart - 200_000_000).abs() < 1_000_000, "{apart}");
 }

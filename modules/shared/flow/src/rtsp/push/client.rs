@@ -198,7 +198,7 @@ impl Client {
             ClientEvent::Refused { method, status, reason } => {
                 Err(self.refusals.refused(method, *status, reason))
             }
-            ClientEvent::Redirected { .. } => Err(PushError::Elsewhere { host }),
+            ClientEvent::Redirected { to } => Err(PushError::Elsewhere { host, to: to.clone() }),
             ClientEvent::Ended => Err(PushError::Ended { host }),
             _ => Ok(()),
         }

@@ -21,8 +21,12 @@ pub(in crate::rtsp) enum PushError {
     NeedsUser { host: String },
     #[error("{host} refused {what}; check {check} ({said})")]
     Refused { host: String, what: &'static str, check: &'static str, said: String },
-    #[error("{host} sends the stream elsewhere, which is not followed; set the URL to where it is")]
-    Elsewhere { host: String },
+    #[error("{host} sends the stream elsewhere")]
+    Elsewhere { host: String, to: String },
+    #[error(
+        "{host} sends the stream elsewhere, and where to can't be followed: {why}; set the URL to where it is"
+    )]
+    Astray { host: String, why: &'static str },
     #[error("no free ports for datagrams to {host}: {source}; set transport to tcp")]
     NoPorts { host: String, source: io::Error },
     #[error("{host} accepts the connection but does not finish the RTSP dialogue within {seconds} s")]
@@ -74,7 +78,7 @@ impl PushError {
             Self::Url { .. } | Self::NeedsUser { .. } | Self::Refused { .. } => Reason::Refused,
             Self::NoPorts { .. } => Reason::Address,
             Self::Silent { .. } | Self::Stalled { .. } => Reason::Silent,
-            Self::Elsewhere { .. } | Self::Broken { .. } => Reason::Protocol,
+            Self::Elsewhere { .. } | Self::Astray { .. } | Self::Broken { .. } => Reason::Protocol,
             Self::Closed { .. } | Self::Io { .. } => Reason::Lost,
             Self::Ended { .. } => Reason::Ended,
         }

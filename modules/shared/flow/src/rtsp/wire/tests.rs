@@ -25,7 +25,7 @@ fn view(layout: Layout) -> View {
 }
 
 fn anchor() -> Anchor {
-    Anchor { time: Timestamp::ZERO, utc: UNIX_EPOCH, known_by: KnownBy::Arrival }
+    Anchor { time: Timestamp::ZERO, utc: UNIX_EPOCH, known_by: KnownBy::Arrival, by_source: None }
 }
 
 /// Channel and packet of each frame of RTSP's framing.
@@ -164,4 +164,20 @@ fn a_track_that_rtp_does_not_carry_is_left_out_and_the_state_says_so() {
     assert_eq!(watching.borrow().as_ref().unwrap().media, [Kind::Video]);
     let trouble = players.status.status.get().trouble.unwrap();
     assert!(trouble.text.starts_with("flows.cam.outputs.viewers: audio is left out"), "{}", trouble.text);
+}
+
+#[test]
+fn reports_tell_the_time_of_the_camera_s_own_clock_where_that_is_known() {
+    let (mut players, _watching) = players();
+    let tracks = tracks([video()]);
+    players.tracks(&tracks);
+    let camera = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    players.anchor(&Anchor { by_source: Some(camera), ..anchor() });
+    players.pack(&video(), &picture(0, true));
+    let mut out = PieceWriter::default();
+    players.start(&mut out, &tracks, Timestamp::ZERO, view(Layout { channels: [Some((0, 1)), None] }));
+    let (_, report) = packets(&mut out).remove(0);
+    let seconds = u32::from_be_bytes(report[8..12].try_into().unwrap());
+    let wanted = 2_208_988_800 + 1_700_000_000;
+    assert!((wanted..wanted + 60).contains(&u64::from(seconds)), "{seconds}");
 }

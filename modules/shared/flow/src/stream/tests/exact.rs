@@ -270,3 +270,45 @@ async fn the_interval_of_pictures_is_what_is_said_or_what_is_seen() {
     publisher.track(Track { video: said, ..track(Codec::H264, b"v") }, now).unwrap();
     assert_eq!(stream.frame_interval(Kind::Video), Some(Duration::from_secs_f64(1.0 / 25.5)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_source_says_of_its_clock_comes_with_the_anchor_and_again_when_it_changes() {
+    let stream = stream(settings());
+    let mut reader = stream.reader(Content::AudioVideo);
+    let by_source = |entries: &[Entry]| -> Vec<Option<i64>> {
+        let anchors = entries.iter().filter_map(|entry| match entry.item {
+            Item::Anchor(anchor) => Some(anchor),
+            _ => None,
+        });
+        // As the source would say it of stream time zero.
+        let at_zero = anchors.map(|anchor| {
+            let since = anchor.by_source?.duration_since(std::time::UNIX_EPOCH).unwrap();
+            Some(since.as_millis() as i64 - anchor.time.millis())
+        });
+        at_zero.collect()
+    };
+    let says = |time: i64, unix_millis: u64| Incoming::WallClock {
+        time: Timestamp::from_millis(time),
+        utc: std::time::UNIX_EPOCH + Duration::from_millis(unix_millis),
+    };
+    let now = Instant::now();
+    let mut publisher = publish(&stream, now);
+    // Before the first frame, and in the publisher's own times.
+    publisher.item(says(7_000, 1_007_000), now).unwrap();
+    publisher.frame(idr(5_000), now).unwrap();
+    publisher.frame(sound(5_000), now).unwrap();
+    let mut out = Vec::new();
+    reader.recv(&mut out).await;
+    assert_eq!(by_source(&out), [None, Some(1_000_000)]);
+    // The same again is no news, another is, and who joins gets the newest.
+    publisher.item(says(8_000, 1_008_000), now).unwrap();
+    publisher.item(says(9_000, 1_009_020), now).unwrap();
+    out.clear();
+    reader.recv(&mut out).await;
+    assert_eq!(by_source(&out), [Some(1_000_020)]);
+    publisher.frame(idr(9_000), now).unwrap();
+    let mut later = stream.reader(Content::AudioVideo);
+    out.clear();
+    later.recv(&mut out).await;
+    assert_eq!(by_source(&out), [Some(1_000_020)]);
+}

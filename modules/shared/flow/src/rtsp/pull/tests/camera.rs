@@ -32,6 +32,8 @@ pub(super) struct Camera {
     read: Vec<u8>,
     sequences: [u16; 4],
     pub(super) ssrc: u32,
+    /// 0: that of the descriptions here.
+    pub(super) payload_type: u8,
     cseq: String,
 }
 
@@ -53,7 +55,7 @@ impl Camera {
     }
 
     fn of(wire: Box<dyn Wire>) -> Self {
-        Self { wire, read: Vec::new(), sequences: [1; 4], ssrc: 7, cseq: String::new() }
+        Self { wire, read: Vec::new(), sequences: [1; 4], ssrc: 7, payload_type: 0, cseq: String::new() }
     }
 
     /// The next request's head.
@@ -115,7 +117,12 @@ impl Camera {
     /// A packet on a channel.
     pub(super) async fn rtp(&mut self, channel: u8, time: u32, marker: bool, payload: &[u8]) {
         let sequence = &mut self.sequences[usize::from(channel)];
-        let mut packet = vec![0x80, if marker { 0xe0 } else { 0x60 }];
+        let payload_type = match (self.payload_type, channel) {
+            (0, 0) => 96,
+            (0, _) => 8,
+            (own, _) => own,
+        };
+        let mut packet = vec![0x80, payload_type | if marker { 0x80 } else { 0 }];
         packet.extend_from_slice(&sequence.to_be_bytes());
         *sequence = sequence.wrapping_add(1);
         packet.extend_from_slice(&time.to_be_bytes());
@@ -125,6 +132,17 @@ impl Camera {
         framed.extend_from_slice(&u16::try_from(packet.len()).unwrap().to_be_bytes());
         framed.extend_from_slice(&packet);
         self.wire.write_all(&framed).await.unwrap();
+        self.wire.flush().await.unwrap();
+    }
+
+    /// A sender report on a channel of RTCP.
+    pub(super) async fn report(&mut self, channel: u8, ntp: u64, time: u32) {
+        let mut packet = vec![0x80, 200, 0, 6];
+        packet.extend_from_slice(&(self.ssrc + u32::from(channel - 1)).to_be_bytes());
+        packet.extend_from_slice(&ntp.to_be_bytes());
+        packet.extend_from_slice(&time.to_be_bytes());
+        packet.extend_from_slice(&[0; 8]);
+        self.wire.write_all(&[&[b'$', channel, 0, 28][..], &packet].concat()).await.unwrap();
         self.wire.flush().await.unwrap();
     }
 
