@@ -49,11 +49,6 @@ impl Azurite {
         format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
     }
 
-    /// Its log of requests.
-    pub fn log(&self) -> String {
-        self.program.stdout()
-    }
-
     /// Blocks that it took, by their ids, each as often as it did.
     pub fn staged(&self) -> Vec<String> {
         let log = self.program.stdout();

@@ -254,12 +254,6 @@ impl Module {
         self.program.end("TERM", Duration::from_secs(20))
     }
 
-    /// SIGKILL; gives its folder.
-    pub fn kill(self) -> TempDir {
-        drop(self.program);
-        self.dir
-    }
-
     /// SIGKILL, then a start again on the same folder with the same addresses.
     pub fn kill_and_restart(self, change: impl FnOnce(Setup) -> Setup) -> Self {
         drop(self.program);
