@@ -85,22 +85,25 @@ fn a_websocket_and_a_tunnel_carry_a_stream_and_answers_without_a_hole() {
     let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
     gateway.wait_receiving("cam");
     let url = rtsp(port, "live/cam");
-    let mut socket = WebSocket::open(port, "/live/cam");
-    let pongs = socket.pongs.clone();
-    socket.ping(b"are you there?");
-    let players = [
-        Player::connect(port),
-        Player::on(Box::new(Tunnel::open(port, "/live/cam", "one"))),
-        Player::on(Box::new(socket)),
-    ];
-    for mut player in players {
+    let pongs = std::cell::RefCell::default();
+    let plain = || Player::connect(port);
+    let tunnel = || Player::on(Box::new(Tunnel::open(port, "/live/cam", "one")));
+    let socket = || {
+        let mut socket = WebSocket::open(port, "/live/cam");
+        socket.ping(b"are you there?");
+        pongs.replace(socket.pongs.clone());
+        Player::on(Box::new(socket))
+    };
+    let ways: [&dyn Fn() -> Player; 3] = [&plain, &tunnel, &socket];
+    for open in ways {
+        let mut player = open();
         player.play(&url, interleaved);
         let seen = numbers(&mut player, 0, 100);
         assert!(seen.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{seen:?}");
         assert_eq!(player.ask("GET_PARAMETER", &url, &[]).status, 200);
         assert_eq!(player.ask("TEARDOWN", &url, &[]).status, 200);
     }
-    assert_eq!(*pongs.lock().unwrap(), [b"are you there?"]);
+    assert_eq!(*pongs.into_inner().lock().unwrap(), [b"are you there?"]);
     drop(publication);
     assert_eq!(gateway.terminate().status.code(), Some(0));
 }

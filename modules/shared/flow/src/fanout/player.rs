@@ -105,7 +105,9 @@ impl Player {
 
     /// Gives the connection its sink back, so that it can say goodbye.
     pub(super) fn end(self) {
-        let unsent = self.queue.iter().flat_map(|queued| queued.pieces.rest(queued.place)).collect();
+        let queued = self.queue.iter().flat_map(|queued| queued.pieces.rest(queued.place));
+        // What the connection said last may not have been heard yet.
+        let unsent = queued.chain(self.tie.take_answers()).collect();
         let _ = self.farewell.send(Farewell { sink: self.out.sink, unsent });
     }
 
