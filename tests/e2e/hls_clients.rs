@@ -1,13 +1,12 @@
 //! Players of HLS that share no code with each other, and readers of its playlists: one stream, three variants.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
-use av_tests::recording::{Kind, Packet};
+use av_tests::recording::Kind;
 use av_tests::rtmp::Publisher;
 use av_tests::tool::{Tool, skip, tests_dir};
 use av_tests::{needs, port, wait};
@@ -17,8 +16,6 @@ use crate::hls::request;
 use crate::{rtmp, twin, vlc};
 
 const VARIANTS: [&str; 3] = ["lowLatency", "fmp4", "mpegts"];
-/// Bytes of a picture of 320 x 180 in I420.
-const PICTURE: usize = 320 * 180 * 3 / 2;
 /// Where a stream is cut off, some pictures lack others that come between.
 const AT_END: usize = 4;
 /// VLC holds some back at the end.
@@ -28,17 +25,6 @@ const HELD_BACK: usize = 10;
 fn listed(text: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| Some(line.rsplit_once(',')?.1.trim().to_owned())).collect()
-}
-
-/// The same of raw pictures.
-fn raw(file: &Path) -> Vec<String> {
-    let mut pictures = Vec::new();
-    let mut file = std::fs::File::open(file).unwrap();
-    let mut picture = vec![0; PICTURE];
-    while file.read_exact(&mut picture).is_ok() {
-        pictures.push(Packet::new(Kind::Video, 0, 0, &picture).hash);
-    }
-    pictures
 }
 
 fn decoded(file: &Path) -> Vec<String> {
@@ -115,17 +101,6 @@ fn players(dir: &Path, variant: &str, url: &str) -> Vec<Player> {
         command.args(["--ovc=rawvideo", "--of=framemd5"]).arg(format!("--o={}", file.display())).arg(url);
         let read = move |_: &str| listed(&std::fs::read_to_string(&file).unwrap_or_default());
         players.push(player("mpv", command, Box::new(read)));
-    }
-    if Tool::Gst.path().is_some() {
-        let file = dir.join(format!("gst-{variant}"));
-        let mut command = Tool::Gst.command();
-        let line = format!(
-            "-q uridecodebin3 uri={url} ! video/x-raw ! videoconvert ! video/x-raw,format=I420 ! filesink location={}",
-            file.display()
-        );
-        command.args(line.split(' '));
-        let read = move |_: &str| raw(&file);
-        players.push(Player { joins: true, ..player("GStreamer", command, Box::new(read)) });
     }
     let streamlink = tests_dir().join(".tools/hls/bin/streamlink");
     if streamlink.exists() {

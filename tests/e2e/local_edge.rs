@@ -173,7 +173,7 @@ fn under_the_rules_of_a_device_each_sin_ends_the_start_by_its_place() {
             format!("{splitter}/settings/createOptions/HostConfig"),
             "Binds",
             json!([]),
-            "rtmp-splitter: no volume holds its state",
+            "rtmp-splitter: its root is read-only (ReadonlyRootfs) and no volume holds its state",
         ),
     ];
     for (place, key, value, text) in sins {
