@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 use crate::{rtmp, twin};
 
 /// The account that every Azurite has; its key is in its documentation.
-const ACCOUNT: &str = "devstoreaccount1";
+pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 pub struct Azurite {
-    port: u16,
+    pub port: u16,
     program: Program,
 }
 
@@ -92,7 +92,7 @@ impl Azurite {
     }
 }
 
-fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
+pub fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
     let mut cloud = json!({ "store": store, "credentials": credentials, "segmentSeconds": 2 });
     cloud.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut document =
@@ -121,7 +121,7 @@ fn hashes(blobs: &[Value], kind: Kind) -> Vec<String> {
     blobs.iter().flat_map(read).collect()
 }
 
-fn must_hold(blobs: &[Value], published: &Recording) {
+pub fn must_hold(blobs: &[Value], published: &Recording) {
     for kind in [Kind::Video, Kind::Audio] {
         let sent: Vec<_> = published.of(kind).into_iter().map(|packet| packet.hash.clone()).collect();
         assert!(hashes(blobs, kind) == sent, "{kind:?}");

@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod camera;
+pub mod chance;
 pub mod client;
 pub mod clip;
+
 pub mod edge;
 pub mod flv;
 pub mod http;
@@ -16,6 +18,7 @@ pub mod module;
 pub mod nginx;
 pub mod port;
 pub mod program;
+pub mod proxy;
 pub mod recording;
 pub mod rtmp;
 pub mod rtsp;

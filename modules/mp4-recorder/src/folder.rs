@@ -16,6 +16,8 @@ pub enum Stored {
     Already,
     /// Something else has that name.
     NameTaken,
+    /// The file is neither here nor there: somebody deleted it.
+    Gone,
 }
 
 /// Puts `file` into `root` under `name`. Nothing that is there is overwritten. Where this ends in between, doing it
@@ -35,6 +37,8 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => {
             return Ok(Stored::Already);
         }
+        // A folder that is not there now may have it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => return Ok(Stored::Gone),
         Err(error) => return Err(at(file)(error)),
     };
     match std::fs::metadata(&target) {
@@ -229,9 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_neither_place_is_an_error_with_its_path() {
+    fn what_is_in_neither_place_is_gone_but_for_a_folder_that_is_away() {
         let dir = tempfile::tempdir().unwrap();
-        let error = store(&dir.path().join("gone"), dir.path(), "c.mp4").unwrap_err();
+        let gone = dir.path().join("gone");
+        assert_eq!(store(&gone, dir.path(), "c.mp4").unwrap(), Stored::Gone);
+        let error = store(&gone, &dir.path().join("away"), "c.mp4").unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
     }
 }

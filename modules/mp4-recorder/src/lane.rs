@@ -124,6 +124,8 @@ pub enum LaneError {
     NoTarget,
     #[error("{MOST_NAMES} names like {0} are taken")]
     Names(String),
+    #[error("{0} is gone: neither the spool nor the store has it")]
+    Gone(String),
     #[error("its store is no longer configured")]
     OtherStore,
     #[error("the work on a file ended early")]
@@ -262,6 +264,7 @@ impl Lane {
                 Ok(Stored::New | Stored::Already) => return Ok((record, number > 1)),
                 Ok(Stored::NameTaken) if number < MOST_NAMES => number += 1,
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
+                Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
                 Err(error) => {
                     if error.status() == Some(403) {
                         recorder.secrets.refused(credentials.secret());
@@ -301,7 +304,7 @@ impl LaneError {
             Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
             Self::Blob(error) => error.reason(),
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
-            Self::Clock | Self::NoTarget | Self::OtherStore | Self::Ended => Reason::Internal,
+            Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,
         }
     }
 }
@@ -328,6 +331,13 @@ impl Lane {
     /// How long files took, as a metric family.
     pub fn took_family(&self) -> Option<MetricFamily> {
         self.took.as_ref().and_then(|took| took.collect().into_iter().next())
+    }
+
+    /// How old the oldest frame is that the disk was given and has not taken.
+    pub fn lag(&self) -> Duration {
+        let inner = self.inner();
+        let reports = inner.reports.iter().filter_map(Weak::upgrade);
+        reports.map(|report| report.lag()).max().unwrap_or_default()
     }
 
     /// Whose it is.
@@ -523,6 +533,17 @@ impl Lane {
         }
         let stored = self.store_one(recorder, spool, record.clone()).await;
         spool.set_busy(id, false);
+        if let Err(error @ LaneError::Gone(_)) = &stored {
+            // Nothing brings it back, and others wait behind it.
+            let (flow, output) = &self.place;
+            tracing::error!(%flow, %output, "{error}");
+            recorder.totals.count(&self.place, |totals| totals.dropped += 1);
+            recorder.emit(EventKind::SpoolDropped, &self.place, error.to_string());
+            let spool = spool.clone();
+            let work = tokio::task::spawn_blocking(move || spool.remove(id));
+            work.await.map_err(|_| LaneError::Ended)??;
+            return Ok(());
+        }
         let (line, is_second) = stored?;
         if recorder.tombstones.cover(&record) {
             forget::late(recorder, self, spool, &line).await;
@@ -566,6 +587,7 @@ fn store_in_folder(
             Stored::New | Stored::Already => return Ok((record, number > 1)),
             Stored::NameTaken if number < MOST_NAMES => number += 1,
             Stored::NameTaken => return Err(LaneError::Names(first)),
+            Stored::Gone => return Err(LaneError::Gone(record.file_name())),
         }
     }
 }

@@ -233,7 +233,18 @@ impl Store {
         described: Described<'_>,
     ) -> Result<Stored, BlobError> {
         let path = spool.path(record);
-        let bytes = tokio::fs::metadata(&path).await?.len();
+        let bytes = match tokio::fs::metadata(&path).await {
+            Ok(file) => file.len(),
+            // Deleted after it was stored, by a process that ended before it could say so?
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let Some(upload) = &record.upload else { return Ok(Stored::Gone) };
+                return Ok(match self.look(described.name, upload, record.bytes).await? {
+                    Seen::Ours => Stored::Already,
+                    Seen::Other | Seen::Nothing => Stored::Gone,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
         let resumed = record.upload.clone().filter(|upload| {
             let age = jiff::Timestamp::now().as_millisecond().saturating_sub(upload.began);
             (0..BLOCKS_LAST_MILLIS).contains(&age)

@@ -78,7 +78,11 @@ impl Marker {
             }
             _ => SpoolError::Unusable { dir: dir.to_owned(), source },
         };
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        if !dir.exists() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            // Before anything says that there has been one.
+            File::open(state).and_then(|state| state.sync_all()).map_err(failed)?;
+        }
         let (path, known) = (dir.join(MARKER), state.join(KNOWN));
         let file = match File::open(&path) {
             Ok(file) => file,
