@@ -1,4 +1,4 @@
-//! Kills, and disks and clocks that fail, while a recorder records: afterwards the files hold what was published.
+//! Kills, faulty disks and wrong clocks while a recorder records: afterwards the files hold what was published.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
+use av_tests::fake_clock::FakeClock;
 use av_tests::flv::Tag;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
@@ -65,7 +66,7 @@ fn ends_well(module: Module) {
     assert_eq!(module.terminate().status.code(), Some(0));
 }
 
-/// What is published in one life of the recorder: no frame is like one of another life.
+/// The frames that are published between two kills: none equals a frame of another such time.
 fn of_life(tags: &[Tag], life: u32) -> Vec<Tag> {
     tags.iter().map(|tag| tag.in_publication(life)).collect()
 }
@@ -165,7 +166,7 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
     ends_well(module);
 }
 
-/// Calls of the system that fail or take their time, by strace.
+/// A command line that makes system calls fail or wait, by strace.
 fn faulty(faults: &[&str]) -> Vec<String> {
     let calls: BTreeSet<_> = faults.iter().map(|fault| fault.split(':').next().unwrap()).collect();
     let calls = calls.into_iter().collect::<Vec<_>>().join(",");
@@ -364,38 +365,16 @@ fn a_spool_whose_disk_is_not_mounted_is_told_and_used_when_it_is() {
     ends_well(module);
 }
 
-fn libfaketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?;
-    let inside = |folder: std::io::Result<std::fs::DirEntry>| {
-        Some(folder.ok()?.path().join("faketime/libfaketime.so.1"))
-    };
-    folders.filter_map(inside).find(|path| path.exists())
-}
-
-/// A recorder whose clock is what a file says.
-fn with_clock(case: &str, clock: &str) -> Option<(Module, String, PathBuf)> {
-    let Some(library) = libfaketime() else {
+/// A recorder whose clock the test sets.
+fn with_clock(case: &str, time: &str) -> Option<(Module, String, FakeClock)> {
+    let Some(clock) = FakeClock::of(time) else {
         tool::skip(case, "libfaketime is not installed");
         return None;
     };
     let url = rtmp(port::free(), "live/cam");
-    let setup = Setup::new("mp4-recorder").arg("--device").arg("gate");
-    let file = setup.dir().join("clock");
-    std::fs::write(&file, clock).unwrap();
+    let setup = clock.put_into(Setup::new("mp4-recorder").arg("--device").arg("gate"));
     let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
-    let setup = setup
-        .env("LD_PRELOAD", library.to_str().unwrap())
-        .env("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        .env("TZ", "UTC");
-    Some((setup.twin(&document).start(), url, file))
-}
-
-fn set_clock(file: &Path, clock: &str) {
-    let aside = file.with_extension("new");
-    std::fs::write(&aside, clock).unwrap();
-    std::fs::rename(aside, file).unwrap();
+    Some((setup.twin(&document).start(), url, clock))
 }
 
 /// Every frame once, in whatever order the names of the files are.
@@ -420,9 +399,9 @@ fn a_clock_that_is_set_an_hour_either_way_costs_no_frame_and_overwrites_nothing(
         module.wait_status("/flows/cam/outputs/disk/frames", |frames| frames.as_u64() >= Some(count));
     };
     recorded(100);
-    set_clock(&clock, "+3600");
+    clock.set("+3600");
     recorded(200);
-    set_clock(&clock, "-3600");
+    clock.set("-3600");
     let published = publication.finish();
     let files = stored(&module);
     must_hold_in_any_order(&files, &published);
@@ -441,7 +420,7 @@ fn files_of_a_machine_without_a_clock_wait_and_get_the_names_of_their_own_times(
     module.wait_value("/summary/clock", "unset");
     assert!(module.status()["summary"]["spoolBytes"].as_u64() > Some(0));
     assert!(files(&module.dir().join("files")).is_empty());
-    set_clock(&clock, "+0");
+    clock.set("+0");
     let files = stored(&module);
     must_hold(&files, &published);
     for file in &files {

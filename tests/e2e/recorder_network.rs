@@ -1,4 +1,4 @@
-//! What networks do to uploads, in front of real Azurite: every file arrives once, byte for byte.
+//! Uploads to Azurite through a faulty network: every file arrives once, byte for byte.
 
 use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
@@ -22,7 +22,7 @@ fn kind(request: &Request) -> &'static str {
     }
 }
 
-/// Publishes `rounds` clips to a recorder behind a proxy; gives the faults that the network had.
+/// Publishes `rounds` clips to a recorder that uploads through a proxy; gives the faults that the proxy put in.
 fn stores_all(rounds: u32, choose: impl FnMut(&Request) -> Option<Fault> + Send + 'static) -> Vec<Fault> {
     let folder = tempfile::tempdir().unwrap();
     let azurite = Azurite::start(folder.path(), port::free());

@@ -1,8 +1,8 @@
-//! Chance that is the same at each run.
+//! Random numbers that are the same in each run.
 
 use std::ops::Range;
 
-/// Numbers that look like chance, the same at each run (SplitMix64).
+/// A generator of random numbers with a fixed seed (SplitMix64).
 #[derive(Debug)]
 pub struct Chance(pub u64);
 

@@ -9,8 +9,9 @@ pub mod camera;
 pub mod chance;
 pub mod client;
 pub mod clip;
-
+pub mod disk;
 pub mod edge;
+pub mod fake_clock;
 pub mod flv;
 pub mod http;
 pub mod metrics;

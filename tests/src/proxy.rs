@@ -1,4 +1,4 @@
-//! A proxy in front of an HTTP server that does to chosen requests what networks do.
+//! A proxy in front of an HTTP server that puts faults of networks into chosen requests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub enum Fault {
     Slow,
     /// One byte of the body changes.
     WrongByte,
-    /// The server does it; its answer never arrives.
+    /// The server carries the request out; its answer never arrives.
     LostAnswer,
 }
 
@@ -35,7 +35,7 @@ pub struct Request {
     body: Vec<u8>,
 }
 
-/// Answers for each request what happens to it.
+/// Chooses a fault for a request, or none.
 type Chooser = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;
 
 /// A proxy that listens; its threads end with the test.
@@ -62,13 +62,13 @@ impl Proxy {
         Self { port, done }
     }
 
-    /// What was done so far.
+    /// The faults so far, in order.
     pub fn faults(&self) -> Vec<Fault> {
         self.done.lock().unwrap().clone()
     }
 }
 
-/// One request a connection: the answer says `Connection: close`.
+/// Serves one request per connection: the answer says `Connection: close`.
 fn serve(
     mut client: TcpStream,
     server: u16,

@@ -37,7 +37,7 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let waiting =
         gauge("av_spool_files", "Whole files in the spool that wait for their store", files as u64)?;
     let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
-    let help = "How old the oldest frame is that the disk was given and has not taken";
+    let help = "Age of the oldest frame that was handed to the disk and is not durable yet";
     let lag = GaugeVec::new(Opts::new("av_spool_lag_seconds", help), &["flow", "output"])?;
     for lane in recorder.lanes() {
         let (flow, output) = lane.place();

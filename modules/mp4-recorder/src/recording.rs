@@ -3,8 +3,8 @@
 //! The stream's own memory is what a disk that stalls is bridged with: what the thread can't take yet stays there, for
 //! half a minute.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
@@ -48,10 +48,10 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
     let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
     let wishes = lane.join(configured, template.clone(), &report);
-    // The same as long as the stream is.
+    // Identifies the stream as long as it lives.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let content = output.content;
-    // Before the spool is open: what comes until then waits in memory, too.
+    // The reader starts before the spool is open: frames that arrive until then wait in memory.
     let begun = (!config.events_only).then(|| match lane.go_on(stream, content) {
         Some(left_off) => (left_off.reader, left_off.tracks),
         None => {
@@ -167,8 +167,8 @@ impl Recording {
                 starts: false,
             });
         }
-        let mut ticks = tokio::time::interval(sync);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // Since when there is something that the thread should have taken.
         let mut due: Option<Instant> = None;
         let mut end_file = false;
@@ -250,6 +250,14 @@ impl Recording {
         let _ = stalled;
         self.report.fails(State::Retrying, Reason::Silent, &why);
     }
+}
+
+/// When this output commits next. All outputs commit at the same moments: the file system makes what they sync together
+/// durable with one write of its journal.
+fn next_commit(sync: Duration) -> Instant {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let passed = FIRST.elapsed().as_nanos() % sync.as_nanos().max(1);
+    Instant::now() + sync - Duration::from_nanos(u64::try_from(passed).unwrap_or_default())
 }
 
 fn size(entry: &Entry) -> usize {

@@ -26,7 +26,7 @@ struct Said {
     storing: Option<Trouble>,
     /// What the log knows.
     logged: Option<String>,
-    /// When the oldest frame came that the disk was given and has not taken yet.
+    /// When the oldest frame arrived that was handed to the disk and is not durable yet.
     behind: Option<Instant>,
 }
 
@@ -53,12 +53,12 @@ impl Report {
         }
     }
 
-    /// The disk was given what came at this time; `None`: it has all that it was given.
+    /// The disk is writing frames, the oldest of which arrived then; `None`: everything is durable.
     pub fn behind(&self, since: Option<Instant>) {
         self.said().behind = since;
     }
 
-    /// How old the oldest frame is that the disk has not taken.
+    /// The age of the oldest frame that was handed to the disk and is not durable yet.
     pub fn lag(&self) -> Duration {
         self.said().behind.map_or(Duration::ZERO, |since| since.elapsed())
     }

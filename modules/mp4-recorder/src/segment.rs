@@ -78,7 +78,7 @@ impl Segment {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let written = allocate(&file, recording.reserve_end()).and_then(|()| {
             recording.head().iter().try_for_each(|write| file.write_all_at(&write.bytes, write.offset))?;
-            // Before there is a frame in it: whatever lacks its head after a power cut has none.
+            // Durable before the first frame: after a power cut a file without its head has no frame either.
             file.sync_data()
         });
         if let Err(error) = written {

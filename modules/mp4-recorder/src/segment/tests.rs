@@ -99,7 +99,7 @@ fn a_file_in_which_nothing_became_durable_is_nothing() {
 }
 
 #[test]
-fn what_a_power_cut_left_of_a_head_or_of_the_first_fragment_is_nothing_and_of_more_is_kept() {
+fn a_torn_head_or_first_fragment_is_dropped_and_more_damage_is_kept_for_quarantine() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.mp4");
     let mut segment = Segment::create(&path, &tracks(), Timestamp::ZERO, ROOM).unwrap();
@@ -119,7 +119,7 @@ fn what_a_power_cut_left_of_a_head_or_of_the_first_fragment_is_nothing_and_of_mo
     assert!(matches!(repaired(one[..head].to_vec(), &[(0, 512)]), Err(RepairError::Nothing)));
     let torn = (head + 600, head + 700);
     assert!(matches!(repaired(one.clone(), &[torn]), Err(RepairError::Nothing)));
-    // A disk that lost what it had confirmed.
+    // A disk that lost what it had confirmed as durable.
     let later = (one.len() + 600, one.len() + 700);
     assert!(matches!(repaired(two.clone(), &[torn, later]), Err(RepairError::Beyond(_))));
     assert!(matches!(repaired(two, &[(0, 512)]), Err(RepairError::Beyond(_))));

@@ -1,26 +1,29 @@
-//! What the spool holds, counted as it changes: a spool of a hundred thousand files costs a writer no more than one of ten.
+//! An index of the recordings in the spool, with sums that are kept up to date on each change: with a hundred thousand
+//! files a commit costs what it costs with ten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Held, Place, Stage};
 
-/// All recordings, and sums over them.
+/// All recordings, sums over them, and the sets that are asked for often.
 #[derive(Debug, Default)]
 pub struct Index {
     held: BTreeMap<u64, Held>,
     bytes: u64,
     flows: BTreeMap<String, OfFlow>,
-    /// Whole and untouched, by their output.
+    /// Ready for their store, by output.
     ready: BTreeMap<Place, Ready>,
-    /// Wait for their store, or for repair and then their store; with their starts.
+    /// Not in their store yet, with their start in milliseconds of Unix time: ready, being stored, or to be repaired.
     waiting: BTreeSet<(Option<i64>, u64)>,
     broken: BTreeSet<u64>,
+    /// Being written.
+    open: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Ready {
     all: BTreeSet<u64>,
-    /// Those that somebody waits for.
+    /// Clips of events: they go first.
     clips: BTreeSet<u64>,
 }
 
@@ -31,7 +34,7 @@ struct OfFlow {
     may_go: BTreeSet<u64>,
 }
 
-/// What a recording counts as.
+/// The part of a recording that the sums and sets depend on.
 #[derive(PartialEq, Eq)]
 struct Counts {
     bytes: u64,
@@ -39,6 +42,7 @@ struct Counts {
     may_go: bool,
     waiting: Option<Option<i64>>,
     broken: bool,
+    open: bool,
 }
 
 impl Counts {
@@ -51,43 +55,44 @@ impl Counts {
             may_go: untouched && !held.record.protected && held.record.stage != Stage::Writing,
             waiting: (is_whole || held.broken).then_some(held.record.start),
             broken: held.broken,
+            open: held.record.stage == Stage::Writing && !held.broken,
         }
     }
 }
 
 impl Index {
-    /// Of what was found.
+    /// An index of what was found on the disk.
     pub fn of(held: BTreeMap<u64, Held>) -> Self {
         let mut index = Self::default();
         held.into_values().for_each(|held| index.insert(held));
         index
     }
 
-    /// One of them.
+    /// One recording.
     pub fn get(&self, id: u64) -> Option<&Held> {
         self.held.get(&id)
     }
 
-    /// All of them, in the order of recording.
+    /// All recordings, in the order of recording.
     pub fn all(&self) -> impl Iterator<Item = &Held> {
         self.held.values()
     }
 
-    /// Adds one.
+    /// Adds a recording, or replaces it.
     pub fn insert(&mut self, held: Held) {
         self.remove(held.record.id);
         self.count(&held);
         self.held.insert(held.record.id, held);
     }
 
-    /// Takes one out.
+    /// Removes a recording.
     pub fn remove(&mut self, id: u64) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.discount(&held);
         Some(held)
     }
 
-    /// Changes one, but for whose it is; `None`: it is gone.
+    /// Changes a recording, except for its flow and output. `None`: it is not there.
     pub fn change<T>(&mut self, id: u64, change: impl FnOnce(&mut Held) -> T) -> Option<T> {
         let held = self.held.get_mut(&id)?;
         let before = Counts::of(held);
@@ -95,7 +100,7 @@ impl Index {
         let after = Counts::of(held);
         let grown = Counts { bytes: before.bytes, ..Counts::of(held) } == before;
         if grown {
-            // What is being written grows each second.
+            // The frequent case: a file that is being written grows once a second.
             self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
             if let Some(flow) = self.flows.get_mut(&held.record.flow) {
                 flow.bytes = flow.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
@@ -130,6 +135,9 @@ impl Index {
         if counts.broken {
             self.broken.insert(id);
         }
+        if counts.open {
+            self.open.insert(id);
+        }
     }
 
     fn discount(&mut self, held: &Held) {
@@ -161,40 +169,46 @@ impl Index {
             self.waiting.remove(&(start, id));
         }
         self.broken.remove(&id);
+        self.open.remove(&id);
     }
 
-    /// Of all files.
+    /// The bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The oldest recording that may go, of the flow that holds most.
+    /// The oldest recording that may be deleted, of the flow that holds the most bytes.
     pub fn victim(&self) -> Option<u64> {
         let flows = self.flows.values().filter_map(|flow| Some((flow.bytes, *flow.may_go.first()?)));
         flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id)
     }
 
-    /// The next one of a place that is ready for its store: clips first, the oldest of them.
+    /// The next recording of an output that is ready for its store: clips first, oldest first.
     pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<&Held> {
         let ready = self.ready.get(place)?;
         let in_order = if newest_first { ready.all.last() } else { ready.all.first() };
         self.held.get(ready.clips.first().or(in_order)?)
     }
 
-    /// Places that have something ready for their store.
+    /// Outputs that have something ready for their store.
     pub fn places(&self) -> Vec<Place> {
         self.ready.keys().cloned().collect()
     }
 
-    /// How many wait, and when the first of them began, in milliseconds of Unix time.
+    /// How many recordings are not in their store yet, and when the first of them began, in milliseconds of Unix time.
     pub fn waiting(&self) -> (usize, Option<i64>) {
         let dated = self.waiting.range((Some(i64::MIN), 0)..).next();
         (self.waiting.len(), dated.and_then(|(start, _)| *start))
     }
 
-    /// To be repaired.
-    pub fn broken(&self) -> Vec<u64> {
-        self.broken.iter().copied().collect()
+    /// The recordings that have to be repaired.
+    pub fn broken(&self) -> impl Iterator<Item = &Held> {
+        self.broken.iter().filter_map(|id| self.held.get(id))
+    }
+
+    /// The recordings that are being written.
+    pub fn open(&self) -> impl Iterator<Item = &Held> {
+        self.open.iter().filter_map(|id| self.held.get(id))
     }
 }
 
@@ -210,14 +224,14 @@ mod tests {
         Held { record, bytes, busy: false, broken: false }
     }
 
-    /// Everything that is counted, counted anew.
+    /// The index equals one that is built anew.
     fn must_be_right(index: &Index) {
         let anew = Index::of(index.held.iter().map(|(id, held)| (*id, held.clone())).collect());
         assert_eq!(format!("{index:?}"), format!("{anew:?}"));
     }
 
     #[test]
-    fn what_is_counted_is_what_is_there_whatever_changes() {
+    fn sums_and_sets_stay_right_through_any_change() {
         let mut index = Index::default();
         for id in 0..20 {
             index.insert(held(id, ["a", "b", "c"][id as usize % 3], id * 10));
@@ -233,7 +247,9 @@ mod tests {
             index.change(id, |held| held.record.stage = Stage::Writing);
             must_be_right(&index);
         }
-        assert_eq!(index.broken(), [0, 4, 8, 12, 16]);
+        let ids = |held: &mut dyn Iterator<Item = &Held>| held.map(|held| held.record.id).collect::<Vec<_>>();
+        assert_eq!(ids(&mut index.broken()), [0, 4, 8, 12, 16]);
+        assert_eq!(ids(&mut index.open()), [2, 6, 10, 14, 18]);
         for id in 0..20 {
             index.remove(id);
             must_be_right(&index);
@@ -242,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_recordings_are_not_walked() {
+    fn no_operation_walks_a_hundred_thousand_recordings() {
         let mut index = Index::default();
         for id in 0..100_000 {
             index.insert(held(id, &format!("flow{}", id % 10), 100));
         }
-        // As many turns as a walk each would not end within hours.
+        // A walk in each of these turns would take hours.
         for id in 0..100_000 {
             index.change(id, |held| held.bytes += 1);
             assert!(index.bytes() > 0 && index.victim().is_some());

@@ -39,13 +39,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whose it is.
+    /// The flow and the output that recorded it.
     pub fn place(&self) -> Place {
         (self.record.flow.clone(), self.record.output.clone())
     }
 }
 
-/// Whose recordings.
+/// A flow and an output.
 pub type Place = (String, String);
 
 /// What had to go to make room.
@@ -114,7 +114,7 @@ impl Spool {
         self.inner().index.bytes()
     }
 
-    /// Bytes in it, and of whole files that wait for their store how many there are and when the first began.
+    /// Bytes in the spool, how many files are not in their store yet, and when the first of them began.
     pub fn waiting(&self) -> (u64, usize, Option<SystemTime>) {
         let inner = self.inner();
         let (files, oldest) = inner.index.waiting();
@@ -131,16 +131,20 @@ impl Spool {
         self.inner().index.all().cloned().collect()
     }
 
-    /// One of them.
+    /// One recording.
     pub fn get(&self, id: u64) -> Option<Held> {
         self.inner().index.get(id).cloned()
     }
 
-    /// Those to be repaired that nothing works on.
+    /// Recordings that have to be repaired and that nothing works on.
     pub fn broken(&self) -> Vec<Held> {
-        let inner = self.inner();
-        let broken = inner.index.broken().into_iter().filter_map(|id| inner.index.get(id));
-        broken.filter(|held| !held.busy).cloned().collect()
+        self.inner().index.broken().filter(|held| !held.busy).cloned().collect()
+    }
+
+    /// Recordings of an output that are being written.
+    pub fn open_of(&self, (flow, output): &Place) -> Vec<Held> {
+        let is_of = |held: &&Held| (&held.record.flow, &held.record.output) == (flow, output);
+        self.inner().index.open().filter(is_of).cloned().collect()
     }
 
     /// Outputs that have something ready for their store.
@@ -361,8 +365,8 @@ pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
             held.insert(record.id, Held { record, bytes, busy: false, broken });
         }
     }
-    // What was on its way when the power went may have arrived: then there is a record and no file. Any other record
-    // without a file is what was left of deleting both.
+    // A file that was on its way to its store may have arrived just before the process ended: then there is a record
+    // without a file. Any other record without a file is left over from deleting both.
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
