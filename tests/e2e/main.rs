@@ -43,7 +43,6 @@ mod recorder_evidence;
 mod recorder_faults;
 mod recorder_files;
 mod recorder_network;
-mod recorder_power;
 mod regressions;
 mod relay;
 mod renderer;
