@@ -235,3 +235,24 @@ fn a_decoder_that_is_not_installed_is_named_with_its_package_and_used_once_it_is
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     renders_on(&module);
 }
+
+#[test]
+fn a_picture_that_stands_still_is_told_of_with_where_it_stands() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/a");
+    let module = start(&url, json!({ "render": "display://none", "audio": false }), None, None);
+    let mut command = Tool::Ffmpeg.command();
+    command.args(["-v", "error", "-nostdin", "-re", "-f", "lavfi", "-i", "color=c=teal:s=320x180:r=25"]);
+    command.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "50", "-f", "flv", &url]);
+    let publisher = Program::start(&mut command);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    module.wait_log(&["pictureFrozen: the publisher repeats one picture"]);
+    module.wait_value(&format!("{OUTPUT}/frozen"), "publisher");
+    // It stays connected, and sends nothing.
+    publisher.signal("STOP");
+    module.wait_log(&["the picture is frozen: no pictures come from the publisher, which is connected"]);
+    drop(publisher);
+    let _publisher = publish_card(&url);
+    module.wait_log(&["the picture is no longer frozen"]);
+    module.wait_status(&format!("{OUTPUT}/frozen"), Value::is_null);
+}
