@@ -145,11 +145,11 @@ fn a_stream_that_is_joined_in_the_middle_of_a_long_gop_is_shown_at_once_and_live
         "rtmp-splitter",
         &twin(json!({ "cam": { "input": { "listen": url }, "outputs": outputs } })),
     );
-    // One sync frame, and never another: who does not start there and keep up never shows anything.
+    // A GOP of sixteen seconds.
     let mut command = Tool::Ffmpeg.command();
     command.args(["-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i"]).arg(tool::test_card());
-    command.args(["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "100000"]);
-    command.args(["-keyint_min", "100000", "-sc_threshold", "0", "-c:a", "copy", "-f", "flv", &url]);
+    command.args(["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "480"]);
+    command.args(["-keyint_min", "480", "-sc_threshold", "0", "-c:a", "copy", "-f", "flv", &url]);
     let _publisher = Program::start(&mut command);
     // As many as no picture can be behind that is taken for live: the card's numbers begin again after 240.
     wait::until_true("fourteen seconds have been published", wait::LONG, || received(&splitter) > 420);

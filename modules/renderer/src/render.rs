@@ -285,9 +285,12 @@ impl Rendering {
             }
             Kind::Audio => self.audio.as_mut().and_then(|(_, sound)| Some(&mut sound.as_mut()?.decoder)),
         };
+        let pushed = decoder.map_or(Pushed::Dropped, |decoder| decoder.push(frame));
         let is_wanted = frame.kind == Kind::Video || self.stage.config.audio.is_some();
-        if is_wanted && decoder.is_none_or(|decoder| decoder.push(frame) == Pushed::Dropped) {
-            status.dropped.add(frame.kind, 1);
+        match (pushed, frame.kind) {
+            (Pushed::Taken, Kind::Video) => self.stage.counts.fed(self.stage.clock.now()),
+            (Pushed::Dropped, kind) if is_wanted => status.dropped.add(kind, 1),
+            _ => {}
         }
     }
 

@@ -16,6 +16,8 @@ use crate::watch::Seen;
 
 /// `None` of a time.
 pub const NEVER: i64 = i64::MIN;
+/// A decoder that got no picture for so long begins anew.
+const PAUSE: i64 = 2_000_000_000;
 
 /// What is known of the signal.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct Counts {
     /// How late the last picture was handed over.
     pub late: AtomicI64,
     received_at: AtomicI64,
+    fed_at: AtomicI64,
+    fed_since: AtomicI64,
     /// The last picture that left the decoder.
     pub decoded_at: AtomicI64,
     /// The last one that was handed to the display.
@@ -87,7 +91,8 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        let [received_at, decoded_at, handed_at, rendered_at, changed_at] = [NEVER; 5].map(AtomicI64::new);
+        let [received_at, fed_at, fed_since, decoded_at, handed_at, rendered_at, changed_at] =
+            [NEVER; 7].map(AtomicI64::new);
         let zero = AtomicU64::default;
         Self {
             decoded: zero(),
@@ -96,6 +101,8 @@ impl Default for Counts {
             opened: zero(),
             late: AtomicI64::new(0),
             received_at,
+            fed_at,
+            fed_since,
             decoded_at,
             handed_at,
             rendered_at,
@@ -108,6 +115,13 @@ impl Counts {
     /// A picture came.
     pub fn received(&self, now: i64) {
         self.received_at.store(now, Ordering::Relaxed);
+    }
+
+    /// It was handed to the decoder. One thread does that.
+    pub fn fed(&self, now: i64) {
+        if now.saturating_sub(self.fed_at.swap(now, Ordering::Relaxed)) > PAUSE {
+            self.fed_since.store(now, Ordering::Relaxed);
+        }
     }
 
     /// When the display took the last picture.
@@ -155,6 +169,8 @@ impl Stage {
             expected: signal.there && !signal.sound_only,
             since: signal.since_here,
             received: at(&counts.received_at),
+            fed: at(&counts.fed_at),
+            fed_since: at(&counts.fed_since),
             decoded: at(&counts.decoded_at),
             handed: at(&counts.handed_at),
             rendered: at(&counts.rendered_at),
