@@ -28,9 +28,24 @@ pub struct Azurite {
 
 impl Azurite {
     pub fn start(folder: &Path, port: u16) -> Self {
+        Self::start_as(folder, port, &[])
+    }
+
+    /// By https alone, and open to tokens of Entra ID.
+    pub fn start_with_tokens(folder: &Path, port: u16, certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+        Self::start_as(folder, port, &["--oauth", "basic", "--cert", certificate, "--key", key])
+    }
+
+    /// Ends it: it writes down what it has.
+    pub fn end(self) {
+        self.program.end("TERM", wait::LONG);
+    }
+
+    fn start_as(folder: &Path, port: u16, more: &[&str]) -> Self {
         let mut command = Tool::Azurite.command();
         command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
-        command.arg("--disableTelemetry");
+        command.arg("--disableTelemetry").args(more);
         let program = Program::start(&mut command);
         wait::until_true("Azurite listens", wait::LONG, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()

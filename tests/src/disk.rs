@@ -445,6 +445,11 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, changes: &[(PathBuf, Option<Node>)
 }
 
 impl Image {
+    /// Its files and their sizes.
+    pub fn files(&self) -> Vec<(&Path, usize)> {
+        self.files.iter().map(|(path, content)| (path.as_path(), content.len())).collect()
+    }
+
     /// Puts it into `dir`.
     pub fn write_to(&self, dir: &Path) {
         self.folders.iter().for_each(|folder| std::fs::create_dir_all(dir.join(folder)).unwrap());
