@@ -14,11 +14,15 @@ async function watch() {
     const loaded = buffered.length ? buffered.end(buffered.length - 1) : 0;
     return { duration, currentTime, readyState, seeking, loaded, error: error?.message };
   });
-  const shows = async (what, fits) => until(what, async () => {
-    const state = await look();
-    assert.equal(state.error, undefined);
-    return state.readyState >= 2 && !state.seeking && fits(state) && state;
-  });
+  let state;
+  const shows = async (what, fits) => {
+    const there = async () => {
+      state = await look();
+      assert.equal(state.error, undefined);
+      return state.readyState >= 2 && !state.seeking && fits(state) && state;
+    };
+    return until(what, there).catch((error) => { throw new Error(`${error.message}: ${JSON.stringify(state)}`); });
+  };
   const { duration } = await shows("the file opens", () => true);
   await page.evaluate((at) => { document.querySelector("video").currentTime = at; }, duration / 2);
   const middle = await shows("it seeks", ({ currentTime }) => currentTime >= duration / 2);

@@ -114,7 +114,7 @@ fn a_recording_in_azurite_plays_from_its_middle_over_http_ranges() {
     let key = json!({ "accountKey": KEY });
     let whole = json!({ "segmentSeconds": 60 });
     let document = recorder_blobs::document(&listen, &azurite.url(), &key, whole);
-    let module = Setup::new("mp4-recorder").twin(&document).start();
+    let module = Setup::new("mp4-recorder").twin(&document).start_listening();
     let mut publisher = Tool::Ffmpeg.command();
     publisher.args(["-v", "error", "-nostdin", "-re", "-i"]);
     publisher.arg(repository().join("edge-config/testcard.mp4"));

@@ -333,7 +333,7 @@ fn blobs_that_are_older_than_retention_days_go_and_others_stay() {
     let listen = rtmp(port::free(), "live/cam");
     let more = json!({ "retentionDays": 1, "segmentSeconds": 60 });
     let document = document(&listen, &azurite.url(), &json!({ "accountKey": KEY }), more);
-    let module = clock.put_into(Setup::new("mp4-recorder")).twin(&document).start();
+    let module = clock.put_into(Setup::new("mp4-recorder")).twin(&document).start_listening();
     let names = || -> BTreeSet<String> {
         let text = azurite.python("print('\\n'.join(box.list_blob_names()))");
         text.lines().map(str::to_owned).collect()

@@ -224,5 +224,6 @@ fn whenever_the_power_goes_every_frame_that_was_synced_is_in_a_file_that_plays()
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of {images} images:\n{}", wrong.len(), wrong.join("\n\n"));
     // The last images hold nearly all of it.
-    assert!(most.into_inner() > 500, "too little was recorded");
+    let (most, all) = (most.into_inner(), recorded.frames.len());
+    assert!(most > all / 2, "no image has more than {most} of {all} frames");
 }
