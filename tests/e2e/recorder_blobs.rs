@@ -243,7 +243,7 @@ fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
     let error = module.wait_status("/flows/cam/outputs/cloud/error", Value::is_string);
     assert!(error.as_str().unwrap().starts_with("flows.cam.outputs.cloud.store: "), "{error}");
     let module = module.kill_and_restart(|setup| setup);
-    assert!(module.status()["summary"]["spoolBytes"].as_u64() > Some(0));
+    module.wait_status("/summary/spoolBytes", |bytes| bytes.as_u64() > Some(0));
 
     let azurite = Azurite::start(folder.path(), port);
     all_stored(&module);

@@ -51,6 +51,8 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Err(_) => {}
     }
     std::fs::create_dir_all(folder).map_err(at(folder))?;
+    // Before the file moves: whatever syncs the spool folder next makes its name there go away for good.
+    is_durable()?;
     match rename_new(file, &target) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
@@ -68,7 +70,8 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         }
         Err(error) => return Err(at(&target)(error)),
     }
-    is_durable().map(|()| Stored::New)
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
+    Ok(Stored::New)
 }
 
 /// Why a folder does not take a file.
