@@ -11,6 +11,7 @@ mod cameras;
 mod codec_change;
 mod configuration;
 mod content;
+mod device_rules;
 mod environment;
 mod fan_out;
 mod hls;
