@@ -17,7 +17,7 @@ const STEP: i64 = 60 * MILLISECOND;
 const REVIEW: i64 = 1_000 * MILLISECOND;
 const PULL: f64 = 5.0;
 /// Sound that is past and was not taken for so long says that the device stands still.
-const STUCK: i64 = 2_000 * MILLISECOND;
+const STUCK: i64 = 4_000 * MILLISECOND;
 /// So many pieces that the device took say that it plays.
 const PLAYS: u64 = 12;
 
