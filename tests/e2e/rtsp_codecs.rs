@@ -26,7 +26,7 @@ struct Sound {
 const PCM_MU: Sound = Sound { encoder: "pcm_mulaw", rate: "8000", raw: "mulaw", codec: "ulaw" };
 const PCM_A: Sound = Sound { encoder: "pcm_alaw", rate: "8000", raw: "alaw", codec: "alaw" };
 const G722: Sound = Sound { encoder: "g722", rate: "16000", raw: "g722", codec: "g722" };
-const MP3: Sound = Sound { encoder: "libmp3lame", rate: "44100", raw: "mp3", codec: "mp3" };
+const MP3: Sound = Sound { encoder: "libmp3lame", rate: "44100", raw: "mp3", codec: "mp4a.40.34" };
 
 impl Sound {
     /// Noise, coded once.
@@ -131,7 +131,7 @@ fn pictures_go_on_by_rtmp_without_sound_that_rtmp_does_not_have() {
     gateway.wait_receiving("cam");
     let error = gateway.wait_status("/flows/cam/outputs/rtmp/error", Value::is_string);
     let error = error.as_str().unwrap();
-    assert!(error.starts_with("flows.cam.outputs.rtmp") && error.contains("audio"), "{error}");
+    assert!(error.starts_with("flows.cam.outputs.rtmp: ") && error.contains("audio (g722)"), "{error}");
     gateway.wait_value("/flows/cam/outputs/rtsp/error", Value::Null);
     let played = PlayWith::Ffmpeg.start(&by_rtmp);
     publication.finish(wait::LONG);
