@@ -45,6 +45,7 @@ mod relay;
 mod renderer;
 mod rtsp;
 mod rtsp_codecs;
+mod rtsp_hostile;
 mod rtsp_multicast;
 mod rtsp_ports;
 mod rtsp_publish;
