@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use av_tests::program::{Finished, Program};
@@ -13,6 +13,22 @@ use crate::hub_faults::splitter_alone;
 
 /// SDKs know no other port than 8883.
 static PORT_8883: Mutex<()> = Mutex::new(());
+
+/// Takes port 8883, and finds the SDK. `None`: one of them can't be had, and the case is counted as skipped.
+pub fn taken_for(name: &str) -> Option<MutexGuard<'static, ()>> {
+    let thread = std::thread::current();
+    let case = thread.name().unwrap_or("?");
+    if sdk(name).is_none() {
+        tool::skip(case, &format!("Microsoft's {name} SDK is not installed"));
+        return None;
+    }
+    let alone = PORT_8883.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::net::TcpListener::bind("127.0.0.1:8883").is_err() {
+        tool::skip(case, "port 8883 is taken, and SDKs know no other");
+        return None;
+    }
+    Some(alone)
+}
 
 /// What runs an SDK's script: interpreter, script, and where it finds the SDK. `None` where `tests/run` could
 /// not install it.
@@ -37,18 +53,20 @@ fn python_package(tools: &Path) -> Option<PathBuf> {
 }
 
 /// `local-edge` on the port that SDKs want.
-struct Edge {
+pub struct Edge {
     dir: tempfile::TempDir,
     _program: Program,
 }
 
 impl Edge {
-    fn start(manifest: &Value) -> Self {
+    pub fn start(manifest: &Value) -> Self {
         let dir = tempfile::Builder::new().prefix("local-edge-").tempdir().unwrap();
         let path = dir.path().join("manifest.json");
         std::fs::write(&path, manifest.to_string()).unwrap();
         let mut command = Self::command(dir.path());
         command.args(["up", "--manifest"]).arg(path).arg("--env");
+        // Files land where they go with everything else.
+        command.env("RECORDINGS_DIR", dir.path().join("recordings"));
         let program = Program::start(command.arg(tool::repository().join("edge-config/local.env")));
         let edge = Self { dir, _program: program };
         wait::until_true("local-edge answers", wait::LONG, || edge.ask(&["ps"]).status.success());
@@ -61,11 +79,16 @@ impl Edge {
         command
     }
 
-    fn ask(&self, args: &[&str]) -> Finished {
+    pub fn ask(&self, args: &[&str]) -> Finished {
         Program::run(Self::command(self.dir.path()).args(args), wait::LONG)
     }
 
-    fn must(&self, args: &[&str]) -> String {
+    /// Its folder, with `recordings` in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn must(&self, args: &[&str]) -> String {
         let done = self.ask(args);
         assert!(done.status.success(), "{args:?}: {}{}", done.stdout, done.stderr);
         done.stdout
@@ -76,22 +99,23 @@ impl Edge {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A script that is a module.
-struct Module {
+pub struct Module {
     program: Program,
 }
 
 impl Module {
-    fn start(edge: &Edge, sdk_name: &str, env: &[&str]) -> Self {
+    pub fn start(edge: &Edge, sdk_name: &str, env: &[&str], sends: Option<&Value>) -> Self {
         let lines = edge.must(&[&["env"], env].concat());
         let variables = lines.lines().filter_map(|line| line.split_once('='));
         let mut command = sdk(sdk_name).unwrap();
         // A module with a connection string is told of no device beside it.
         command.env("CALLED_DEVICE", "local-edge").envs(variables);
+        command.envs(sends.map(|sends| ("SENDS", sends.to_string())));
         Self { program: Program::start(&mut command) }
     }
 
     /// The first event of that name, once it is there.
-    fn event(&self, name: &str) -> Value {
+    pub fn event(&self, name: &str) -> Value {
         wait::until(&format!("the module says {name:?}; it said {}", self.program.stderr()), PATIENCE, || {
             let said = self.program.stdout();
             let mut events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -102,15 +126,7 @@ impl Module {
 
 /// Two modules: one gets in by the workload API, the other by a connection string.
 fn everything_a_module_does(name: &str, sees_refusals: bool) {
-    if sdk(name).is_none() {
-        let thread = std::thread::current();
-        return tool::skip(thread.name().unwrap_or("?"), &format!("Microsoft's {name} SDK is not installed"));
-    }
-    let _alone = PORT_8883.lock().unwrap_or_else(PoisonError::into_inner);
-    if std::net::TcpListener::bind("127.0.0.1:8883").is_err() {
-        let thread = std::thread::current();
-        return tool::skip(thread.name().unwrap_or("?"), "port 8883 is taken, and SDKs know no other");
-    }
+    let Some(_alone) = taken_for(name) else { return };
     let (mut manifest, _) = splitter_alone(json!({}));
     let to = |module: &str| format!("INTO BrokeredEndpoint(\"/modules/{module}/inputs/in\")");
     manifest["modulesContent"]["$edgeHub"]["properties.desired"]["routes"] = json!({
@@ -123,8 +139,8 @@ fn everything_a_module_does(name: &str, sees_refusals: bool) {
         edge.must(&["env", module]);
         edge.must(&["twin", "set", module, r#"{ "question": { "answer": 41 } }"#]);
     }
-    let one = Module::start(&edge, name, &["one"]);
-    let two = Module::start(&edge, name, &["two", "--connection-string"]);
+    let one = Module::start(&edge, name, &["one"], None);
+    let two = Module::start(&edge, name, &["two", "--connection-string"], None);
     for (module, running) in [("one", &one), ("two", &two)] {
         assert_eq!(running.event("twin")["desired"]["question"]["answer"], 41);
         assert_eq!(running.event("good report")["error"], Value::Null);

@@ -21,7 +21,7 @@ struct Recorder {
     url: String,
 }
 
-fn document(dir: &Path, url: &str, output: Value) -> Value {
+pub fn document(dir: &Path, url: &str, output: Value) -> Value {
     let mut disk = json!({ "store": format!("file://{}", dir.join("files").display()) });
     disk.as_object_mut().unwrap().extend(output.as_object().unwrap().clone());
     let mut document = twin(json!({ "cam": { "input": { "listen": url }, "outputs": { "disk": disk } } }));
@@ -58,7 +58,7 @@ fn stored(module: &Module, count: usize) -> Vec<PathBuf> {
     files(&folder)
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -72,7 +72,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn ffmpeg(tool: Tool, arguments: &[&str]) -> String {
+pub fn ffmpeg(tool: Tool, arguments: &[&str]) -> String {
     let mut command = tool.command();
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]).args(arguments);
     let ran = Program::run(&mut command, wait::LONG);
@@ -81,7 +81,7 @@ fn ffmpeg(tool: Tool, arguments: &[&str]) -> String {
 }
 
 /// What is in a file, and that it is whole: every frame is decoded, and a seek into its middle finds a picture.
-fn read(tool: Tool, file: &Path) -> Recording {
+pub fn read(tool: Tool, file: &Path) -> Recording {
     let name = file.to_str().unwrap();
     ffmpeg(tool, &["-i", name, "-f", "null", "-"]);
     let length = duration(file);
@@ -119,7 +119,7 @@ fn read(tool: Tool, file: &Path) -> Recording {
 }
 
 /// Seconds, by the file's own account.
-fn duration(file: &Path) -> f64 {
+pub fn duration(file: &Path) -> f64 {
     let mut command = Tool::Ffprobe.command();
     command.args(["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"]).arg(file);
     let ran = Program::run(&mut command, wait::LONG);
@@ -127,7 +127,7 @@ fn duration(file: &Path) -> f64 {
 }
 
 /// The frames of one kind in all files, one after the other.
-fn hashes(files: &[Recording], kind: Kind) -> Vec<String> {
+pub fn hashes(files: &[Recording], kind: Kind) -> Vec<String> {
     files.iter().flat_map(|file| file.of(kind)).map(|packet| packet.hash.clone()).collect()
 }
 

@@ -6,22 +6,23 @@ use std::process::Command;
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
+use av_tests::fake_clock::FakeClock;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
 use av_tests::recording::{Kind, Recording};
 use av_tests::tool::Tool;
-use av_tests::{needs, port, wait};
+use av_tests::{needs, port, tool, wait};
 use serde_json::{Value, json};
 
 use crate::{rtmp, twin};
 
 /// The account that every Azurite has; its key is in its documentation.
-const ACCOUNT: &str = "devstoreaccount1";
+pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 pub struct Azurite {
-    port: u16,
+    pub port: u16,
     program: Program,
 }
 
@@ -37,7 +38,7 @@ impl Azurite {
         Self { port, program }
     }
 
-    fn connection(&self) -> String {
+    pub fn connection(&self) -> String {
         format!(
             "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};\
              BlobEndpoint=http://127.0.0.1:{}/{ACCOUNT};",
@@ -49,9 +50,14 @@ impl Azurite {
         format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", self.port)
     }
 
+    /// Its log of requests.
+    pub fn log(&self) -> String {
+        self.program.stdout()
+    }
+
     /// Blocks that it took, by their ids, each as often as it did.
     pub fn staged(&self) -> Vec<String> {
-        let log = self.program.stdout();
+        let log = self.log();
         let id = |line: &str| {
             let (_, after) = line.split_once("blockid=")?;
             let taken = line.contains("\"PUT ") && line.trim_end().ends_with(" 201 -");
@@ -92,7 +98,7 @@ impl Azurite {
     }
 }
 
-fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
+pub fn document(listen: &str, store: &str, credentials: &Value, more: Value) -> Value {
     let mut cloud = json!({ "store": store, "credentials": credentials, "segmentSeconds": 2 });
     cloud.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut document =
@@ -121,7 +127,7 @@ fn hashes(blobs: &[Value], kind: Kind) -> Vec<String> {
     blobs.iter().flat_map(read).collect()
 }
 
-fn must_hold(blobs: &[Value], published: &Recording) {
+pub fn must_hold(blobs: &[Value], published: &Recording) {
     for kind in [Kind::Video, Kind::Audio] {
         let sent: Vec<_> = published.of(kind).into_iter().map(|packet| packet.hash.clone()).collect();
         assert!(hashes(blobs, kind) == sent, "{kind:?}");
@@ -296,4 +302,43 @@ fn another_blob_of_the_name_stays_and_what_the_store_refuses_is_told() {
     assert_eq!(std::fs::read(blobs[1]["path"].as_str().unwrap()).unwrap(), b"of somebody else");
     blobs.truncate(1);
     must_hold(&blobs, &published);
+}
+
+#[test]
+fn blobs_that_are_older_than_retention_days_go_and_others_stay() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let case = "recorder_blobs::blobs_that_are_older";
+    let Some(clock) = FakeClock::of("-3d") else {
+        return tool::skip(case, "libfaketime is not installed");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    // Nobody recorded this one here, so nobody deletes it.
+    azurite.python("box.create_container()\nbox.upload_blob('cam/foreign.mp4', b'x')");
+    let listen = rtmp(port::free(), "live/cam");
+    let more = json!({ "retentionDays": 1, "segmentSeconds": 60 });
+    let document = document(&listen, &azurite.url(), &json!({ "accountKey": KEY }), more);
+    let module = clock.put_into(Setup::new("mp4-recorder")).twin(&document).start();
+    let names = || -> BTreeSet<String> {
+        let text = azurite.python("print('\\n'.join(box.list_blob_names()))");
+        text.lines().map(str::to_owned).collect()
+    };
+    PublishWith::Ffmpeg.start(Clip::Smaller, &listen).finish();
+    let before = wait::until("the old recording is stored", wait::LONG, || {
+        let names = names();
+        (names.len() == 2).then_some(names)
+    });
+    all_stored(&module);
+
+    // It is three days later.
+    let module = module.terminate_and_restart(|setup| setup);
+    module.wait_log(&["deleted 1 files that were older than retentionDays"]);
+    PublishWith::Ffmpeg.start(Clip::Smaller, &listen).finish();
+    let after = wait::until("the new recording is stored", wait::LONG, || {
+        let names = names();
+        (names.len() == 2).then_some(names)
+    });
+    let kept: Vec<_> = before.intersection(&after).collect();
+    assert_eq!(kept, ["cam/foreign.mp4"], "{before:?} {after:?}");
+    assert_eq!(module.terminate().status.code(), Some(0));
 }

@@ -1,5 +1,6 @@
 //! Clips of events, and recordings that are deleted: what is asked of the recorder while it runs, through the hub.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use av_tests::clip::Clip;
@@ -8,9 +9,11 @@ use av_tests::program::Program;
 use av_tests::recording::Recording;
 use av_tests::rtmp::{Endless, Publisher};
 use av_tests::tool::Tool;
-use av_tests::{needs, tool, wait};
+use av_tests::{needs, port, tool, wait};
 use serde_json::{Value, json};
 
+use crate::hub_sdks;
+use crate::recorder_blobs::{Azurite, KEY};
 use crate::recorder_evidence::must_be_a_part;
 use crate::rtmp;
 
@@ -191,5 +194,85 @@ fn what_is_deleted_is_gone_from_spool_and_store_and_does_not_come_back() {
     assert!(kept.iter().all(|recording| recording.get("event").is_none()), "{kept:#?}");
     assert!(files(&bench.folder()).iter().all(|file| !file.to_str().unwrap().contains("-event-")));
     bench.publishing.stop();
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_message_that_a_route_brings_makes_a_clip_and_the_same_message_again_makes_none() {
+    needs!(Ffmpeg, Ffprobe);
+    let Some(_alone) = hub_sdks::taken_for("python") else { return };
+    let clips = json!({ "clips": { "store": "file:///recordings", "record": "events" } });
+    let (mut manifest, ports) = recorder_alone(clips);
+    manifest["modulesContent"]["$edgeHub"]["properties.desired"]["routes"] = json!({
+        "doors": "FROM /messages/modules/door/outputs/out \
+                  INTO BrokeredEndpoint(\"/modules/mp4-recorder/inputs/recordEvent\")",
+    });
+    let edge = hub_sdks::Edge::start(&manifest);
+    let port = ports.iter().find(|(inside, _)| *inside == 1935).unwrap().1;
+    let ask = |name: &str, payload: Value| -> Value {
+        let answer = edge.ask(&["method", MODULE, name, &payload.to_string()]);
+        serde_json::from_str(&answer.stdout).unwrap_or_default()
+    };
+    wait::until_true("the recorder reports its configuration", wait::LONG, || {
+        let twin: Value =
+            serde_json::from_str(&edge.ask(&["twin", "show", MODULE]).stdout).unwrap_or_default();
+        twin["reported"]["config"]["status"] == "applied"
+    });
+    let publishing = Publisher::to(&rtmp(port, "live/cam")).run_endlessly(Clip::Plain.tags());
+    wait::until_true("two seconds came in", wait::LONG, || {
+        let frames = &ask("getStatus", json!({}))["payload"]["flows"]["cam"]["input"]["frames"];
+        frames.as_u64() >= Some(150)
+    });
+    let opened = json!({ "flow": "cam", "id": "door-9", "preRollSeconds": 1, "seconds": 1 });
+    let sends = json!([{ "flow": "cam", "id": "no-length" }, opened, opened]);
+    let door = hub_sdks::Module::start(&edge, "python", &["door"], Some(&sends));
+    door.event("ready");
+    let folder = edge.dir().join("recordings");
+    wait::until_true("the clip is stored", wait::LONG, || files(&folder).len() == 1);
+    let log = || edge.must(&["logs", MODULE]);
+    wait::until_true("the message without a length is told", wait::LONG, || {
+        log().contains("a message on input recordEvent is left out")
+    });
+    // The same event by the method has the name that the message got.
+    let answer = ask("recordEvent", opened);
+    assert_eq!(answer["status"], 202, "{answer}");
+    assert_eq!(files(&folder), [folder.join(answer["payload"]["name"].as_str().unwrap())]);
+    let listed = ask("listRecordings", json!({ "flow": "cam" }));
+    assert_eq!(listed["payload"]["recordings"].as_array().unwrap().len(), 1, "{listed}");
+    publishing.stop();
+}
+
+#[test]
+fn what_is_deleted_is_gone_from_its_container_and_blobs_of_others_stay() {
+    needs!(Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()\nbox.upload_blob('foreign.mp4', b'x')");
+    let cloud = json!({
+        "store": azurite.url(), "credentials": { "accountKey": KEY }, "segmentSeconds": 2,
+        "uploadOpenSegment": true,
+    });
+    let bench = Bench::start(json!({ "cloud": cloud }));
+    let names = || -> BTreeSet<String> {
+        let text = azurite.python("print('\\n'.join(box.list_blob_names()))");
+        text.lines().map(str::to_owned).collect()
+    };
+    wait::until_true("two recordings are stored", wait::LONG, || names().len() >= 3);
+    let before = names();
+    let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let (status, deleted) = bench.ask("deleteRecordings", &range);
+    assert_eq!(status, 200, "{deleted}");
+    assert!(deleted["permanent"].as_u64() >= Some(2) && deleted.get("failed").is_none(), "{deleted}");
+    wait::until_true("a new recording is stored, and no old one is left", wait::LONG, || {
+        let now = names();
+        let kept: Vec<_> = now.intersection(&before).collect();
+        kept == ["foreign.mp4"] && now.len() >= 2
+    });
+    bench.publishing.stop();
+    // Nothing waits for a commit in the end: neither what was deleted while it was sent, nor anything else.
+    wait::until_true("no blocks are left", wait::LONG, || {
+        let code = "print([b.name for b in box.list_blobs(include=['uncommittedblobs']) if b.size == 0])";
+        azurite.python(code).trim() == "[]"
+    });
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }

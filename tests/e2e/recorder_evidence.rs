@@ -118,12 +118,23 @@ fn what_a_lost_device_had_sent_of_an_open_file_comes_back_from_its_container() {
             azurite.python(&format!(
                 "blobs = [b for b in box.list_blobs(include=['metadata']) if b.name != 'empty.mp4']\n\
                  assert len(blobs) == 1 and blobs[0].metadata == {{'recovered': 'true'}}, blobs\n\
-                 open({:?}, 'wb').write(box.download_blob(blobs[0].name).readall())",
+                 data = box.download_blob(blobs[0].name).readall()\n\
+                 import hashlib\n\
+                 assert hashlib.md5(data).digest() == bytes(blobs[0].content_settings.content_md5)\n\
+                 open({:?}, 'wb').write(data)",
                 path.display().to_string()
             ));
+            has_its_index_in_front(&path);
             path
         },
     );
+}
+
+/// The second box of a finished file is its index.
+fn has_its_index_in_front(file: &Path) {
+    let bytes = std::fs::read(file).unwrap();
+    let size = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    assert_eq!((&bytes[4..8], &bytes[size + 4..size + 8]), (&b"ftyp"[..], &b"moov"[..]));
 }
 
 #[test]

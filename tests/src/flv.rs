@@ -61,6 +61,19 @@ impl Tag {
         Some(tag)
     }
 
+    /// This tag in another publication of its clip: at the same time, no frame like that of another publication, and
+    /// decoders take it without a word. Zeros behind an AAC frame are skipped; anything else would be a frame.
+    pub fn in_publication(&self, number: u32) -> Self {
+        let mut tag = match self.kind {
+            9 => self.in_round(number, 0).unwrap_or_else(|| self.clone()),
+            _ => self.clone(),
+        };
+        if self.kind == 8 && !self.is_header() {
+            tag.body.resize(self.body.len() + number as usize, 0);
+        }
+        tag
+    }
+
     fn parts(&self) -> Option<Parts<'_>> {
         match self.kind {
             8 => audio(&self.body),

@@ -6,9 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod camera;
+pub mod chance;
 pub mod client;
 pub mod clip;
+pub mod disk;
 pub mod edge;
+pub mod fake_clock;
 pub mod flv;
 pub mod http;
 pub mod metrics;
@@ -16,6 +19,7 @@ pub mod module;
 pub mod nginx;
 pub mod port;
 pub mod program;
+pub mod proxy;
 pub mod recording;
 pub mod rtmp;
 pub mod rtsp;

@@ -26,13 +26,21 @@ pub struct Setup {
     args: Vec<String>,
     environment: Vec<(String, String)>,
     open_files: Option<(u32, u32)>,
+    under: Vec<String>,
 }
 
 impl Setup {
     /// For the binary `name`, with an empty folder for twin and state.
     pub fn new(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().unwrap();
-        Self { name: name.into(), dir, args: Vec::new(), environment: Vec::new(), open_files: None }
+        Self {
+            name: name.into(),
+            dir,
+            args: Vec::new(),
+            environment: Vec::new(),
+            open_files: None,
+            under: Vec::new(),
+        }
     }
 
     /// One more argument.
@@ -50,6 +58,12 @@ impl Setup {
     /// Started with these limits of open files: the soft and the hard one.
     pub fn open_files(mut self, soft: u32, hard: u32) -> Self {
         self.open_files = Some((soft, hard));
+        self
+    }
+
+    /// Started by this command line, which ends in what it starts.
+    pub fn under(mut self, line: Vec<String>) -> Self {
+        self.under = line;
         self
     }
 
@@ -86,7 +100,14 @@ impl Setup {
     fn spawn(&self, metrics_port: u16) -> Program {
         let binary = tool::binary(&self.name);
         let mut command = match self.open_files {
-            None => Command::new(binary),
+            None => match self.under.split_first() {
+                None => Command::new(binary),
+                Some((program, arguments)) => {
+                    let mut command = Command::new(program);
+                    command.args(arguments).arg(binary);
+                    command
+                }
+            },
             Some((soft, hard)) => {
                 let mut shell = Command::new("sh");
                 shell

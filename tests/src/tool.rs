@@ -37,6 +37,8 @@ pub enum Tool {
     Xvfb,
     /// PulseAudio.
     PulseAudio,
+    /// A log of system calls, and faults put into them.
+    Strace,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -57,6 +59,7 @@ impl Tool {
             Self::Python => on_path("python3"),
             Self::Curl => on_path("curl"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
+            Self::Strace => on_path("strace"),
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
             Self::Xvfb => on_path("Xvfb"),
             Self::PulseAudio => on_path("pulseaudio"),

@@ -13,7 +13,7 @@ use crate::folder;
 use crate::lane::{Lane, LaneError, template};
 use crate::name;
 use crate::recorder::Recorder;
-use crate::spool::{Held, Record, Spool, Stage};
+use crate::spool::{Held, Record, Spool};
 use crate::store::{StoreConfig, Target};
 
 /// With the second until it is durable, and the time that a block takes, less than five.
@@ -44,14 +44,7 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
         lane.until_open_segments_are_wanted().await;
         ticks.tick().await;
         let (Some(spool), Some(now)) = (recorder.spool(), lane.configured()) else { continue };
-        let is_open = |held: &Held| {
-            let record = &held.record;
-            record.stage == Stage::Writing
-                && held.busy
-                && !held.broken
-                && (&record.flow, &record.output) == (&lane.place().0, &lane.place().1)
-        };
-        let open: Vec<Held> = spool.all().into_iter().filter(is_open).collect();
+        let open: Vec<Held> = spool.open_of(lane.place()).into_iter().filter(|held| held.busy).collect();
         sent.blocks.retain(|id, _| open.iter().any(|held| held.record.id == *id));
         sent.left.retain(|id| open.iter().any(|held| held.record.id == *id));
         for held in open {

@@ -16,6 +16,8 @@ pub enum Stored {
     Already,
     /// Something else has that name.
     NameTaken,
+    /// The file is neither in the spool nor in the store: somebody deleted it.
+    Gone,
 }
 
 /// Puts `file` into `root` under `name`. Nothing that is there is overwritten. Where this ends in between, doing it
@@ -35,6 +37,8 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => {
             return Ok(Stored::Already);
         }
+        // A folder that is not mounted now may have it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => return Ok(Stored::Gone),
         Err(error) => return Err(at(file)(error)),
     };
     match std::fs::metadata(&target) {
@@ -45,7 +49,7 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Err(_) => {}
     }
     let folder = target.parent().unwrap_or(root);
-    make_folders(root, folder).map_err(at(folder))?;
+    make_folders(folder).map_err(at(folder))?;
     match rename_new(file, &target) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
@@ -102,7 +106,7 @@ pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), Fo
         move |source: io::Error| FolderError { path, source }
     };
     let folder = target.parent().unwrap_or(root);
-    make_folders(root, folder).map_err(at(folder))?;
+    make_folders(folder).map_err(at(folder))?;
     let partial = aside(&target, file);
     let mut to = OpenOptions::new().create(true).append(true).open(&partial).map_err(at(&partial))?;
     let there = to.metadata().map_err(at(&partial))?.len();
@@ -133,21 +137,24 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Folders that are new last as long as what is in them.
-fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
+/// Creates `folder` and what it lies in. New folders are durable when this returns: a power cut takes none of them away
+/// together with the files in it.
+fn make_folders(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    if folder != root
-        && let Some(parent) = folder.parent()
-    {
-        make_folders(root, parent)?;
-        match std::fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => return File::open(parent)?.sync_all(),
-        }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Some(parent) = parent else { return std::fs::create_dir_all(folder) };
+    make_folders(parent)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
-    std::fs::create_dir_all(folder)
+    match File::open(parent) {
+        // A folder that may be written but not listed can't be synced.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        opened => opened?.sync_all(),
+    }
 }
 
 fn is_same(
@@ -229,9 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_neither_place_is_an_error_with_its_path() {
+    fn a_file_in_neither_place_is_gone_unless_the_folder_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let error = store(&dir.path().join("gone"), dir.path(), "c.mp4").unwrap_err();
+        let gone = dir.path().join("gone");
+        assert_eq!(store(&gone, dir.path(), "c.mp4").unwrap(), Stored::Gone);
+        let error = store(&gone, &dir.path().join("away"), "c.mp4").unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
     }
 }

@@ -1,6 +1,5 @@
 //! What the spool's own thread does: repairs what a dead process left, and looks after what is too old.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,7 @@ use av_edge::EventKind;
 use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::segment::{self, RepairError};
-use crate::spool::{Place, Record, Spool, Stage};
+use crate::spool::{Record, Spool, Stage};
 use crate::{expiry, forget};
 
 /// Between two rounds.
@@ -23,30 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 
 /// Repairs what was being written when the last process ended.
 pub fn begin(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
-    for held in spool.all() {
-        if held.broken {
-            repair(recorder, spool, held.record.id, None);
-        }
+    for held in spool.broken() {
+        repair(recorder, spool, held.record.id, None);
     }
     wake_all(recorder, spool);
 }
 
 fn wake_all(recorder: &Arc<Recorder>, spool: &Spool) {
-    let waiting = |record: &Record| matches!(record.stage, Stage::Complete | Stage::Delivering);
-    let places: BTreeSet<Place> = spool
-        .all()
-        .into_iter()
-        .filter(|held| waiting(&held.record))
-        .map(|held| (held.record.flow, held.record.output))
-        .collect();
-    places.iter().for_each(|place| recorder.wake(place));
+    spool.places().iter().for_each(|place| recorder.wake(place));
 }
 
 /// Gives a file that was cut off its index. `durable`: what is behind that is not to be trusted.
 pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>) {
-    let Some(held) = spool.all().into_iter().find(|held| held.record.id == id) else { return };
+    let Some(held) = spool.get(id) else { return };
     let path = spool.path(&held.record);
-    let place: Place = (held.record.flow.clone(), held.record.output.clone());
+    let place = held.place();
     let done = match segment::repair(&path, durable) {
         Ok(repaired) => {
             tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}", path.display());
@@ -61,7 +51,10 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
             }
             spool.update(record).inspect(|()| spool.set_broken(id, false))
         }
-        Err(RepairError::Nothing) => spool.remove(id),
+        Err(RepairError::Nothing) => {
+            tracing::info!(flow = %place.0, output = %place.1, "no frame had reached the disk in {}", path.display());
+            spool.remove(id)
+        }
         Err(RepairError::Io(error)) => Err(error),
         Err(RepairError::Beyond(why)) => {
             tracing::error!(flow = %place.0, output = %place.1, "{} can't be repaired and is kept in quarantine: {why}", path.display());
@@ -85,10 +78,8 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
     for round in 0_u32.. {
         std::thread::sleep(if round == 0 { Duration::from_secs(1) } else { ROUND });
         let Some(recorder) = keeper.upgrade() else { return };
-        for held in spool.all() {
-            if held.broken && !held.busy {
-                repair(&recorder, spool, held.record.id, None);
-            }
+        for held in spool.broken() {
+            repair(&recorder, spool, held.record.id, None);
         }
         recorder.sample();
         recorder.runtime.spawn(expiry::look(recorder.clone(), jiff::Timestamp::now()));

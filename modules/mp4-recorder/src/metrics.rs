@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::recorder::Recorder;
 
@@ -37,6 +37,12 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let waiting =
         gauge("av_spool_files", "Whole files in the spool that wait for their store", files as u64)?;
     let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
+    let help = "Age of the oldest frame that was handed to the disk and is not durable yet";
+    let lag = GaugeVec::new(Opts::new("av_spool_lag_seconds", help), &["flow", "output"])?;
+    for lane in recorder.lanes() {
+        let (flow, output) = lane.place();
+        lag.with_label_values(&[flow, output]).set(lane.lag().as_secs_f64());
+    }
     let rates = recorder.rates();
     let rate = rates.map(|rates| rates.stored.round() as u64).unwrap_or_default();
     let rate = gauge("av_upload_bytes_per_second", "Bytes a second that stores took lately", rate)?;
@@ -46,7 +52,7 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
         let help = "How long it takes until nothing waits, as fast as it goes now";
         gauge("av_spool_drain_seconds", help, left.as_secs())
     });
-    let mut families = [stored.collect(), dropped.collect(), written_bytes.collect()].concat();
+    let mut families = [stored.collect(), dropped.collect(), written_bytes.collect(), lag.collect()].concat();
     families.extend([held, waiting, oldest, rate].iter().flat_map(Collector::collect));
     if let Some(drain) = drain.transpose()? {
         families.extend(drain.collect());

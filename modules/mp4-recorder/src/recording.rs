@@ -3,11 +3,11 @@
 //! The stream's own memory is what a disk that stalls is bridged with: what the thread can't take yet stays there, for
 //! half a minute.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use av_flow::stream::{Entry, Item, Keep, Start, State};
+use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
 use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -48,7 +48,23 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
     let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
     let wishes = lane.join(configured, template.clone(), &report);
-    let Some(spool) = spool(&output, &recorder, &report).await else { return };
+    // Identifies the stream as long as it lives.
+    let stream = Arc::as_ptr(output.stream.input()).addr();
+    let content = output.content;
+    // The reader starts before the spool is open: frames that arrive until then wait in memory.
+    let begun = (!config.events_only).then(|| match lane.go_on(stream, content) {
+        Some(left_off) => (left_off.reader, left_off.tracks),
+        None => {
+            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+            (output.stream.reader_from(content, Start::LastSync, keep), None)
+        }
+    });
+    let Some(spool) = spool(&output, &recorder, &report).await else {
+        if let Some((reader, tracks)) = begun {
+            lane.leave_off(LeftOff { stream, content, reader, tracks });
+        }
+        return;
+    };
 
     let clips = Clips::new(
         &output,
@@ -59,11 +75,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         config.clone(),
         template.clone(),
     );
-    if config.events_only {
-        return wait_for_events(output, wishes, clips).await;
-    }
-    // The same as long as the stream is.
-    let stream = Arc::as_ptr(output.stream.input()).addr();
+    let Some((reader, tracks)) = begun else { return wait_for_events(output, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
     let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
     let writer = Writer {
@@ -85,7 +97,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync).await;
+    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync, reader, tracks).await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -144,17 +156,10 @@ struct Recording {
 }
 
 impl Recording {
-    async fn run(mut self, sync: Duration) {
+    async fn run(mut self, sync: Duration, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
         let content = self.output.content;
         let mut waiting: Vec<Entry> = Vec::new();
         let (mut bytes, mut read) = (0, 0);
-        let (mut reader, mut tracks) = match self.lane.go_on(self.stream, content) {
-            Some(left_off) => (left_off.reader, left_off.tracks),
-            None => {
-                let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
-                (self.output.stream.reader_from(content, Start::LastSync, keep), None)
-            }
-        };
         if let Some(tracks) = &tracks {
             waiting.push(Entry {
                 item: Item::Tracks(tracks.clone()),
@@ -162,8 +167,8 @@ impl Recording {
                 starts: false,
             });
         }
-        let mut ticks = tokio::time::interval(sync);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // Since when there is something that the thread should have taken.
         let mut due: Option<Instant> = None;
         let mut end_file = false;
@@ -245,6 +250,14 @@ impl Recording {
         let _ = stalled;
         self.report.fails(State::Retrying, Reason::Silent, &why);
     }
+}
+
+/// When this output commits next. All outputs commit at the same moments: the file system makes what they sync together
+/// durable with one write of its journal.
+fn next_commit(sync: Duration) -> Instant {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let passed = FIRST.elapsed().as_nanos() % sync.as_nanos().max(1);
+    Instant::now() + sync - Duration::from_nanos(u64::try_from(passed).unwrap_or_default())
 }
 
 fn size(entry: &Entry) -> usize {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use av_flow::config::Secret;
 
-use crate::azure::{Credentials, Http, Pace, Store};
+use crate::azure::{Committed, Credentials, Http, Pace, Store};
 use crate::folder;
 use crate::name;
 use crate::segment;
@@ -102,9 +102,12 @@ fn in_container(container: crate::azure::Container, flow: Option<&str>, version:
         for name in store.uncommitted().await? {
             match store.recover(&name, flow).await {
                 Ok(None) => {}
-                Ok(Some(bytes)) => {
+                Ok(Some(Committed { bytes, without_index })) => {
                     recovered += 1;
                     println!("{name}: {bytes} bytes");
+                    if let Some(why) = without_index {
+                        eprintln!("{name}: it plays, but has no index, so players seek slowly: {why}");
+                    }
                 }
                 Err(error) => {
                     failed += 1;

@@ -1,9 +1,11 @@
 //! What an output says of itself: recording and storing go on side by side, and the worse of them is its state.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use av_flow::stream::{OutputStatus, State};
 use av_flow::{Reason, Trouble};
+use tokio::time::Instant;
 
 /// The state of one output, or of one instance of it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ struct Said {
     storing: Option<Trouble>,
     /// What the log knows.
     logged: Option<String>,
+    /// When the oldest frame arrived that was handed to the disk and is not durable yet.
+    behind: Option<Instant>,
 }
 
 impl Report {
@@ -47,6 +51,16 @@ impl Report {
             said.recording = true;
             self.refresh(said);
         }
+    }
+
+    /// The disk is writing frames, the oldest of which arrived then; `None`: everything is durable.
+    pub fn behind(&self, since: Option<Instant>) {
+        self.said().behind = since;
+    }
+
+    /// The age of the oldest frame that was handed to the disk and is not durable yet.
+    pub fn lag(&self) -> Duration {
+        self.said().behind.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Whatever hindered recording is over; nothing is recorded yet.

@@ -77,7 +77,9 @@ impl Segment {
         let recording = Recording::start(tracks, origin, reserve)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let written = allocate(&file, recording.reserve_end()).and_then(|()| {
-            recording.head().iter().try_for_each(|write| file.write_all_at(&write.bytes, write.offset))
+            recording.head().iter().try_for_each(|write| file.write_all_at(&write.bytes, write.offset))?;
+            // Durable before the first frame: after a power cut a file without its head has no frame either.
+            file.sync_data()
         });
         if let Err(error) = written {
             drop(std::fs::remove_file(path));
@@ -246,7 +248,8 @@ pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError
         Ok(Recovered::Open { recording, damaged }) => {
             let amount = recording.amount();
             if amount.pictures + amount.sounds == 0 {
-                return if damaged == 0 || is_blank(&mut file, 0)? {
+                // What was never synced is one fragment at most.
+                return if damaged == 0 || Content::of(&mut file)?.fragments <= 1 {
                     Err(RepairError::Nothing)
                 } else {
                     Err(RepairError::Beyond(format!(
@@ -268,23 +271,50 @@ pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError
             let bytes = file.metadata()?.len();
             Ok(Finished { bytes, written: 0, duration: duration(file)?, amount: Amount::default() })
         }
-        // The head becomes durable with the first frames: without it there are none, or it was damaged later.
-        Err(RecoverError::NoHead(head)) if is_blank(&mut file, head)? => Err(RepairError::Nothing),
+        Err(RecoverError::NoHead(_)) if Content::of(&mut file)?.is_part_of_a_head() => {
+            Err(RepairError::Nothing)
+        }
         Err(error) => Err(RepairError::Beyond(error.to_string())),
     }
 }
 
-/// Whether nothing but zeros is behind the first `from` bytes.
-fn is_blank(file: &mut File, from: u64) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(from))?;
-    let mut piece = vec![0; 1 << 16];
-    loop {
-        let read = file.read(&mut piece)?;
-        match piece.get(..read) {
-            Some([]) | None => return Ok(true),
-            Some(some) if some.iter().any(|byte| *byte != 0) => return Ok(false),
-            Some(_) => {}
+/// What is in front of each fragment.
+const FRAGMENT: &[u8] = b"freecrc1";
+/// More than what a file begins with takes.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// What is in a file that can't be read.
+struct Content {
+    fragments: usize,
+    /// Bytes that are not zero.
+    bytes: usize,
+}
+
+impl Content {
+    fn of(file: &mut File) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
+        let mut found = Self { fragments: 0, bytes: 0 };
+        let mut piece = vec![0; 1 << 16];
+        let mut kept = 0;
+        loop {
+            let read = file.read(piece.get_mut(kept..).unwrap_or_default())?;
+            if read == 0 {
+                return Ok(found);
+            }
+            let bytes = piece.get(..kept + read).unwrap_or_default();
+            found.fragments += bytes.windows(FRAGMENT.len()).filter(|window| *window == FRAGMENT).count();
+            found.bytes += bytes.iter().skip(kept).filter(|byte| **byte != 0).count();
+            // One may lie across two pieces.
+            let rest = bytes.len().min(FRAGMENT.len() - 1);
+            let from = bytes.len() - rest;
+            piece.copy_within(from..from + rest, 0);
+            kept = rest;
         }
+    }
+
+    /// A file that was only just begun.
+    fn is_part_of_a_head(&self) -> bool {
+        self.fragments == 0 && self.bytes <= HEAD_BYTES
     }
 }
 

@@ -97,8 +97,9 @@ impl Account {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         if length == 0 {
-            File::open(&dir)?.sync_all()?;
-            File::open(&self.dir)?.sync_all()?;
+            for new in [dir.as_path(), self.dir.as_path(), self.dir.parent().unwrap_or(&self.dir)] {
+                File::open(new)?.sync_all()?;
+            }
         }
         Ok(())
     }

@@ -124,6 +124,8 @@ impl Writer {
 
 impl Running {
     fn batch(&mut self, entries: Vec<Entry>) {
+        let is_frame = |entry: &&Entry| matches!(entry.item, Item::Frame(_));
+        self.writer.report.behind(entries.iter().find(is_frame).map(|entry| entry.arrived));
         for entry in entries {
             match entry.item {
                 Item::Tracks(tracks) => self.tracks(tracks),
@@ -139,6 +141,7 @@ impl Running {
             }
         }
         self.commit();
+        self.writer.report.behind(None);
     }
 
     fn tracks(&mut self, tracks: Arc<Tracks>) {

@@ -1,6 +1,7 @@
 """Microsoft's Python SDK as a module of local-edge.
 
-Prints one JSON object a line about what happened; the test that starts it acts on them, and kills it in the end.
+Prints one JSON object a line about what happened; the test that starts it acts on them, and kills it in the end. SENDS: a
+JSON list of the messages that it sends to output `out`.
 """
 
 import asyncio
@@ -70,8 +71,9 @@ async def main():
     say(event="twin", desired=twin["desired"])
     say(event="good report", error=await report(client, {"sdk": "python"}))
     say(event="bad report", error=await report(client, {"with.dot": 1}))
-    message = Message(json.dumps({"from": "python"}), content_encoding="utf-8", content_type="application/json")
-    await client.send_message_to_output(message, "out")
+    for body in json.loads(os.environ.get("SENDS", '[{"from": "python"}]')):
+        message = Message(json.dumps(body), content_encoding="utf-8", content_type="application/json")
+        await client.send_message_to_output(message, "out")
     say(event="ready")
     await asyncio.Event().wait()
 

@@ -10,6 +10,7 @@ use super::amf::{self, Value};
 use super::{Address, Connection};
 use crate::flv::Tag;
 use crate::recording::Recording;
+use crate::wait;
 
 /// A connection that publishes.
 pub struct Publisher {
@@ -50,13 +51,15 @@ impl Publisher {
         Ok(())
     }
 
-    /// As [`start`](Self::start); panics when it does not come to publishing.
+    /// As [`start`](Self::start), and as encoders do it: a module that has just been started may not listen yet. Panics
+    /// when it does not come to publishing.
     pub fn to(url: &str) -> Self {
-        match Self::start(url) {
-            Ok(Ok(publisher)) => publisher,
+        wait::until(&format!("{url} is listened to"), wait::LONG, || match Self::start(url) {
+            Ok(Ok(publisher)) => Some(publisher),
             Ok(Err(refused)) => panic!("{url} refused: {refused:?}"),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
             Err(error) => panic!("{url}: {error}"),
-        }
+        })
     }
 
     /// The connection, for what is no media.

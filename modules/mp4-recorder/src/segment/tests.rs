@@ -99,6 +99,33 @@ fn a_file_in_which_nothing_became_durable_is_nothing() {
 }
 
 #[test]
+fn a_torn_head_or_first_fragment_is_dropped_and_more_damage_is_kept_for_quarantine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let mut segment = Segment::create(&path, &tracks(), Timestamp::ZERO, ROOM).unwrap();
+    let head = usize::try_from(segment.bytes()).unwrap();
+    let mut after = |from: usize, to: usize| {
+        frames(2).into_iter().skip(from).take(to - from).for_each(|frame| segment.push(frame));
+        segment.commit(None).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let (one, two) = (after(0, 30), after(30, 60));
+    let repaired = |mut content: Vec<u8>, gone: &[(usize, usize)]| {
+        gone.iter().for_each(|(from, to)| content[*from..*to].fill(0));
+        std::fs::write(&path, content).unwrap();
+        repair(&path, None)
+    };
+    // The first sector of a head, and one of the only fragment.
+    assert!(matches!(repaired(one[..head].to_vec(), &[(0, 512)]), Err(RepairError::Nothing)));
+    let torn = (head + 600, head + 700);
+    assert!(matches!(repaired(one.clone(), &[torn]), Err(RepairError::Nothing)));
+    // A disk that lost what it had confirmed as durable.
+    let later = (one.len() + 600, one.len() + 700);
+    assert!(matches!(repaired(two.clone(), &[torn, later]), Err(RepairError::Beyond(_))));
+    assert!(matches!(repaired(two, &[(0, 512)]), Err(RepairError::Beyond(_))));
+}
+
+#[test]
 fn what_is_no_recording_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.mp4");

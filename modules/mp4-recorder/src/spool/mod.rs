@@ -3,6 +3,7 @@
 //! Each recording is a file and a [record](Record) beside it. A marker file, locked by the module that uses the folder,
 //! tells that the disk which should be there is there.
 
+mod index;
 mod marker;
 mod record;
 mod room;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use index::Index;
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
 pub use room::{Disk, Full, Limits};
@@ -36,7 +38,14 @@ pub struct Held {
     pub broken: bool,
 }
 
-/// Whose recordings.
+impl Held {
+    /// The flow and the output that recorded it.
+    pub fn place(&self) -> Place {
+        (self.record.flow.clone(), self.record.output.clone())
+    }
+}
+
+/// A flow and an output.
 pub type Place = (String, String);
 
 /// What had to go to make room.
@@ -60,32 +69,9 @@ pub struct Spool {
 
 #[derive(Debug, Default)]
 struct Inner {
-    held: BTreeMap<u64, Held>,
+    index: Index,
     limits: Limits,
     last_id: u64,
-}
-
-impl Inner {
-    fn bytes(&self) -> u64 {
-        self.held.values().map(|held| held.bytes).sum()
-    }
-
-    /// The oldest recording that may go, of the flow that holds most.
-    fn victim(&self) -> Option<u64> {
-        let may_go = |held: &&Held| {
-            !held.busy && !held.broken && !held.record.protected && held.record.stage != Stage::Writing
-        };
-        let mut by_flow: BTreeMap<&str, u64> = BTreeMap::new();
-        for held in self.held.values() {
-            *by_flow.entry(&held.record.flow).or_default() += held.bytes;
-        }
-        let mut candidates: Vec<&Held> = self.held.values().filter(may_go).collect();
-        candidates.sort_by_key(|held| {
-            let share = by_flow.get(held.record.flow.as_str()).copied().unwrap_or(0);
-            (std::cmp::Reverse(share), held.record.id)
-        });
-        candidates.first().map(|held| held.record.id)
-    }
 }
 
 impl Spool {
@@ -98,12 +84,8 @@ impl Spool {
         let marker = Marker::claim(state, &dir)?;
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
-        let spool = Self {
-            dir,
-            marker,
-            inner: Mutex::new(Inner { held, limits, last_id }),
-            changing: Mutex::default(),
-        };
+        let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id });
+        let spool = Self { dir, marker, inner, changing: Mutex::default() };
         spool.restore_ballast();
         Ok(spool)
     }
@@ -129,25 +111,45 @@ impl Spool {
 
     /// Bytes in it, quarantine included.
     pub fn bytes(&self) -> u64 {
-        self.inner().bytes()
+        self.inner().index.bytes()
     }
 
-    /// Bytes in it, and of whole files that wait for their store how many there are and when the first began.
+    /// Bytes in the spool, how many files are not in their store yet, and when the first of them began.
     pub fn waiting(&self) -> (u64, usize, Option<SystemTime>) {
         let inner = self.inner();
-        let waits =
-            |held: &&Held| matches!(held.record.stage, Stage::Complete | Stage::Delivering) || held.broken;
-        let (files, oldest) = inner.held.values().filter(waits).fold((0, None), |(files, oldest), held| {
-            let start = held.record.start;
-            (files + 1, [oldest, start].into_iter().flatten().min())
-        });
+        let (files, oldest) = inner.index.waiting();
         let oldest = oldest.and_then(|millis| u64::try_from(millis).ok());
-        (inner.bytes(), files, oldest.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)))
+        (
+            inner.index.bytes(),
+            files,
+            oldest.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis)),
+        )
     }
 
     /// Everything in it, in the order of recording.
     pub fn all(&self) -> Vec<Held> {
-        self.inner().held.values().cloned().collect()
+        self.inner().index.all().cloned().collect()
+    }
+
+    /// One recording.
+    pub fn get(&self, id: u64) -> Option<Held> {
+        self.inner().index.get(id).cloned()
+    }
+
+    /// Recordings that have to be repaired and that nothing works on.
+    pub fn broken(&self) -> Vec<Held> {
+        self.inner().index.broken().filter(|held| !held.busy).cloned().collect()
+    }
+
+    /// Recordings of an output that are being written.
+    pub fn open_of(&self, (flow, output): &Place) -> Vec<Held> {
+        let is_of = |held: &&Held| (&held.record.flow, &held.record.output) == (flow, output);
+        self.inner().index.open().filter(is_of).cloned().collect()
+    }
+
+    /// Outputs that have something ready for their store.
+    pub fn places(&self) -> Vec<Place> {
+        self.inner().index.places()
     }
 
     /// The file of a recording.
@@ -169,13 +171,15 @@ impl Spool {
             let disk = self.disk()?;
             let victim = {
                 let inner = self.inner();
-                let Err(full) = room::check(inner.limits, disk, inner.bytes(), more) else { return Ok(()) };
+                let Err(full) = room::check(inner.limits, disk, inner.index.bytes(), more) else {
+                    return Ok(());
+                };
                 if deny_new {
                     return Err(SpoolError::Full(full));
                 }
-                inner.victim().ok_or(SpoolError::Full(full))?
+                inner.index.victim().ok_or(SpoolError::Full(full))?
             };
-            let Some(held) = self.inner().held.get(&victim).cloned() else { continue };
+            let Some(held) = self.get(victim) else { continue };
             self.remove(victim)?;
             dropped.push(Dropped { record: held.record, bytes: held.bytes });
         }
@@ -189,7 +193,7 @@ impl Spool {
     pub fn is_nearly_full(&self) -> bool {
         let Ok(disk) = self.disk() else { return false };
         let inner = self.inner();
-        let held = inner.bytes();
+        let held = inner.index.bytes();
         held > room::limit(inner.limits, disk, held) / 10 * 9
     }
 
@@ -207,15 +211,13 @@ impl Spool {
     pub fn enter(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
         let held = Held { bytes: 0, busy: true, broken: false, record };
-        self.inner().held.insert(held.record.id, held);
+        self.inner().index.insert(held);
         Ok(())
     }
 
     /// Tells how large a file has become.
     pub fn grew(&self, id: u64, bytes: u64) {
-        if let Some(held) = self.inner().held.get_mut(&id) {
-            held.bytes = bytes;
-        }
+        self.inner().index.change(id, |held| held.bytes = bytes);
     }
 
     /// Replaces a record on disk and here.
@@ -233,7 +235,7 @@ impl Spool {
     /// It can't be written; the one before holds.
     pub fn amend(&self, id: u64, change: impl FnOnce(&mut Record)) -> io::Result<bool> {
         let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = self.inner().held.get(&id).cloned();
+        let held = self.get(id);
         let Some(Held { mut record, broken: false, .. }) = held else { return Ok(false) };
         if record.stage != Stage::Writing {
             return Ok(false);
@@ -244,48 +246,36 @@ impl Spool {
 
     fn replace(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
-        if let Some(held) = self.inner().held.get_mut(&record.id) {
+        self.inner().index.change(record.id, |held| {
             if record.bytes > 0 {
                 held.bytes = record.bytes;
             }
             held.record = record;
-        }
+        });
         Ok(())
     }
 
     /// A writer or a delivery takes or lets go of it. `false`: it is gone or taken.
     pub fn set_busy(&self, id: u64, busy: bool) -> bool {
-        let mut inner = self.inner();
-        let Some(held) = inner.held.get_mut(&id) else { return false };
-        if busy && held.busy {
-            return false;
-        }
-        held.busy = busy;
-        true
+        let set = |held: &mut Held| {
+            let is_taken = busy && held.busy;
+            held.busy = busy;
+            !is_taken
+        };
+        self.inner().index.change(id, set).unwrap_or(false)
     }
 
     /// A file whose disk refused is left to be repaired.
     pub fn set_broken(&self, id: u64, broken: bool) {
-        if let Some(held) = self.inner().held.get_mut(&id) {
+        self.inner().index.change(id, |held| {
             held.broken = broken;
             held.busy = false;
-        }
+        });
     }
 
     /// The next recording of a place that is ready for its store.
     pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<Record> {
-        let inner = self.inner();
-        let mut ready = inner.held.values().filter(|held| {
-            matches!(held.record.stage, Stage::Complete | Stage::Delivering)
-                && !held.busy
-                && !held.broken
-                && held.record.flow == place.0
-                && held.record.output == place.1
-        });
-        // Clips first: somebody waits for them.
-        let clip = ready.clone().find(|held| held.record.event.is_some());
-        let next = clip.or_else(|| if newest_first { ready.next_back() } else { ready.next() });
-        next.map(|held| held.record.clone())
+        self.inner().index.next_for(place, newest_first).map(|held| held.record.clone())
     }
 
     /// Deletes a recording: its store has it, or it had to go.
@@ -293,11 +283,11 @@ impl Spool {
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, id: u64) -> io::Result<()> {
-        let Some(held) = self.inner().held.get(&id).cloned() else { return Ok(()) };
+        let Some(held) = self.get(id) else { return Ok(()) };
         // The file first: a record without one is nothing, a file without a record would be recorded again.
         self.tidying(|| gone(std::fs::remove_file(self.path(&held.record))))?;
         self.tidying(|| gone(std::fs::remove_file(held.record.path(&self.dir, "json"))))?;
-        self.inner().held.remove(&id);
+        self.inner().index.remove(id);
         Ok(())
     }
 
@@ -306,7 +296,7 @@ impl Spool {
     /// # Errors
     /// The disk refuses.
     pub fn quarantine(&self, id: u64) -> io::Result<()> {
-        let Some(held) = self.inner().held.get(&id).cloned() else { return Ok(()) };
+        let Some(held) = self.get(id) else { return Ok(()) };
         let record = Record { stage: Stage::Quarantined, bytes: held.bytes, ..held.record.clone() };
         std::fs::create_dir_all(self.dir.join(QUARANTINE))?;
         std::fs::rename(self.path(&held.record), self.path(&record))?;
@@ -375,15 +365,25 @@ pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
             held.insert(record.id, Held { record, bytes, busy: false, broken });
         }
     }
-    // What was on its way when the power went may have arrived: then there is a record and no file.
+    // A file that was on its way to its store may have arrived just before the process ended: then there is a record
+    // without a file. Any other record without a file is left over from deleting both.
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("new") => gone(std::fs::remove_file(&path))?,
             Some("json") => {
-                let Some(record) = Record::read(&path)? else { continue };
-                if record.stage == Stage::Delivering && !held.contains_key(&record.id) {
-                    held.insert(record.id, Held { record, bytes: 0, busy: false, broken: false });
+                let name = path.with_extension("mp4");
+                let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                match Record::of_file_name(name).map(|bare| bare.id) {
+                    Some(id) if held.contains_key(&id) => {}
+                    Some(id) => match Record::read(&path)?.filter(|record| record.stage == Stage::Delivering)
+                    {
+                        Some(record) => {
+                            drop(held.insert(id, Held { record, bytes: 0, busy: false, broken: false }))
+                        }
+                        None => gone(std::fs::remove_file(&path))?,
+                    },
+                    None => {}
                 }
             }
             _ => {}

@@ -1,0 +1,77 @@
+//! Deleting blobs, and blocks that wait for their commit.
+
+use azure_core::http::headers::HeaderName;
+use azure_core::http::{Etag, RequestContent};
+use azure_storage_blob::models::{
+    BlobClientDeleteOptions, BlobClientGetPropertiesResultHeaders, BlockBlobClientCommitBlockListOptions,
+    BlockLookupList, DeleteSnapshotsOptionType,
+};
+
+use super::{BlobError, Store};
+
+/// What became of a file that was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// There is nothing left of it.
+    Permanent,
+    /// The store keeps it for a while (soft delete).
+    Soft,
+    /// The store does not say.
+    Unknown,
+}
+
+impl Store {
+    /// Deletes a blob of so many bytes; one of another length is not the one that was stored.
+    ///
+    /// # Errors
+    /// It may be there still.
+    pub async fn delete(&self, name: &str, bytes: u64) -> Result<Gone, BlobError> {
+        let client = self.blob(name)?;
+        match client.get_properties(None).await {
+            Ok(seen) if seen.content_length().ok().flatten().is_some_and(|length| length != bytes) => {
+                return Ok(Gone::Unknown);
+            }
+            Ok(_) => {}
+            Err(error) => match BlobError::from(error) {
+                error if error.status() == Some(404) && error.code() != Some("ContainerNotFound") => {
+                    return Ok(Gone::Unknown);
+                }
+                // A SAS that may not look may delete.
+                error if error.status() == Some(403) => {}
+                error => return Err(error),
+            },
+        }
+        let options = BlobClientDeleteOptions {
+            delete_snapshots: Some(DeleteSnapshotsOptionType::Include),
+            ..Default::default()
+        };
+        match client.delete(Some(options)).await {
+            Ok(answer) => {
+                let told = HeaderName::from_static("x-ms-delete-type-permanent");
+                Ok(match answer.headers().get_optional_str(&told) {
+                    Some("true") => Gone::Permanent,
+                    Some(_) => Gone::Soft,
+                    None => Gone::Unknown,
+                })
+            }
+            Err(error) => match BlobError::from(error) {
+                error if error.code() == Some("BlobNotFound") => Ok(Gone::Unknown),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Makes the store forget blocks that wait for their commit, by committing none of them and deleting what that makes.
+    ///
+    /// # Errors
+    /// They wait on, for a week at most.
+    pub async fn discard(&self, name: &str) -> Result<(), BlobError> {
+        let options = BlockBlobClientCommitBlockListOptions {
+            if_none_match: Some(Etag::from("*")),
+            ..Default::default()
+        };
+        let list = RequestContent::try_from(BlockLookupList::default())?;
+        self.blocks(name)?.commit_block_list(list, Some(options)).await?;
+        self.delete(name, 0).await.map(drop)
+    }
+}

@@ -1,0 +1,300 @@
+//! How a file becomes a blob: blocks, each with its MD5, and one commit under a name that is free.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use azure_core::Bytes;
+use azure_core::http::{Etag, RequestContent};
+use azure_storage_blob::BlockBlobClient;
+use azure_storage_blob::models::{
+    Block, BlockBlobClientCommitBlockListOptions, BlockBlobClientStageBlockOptions, BlockListType,
+    BlockLookupList,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{BlobError, OTHER_BLOCKS, Seen, Store, ended};
+use crate::folder::Stored;
+use crate::spool::{Record, Spool};
+
+/// The first REST version with tags.
+const TAGS_SINCE: &str = "2019-12-12";
+/// Azure forgets blocks that were never committed after a week.
+const BLOCKS_LAST_MILLIS: i64 = 6 * 86_400_000;
+const MOST_BLOCKS: u64 = 50_000;
+const LEAST_BLOCK: u64 = 256 << 10;
+const MOST_BLOCK: u64 = 8 << 20;
+/// A block takes about so long.
+const BLOCK_SECONDS: u64 = 15;
+
+/// An upload that was begun: what a later one can go on with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upload {
+    /// 24 hexadecimal digits, 8 of the flow's name and 16 at random: blocks of others never mix with these.
+    pub id: String,
+    /// Bytes of a block.
+    pub block: u64,
+    /// Of the whole file, base64.
+    pub md5: String,
+    /// Milliseconds of Unix time.
+    pub began: i64,
+    /// Where blocks end that were sent while the file was being written. The first of them changes at its close.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged: Vec<u64>,
+}
+
+/// What a file is called and said to be.
+pub struct Described<'a> {
+    /// In the container.
+    pub name: &'a str,
+    /// Words about it; names are letters.
+    pub metadata: HashMap<String, String>,
+    /// `tags`.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+/// What block ids of a flow begin with.
+pub(super) fn mark(flow: &str) -> String {
+    sha2::Sha256::digest(flow.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Upload {
+    pub(super) fn block_id(&self, index: usize) -> Vec<u8> {
+        format!("{}{index:06}", self.id).into_bytes()
+    }
+
+    /// Where each block of a file of so many bytes begins, and how long it is.
+    pub(super) fn pieces(&self, bytes: u64) -> Vec<(u64, u64)> {
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        let mut ends = self.staged.iter().copied();
+        while at < bytes {
+            let next = ends.next().unwrap_or(u64::MAX).min(at.saturating_add(self.block.max(1)));
+            let end = next.clamp(at + 1, bytes);
+            pieces.push((at, end - at));
+            at = end;
+        }
+        pieces
+    }
+}
+
+impl Store {
+    /// Puts a file of the spool there. `record` is written down whenever something has to be known after a crash.
+    ///
+    /// # Errors
+    /// It is not there, as far as is known; doing it again goes on where this ended.
+    pub async fn store(
+        &self,
+        spool: &Arc<Spool>,
+        record: &mut Record,
+        described: Described<'_>,
+    ) -> Result<Stored, BlobError> {
+        let path = spool.path(record);
+        let bytes = match tokio::fs::metadata(&path).await {
+            Ok(file) => file.len(),
+            // It may have been stored and deleted by a process that ended before it removed the record.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let Some(upload) = &record.upload else { return Ok(Stored::Gone) };
+                return Ok(match self.look(described.name, upload, record.bytes).await? {
+                    Seen::Ours => Stored::Already,
+                    Seen::Other | Seen::Nothing => Stored::Gone,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let resumed = record.upload.clone().filter(|upload| {
+            let age = jiff::Timestamp::now().as_millisecond().saturating_sub(upload.began);
+            (0..BLOCKS_LAST_MILLIS).contains(&age)
+        });
+        let upload = match &resumed {
+            // What was sent while it was being written had no sum yet.
+            Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
+            Some(upload) => upload.clone(),
+            None => self.begin(&record.flow, &path, bytes).await?,
+        };
+        record.upload = Some(upload.clone());
+        write_down(spool, record).await?;
+        // Never a block before that look: an answer that was lost may have said that all is done.
+        match self.look(described.name, &upload, bytes).await? {
+            Seen::Ours => return Ok(Stored::Already),
+            Seen::Other => return Ok(Stored::NameTaken),
+            Seen::Nothing => {}
+        }
+        let client = self.blocks(described.name)?;
+        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeMap::new() };
+        let pieces = upload.pieces(bytes);
+        for (index, (at, length)) in
+            pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1))
+        {
+            let id = upload.block_id(index);
+            // The head of a file that was sent while it was written has become another, and goes last.
+            let is_there = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
+            if !is_there {
+                match self.stage(&client, &path, &id, *at, *length).await {
+                    Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
+                    staged => staged?,
+                }
+            }
+        }
+        let ids: Vec<_> = (0..pieces.len()).map(|index| upload.block_id(index)).collect();
+        let has_tags = self.version.as_str() >= TAGS_SINCE
+            && !described.tags.is_empty()
+            && !self.without_tags.load(Ordering::Relaxed);
+        let mut committed = self.commit(&client, &ids, &upload, bytes, &described, has_tags).await;
+        if has_tags
+            && let Err(error) = &committed
+            && error.code() == Some("AuthorizationPermissionMismatch")
+        {
+            committed = self.commit(&client, &ids, &upload, bytes, &described, false).await;
+            if committed.is_ok() && !self.without_tags.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "{}: the SAS may not set tags (t), so blobs are stored without them",
+                    self.container.shown
+                );
+            }
+        }
+        match &committed {
+            Err(error) if error.code() == Some("InvalidBlockList") => {
+                record.upload = None;
+                write_down(spool, record).await?;
+            }
+            Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
+            _ => {}
+        }
+        committed
+    }
+
+    async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
+        let md5 = sum(path).await?;
+        let rate = self.rate.load(Ordering::Relaxed);
+        let block = (rate.saturating_mul(BLOCK_SECONDS)).clamp(LEAST_BLOCK, MOST_BLOCK);
+        let block = block.max(bytes.div_ceil(MOST_BLOCKS));
+        Ok(Upload { block, md5, ..self.begin_open(flow) })
+    }
+
+    /// An upload of what is being written.
+    pub fn begin_open(&self, flow: &str) -> Upload {
+        Upload {
+            id: format!("{}{:016x}", mark(flow), rand::rng().random::<u64>()),
+            block: MOST_BLOCK,
+            md5: String::new(),
+            began: jiff::Timestamp::now().as_millisecond(),
+            staged: Vec::new(),
+        }
+    }
+
+    /// Blocks that wait for their commit, and their lengths.
+    async fn staged(&self, client: &BlockBlobClient) -> Result<BTreeMap<Vec<u8>, u64>, BlobError> {
+        let list = match client.get_block_list(BlockListType::Uncommitted, None).await {
+            Ok(list) => list,
+            Err(error) => {
+                let error = BlobError::from(error);
+                // Nothing there, or a SAS that may not look: all are sent.
+                return if matches!(error.status(), Some(404 | 403)) {
+                    Ok(BTreeMap::new())
+                } else {
+                    Err(error)
+                };
+            }
+        };
+        let blocks = list.into_model()?.uncommitted_blocks.unwrap_or_default();
+        let known = |block: Block| Some((block.name?, u64::try_from(block.size?).ok()?));
+        Ok(blocks.into_iter().filter_map(known).collect())
+    }
+
+    pub(super) async fn stage(
+        &self,
+        client: &BlockBlobClient,
+        path: &Path,
+        id: &[u8],
+        at: u64,
+        length: u64,
+    ) -> Result<(), BlobError> {
+        let path = path.to_owned();
+        let piece = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; usize::try_from(length).unwrap_or_default()];
+            std::fs::File::open(path)?.read_exact_at(&mut piece, at)?;
+            let md5 = Md5::digest(&piece).to_vec();
+            Ok::<_, std::io::Error>((Bytes::from(piece), md5))
+        });
+        let (piece, md5) = piece.await.map_err(ended)??;
+        let options =
+            BlockBlobClientStageBlockOptions { transactional_content_md5: Some(md5), ..Default::default() };
+        let began = Instant::now();
+        client.stage_block(id, length, piece.into(), Some(options)).await?;
+        let rate = length as f64 / began.elapsed().as_secs_f64().max(0.001);
+        self.rate.store(rate as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        client: &BlockBlobClient,
+        ids: &[Vec<u8>],
+        upload: &Upload,
+        bytes: u64,
+        described: &Described<'_>,
+        has_tags: bool,
+    ) -> Result<Stored, BlobError> {
+        let mut metadata = described.metadata.clone();
+        metadata.insert("uploadid".into(), upload.id.clone());
+        let tags = has_tags.then(|| {
+            let pairs = described.tags.iter();
+            let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+            pairs
+                .map(|(key, value)| format!("{}={}", encoded(key), encoded(value)))
+                .collect::<Vec<_>>()
+                .join("&")
+        });
+        let options = BlockBlobClientCommitBlockListOptions {
+            blob_content_type: Some("video/mp4".into()),
+            blob_content_md5: STANDARD.decode(&upload.md5).ok(),
+            blob_tags_string: tags,
+            if_none_match: Some(Etag::from("*")),
+            metadata: Some(metadata),
+            ..Default::default()
+        };
+        let list = BlockLookupList { latest: Some(ids.to_vec()), ..Default::default() };
+        let list = RequestContent::try_from(list)?;
+        match client.commit_block_list(list, Some(options)).await {
+            Ok(_) => Ok(Stored::New),
+            Err(error) => {
+                let error = BlobError::from(error);
+                let doubtful = matches!(error, BlobError::Network(_) | BlobError::NotTheService(_))
+                    || matches!(error.status(), Some(409 | 412));
+                if !doubtful {
+                    return Err(error);
+                }
+                match self.look(described.name, upload, bytes).await? {
+                    Seen::Ours => Ok(Stored::New),
+                    Seen::Other => Ok(Stored::NameTaken),
+                    Seen::Nothing => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// MD5 of a file, base64.
+pub(super) async fn sum(path: &Path) -> Result<String, BlobError> {
+    let path = path.to_owned();
+    let md5 = tokio::task::spawn_blocking(move || {
+        let mut sum = Md5::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut sum)?;
+        Ok::<_, std::io::Error>(STANDARD.encode(sum.finalize()))
+    });
+    Ok(md5.await.map_err(ended)??)
+}
+
+async fn write_down(spool: &Arc<Spool>, record: &Record) -> Result<(), BlobError> {
+    let (spool, record) = (spool.clone(), record.clone());
+    Ok(tokio::task::spawn_blocking(move || spool.update(record)).await.map_err(ended)??)
+}

@@ -1,0 +1,187 @@
+//! One file on its way to the store.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{Configured, Lane, LaneError, MOST_NAMES};
+use crate::azure::{Container, Described, Store};
+use crate::clock::{self, Moment};
+use crate::folder::{self, Stored};
+use crate::name::{self, NameTemplate};
+use crate::recorder::Recorder;
+use crate::spool::{Record, Spool, Stage};
+use crate::store::{StoreConfig, Target};
+use crate::stored::{Account, Line};
+
+impl Lane {
+    /// Puts a file into its store and into the account. `true`: it has another name than its first.
+    pub(super) async fn store_one(
+        &self,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        mut record: Record,
+    ) -> Result<(Line, bool), LaneError> {
+        let configured = self.configured();
+        let target = match &configured {
+            Some(now) => now.config.target.clone(),
+            None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
+        };
+        let first = match &record.name {
+            Some(name) => name.clone(),
+            None => {
+                record.set_start(start_of(&record)?);
+                template(&record, configured.as_ref())?.at(record.start().unwrap_or(SystemTime::UNIX_EPOCH))
+            }
+        };
+        record.stage = Stage::Delivering;
+        record.target = target.shown();
+        let (record, is_second) = match &target {
+            Target::Folder(folder) => {
+                let (root, spool) = (recorder.resolve(folder), spool.clone());
+                let work = tokio::task::spawn_blocking(move || store_in_folder(&spool, &root, first, record));
+                work.await.map_err(|_| LaneError::Ended)??
+            }
+            Target::Blobs(container) => {
+                let config = configured.as_ref().map(|now| &now.config).ok_or(LaneError::NoCredentials)?;
+                self.store_in_blob(recorder, spool, container, config, first, record).await?
+            }
+        };
+        let retention = configured.and_then(|now| now.config.retention);
+        let line = Line {
+            id: record.id,
+            target: record.target.clone(),
+            name: record.name.clone().unwrap_or_default(),
+            start: record.start.unwrap_or_default(),
+            milliseconds: record.milliseconds,
+            bytes: record.bytes,
+            event: record.event.clone(),
+            retention_days: retention.map_or(0, |kept| kept.as_secs() / 86_400),
+        };
+        let (spool, place, added) = (spool.clone(), self.place.clone(), line.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            Account::new(spool.dir()).add(&place, &added)?;
+            spool.remove(added.id)
+        });
+        work.await.map_err(|_| LaneError::Ended)??;
+        Ok((line, is_second))
+    }
+
+    /// The container, with its credentials as they are now.
+    pub(crate) async fn open(
+        &self,
+        recorder: &Recorder,
+        container: &Container,
+        config: &StoreConfig,
+    ) -> Result<Arc<Store>, LaneError> {
+        let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
+        let secret = recorder.secrets.get(credentials.secret()).await;
+        let secret = secret.map_err(|error| LaneError::Secret(error.to_string()))?;
+        Ok(self.blobs.store(&recorder.context, container, config, &secret).await?)
+    }
+
+    async fn store_in_blob(
+        &self,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        container: &Container,
+        config: &StoreConfig,
+        first: String,
+        mut record: Record,
+    ) -> Result<(Record, bool), LaneError> {
+        let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
+        let store = self.open(recorder, container, config).await?;
+        let _alone = self.staging.lock().await;
+        let mut number = 1;
+        loop {
+            let name = name::numbered(&first, number);
+            if record.name.as_ref() != Some(&name) {
+                // What was begun was begun under another name.
+                record.upload = None;
+            }
+            record.name = Some(name.clone());
+            let described =
+                Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
+            match store.store(spool, &mut record, described).await {
+                Ok(Stored::New | Stored::Already) => return Ok((record, number > 1)),
+                Ok(Stored::NameTaken) if number < MOST_NAMES => number += 1,
+                Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
+                Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
+                Err(error) => {
+                    if error.status() == Some(403) {
+                        recorder.secrets.refused(credentials.secret());
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+/// Blocking. `true`: the file has another name than its first.
+fn store_in_folder(
+    spool: &Spool,
+    root: &Path,
+    first: String,
+    mut record: Record,
+) -> Result<(Record, bool), LaneError> {
+    let mut number = 1;
+    loop {
+        let name = name::numbered(&first, number);
+        // What is on its way is known before it is: the name of a file that arrived is never asked for twice.
+        record.name = Some(name.clone());
+        spool.update(record.clone())?;
+        match folder::store(&spool.path(&record), root, &name)? {
+            Stored::New | Stored::Already => return Ok((record, number > 1)),
+            Stored::NameTaken if number < MOST_NAMES => number += 1,
+            Stored::NameTaken => return Err(LaneError::Names(first)),
+            Stored::Gone => return Err(LaneError::Gone(record.file_name())),
+        }
+    }
+}
+
+/// When its first frame was.
+pub(super) fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
+    if let Some(start) = record.start() {
+        return Ok(start);
+    }
+    let now = Moment::now();
+    if !now.is_believed() {
+        return Err(LaneError::Clock);
+    }
+    if !record.boot.is_empty() && record.boot == clock::boot_id() {
+        return Ok(now.utc_of(Duration::from_millis(record.since_boot)));
+    }
+    // The machine was started again before its clock was set: nobody knows. It was before now.
+    Ok(now.utc)
+}
+
+/// What the files of a recording are called.
+///
+/// # Errors
+/// Nobody knows any more.
+pub fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
+    if let Ok(template) = NameTemplate::parse(&record.template) {
+        return Ok(template);
+    }
+    let template = configured.map(|now| now.template.clone()).ok_or(LaneError::NoTarget)?;
+    Ok(record.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name)))
+}
+
+/// What a blob says of itself. Headers hold ASCII alone.
+fn metadata(context: &av_edge::Context, record: &Record) -> HashMap<String, String> {
+    let encoded =
+        |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string();
+    let start = record.start().map(clock::text).unwrap_or_default();
+    let seconds = Duration::from_millis(record.milliseconds).as_secs_f64();
+    HashMap::from([
+        ("device".to_owned(), encoded(&context.device)),
+        ("module".to_owned(), encoded(&context.module)),
+        ("flow".to_owned(), record.flow.clone()),
+        ("output".to_owned(), record.output.clone()),
+        ("start".to_owned(), start),
+        ("duration".to_owned(), format!("{seconds:.3}")),
+        ("codecs".to_owned(), record.codecs.join(",")),
+    ])
+}

@@ -1,0 +1,50 @@
+//! Why a file did not get to its store.
+
+use av_flow::Reason;
+
+use super::MOST_NAMES;
+use crate::azure::BlobError;
+use crate::folder;
+
+/// Why a file did not get to its store.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    #[error("{0}")]
+    Folder(#[from] folder::FolderError),
+    #[error("{0}")]
+    Blob(#[from] BlobError),
+    #[error("credentials: {0}")]
+    Secret(String),
+    #[error("the output is no longer configured, so there are no credentials for its store")]
+    NoCredentials,
+    #[error("the spool: {0}")]
+    Spool(#[from] std::io::Error),
+    #[error("the clock is not set, so files have no name yet; they wait in the spool")]
+    Clock,
+    #[error("the output is no longer configured and the recording's own account of its store is lost")]
+    NoTarget,
+    #[error("{MOST_NAMES} names like {0} are taken")]
+    Names(String),
+    #[error("{0} is gone: neither the spool nor the store has it")]
+    Gone(String),
+    #[error("its store is no longer configured")]
+    OtherStore,
+    #[error("the work on a file ended early")]
+    Ended,
+}
+
+impl LaneError {
+    /// Whether the store could not be asked at all.
+    pub fn is_out_of_reach(&self) -> bool {
+        !matches!(self, Self::Folder(_) | Self::Spool(_) | Self::Blob(BlobError::Refused { .. }))
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
+            Self::Blob(error) => error.reason(),
+            Self::Secret(_) | Self::NoCredentials => Reason::Secret,
+            Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! How finished files of one output get to their store: one after the other, as long as it takes.
+
+mod deletion;
+mod delivery;
+mod error;
+mod handover;
+mod wishes;
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use av_edge::EventKind;
+use av_flow::Reason;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts};
+use rand::Rng;
+use tokio::sync::{Notify, watch};
+
+use crate::azure::Blobs;
+use crate::clock;
+use crate::forget;
+use crate::name::NameTemplate;
+use crate::recorder::Recorder;
+use crate::report::Report;
+use crate::spool::{Place, Record, Spool, Stage};
+use crate::store::StoreConfig;
+use crate::stored::Line;
+
+use delivery::start_of;
+pub use delivery::template;
+pub use error::LaneError;
+pub use handover::LeftOff;
+use wishes::Recording;
+pub use wishes::Wish;
+
+/// The pause between two tries; it doubles from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// After a start the document with the credentials comes a moment after the files.
+const START: Duration = Duration::from_secs(10);
+/// Names that are tried for one file.
+const MOST_NAMES: u32 = 1000;
+
+/// The lane of one output.
+pub struct Lane {
+    place: Place,
+    notify: Notify,
+    /// As configured now, names filled in; `None`: it is no longer.
+    config: watch::Sender<Option<Configured>>,
+    inner: Mutex<Inner>,
+    blobs: Blobs,
+    /// Blocks of one file are sent by one alone.
+    pub(crate) staging: tokio::sync::Mutex<()>,
+    /// How long storing each took.
+    took: Option<Histogram>,
+}
+
+/// An output as it is configured now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configured {
+    /// The output.
+    pub config: StoreConfig,
+    /// Its `name`, everything but times and the instance filled in.
+    pub template: NameTemplate,
+}
+
+#[derive(Default)]
+struct Inner {
+    reports: Vec<Weak<Report>>,
+    trouble: Option<(Reason, String)>,
+    recordings: Vec<Recording>,
+    /// The names of clips that were asked for lately, by the event's id.
+    events: VecDeque<(String, Vec<String>)>,
+    /// Numbered, so that each is forgotten in its time.
+    left_off: Vec<(u64, LeftOff)>,
+    leaves: u64,
+}
+
+impl Lane {
+    /// A lane that does not run yet.
+    pub fn new(place: Place) -> Arc<Self> {
+        let buckets = vec![0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0];
+        let options = HistogramOpts::new("av_segment_upload_seconds", "How long storing a file took")
+            .buckets(buckets)
+            .const_label("flow", &place.0)
+            .const_label("output", &place.1);
+        Arc::new(Self {
+            place,
+            notify: Notify::new(),
+            config: watch::Sender::new(None),
+            inner: Mutex::default(),
+            blobs: Blobs::default(),
+            staging: tokio::sync::Mutex::default(),
+            took: Histogram::with_opts(options).ok(),
+        })
+    }
+
+    /// How long files took, as a metric family.
+    pub fn took_family(&self) -> Option<MetricFamily> {
+        self.took.as_ref().and_then(|took| took.collect().into_iter().next())
+    }
+
+    /// The age of the oldest frame that was handed to the disk and is not durable yet.
+    pub fn lag(&self) -> Duration {
+        let inner = self.inner();
+        let reports = inner.reports.iter().filter_map(Weak::upgrade);
+        reports.map(|report| report.lag()).max().unwrap_or_default()
+    }
+
+    /// Whose it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// As configured now.
+    pub fn configured(&self) -> Option<Configured> {
+        self.config.borrow().clone()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the output is configured with `uploadOpenSegment`.
+    pub async fn until_open_segments_are_wanted(&self) {
+        let wanted = |now: &Option<Configured>| now.as_ref().is_some_and(|now| now.config.upload_open);
+        // The sender lives as long as this does.
+        drop(self.config.subscribe().wait_for(wanted).await.map(drop));
+    }
+
+    /// There is something to do.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    fn tell(&self, trouble: Option<(Reason, String)>) {
+        let mut inner = self.inner();
+        if inner.trouble == trouble {
+            return;
+        }
+        let reports: Vec<_> = inner.reports.iter().filter_map(Weak::upgrade).collect();
+        if reports.is_empty()
+            && let Some((_, why)) = &trouble
+        {
+            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that is gone: {why}");
+        }
+        inner.trouble = trouble.clone();
+        drop(inner);
+        for report in reports {
+            report.storing(trouble.as_ref().map(|(reason, why)| (*reason, why.as_str())));
+        }
+    }
+
+    /// Stores what there is to store, for ever.
+    pub async fn run(self: Arc<Self>, recorder: Arc<Recorder>) {
+        let mut opened = recorder.opened();
+        let mut changed = self.config.subscribe();
+        let Ok(spool) =
+            opened.wait_for(|opened| matches!(opened, Some(Ok(_)))).await.map(|opened| opened.clone())
+        else {
+            return;
+        };
+        let Some(Ok(spool)) = spool else { return };
+        let mut wait = FIRST_WAIT;
+        let began = Instant::now();
+        loop {
+            let newest_first = self.configured().is_some_and(|now| now.config.newest_first);
+            let Some(record) = spool.next_for(&self.place, newest_first) else {
+                self.tell(None);
+                tokio::select! {
+                    () = self.notify.notified() => {}
+                    _ = changed.changed() => {}
+                }
+                continue;
+            };
+            match self.store(&recorder, &spool, record).await {
+                Ok(()) => {
+                    wait = FIRST_WAIT;
+                    self.tell(None);
+                }
+                Err(error) => {
+                    if !matches!(error, LaneError::NoCredentials) || began.elapsed() > START {
+                        self.tell(Some((error.reason(), error.to_string())));
+                    }
+                    tokio::select! {
+                        // Shorter by up to a quarter: devices that lost one store do not come back in step.
+                        () = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.75..=1.0))) => {
+                            wait = wait.saturating_mul(2).min(LONGEST_WAIT);
+                        }
+                        _ = changed.changed() => wait = FIRST_WAIT,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn store(
+        self: &Arc<Self>,
+        recorder: &Arc<Recorder>,
+        spool: &Arc<Spool>,
+        mut record: Record,
+    ) -> Result<(), LaneError> {
+        let began = Instant::now();
+        let id = record.id;
+        if !spool.set_busy(id, true) {
+            return Ok(());
+        }
+        if let Ok(start) = start_of(&record) {
+            record.set_start(start);
+        }
+        // What may be in its store already has to be looked for there.
+        if recorder.tombstones.cover(&record) && record.stage == Stage::Complete {
+            self.discard(recorder, &record).await;
+            let removing = spool.clone();
+            let removed = tokio::task::spawn_blocking(move || removing.remove(id)).await;
+            spool.set_busy(id, false);
+            removed.map_err(|_| LaneError::Ended)??;
+            return Ok(());
+        }
+        let stored = self.store_one(recorder, spool, record.clone()).await;
+        spool.set_busy(id, false);
+        if let Err(error @ LaneError::Gone(_)) = &stored {
+            return self.give_up(recorder, spool, id, error).await;
+        }
+        let (line, is_second) = stored?;
+        if recorder.tombstones.cover(&record) {
+            forget::late(recorder, self, spool, &line).await;
+            return Ok(());
+        }
+        if let Some(took) = &self.took {
+            took.observe(began.elapsed().as_secs_f64());
+        }
+        self.announce(recorder, &line, is_second);
+        Ok(())
+    }
+
+    /// A file that is neither in the spool nor in the store: nothing brings it back, and others wait behind it.
+    async fn give_up(
+        &self,
+        recorder: &Recorder,
+        spool: &Arc<Spool>,
+        id: u64,
+        why: &LaneError,
+    ) -> Result<(), LaneError> {
+        let (flow, output) = &self.place;
+        tracing::error!(%flow, %output, "{why}");
+        recorder.totals.count(&self.place, |totals| totals.dropped += 1);
+        recorder.emit(EventKind::SpoolDropped, &self.place, why.to_string());
+        let spool = spool.clone();
+        tokio::task::spawn_blocking(move || spool.remove(id)).await.map_err(|_| LaneError::Ended)??;
+        Ok(())
+    }
+
+    /// Counts and announces a file that was stored. `is_second`: its first name was in use.
+    fn announce(&self, recorder: &Recorder, line: &Line, is_second: bool) {
+        recorder.totals.count(&self.place, |totals| totals.stored += 1);
+        recorder.totals.stored.fetch_add(line.bytes, Ordering::Relaxed);
+        let (flow, output) = &self.place;
+        let start =
+            SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(line.start).unwrap_or_default());
+        let seconds = line.milliseconds as f64 / 1000.0;
+        let url = format!("{}/{}", line.target, line.name);
+        let taken = if is_second { "; its first name was in use" } else { "" };
+        tracing::info!(%flow, %output, bytes = line.bytes, seconds, "stored {url}{taken}");
+        let detail = serde_json::json!({
+            "url": url, "start": clock::text(start), "durationSeconds": seconds, "bytes": line.bytes,
+        });
+        recorder.emit(EventKind::SegmentStored, &self.place, detail.to_string());
+        recorder.changes.tick();
+    }
+}

@@ -1,0 +1,91 @@
+//! What is asked of an output while it records.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Configured, Lane};
+use crate::clip::Asked;
+use crate::name::NameTemplate;
+use crate::report::Report;
+
+/// Ids of events that are kept in memory; earlier ones are looked for on the disk.
+const KNOWN_EVENTS: usize = 1000;
+
+/// What an output is asked to do while it records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// End the file at the next sync frame.
+    EndFile,
+    /// Record a clip.
+    Clip(Asked),
+    /// What was recorded until now is deleted: end every file, and keep nothing for clips.
+    Forget,
+}
+
+/// Something that records for an output.
+pub(super) struct Recording {
+    wishes: mpsc::Sender<Wish>,
+    /// What its files are called.
+    template: NameTemplate,
+}
+
+impl Lane {
+    /// An output, or an instance of it, runs, and calls its files by `template`; what is given back are wishes for it.
+    pub fn join(
+        &self,
+        configured: Configured,
+        template: NameTemplate,
+        report: &Arc<Report>,
+    ) -> mpsc::Receiver<Wish> {
+        let (sender, wishes) = mpsc::channel(16);
+        let mut inner = self.inner();
+        inner.reports.retain(|report| report.strong_count() > 0);
+        inner.reports.push(Arc::downgrade(report));
+        inner.recordings.retain(|recording| !recording.wishes.is_closed());
+        inner.recordings.push(Recording { wishes: sender, template });
+        if let Some((reason, why)) = &inner.trouble {
+            report.storing(Some((*reason, why)));
+        }
+        drop(inner);
+        self.config.send_if_modified(|config| {
+            let is_news = config.as_ref() != Some(&configured);
+            *config = Some(configured);
+            is_news
+        });
+        wishes
+    }
+
+    /// Asks everything that records for this output. Returns how many there are.
+    pub fn wish(&self, wish: &Wish) -> usize {
+        let inner = self.inner();
+        inner.recordings.iter().filter(|recording| recording.wishes.try_send(wish.clone()).is_ok()).count()
+    }
+
+    /// The names of the clips of an event, where it was asked for lately.
+    pub fn clips_of(&self, id: &str) -> Option<Vec<String>> {
+        self.inner().events.iter().find(|(known, _)| known == id).map(|(_, names)| names.clone())
+    }
+
+    /// Asks everything that records for this output for a clip, once for each id. Gives the names of the clips: none
+    /// where nothing records.
+    pub fn ask_for_clip(&self, asked: &Asked) -> Vec<String> {
+        let mut inner = self.inner();
+        if let Some((_, names)) = inner.events.iter().find(|(known, _)| *known == asked.id) {
+            return names.clone();
+        }
+        let names: Vec<String> = inner
+            .recordings
+            .iter()
+            .filter(|recording| recording.wishes.try_send(Wish::Clip(asked.clone())).is_ok())
+            .map(|recording| asked.name(&recording.template))
+            .collect();
+        if !names.is_empty() {
+            if inner.events.len() >= KNOWN_EVENTS {
+                inner.events.pop_front();
+            }
+            inner.events.push_back((asked.id.clone(), names.clone()));
+        }
+        names
+    }
+}

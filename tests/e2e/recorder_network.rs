@@ -1,0 +1,99 @@
+//! Uploads to Azurite through a faulty network: every file arrives once, byte for byte.
+
+use av_tests::chance::Chance;
+use av_tests::client::PublishWith;
+use av_tests::clip::Clip;
+use av_tests::module::Setup;
+use av_tests::proxy::{Fault, Proxy, Request};
+use av_tests::recording::Recording;
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::recorder_blobs::{ACCOUNT, Azurite, KEY, document, must_hold};
+use crate::{long, rtmp};
+
+/// Which of the recorder's requests it is.
+fn kind(request: &Request) -> &'static str {
+    match (request.method.as_str(), request.target.as_str()) {
+        ("PUT", target) if target.contains("comp=blocklist") => "commit",
+        ("PUT", target) if target.contains("comp=block") => "block",
+        ("HEAD", _) => "look",
+        _ => "other",
+    }
+}
+
+/// Publishes `rounds` clips to a recorder that uploads through a proxy; gives the faults that the proxy put in.
+fn stores_all(rounds: u32, choose: impl FnMut(&Request) -> Option<Fault> + Send + 'static) -> Vec<Fault> {
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let proxy = Proxy::start(azurite.port, choose);
+    let url = format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", proxy.port);
+    let listen = rtmp(port::free(), "live/cam");
+    let module = Setup::new("mp4-recorder")
+        .twin(&document(&listen, &url, &json!({ "accountKey": KEY }), json!({})))
+        .start();
+    let mut published = Recording::default();
+    for _ in 0..rounds {
+        published.0.extend(PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish().0);
+        module.wait_value("/flows/cam/input/state", "waiting");
+    }
+    // The longest pause between two tries is a minute.
+    wait::until_true("all is stored", 10 * wait::LONG, || module.status()["summary"]["spoolBytes"] == 0);
+    let blobs = azurite.blobs(&folder.path().join("read"));
+    must_hold(&blobs, &published);
+    for blob in &blobs {
+        assert_eq!(blob["same"], Value::Bool(true), "{blob}");
+        // A lost answer makes no second blob.
+        assert!(blob["name"].as_str().unwrap().ends_with("Z.mp4"), "{blob}");
+    }
+    assert_eq!(module.terminate().status.code(), Some(0));
+    proxy.faults()
+}
+
+#[test]
+fn whatever_the_network_does_each_file_arrives_once() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let mut plan = vec![
+        ("block", Fault::CutRequest),
+        ("commit", Fault::LostAnswer),
+        ("block", Fault::WrongByte),
+        ("block", Fault::LostAnswer),
+        ("look", Fault::Unavailable),
+        ("block", Fault::Slow),
+        ("commit", Fault::CutRequest),
+    ];
+    let all = plan.len();
+    plan.reverse();
+    let faults = stores_all(1, move |request| {
+        let (_, fault) = plan.pop_if(|(of, _)| *of == kind(request))?;
+        Some(fault)
+    });
+    assert_eq!(faults.len(), all, "{faults:?}");
+}
+
+#[test]
+fn a_hundred_faults_of_the_network_lose_and_double_nothing() {
+    if !long() {
+        return;
+    }
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let mut chance = Chance(11);
+    let mut left = 100;
+    let faults = stores_all(20, move |request| {
+        let of_body = [Fault::CutRequest, Fault::WrongByte, Fault::Slow];
+        let of_all = [Fault::Unavailable, Fault::LostAnswer, Fault::Silence];
+        let kind = kind(request);
+        if left == 0 || kind == "other" || chance.of(0..10) < 6 {
+            return None;
+        }
+        left -= 1;
+        // Silence costs a minute each.
+        match chance.of(0..20) {
+            0 => Some(Fault::Silence),
+            1..10 if kind != "look" => Some(of_body[chance.of(0..3)]),
+            _ => Some(of_all[chance.of(0..2)]),
+        }
+    });
+    assert_eq!(faults.len(), 100, "{faults:?}");
+}

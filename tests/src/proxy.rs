@@ -1,0 +1,146 @@
+//! A proxy in front of an HTTP server that puts faults of networks into chosen requests.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::port;
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection ends in the middle of the body.
+    CutRequest,
+    /// The answer is 503, and the server never hears of it.
+    Unavailable,
+    /// Nothing is answered, and the server never hears of it.
+    Silence,
+    /// A quarter of the body a second.
+    Slow,
+    /// One byte of the body changes.
+    WrongByte,
+    /// The server carries the request out; its answer never arrives.
+    LostAnswer,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `PUT`, `GET`, `HEAD`.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    head: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// Chooses a fault for a request, or none.
+type Chooser = Box<dyn FnMut(&Request) -> Option<Fault> + Send>;
+
+/// A proxy that listens; its threads end with the test.
+pub struct Proxy {
+    /// On 127.0.0.1.
+    pub port: u16,
+    done: Arc<Mutex<Vec<Fault>>>,
+}
+
+impl Proxy {
+    /// In front of `server`, a port on 127.0.0.1.
+    pub fn start(server: u16, choose: impl FnMut(&Request) -> Option<Fault> + Send + 'static) -> Self {
+        let port = port::free();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let choose: Arc<Mutex<Chooser>> = Arc::new(Mutex::new(Box::new(choose)));
+        let done: Arc<Mutex<Vec<Fault>>> = Arc::default();
+        let faults = done.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), choose, faults) = (client, choose.clone(), faults.clone()) else { return };
+                std::thread::spawn(move || serve(client, server, &choose, &faults));
+            }
+        });
+        Self { port, done }
+    }
+
+    /// The faults so far, in order.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.done.lock().unwrap().clone()
+    }
+}
+
+/// Serves one request per connection: the answer says `Connection: close`.
+fn serve(
+    mut client: TcpStream,
+    server: u16,
+    choose: &Mutex<Chooser>,
+    faults: &Mutex<Vec<Fault>>,
+) -> Option<()> {
+    let mut reader = BufReader::new(client.try_clone().ok()?);
+    let mut request = Request::read(&mut reader).ok()?;
+    let fault = choose.lock().unwrap()(&request);
+    faults.lock().unwrap().extend(fault);
+    match fault {
+        Some(Fault::Unavailable) => {
+            let answer = "HTTP/1.1 503 Server Busy\r\nx-ms-error-code: ServerBusy\r\nx-ms-request-id: 1\r\n\
+                          Retry-After: 100000\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return client.write_all(answer.as_bytes()).ok();
+        }
+        Some(Fault::Silence) => {
+            // Until the client has had enough.
+            let _ = reader.read(&mut [0]);
+            return Some(());
+        }
+        Some(Fault::WrongByte) => *request.body.first_mut()? ^= 1,
+        _ => {}
+    }
+    let mut upstream = TcpStream::connect(("127.0.0.1", server)).ok()?;
+    upstream.write_all(&request.head).ok()?;
+    match fault {
+        Some(Fault::CutRequest) => {
+            upstream.write_all(&request.body[..request.body.len() / 2]).ok()?;
+            return Some(());
+        }
+        Some(Fault::Slow) => {
+            for piece in request.body.chunks(request.body.len().div_ceil(8).max(1)) {
+                upstream.write_all(piece).ok()?;
+                std::thread::sleep(Duration::from_millis(125));
+            }
+        }
+        _ => upstream.write_all(&request.body).ok()?,
+    }
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer).ok()?;
+    if fault != Some(Fault::LostAnswer) {
+        client.write_all(&answer).ok()?;
+    }
+    Some(())
+}
+
+impl Request {
+    /// The server is told to close, so that its answer ends where the connection does.
+    fn read(reader: &mut impl BufRead) -> io::Result<Self> {
+        let mut head = Vec::new();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let (name, value) = line.split_once(':').unwrap_or((line.trim(), ""));
+            match name.to_ascii_lowercase().as_str() {
+                "" => break,
+                "content-length" => length = value.trim().parse().unwrap(),
+                "connection" => continue,
+                _ => {}
+            }
+            head.extend_from_slice(line.as_bytes());
+        }
+        let first = String::from_utf8_lossy(head.split(|byte| *byte == b'\r').next().unwrap()).into_owned();
+        head.extend_from_slice(b"Connection: close\r\n\r\n");
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        Ok(Self { method, target, head, body })
+    }
+}
