@@ -162,7 +162,8 @@ fn players_see_every_picture_while_numbers_and_times_of_rtp_wrap() {
         assert!(count >= wanted, "{count} pictures by {who}");
     }
     let times = times_of_pictures(&gst.stdout());
-    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+    // What comes faster than it plays has the time of its arrival there, but none goes back.
+    assert!(times.windows(2).all(|pair| pair[0] <= pair[1]), "{times:?}");
 }
 
 /// By how many milliseconds each kind was moved at least and at most: found by what frames hold.
