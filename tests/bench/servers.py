@@ -18,6 +18,8 @@ NGINX_MODULE = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
 TICKS = os.sysconf("SC_CLK_TCK")
 LOAD = TARGET / "release/rtmp-load"
 RTSP_LOAD = TARGET / "release/rtsp-load"
+# The one that has the distribution's bindings.
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def free_port():
@@ -99,8 +101,13 @@ def gateway(binary):
 def gstreamer(clip):
     """Starts GStreamer's RTSP server, which reads the stream from a file in real time, once for all players."""
     def run(_, port):
-        return start(0, sys.executable, ROOT / "tests/bench/gstreamer.py", port, clip)
+        return start(0, SYSTEM_PYTHON, ROOT / "tests/bench/gstreamer.py", port, clip)
     return run
+
+
+def has_gstreamer():
+    needed = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    return subprocess.run([SYSTEM_PYTHON, "-c", needed], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def contenders(options, make_twin, compared=True):
