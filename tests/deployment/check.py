@@ -26,8 +26,11 @@ try:
 except ImportError:
     Draft202012Validator = None
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARIES = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "target/debug"
+from places import BINARIES, ROOT
+
+# Their tests are found here.
+from portal import Logs, Pasted, Portal  # noqa: F401
+
 KUSTO = pathlib.Path(os.environ.get("KUSTO") or ROOT / "tests/.tools/kusto/node_modules")
 IOTEDGEDEV = os.environ.get("IOTEDGEDEV") or shutil.which("iotedgedev")
 sys.path.append(str(ROOT / "tests"))
@@ -271,69 +274,6 @@ class Pages(unittest.TestCase):
         self.assertGreater(seen, 40)
 
 
-class Logs(unittest.TestCase):
-    """The filters of docs/operate.md, as edgeAgent holds them against lines."""
-
-    LINE = re.compile(r"^(<(?P<level>\d)>)?\s*\d{4}-\d\d-\d\d\s\d\d:\d\d:\d\d.\d{3}\s[+-]\d\d:\d\d\s(?P<text>.*)$", re.S)
-
-    def passes(self, given, line):
-        found = self.LINE.match(line)
-        level, text = int(found["level"] or 6), found["text"]
-        return level == given.get("loglevel", level) and bool(re.search(given.get("regex", ""), text))
-
-    def test_filters_show_errors_and_warnings_and_nothing_else(self):
-        page = (ROOT / "docs/operate.md").read_text()
-        payloads = re.findall(r"--mn GetModuleLogs --mp '(.*?)'", page, re.S)
-        self.assertTrue(payloads)
-        at = "2026-01-01 00:00:00.000 +00:00"
-        lines = [f"<{level}> {at} [{word}] - text" for level, word in [(3, "ERR"), (4, "WRN"), (6, "INF"), (7, "DBG")]]
-        for payload in payloads:
-            for item in json.loads(payload)["items"]:
-                shown = [line[1] for line in lines if self.passes(item["filter"], line)]
-                self.assertEqual(shown, ["3", "4"], payload)
-
-
-class Portal(unittest.TestCase):
-    """What docs/operate.md has for pasting."""
-
-    PAGE = (ROOT / "docs/operate.md").read_text()
-
-    def test_the_page_holds_what_the_template_says(self):
-        made = subprocess.run(
-            [sys.executable, ROOT / "edge-config/portal.py", "--check"], capture_output=True, text=True, check=False
-        )
-        self.assertEqual(made.returncode, 0, made.stdout + made.stderr)
-
-    def test_every_json_of_the_page_is_json(self):
-        blocks = re.findall(r"^```json\n(.*?)^```$", self.PAGE, re.M | re.S)
-        payloads = re.findall(r"(?:--mp|--desired) '(.*?)'", self.PAGE, re.S)
-        rows = re.findall(r"^\| `\w+` \| `(null|\{.*\})` \|$", self.PAGE, re.M)
-        self.assertGreaterEqual((len(blocks), len(payloads), len(rows)), (8, 4, 8))
-        for text in [*blocks, *payloads, *(row.replace("\\|", "|") for row in rows)]:
-            json.loads(text)
-
-    def test_every_command_of_the_pages_is_one_for_a_shell(self):
-        for page in ["operate", "deploy"]:
-            text = (ROOT / f"docs/{page}.md").read_text()
-            for commands in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S):
-                read = subprocess.run(["bash", "-n"], input=commands, capture_output=True, text=True, check=False)
-                self.assertEqual(read.returncode, 0, commands + read.stderr)
-
-    def test_filters_of_the_page_show_errors_and_warnings_and_nothing_else(self):
-        at = "2026-01-01 00:00:00.000 +00:00"
-        for row in re.findall(r"^\| `GetModuleLogs` \| `(.*)` \|$", self.PAGE, re.M):
-            for item in json.loads(row.replace("\\|", "|"))["items"]:
-                words = [word for word in ["ERR", "WRN", "INF", "DBG"] if re.search(item["filter"]["regex"], f"[{word}] - x")]
-                self.assertEqual(words, ["ERR", "WRN"], at)
-
-    def test_the_automatic_configuration_has_a_flow_and_asks_modules(self):
-        document = json.loads((ROOT / "edge-config/configurations/one-camera.json").read_text())
-        content = document["content"]["moduleContent"]
-        self.assertTrue(all(key.startswith("properties.desired.flows.") for key in content))
-        for query in document["metrics"]["queries"].values():
-            self.assertRegex(query, "^SELECT .* FROM devices.modules WHERE .*properties.reported.config.status")
-
-
 class Device(unittest.TestCase):
     """edge-config/config.toml beside the template."""
 
@@ -359,6 +299,38 @@ class Device(unittest.TestCase):
         self.assertGreaterEqual(len(images), 3)
         for name, image in images.items():
             self.assertRegex(image, r":\d+\.\d+\.\d+$", name)
+
+    def test_another_authority_than_files_is_shown_and_can_be_taken(self):
+        # What comes from files is renewed by nobody; the alternative stands beside it, as comment.
+        self.assertEqual(set(self.config["edge_ca"]), {"cert", "pk"})
+        text = (ROOT / "edge-config/config.toml").read_text()
+        shown = text[text.index("# [edge_ca]") :].split("\n\n")[0]
+        other = tomllib.loads(re.sub(r"^# ?", "", shown, flags=re.M))["edge_ca"]
+        self.assertEqual((other["method"], "url" in other), ("est", True))
+        self.assertEqual(set(other["auto_renew"]), {"rotate_key", "threshold", "retry"})
+
+    def test_messages_of_a_month_offline_outlive_a_container(self):
+        manifest = json.loads((ROOT / "deployment.template.json").read_text())["modulesContent"]
+        hub = manifest["$edgeHub"]["properties.desired"]["storeAndForwardConfiguration"]
+        self.assertEqual(hub["timeToLiveSecs"], 30 * 86_400)
+
+    def test_the_page_explains_what_template_and_configuration_set(self):
+        page = (ROOT / "docs/deploy.md").read_text()
+        explained = {"allowed_bind_sources", "allow_elevated_docker_permissions", "`[edge_ca]`"}
+        explained |= {'"PortBindings": {"8883/tcp"', "renewed by nobody", "Moby", "Podman"}
+        for module in self.agent["systemModules"].values():
+            explained |= set(module["env"])
+            explained.add(module["settings"]["image"].rpartition(":")[2])
+        for name in sorted(OURS):
+            options = self.agent["modules"][name]["settings"]["createOptions"]["HostConfig"]
+            explained |= set(options) - {"PortBindings"}
+            row = next((row for row in page.splitlines() if row.startswith("  | ") and f"`{name}`" in row), "")
+            self.assertIn(f" {options['Memory']} ", row, f"why {name} has its memory")
+        for word in sorted(explained):
+            self.assertIn(word, page)
+        # The folder that the collector reads belongs to its user.
+        (bind,) = self.agent["modules"]["metrics-collector"]["settings"]["createOptions"]["HostConfig"]["Binds"]
+        self.assertIn(f"chown -R 1000 {bind.split(':')[0]}`", page)
 
     def test_permissions_keep_what_the_runtime_needs_and_every_folder_that_is_bound(self):
         # False takes from edgeAgent and edgeHub what their start scripts need.

@@ -289,6 +289,18 @@ fn the_hubs_disk_is_full_and_twin_and_methods_go_on() {
 }
 
 #[test]
+fn the_hub_loses_subscriptions_and_the_next_connection_makes_them_anew() {
+    needs!(Ffmpeg);
+    let bench = Bench::start();
+    bench.fault(&["lost-subscriptions"]);
+    let called = bench.edge.ask(&["method", MODULE, "ping"]);
+    assert!(!called.status.success() && called.stderr.contains("404"), "{called:?}");
+    bench.change("live/during");
+    bench.fault(&["cut"]);
+    bench.settle("live/during");
+}
+
+#[test]
 fn the_workload_api_fails_when_a_new_token_is_needed() {
     needs!(Ffmpeg);
     let bench = Bench::start();

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use av_tests::edge::{self, Edge};
-use av_tests::program::Program;
 use av_tests::recording::Kind;
 use av_tests::rtmp::Player;
 use av_tests::{needs, tool, wait};
@@ -16,7 +15,7 @@ use crate::rtmp;
 /// Modules listen on 127.0.1.N with the manifest's ports: one instance at a time on a machine.
 static ONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -117,79 +116,6 @@ fn twin_set_changes_a_running_module_and_prints_what_it_reports() {
     edge.ask(&["twin", "set", "rtmp-splitter", r#"{ "flows": { "extra": null } }"#]);
     wait::until_true("the flow is gone", wait::LONG, || reported("extra").is_null());
     assert_eq!(edge.interrupt().status.code(), Some(0));
-}
-
-/// Manifests that run at the desk, each with one sin for which a device does not.
-#[test]
-fn under_the_rules_of_a_device_each_sin_ends_the_start_by_its_place() {
-    let splitter = "/modulesContent/$edgeAgent/properties.desired/modules/rtmp-splitter";
-    let flows = "/modulesContent/rtmp-splitter/properties.desired/flows";
-    let flow = |input: Value, output: Value| json!({ "input": input, "outputs": { "one": output } });
-    let listen = || json!({ "listen": "rtmp://0.0.0.0:1935/live/sin" });
-    let serve = || json!({ "serve": "rtmp://0.0.0.0:1935/live/sin" });
-    let sins = [
-        (
-            splitter.to_owned(),
-            "restartPolcy",
-            json!("always"),
-            "restartPolcy: a deployment manifest has no such member",
-        ),
-        (
-            format!("{splitter}/settings"),
-            "creatOptions",
-            json!({}),
-            "settings.creatOptions: a deployment manifest has",
-        ),
-        (splitter.to_owned(), "type", json!("process"), "rtmp-splitter.type: expected \"docker\""),
-        (splitter.to_owned(), "restartPolicy", Value::Null, "rtmp-splitter.restartPolicy: expected a value"),
-        (
-            flows.to_owned(),
-            "sin",
-            flow(json!({ "pull": "rtmp://127.0.0.1/live/cam" }), serve()),
-            "rtmp-splitter: flows.sin.input.pull: 127.0.0.1 is the container's own loopback",
-        ),
-        (
-            flows.to_owned(),
-            "sin",
-            flow(listen(), json!({ "push": "rtmp://localhost:1936/live/cam" })),
-            "flows.sin.outputs.one.push: localhost is the container's own loopback",
-        ),
-        (
-            flows.to_owned(),
-            "sin",
-            flow(listen(), json!({ "serve": "rtmp://0.0.0.0:1940/live/sin" })),
-            "flows.sin.outputs.one.serve: port 1940 is not published",
-        ),
-        (
-            flows.to_owned(),
-            "sin",
-            flow(
-                listen(),
-                json!({ "serve": "rtmp://0.0.0.0:1935/live/sin", "auth": { "key": { "file": "/keys/play" } } }),
-            ),
-            "flows.sin.outputs.one.auth.key.file: /keys/play lies outside every bind",
-        ),
-        (
-            format!("{splitter}/settings/createOptions/HostConfig"),
-            "Binds",
-            json!([]),
-            "rtmp-splitter: its root is read-only (ReadonlyRootfs) and no volume holds its state",
-        ),
-    ];
-    for (place, key, value, text) in sins {
-        let mut manifest = manifest();
-        manifest.pointer_mut(&place).unwrap()[key] = value;
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("deployment.template.json");
-        std::fs::write(&file, manifest.to_string()).unwrap();
-        let mut command = Command::new(tool::binary("local-edge"));
-        command.args(["up", "--device-rules", "--port", "1", "--state-dir"]).arg(dir.path().join("state"));
-        command.arg("--manifest").arg(&file);
-        command.arg("--env").arg(tool::repository().join("edge-config/local.env"));
-        let ended = Program::run(&mut command, wait::LONG);
-        assert_eq!(ended.status.code(), Some(78), "{text}: {}", ended.stderr);
-        assert!(ended.stderr.contains(text), "{text}: {}", ended.stderr);
-    }
 }
 
 #[test]

@@ -28,9 +28,24 @@ pub struct Azurite {
 
 impl Azurite {
     pub fn start(folder: &Path, port: u16) -> Self {
+        Self::start_as(folder, port, &[])
+    }
+
+    /// By https alone, and open to tokens of Entra ID.
+    pub fn start_with_tokens(folder: &Path, port: u16, certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+        Self::start_as(folder, port, &["--oauth", "basic", "--cert", certificate, "--key", key])
+    }
+
+    /// Ends it: it writes down what it has.
+    pub fn end(self) {
+        self.program.end("TERM", wait::LONG);
+    }
+
+    fn start_as(folder: &Path, port: u16, more: &[&str]) -> Self {
         let mut command = Tool::Azurite.command();
         command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
-        command.arg("--disableTelemetry");
+        command.arg("--disableTelemetry").args(more);
         let program = Program::start(&mut command);
         wait::until_true("Azurite listens", wait::LONG, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -228,7 +243,7 @@ fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
     let error = module.wait_status("/flows/cam/outputs/cloud/error", Value::is_string);
     assert!(error.as_str().unwrap().starts_with("flows.cam.outputs.cloud.store: "), "{error}");
     let module = module.kill_and_restart(|setup| setup);
-    assert!(module.status()["summary"]["spoolBytes"].as_u64() > Some(0));
+    module.wait_status("/summary/spoolBytes", |bytes| bytes.as_u64() > Some(0));
 
     let azurite = Azurite::start(folder.path(), port);
     all_stored(&module);
@@ -318,7 +333,7 @@ fn blobs_that_are_older_than_retention_days_go_and_others_stay() {
     let listen = rtmp(port::free(), "live/cam");
     let more = json!({ "retentionDays": 1, "segmentSeconds": 60 });
     let document = document(&listen, &azurite.url(), &json!({ "accountKey": KEY }), more);
-    let module = clock.put_into(Setup::new("mp4-recorder")).twin(&document).start();
+    let module = clock.put_into(Setup::new("mp4-recorder")).twin(&document).start_listening();
     let names = || -> BTreeSet<String> {
         let text = azurite.python("print('\\n'.join(box.list_blob_names()))");
         text.lines().map(str::to_owned).collect()

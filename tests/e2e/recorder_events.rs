@@ -17,10 +17,10 @@ use crate::recorder_blobs::{Azurite, KEY};
 use crate::recorder_evidence::must_be_a_part;
 use crate::rtmp;
 
-const MODULE: &str = "mp4-recorder";
+pub const MODULE: &str = "mp4-recorder";
 
 /// The repository's manifest with nothing but the recorder, and that with one flow `cam` that listens.
-fn recorder_alone(outputs: Value) -> (Value, Vec<(u16, u16)>) {
+pub fn recorder_alone(outputs: Value) -> (Value, Vec<(u16, u16)>) {
     let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
     let mut manifest: Value = serde_json::from_str(&text).unwrap();
     let content = manifest["modulesContent"].as_object_mut().unwrap();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use av_tests::chance::Chance;
@@ -77,14 +77,21 @@ struct Flow {
     tags: Vec<Tag>,
 }
 
-/// Sends as long as the other end listens; counts what was sent.
-fn publish(url: &str, tags: Vec<Tag>, sent: &AtomicUsize) {
-    let Ok(Ok(mut publisher)) = Publisher::start(url) else { return };
+/// Sends until the other end is killed; counts what was sent.
+fn publish(url: &str, tags: Vec<Tag>, sent: &AtomicUsize, killed: &AtomicBool) {
+    // It may not listen yet.
+    let mut publisher = loop {
+        match Publisher::start(url) {
+            Ok(Ok(publisher)) => break publisher,
+            _ if killed.load(Ordering::Relaxed) => return,
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
     let begin = std::time::Instant::now();
     for tag in tags {
         let due = Duration::from_millis(tag.timestamp.into());
         std::thread::sleep(due.saturating_sub(begin.elapsed()));
-        if publisher.send(&tag).is_err() {
+        if killed.load(Ordering::Relaxed) || publisher.send(&tag).is_err() {
             return;
         }
         sent.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +113,7 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
     };
     let mut document = twin(Value::Object(flows.iter().map(of).collect()));
     document["spool"] = json!({ "megabytes": 200, "minFreeMegabytes": 16 });
-    let mut module = setup.twin(&document).start();
+    let mut module = setup.twin(&document).start_listening();
     let counted_in = |module: &Module, flow: &Flow| {
         module.status()["flows"][flow.name]["outputs"]["disk"]["frames"].as_u64().unwrap_or(0) as usize
     };
@@ -115,12 +122,14 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
     let mut counted = Vec::new();
     for life in 1..=kills {
         let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let killed = Arc::new(AtomicBool::new(false));
         let publishing: Vec<_> = flows
             .iter()
             .enumerate()
             .map(|(at, flow)| {
                 let (url, tags, sent) = (flow.url.clone(), of_life(&flow.tags, life), sent.clone());
-                std::thread::spawn(move || publish(&url, tags, &sent[at]))
+                let killed = killed.clone();
+                std::thread::spawn(move || publish(&url, tags, &sent[at], &killed))
             })
             .collect();
         // Now and then while it is still busy with what the last kill left.
@@ -129,7 +138,10 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
             wait::until_true("some of it was sent", wait::LONG, || sent[0].load(Ordering::Relaxed) >= enough);
         }
         counted.push([counted_in(&module, &flows[0]), counted_in(&module, &flows[1])]);
-        module = module.kill_and_restart(|setup| setup.arg("--device").arg("gate"));
+        module = module.kill_and_restart(|setup| {
+            killed.store(true, Ordering::Relaxed);
+            setup.arg("--device").arg("gate")
+        });
         publishing.into_iter().for_each(|thread| thread.join().unwrap());
     }
     let all = stored(&module);
@@ -189,7 +201,7 @@ fn on_faulty_disk(faults: &[&str]) -> (Module, String) {
     let url = rtmp(port::free(), "live/cam");
     let setup = Setup::new("mp4-recorder").arg("--device").arg("gate").under(faulty(faults));
     let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
-    (setup.twin(&document).start(), url)
+    (setup.twin(&document).start_listening(), url)
 }
 
 #[test]
@@ -198,11 +210,13 @@ fn a_disk_that_stalls_for_seconds_costs_no_frame_and_is_told() {
     if !traces("recorder_faults::a_disk_that_stalls") {
         return;
     }
-    let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=8000000:when=3"]);
-    let published = PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
+    let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=15000000:when=3"]);
+    let publication = PublishWith::Ffmpeg.start(Clip::Plain, &url);
     module.wait_log(&["takes nothing for more than 5 s"]);
+    // Ten seconds are left of the stall.
     let lag = module.metrics().sum("av_spool_lag_seconds", &[("flow", "cam"), ("output", "disk")]);
     assert!(lag > Some(5.0), "{lag:?}");
+    let published = publication.finish();
     module.wait_log(&["records again"]);
     must_hold(&stored(&module), &published);
     assert_eq!(
@@ -229,7 +243,7 @@ fn a_disk_that_hangs_for_ever_does_not_keep_the_module_from_ending() {
     }
     let url = rtmp(port::free(), "live/cam");
     let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
-    let module = setup.env("LD_PRELOAD", library.to_str().unwrap()).twin(&document).start();
+    let module = setup.env("LD_PRELOAD", library.to_str().unwrap()).twin(&document).start_listening();
     let endless = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
     module.wait_log(&["takes nothing for more than 5 s"]);
     // The input goes on all the same.
@@ -244,7 +258,8 @@ fn a_sync_that_fails_and_a_disk_that_is_read_only_for_a_while_cost_no_frame() {
     if !traces("recorder_faults::a_sync_that_fails") {
         return;
     }
-    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=3", "fallocate:error=EROFS:when=2..3"]);
+    // The first file allocates its reserve, and once ahead; the second one is refused its reserve twice.
+    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=3", "fallocate:error=EROFS:when=3..4"]);
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
     module.wait_log(&["records again"]);
     must_hold(&stored(&module), &published);
@@ -276,7 +291,7 @@ fn small_disk(case: &str, mount: &str, spool: Value) -> Option<Small> {
     let setup = setup.under(line.map(str::to_owned).to_vec());
     let mut document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
     document["spool"] = spool;
-    let module = setup.twin(&document).start();
+    let module = setup.twin(&document).start_listening();
     let seen = format!("/proc/{}/root{}", module.program().id(), state.display());
     Some(Small { module, url, state: seen.into() })
 }
@@ -374,7 +389,7 @@ fn with_clock(case: &str, time: &str) -> Option<(Module, String, FakeClock)> {
     let url = rtmp(port::free(), "live/cam");
     let setup = clock.put_into(Setup::new("mp4-recorder").arg("--device").arg("gate"));
     let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
-    Some((setup.twin(&document).start(), url, clock))
+    Some((setup.twin(&document).start_listening(), url, clock))
 }
 
 /// Every frame once, in whatever order the names of the files are.
@@ -439,7 +454,7 @@ fn a_second_recorder_with_the_same_names_overwrites_nothing() {
             document(folder.path(), &url, json!({ "name": "{flow}/one.mp4", "segmentSeconds": 2 }));
         document["flows"]["cam"]["outputs"]["disk"]["store"] =
             json!(format!("file://{}", folder.path().display()));
-        (Setup::new("mp4-recorder").arg("--device").arg("gate").twin(&document).start(), url)
+        (Setup::new("mp4-recorder").arg("--device").arg("gate").twin(&document).start_listening(), url)
     };
     let ((one, to_one), (other, to_other)) = (recorder(), recorder());
     let (first, second) = (

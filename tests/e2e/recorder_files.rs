@@ -73,7 +73,7 @@ fn every_reader_finds_every_frame_and_no_fault() {
     };
     let mut document = twin(Value::Object(clips.iter().map(flow).collect()));
     document["spool"] = json!({ "megabytes": 200, "minFreeMegabytes": 16 });
-    let module = setup.twin(&document).start();
+    let module = setup.twin(&document).start_listening();
     let publications: Vec<Publication> = clips
         .iter()
         .map(|(name, clip, _)| {

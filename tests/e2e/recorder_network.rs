@@ -32,7 +32,7 @@ fn stores_all(rounds: u32, choose: impl FnMut(&Request) -> Option<Fault> + Send 
     let listen = rtmp(port::free(), "live/cam");
     let module = Setup::new("mp4-recorder")
         .twin(&document(&listen, &url, &json!({ "accountKey": KEY }), json!({})))
-        .start();
+        .start_listening();
     let mut published = Recording::default();
     for _ in 0..rounds {
         published.0.extend(PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish().0);

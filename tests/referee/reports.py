@@ -21,12 +21,14 @@ class Reports:
         self.changed = -1e9
         #: The next patch may repeat what is held: after a start, a refusal, or a lost answer.
         self.may_repeat = True
+        #: The process has had an answer to a report.
+        self.told = False
         self._last = -1e9
         self._states = {}
 
     def process_started(self):
         """Another process reports from now on; it sends the full picture once."""
-        self.may_repeat = True
+        self.may_repeat, self.told = True, False
         self._states.clear()
         self._last = -1e9
 

@@ -14,6 +14,7 @@ _METHOD = re.compile(r"\$iothub/methods/res/([^/]*)/\?(.*)")
 _FILTERS = {"$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#"}
 #: What every module needs at once after each CONNACK.
 _GET, _REPORT = "$iothub/twin/GET/", "$iothub/twin/PATCH/properties/reported/"
+GET, REPORT, TELEMETRY = "get", "report", "telemetry"
 
 
 class Session:
@@ -32,6 +33,10 @@ class Session:
         self._reporting, self._answered = None, -1e9
         #: The twin was asked for and the answer is sent; twin requests take turns.
         self.knows_twin, self._turn = False, asyncio.Lock()
+        #: What came, in order: GET, REPORT or TELEMETRY; when each GET came; how many wait for their answer, and the most
+        #: that did at a time.
+        self.said, self.asked = [], []
+        self.waiting = self.most_waiting = 0
 
     # --- life ---
 
@@ -193,15 +198,22 @@ class Session:
         method = _METHOD.fullmatch(packet.topic)
         if packet.topic.startswith(events):
             # What a full disk closes the connection over comes last.
+            self.said.append(TELEMETRY)
             waited = time.monotonic() - self.began
-            record.check(self.knows_twin or waited > 115, "telemetry before the twin", f"after {waited:.1f} s")
+            first = "GET" if not self.knows_twin else None if hub.reports.told else "the first report"
+            record.check(not first or waited > 115, "telemetry before the twin", f"before {first}, after {waited:.1f} s")
             if hub.store_full:
                 self.close("store full")
                 return False
             hub.telemetry.take(packet.topic.removeprefix(events), packet, waited)
         elif topic == _GET and self._request(query, required=True):
+            self.said.append(GET)
+            self.asked.append(time.monotonic())
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
             await self._turn_of(self._get, dict(parse_qsl(query))["$rid"])
         elif topic == _REPORT and self._request(query):
+            self.said.append(REPORT)
             await self._turn_of(self._report, dict(parse_qsl(query))["$rid"], packet.payload)
         elif method:
             hub.answered(self, dict(parse_qsl(method[2])).get("$rid"), method[1], packet.payload)
@@ -275,6 +287,7 @@ class Session:
         self._task(late())
 
     def _answer(self, number, status, document):
+        self.waiting -= 1
         self.knows_twin |= status == 200
         self.hub.reports.changed = time.monotonic()
         body = b"" if status != 200 else compact(document).encode()
@@ -297,7 +310,7 @@ class Session:
         if status == 204:
             hub.twin.reported = merged
             hub.twin.reported_version += 1
-        self._reporting, self._answered = None, time.monotonic()
+        self._reporting, self._answered, reports.told = None, time.monotonic(), True
         # IoT Hub adds the version, edgeHub does not; the order is free.
         version = f"$version={hub.twin.reported_version}&" if hub.twin.reported_version % 2 else ""
         self.publish(f"$iothub/twin/res/{status}/?{version}$rid={number}", b"")

@@ -197,6 +197,10 @@ impl Log {
             }
             "fallocate" | "ftruncate" => {
                 let Some(Open { node: Node::File(file), .. }) = open.get(&call.descriptor()) else { return };
+                if call.arguments.contains("KEEP_SIZE") {
+                    // Blocks behind the end: nothing that is seen.
+                    return;
+                }
                 let (file, cuts) = (*file, call.name == "ftruncate");
                 let length = if cuts { call.number(0) } else { call.number(0) + call.number(1) };
                 self.events.push(Event::Length { file, length, cuts });
@@ -445,6 +449,11 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, changes: &[(PathBuf, Option<Node>)
 }
 
 impl Image {
+    /// Its files and their sizes.
+    pub fn files(&self) -> Vec<(&Path, usize)> {
+        self.files.iter().map(|(path, content)| (path.as_path(), content.len())).collect()
+    }
+
     /// Puts it into `dir`.
     pub fn write_to(&self, dir: &Path) {
         self.folders.iter().for_each(|folder| std::fs::create_dir_all(dir.join(folder)).unwrap());

@@ -31,15 +31,20 @@ impl Edge {
         let mut manifest: Value = serde_json::from_str(&text).unwrap();
         let mut ports = Vec::new();
         rebind(&mut manifest, &mut ports);
-        Self::start_on(&manifest, ports, display)
+        Self::start_on(&manifest, ports, display, &[])
     }
 
     /// Runs `manifest`.
     pub fn start(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
-        Self::start_on(manifest, ports, "")
+        Self::start_on(manifest, ports, "", &[])
     }
 
-    fn start_on(manifest: &Value, ports: Vec<(u16, u16)>, display: &str) -> Self {
+    /// Runs `manifest` as strictly as a device does.
+    pub fn start_under_device_rules(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
+        Self::start_on(manifest, ports, "", &["--device-rules"])
+    }
+
+    fn start_on(manifest: &Value, ports: Vec<(u16, u16)>, display: &str, options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("local-edge-").tempdir().unwrap();
         let path = dir.path().join("deployment.template.json");
         std::fs::write(&path, serde_json::to_string_pretty(manifest).unwrap()).unwrap();
@@ -50,7 +55,9 @@ impl Edge {
         command.env("DISPLAY", display).env("WAYLAND_DISPLAY", "").env("PULSE_SERVER", "unix:/nowhere");
         command
             .current_dir(tool::repository())
-            .args(["up", "--port", &port::free().to_string(), "--manifest"])
+            .arg("up")
+            .args(options)
+            .args(["--port", &port::free().to_string(), "--manifest"])
             .arg(path)
             .arg("--env")
             .arg(tool::repository().join("edge-config/local.env"));

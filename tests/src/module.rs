@@ -92,6 +92,13 @@ impl Setup {
         module
     }
 
+    /// Starts it and waits until it listens for RTMP: publishers that do not try again may come.
+    pub fn start_listening(self) -> Module {
+        let module = self.start();
+        module.wait_log(&["listening for RTMP"]);
+        module
+    }
+
     /// Starts it and waits for its end.
     pub fn run(self, limit: Duration) -> Finished {
         self.spawn(port::free()).finish(limit)

@@ -122,6 +122,8 @@ pub async fn twin_set(state_dir: Option<PathBuf>, module: String, desired: &str,
     let version = change.get("version").and_then(Value::as_u64).unwrap_or(0);
     if change.get("connected") != Some(&Value::Bool(true)) {
         print(&format!("version {version} is kept; {module} is not connected and gets it when it is"))?;
+        // Under the rules of a device the answer may still end in an error.
+        connection.next().await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(config) = connection.next().await? else {
@@ -133,6 +135,7 @@ pub async fn twin_set(state_dir: Option<PathBuf>, module: String, desired: &str,
     for (_, text) in config.get("errors").and_then(Value::as_object).into_iter().flatten() {
         print(&format!("  {}", plain(text)))?;
     }
+    connection.next().await?;
     Ok(if status == "applied" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

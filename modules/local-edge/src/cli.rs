@@ -55,7 +55,8 @@ struct UpArgs {
     /// The port of 127.0.0.1 on which edgeHub speaks MQTT over TLS [default: 8883]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// What would fail on a device is an error here, and modules that end are started again as seldom as there
+    /// What would fail on a device is an error here, modules that end are started again as seldom as there, and none
+    /// gets this desktop's screen
     #[arg(long)]
     device_rules: bool,
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::manifest::{Bind, HostPath, Manifest, Module};
+use crate::manifest::{Bind, HostPath, Manifest, Module, Port, Protocol};
 use crate::services::{self, Service};
 use crate::twin::Object;
 
-/// Members whose URL a module connects to, listens on, and reads or writes.
+/// Members whose URL a module connects to, listens on, and reads or writes (a store can be a server, too).
 const CONNECTS: [&str; 2] = ["pull", "push"];
 const LISTENS: [&str; 2] = ["listen", "serve"];
 const READS: &str = "read";
@@ -138,7 +138,7 @@ impl Walk<'_> {
                     if key == READS || key == WRITES {
                         self.file(Path::new(rest), key == WRITES, path);
                     }
-                } else if CONNECTS.contains(&key) {
+                } else if CONNECTS.contains(&key) || key == WRITES {
                     self.connection(rest, path);
                 } else if LISTENS.contains(&key) {
                     self.listener(scheme, rest, path);
@@ -190,7 +190,8 @@ impl Walk<'_> {
         }
         let default = DEFAULT_PORTS.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
         let Some(port) = port.or(default) else { return };
-        let is_published = self.module.ports.iter().any(|published| published.container == port);
+        let is_port = |published: &Port| published.container == port && published.protocol == Protocol::Tcp;
+        let is_published = self.module.ports.iter().any(is_port);
         if !is_published && !self.is_asked_for_by_another(port) {
             self.say(
                 path,

@@ -22,7 +22,7 @@ use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::{Manifest, Module, Protocol};
-use crate::process::{Pace, ProcessState, ProcessStatus};
+use crate::process::{ProcessState, ProcessStatus};
 use crate::services;
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::workload::Workload;
@@ -44,6 +44,7 @@ pub struct Instance {
     hub_port: u16,
     env_file: String,
     manifest: Manifest,
+    device_rules: bool,
     modules: Arc<Vec<Running>>,
     /// Modules that have a workload socket.
     sockets: Mutex<Vec<String>>,
@@ -77,8 +78,8 @@ pub struct Parts {
     pub env_file: String,
     /// What was deployed.
     pub manifest: Manifest,
-    /// How soon modules are started again.
-    pub pace: Pace,
+    /// Modules are started again as seldom as on a device, and get nothing of this machine's.
+    pub device_rules: bool,
     /// Ends everything but the processes.
     pub stop: CancellationToken,
 }
@@ -86,8 +87,19 @@ pub struct Parts {
 impl Instance {
     /// With the manifest's modules, each with its address; nothing runs yet.
     pub fn new(parts: Parts, modules: Vec<(Module, Address)>) -> Result<Self, StateDirError> {
-        let Parts { state, hub, authority, tls, journal, own_log, hub_port, env_file, manifest, pace, stop } =
-            parts;
+        let Parts {
+            state,
+            hub,
+            authority,
+            tls,
+            journal,
+            own_log,
+            hub_port,
+            env_file,
+            manifest,
+            device_rules,
+            stop,
+        } = parts;
         let mut hosts: Vec<String> =
             modules.iter().map(|(module, address)| format!("{}={}", module.name, address.ip)).collect();
         hosts.push(format!("{}=127.0.0.1", hub.names.gateway));
@@ -103,6 +115,7 @@ impl Instance {
             hub_port,
             env_file,
             manifest,
+            device_rules,
             modules: Arc::default(),
             sockets,
             stop,
@@ -115,7 +128,7 @@ impl Instance {
                 Log::in_memory()
             });
             let env = instance.module_environment(&spec, address.ip, &hosts)?;
-            running.push(Running::new(spec, address, Arc::new(log), env, pace));
+            running.push(Running::new(spec, address, Arc::new(log), env, device_rules));
         }
         instance.modules = Arc::new(running);
         Ok(instance)
@@ -234,14 +247,15 @@ impl Instance {
         format!("no module {name:?} in the manifest; there are: {}", names.join(", "))
     }
 
-    /// Says what of a module's desired properties would fail on a device, each once.
-    pub fn look_at_device_rules(&self, name: &str) {
+    /// Says what of a module's desired properties would fail on a device, each once; an error where the rules of a
+    /// device are to be kept.
+    pub fn look_at_device_rules(&self, name: &str) -> Result<(), String> {
         let spec = self.modules.iter().map(|module| &module.spec).find(|spec| spec.name == name);
-        if let (Some(spec), Ok(twin)) = (spec, self.hub.twin(name)) {
-            for text in device_rules::check_desired(spec, &twin.desired, &self.manifest) {
-                self.journal.say_once(&device_rules::warning(&text));
-            }
-        }
+        let (Some(spec), Ok(twin)) = (spec, self.hub.twin(name)) else { return Ok(()) };
+        let found = device_rules::check_desired(spec, &twin.desired, &self.manifest);
+        let found: Vec<String> = found.iter().map(|text| device_rules::warning(text)).collect();
+        found.iter().for_each(|text| self.journal.say_once(text));
+        if self.device_rules && !found.is_empty() { Err(found.join("\n")) } else { Ok(()) }
     }
 
     /// Stops and starts a module's process.

@@ -47,6 +47,11 @@ impl Pace {
         cleared_after: Duration::from_secs(60),
         gives_up: false,
     };
+
+    /// How long the next start waits after so many in a row that were in vain.
+    fn delay(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.min(16)).min(self.longest)
+    }
 }
 
 const AGENT_GIVES_UP: u32 = 20;
@@ -160,7 +165,7 @@ impl Watcher {
                 failures = 0;
                 self.idle().await
             } else if again {
-                let delay = pace.first.saturating_mul(1 << failures.min(16)).min(pace.longest);
+                let delay = pace.delay(failures);
                 failures = failures.saturating_add(1);
                 if failures == AGENT_GIVES_UP && !pace.gives_up {
                     self.log.push(&format!(

@@ -57,7 +57,7 @@ pub fn needs_building(name: &str) -> Option<&'static str> {
 }
 
 /// What a desktop's session says of its screen and speaker. A container would be given them by its `env` and devices;
-/// here a program beside this one gets them from whoever started it.
+/// here a program beside this one gets them from whoever started it, unless the rules of a device are to be kept.
 pub const SESSION: [&str; 7] =
     ["DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "PULSE_SERVER", "PULSE_COOKIE", "HOME"];
 

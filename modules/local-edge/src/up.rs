@@ -19,7 +19,6 @@ use crate::instance::{Instance, OWN_LOG, Parts};
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::{Manifest, ManifestError};
-use crate::process::Pace;
 use crate::screen::Screen;
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
 use crate::variables::{EnvFileError, Variables};
@@ -43,7 +42,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// The hub's.
     pub port: u16,
-    /// What would fail on a device is an error, and modules are started again at edgeAgent's pace.
+    /// What would fail on a device is an error, modules are started again at edgeAgent's pace, and none gets anything
+    /// of the desktop's session.
     pub device_rules: bool,
 }
 
@@ -185,7 +185,7 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
         hub_port: port,
         env_file: variables.shown().to_owned(),
         manifest: deployed,
-        pace: if settings.device_rules { Pace::DEVICE } else { Pace::DESK },
+        device_rules: settings.device_rules,
         stop: stop.clone(),
     };
     let instance = Arc::new(Instance::new(parts, modules)?);

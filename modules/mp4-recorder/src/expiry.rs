@@ -17,10 +17,10 @@ pub type Told = BTreeMap<Place, (Timestamp, i64)>;
 pub async fn look(recorder: Arc<Recorder>, now: Timestamp) {
     for lane in recorder.lanes() {
         let Some(credentials) = lane.configured().and_then(|now| now.config.credentials) else { continue };
-        if matches!(credentials, Credentials::AccountKey(_)) {
+        let (Credentials::ConnectionString(secret) | Credentials::Sas(secret)) = &credentials else {
             continue;
-        }
-        let Ok(secret) = recorder.secrets.get(credentials.secret()).await else { continue };
+        };
+        let Ok(secret) = recorder.secrets.get(secret).await else { continue };
         let Some(end) = end(secret.expose()) else { continue };
         let Some(days) = days_before(end, now) else { continue };
         let place = lane.place();

@@ -31,11 +31,13 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         let path = path.to_owned();
         move |source: io::Error| FolderError { path, source }
     };
+    let folder = target.parent().unwrap_or(root);
+    let is_durable = || sync_names(root, folder).map_err(at(folder));
     let source = match std::fs::metadata(file) {
         Ok(metadata) => metadata,
-        // Moved by a process that ended before it could say so.
+        // Moved by a process that ended before it could say so, and maybe before it was durable.
         Err(error) if error.kind() == io::ErrorKind::NotFound && target.is_file() => {
-            return Ok(Stored::Already);
+            return is_durable().map(|()| Stored::Already);
         }
         // A folder that is not mounted now may have it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => return Ok(Stored::Gone),
@@ -43,13 +45,14 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
     };
     match std::fs::metadata(&target) {
         Ok(there) if is_same(file, &source, &target, &there).map_err(at(&target))? => {
-            return Ok(Stored::Already);
+            return is_durable().map(|()| Stored::Already);
         }
         Ok(_) => return Ok(Stored::NameTaken),
         Err(_) => {}
     }
-    let folder = target.parent().unwrap_or(root);
-    make_folders(folder).map_err(at(folder))?;
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    // Before the file moves: whatever syncs the spool folder next makes its name there go away for good.
+    is_durable()?;
     match rename_new(file, &target) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
@@ -106,7 +109,7 @@ pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), Fo
         move |source: io::Error| FolderError { path, source }
     };
     let folder = target.parent().unwrap_or(root);
-    make_folders(folder).map_err(at(folder))?;
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
     let partial = aside(&target, file);
     let mut to = OpenOptions::new().create(true).append(true).open(&partial).map_err(at(&partial))?;
     let there = to.metadata().map_err(at(&partial))?.len();
@@ -117,7 +120,7 @@ pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), Fo
     from.seek(SeekFrom::Start(there)).map_err(at(file))?;
     io::copy(&mut from.take(bytes - there), &mut to).and_then(|_| to.sync_data()).map_err(at(&partial))?;
     if there == 0 {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))?;
+        sync_names(root, folder).map_err(at(folder))?;
     }
     Ok(())
 }
@@ -137,24 +140,20 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates `folder` and what it lies in. New folders are durable when this returns: a power cut takes none of them away
-/// together with the files in it.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+/// Makes names durable: those in `folder`, and those of the folders from `root` down to it. A power cut then takes none
+/// of them away together with the files in it, whoever created them.
+fn sync_names(root: &Path, folder: &Path) -> io::Result<()> {
+    for dir in folder.ancestors() {
+        match File::open(dir) {
+            // What lies above may be closed to this user, and is not new then.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir != folder => {}
+            opened => opened?.sync_all()?,
+        }
+        if dir.parent().is_none_or(|parent| parent.as_os_str().is_empty()) || Some(dir) == root.parent() {
+            break;
+        }
     }
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let Some(parent) = parent else { return std::fs::create_dir_all(folder) };
-    make_folders(parent)?;
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    match File::open(parent) {
-        // A folder that may be written but not listed can't be synced.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        opened => opened?.sync_all(),
-    }
+    Ok(())
 }
 
 fn is_same(

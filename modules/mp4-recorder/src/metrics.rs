@@ -27,7 +27,7 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let written_bytes =
         IntCounter::new("av_spool_written_bytes_total", "Bytes written into the spool, headers included")?;
     written_bytes.inc_by(written);
-    let (bytes, files, oldest) = recorder.backlog();
+    let (bytes, files, oldest) = recorder.backlog().unwrap_or_default();
     let gauge = |name: &str, help: &str, value: u64| {
         let gauge = IntGauge::new(name, help)?;
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

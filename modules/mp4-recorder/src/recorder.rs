@@ -173,12 +173,13 @@ impl Recorder {
         }
     }
 
-    /// Waits for media that is not stored yet: bytes, files, and the age of the oldest in seconds.
-    pub fn backlog(&self) -> (u64, usize, u64) {
-        let Some(spool) = self.spool() else { return (0, 0, 0) };
+    /// What is not stored yet: bytes, files, and the age of the oldest in seconds. `None`: the spool is not open, so nobody
+    /// knows.
+    pub fn backlog(&self) -> Option<(u64, usize, u64)> {
+        let spool = self.spool()?;
         let (bytes, files, oldest) = spool.waiting();
         let age = oldest.and_then(|start| Moment::now().utc.duration_since(start).ok()).unwrap_or_default();
-        (bytes, files, age.as_secs())
+        Some((bytes, files, age.as_secs()))
     }
 
     /// Ends of credentials that were told.
@@ -267,16 +268,16 @@ impl Extension for Recorder {
     }
 
     fn summary(&self) -> Map<String, Value> {
-        let (bytes, files, oldest) = self.backlog();
+        let backlog = self.backlog();
         let rates = self.rates();
-        let drain = rates.and_then(|rates| rates.drain(bytes)).map(|left| left.as_secs());
+        let left = rates.zip(backlog).and_then(|(rates, (bytes, ..))| rates.drain(bytes));
         let clock = if Moment::now().is_believed() { "ok" } else { "unset" };
         Map::from_iter([
-            ("spoolBytes".to_owned(), bytes.into()),
-            ("oldestUnsentSeconds".to_owned(), oldest.into()),
-            ("unsentFiles".to_owned(), files.into()),
+            ("spoolBytes".to_owned(), backlog.map(|(bytes, ..)| bytes).into()),
+            ("oldestUnsentSeconds".to_owned(), backlog.map(|(.., oldest)| oldest).into()),
+            ("unsentFiles".to_owned(), backlog.map(|(_, files, _)| files).into()),
             ("uploadBitsPerSecond".to_owned(), rates.map(|rates| (rates.stored * 8.0).round() as u64).into()),
-            ("drainSeconds".to_owned(), drain.into()),
+            ("drainSeconds".to_owned(), left.map(|left| left.as_secs()).into()),
             ("clock".to_owned(), clock.into()),
         ])
     }

@@ -273,3 +273,20 @@ impl Lane {
         self.wish(&Wish::EndFile)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn outputs_that_begin_at_different_moments_commit_at_the_same_ones() {
+        let sync = Duration::from_secs(2);
+        let first = next_commit(sync);
+        for millis in [1, 350, 1200, 1999] {
+            tokio::time::advance(Duration::from_millis(millis)).await;
+            let next = next_commit(sync);
+            assert!(next > Instant::now() && next <= Instant::now() + sync);
+            assert_eq!((next - first).as_nanos() % sync.as_nanos(), 0, "{millis}");
+        }
+    }
+}

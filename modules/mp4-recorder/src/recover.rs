@@ -92,10 +92,10 @@ fn in_container(container: crate::azure::Container, flow: Option<&str>, version:
         .or_else(|| given("AZURE_STORAGE_KEY").map(Credentials::AccountKey))
         .or_else(|| given("AZURE_STORAGE_SAS_TOKEN").map(Credentials::Sas))
         .ok_or("set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN")?;
-    let secret = credentials.secret().resolve(&av_edge::Paths::default())?;
+    let secret = credentials.secret().map(|secret| secret.resolve(&av_edge::Paths::default())).transpose()?;
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let transport = Arc::new(Http::new(Arc::default(), roots, Arc::new(Pace::default()))?);
-    let store = Store::new(container, &credentials, &secret, version, transport)?;
+    let store = Store::new(container, &credentials, secret.as_ref(), version, transport)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut recovered, mut failed) = (0, 0);

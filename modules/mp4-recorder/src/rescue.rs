@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -127,9 +127,15 @@ fn line(path: &Path, record: &Record) -> String {
     format!("{}/{} {start}{seconds}, {bytes} bytes, {stage}{event}", record.flow, record.output)
 }
 
+fn is_below(name: &Path) -> bool {
+    name.components().all(|component| matches!(component, Component::Normal(_)))
+}
+
 /// Copies a recording, gives the copy its index, and then its name.
 fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
-    let named = match (&record.name, record.start(), NameTemplate::parse(&record.template)) {
+    // A record of a foreign disk names a file below `to`, or is not asked.
+    let name = record.name.as_ref().filter(|name| is_below(Path::new(name)));
+    let named = match (name, record.start(), NameTemplate::parse(&record.template)) {
         (Some(name), ..) => name.clone(),
         (None, Some(start), Ok(template)) => template.at(start),
         _ => record.file_name(),
@@ -159,6 +165,14 @@ fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, Box<dyn std
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_leads_out_of_the_folder_is_not_taken() {
+        assert!(is_below(Path::new("cam/2026/a.mp4")));
+        for name in ["../a.mp4", "cam/../../a.mp4", "/etc/a.mp4"] {
+            assert!(!is_below(Path::new(name)), "{name}");
+        }
+    }
 
     #[test]
     fn what_lies_in_a_spool_is_listed_with_or_without_its_record() {

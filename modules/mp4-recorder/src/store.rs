@@ -8,6 +8,7 @@ use av_flow::config::{
     ConfigError, Fault, FlowConfig, OptionSpec, Options, Role, Shape, credentials, whole, word,
 };
 use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
+use serde_json::{Map, Value};
 
 use crate::azure::{Container, Credentials};
 use crate::name::{self, NameTemplate};
@@ -33,8 +34,9 @@ const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Fla
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
     .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
 
-const CREDENTIALS: OptionSpec =
-    credentials(Shape::Keys { names: &["connectionString", "accountKey", "sas"] });
+const CREDENTIALS: OptionSpec = credentials(Shape::Keys {
+    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
+});
 const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject)
     .means("Index tags of each blob: an object of up to ten texts.");
 const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0))
@@ -159,13 +161,7 @@ impl Output for BlobStore {
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
         let container = Container::parse(options.url())
             .map_err(|error| options.url_error(Fault::Rule(error.to_string())))?;
-        let one = "expected exactly one of connectionString, accountKey and sas";
-        let credentials = match options.secrets(&CREDENTIALS)?.as_slice() {
-            [("connectionString", secret)] => Credentials::ConnectionString(secret.clone()),
-            [("accountKey", secret)] => Credentials::AccountKey(secret.clone()),
-            [("sas", secret)] => Credentials::Sas(secret.clone()),
-            _ => return Err(rule(options, &CREDENTIALS, &one)),
-        };
+        let credentials = opens(options, &container)?;
         let version = options.text(&API_VERSION)?;
         if version.is_some_and(|version| version.parse::<jiff::civil::Date>().is_err()) {
             return Err(rule(options, &API_VERSION, &"expected a date such as 2017-04-17"));
@@ -189,6 +185,38 @@ impl Output for BlobStore {
 
     fn run(self, context: OutputContext) -> impl Future<Output = ()> + Send + 'static {
         recording::record(context, self.0)
+    }
+}
+
+/// `credentials`.
+fn opens(options: &Options<'_>, container: &Container) -> Result<Credentials, ConfigError> {
+    let given = options.get(&CREDENTIALS).and_then(|(_, value)| value.as_object());
+    if let Some(given) = given.filter(|given| given.contains_key("managedIdentity")) {
+        return managed_identity(given, container).map_err(|why| rule(options, &CREDENTIALS, &why));
+    }
+    match options.secrets(&CREDENTIALS)?.as_slice() {
+        [("connectionString", secret)] => Ok(Credentials::ConnectionString(secret.clone())),
+        [("accountKey", secret)] => Ok(Credentials::AccountKey(secret.clone())),
+        [("sas", secret)] => Ok(Credentials::Sas(secret.clone())),
+        _ => {
+            let one = "expected exactly one of connectionString, accountKey, sas and managedIdentity";
+            Err(rule(options, &CREDENTIALS, &one))
+        }
+    }
+}
+
+fn managed_identity(given: &Map<String, Value>, container: &Container) -> Result<Credentials, &'static str> {
+    if container.service.starts_with("http://") {
+        return Err("a token of a managed identity goes over TLS alone; use azblob:// or azblob+https://");
+    }
+    let id = |id: &Value| Some(id.as_str().filter(|id| (1..=128).contains(&id.len()))?.to_owned());
+    let is_alone = given.keys().all(|key| ["managedIdentity", "clientId"].contains(&key.as_str()));
+    match (given.get("managedIdentity"), given.get("clientId").map(id)) {
+        (Some(Value::Bool(true)), None) if is_alone => Ok(Credentials::ManagedIdentity { client_id: None }),
+        (Some(Value::Bool(true)), Some(Some(client_id))) if is_alone => {
+            Ok(Credentials::ManagedIdentity { client_id: Some(client_id) })
+        }
+        _ => Err("expected {\"managedIdentity\": true}, with or without a clientId, and nothing else"),
     }
 }
 

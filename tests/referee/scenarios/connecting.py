@@ -126,6 +126,8 @@ async def a_hub_that_loses_a_connect_right_behind_the_handshake_is_reached_by_th
     bench.hub.deaf = 0.1
     await bench.start()
     await bench.until("let in", lambda: any(session.accepted for session in bench.hub.sessions), 60)
+    if not any("closed before CONNECT was answered" in line for line in bench.module.lines):
+        raise Failed("the log does not say what became of the first try")
     await bench.settled()
 
 

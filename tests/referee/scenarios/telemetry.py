@@ -5,6 +5,7 @@ import signal
 
 from bench import Failed
 from module import send_signal
+from session import REPORT, TELEMETRY
 
 from . import scenario
 from .clock import fast, forget_paces
@@ -144,6 +145,23 @@ async def a_hub_whose_disk_is_full_costs_telemetry_and_nothing_else(bench):
         raise Failed(f"{connections} connections, then {len(bench.hub.sessions)}")
     if _said(bench, "another process"):
         raise Failed("the log blames another process")
+
+
+@scenario()
+async def on_another_connection_too_a_report_goes_before_telemetry(bench):
+    bench.desire({"cam": bench.flow("a")})
+    await bench.start()
+    await bench.settled()
+    await bench.hub.stop()
+    await bench.publish("a")
+    await bench.until("receiving", lambda: bench.input_is("cam", "receiving"))
+    await bench.hub.start(bench.hub_port)
+    # There is an event to tell, and a state to report.
+    await bench.until("inputConnected", lambda: bench.hub.telemetry.events("inputConnected"), 60)
+    said = [what for session in bench.hub.sessions[1:] for what in session.said]
+    if REPORT not in said[: said.index(TELEMETRY)]:
+        raise Failed(f"after the first connection came {said}")
+    await bench.settled()
 
 
 @scenario(seconds=35)

@@ -147,10 +147,10 @@ async fn twin_set(
         Ok(change) => change,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    instance.look_at_device_rules(module);
+    let kept = instance.look_at_device_rules(module);
     item(write, json!({ "version": change.version, "connected": change.connected })).await?;
     if !change.connected {
-        return Ok(Ok(()));
+        return Ok(kept);
     }
     let reported = async {
         loop {
@@ -170,7 +170,7 @@ async fn twin_set(
     if let Ok(config) = tokio::time::timeout(REPORT_TIMEOUT, reported).await {
         item(write, config).await?;
     }
-    Ok(Ok(()))
+    Ok(kept)
 }
 
 async fn logs_of(

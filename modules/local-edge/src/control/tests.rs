@@ -14,7 +14,6 @@ use crate::instance::{Instance, Parts};
 use crate::journal::Journal;
 use crate::logs::Log;
 use crate::manifest::Manifest;
-use crate::process::Pace;
 use crate::state_dir::{StateDir, bind_socket};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -48,7 +47,7 @@ impl Bench {
             hub_port: 1234,
             env_file: "local.env".into(),
             manifest: Manifest::default(),
-            pace: Pace::DESK,
+            device_rules: false,
             stop: stop.clone(),
         };
         let instance = Arc::new(Instance::new(parts, Vec::new()).unwrap());
@@ -123,19 +122,42 @@ async fn the_agent_answers_its_methods_in_any_case_and_says_what_it_does_not_do(
         async { bench.all(ask).await.unwrap().remove(0) }
     };
     assert_eq!(call("Ping", Value::Null).await, json!({"status": 200, "payload": null}));
-    for (name, payload, said) in [
-        ("RestartModule", json!({"schemaVersion": "1.0", "id": "nobody"}), "no module"),
-        ("RestartModule", json!({}), "missing field `id`"),
-        ("GetModuleLogs", json!({"items": [{"id": "("}]}), "is no regular expression"),
-        ("GetModuleLogs", json!({"items": [{"id": "cam"}], "encoding": "zip"}), "encoding is"),
-        ("UploadSupportBundle", json!({}), "sends to a storage account"),
-        ("Dance", json!({}), "no method"),
+    let asked = |rest: Value| {
+        let mut payload = json!({"schemaVersion": "1.0", "items": [{"id": "cam"}]});
+        payload.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        payload
+    };
+    for (name, payload, status, said) in [
+        ("RestartModule", json!({"schemaVersion": "1.0", "id": "nobody"}), 500, "no module"),
+        ("RestartModule", json!({"schemaVersion": "1.0"}), 400, "missing field `id`"),
+        ("RestartModule", json!({"id": "nobody"}), 400, "missing field `schemaversion`"),
+        ("GetModuleLogs", json!({"items": []}), 400, "missing field `schemaversion`"),
+        ("GetModuleLogs", asked(json!({"schemaVersion": "2.0"})), 500, "schemaVersion"),
+        ("GetModuleLogs", asked(json!({"items": [{"id": "("}]})), 400, "is no regular expression"),
+        ("GetModuleLogs", asked(json!({"items": [{"filter": {}}]})), 400, "missing field `id`"),
+        (
+            "GetModuleLogs",
+            asked(json!({"items": {"id": "a", "filter": {"tail": "x"}}})),
+            400,
+            "a whole number",
+        ),
+        (
+            "GetModuleLogs",
+            asked(json!({"items": {"id": "a", "filter": {"since": "x"}}})),
+            400,
+            "how long ago",
+        ),
+        ("GetModuleLogs", asked(json!({"encoding": "zip"})), 400, "encoding is"),
+        ("GetModuleLogs", asked(json!({"contentType": "xml"})), 400, "contentType is"),
+        ("UploadModuleLogs", json!({}), 400, "sends to a storage account"),
+        ("UploadSupportBundle", json!({}), 400, "sends to a storage account"),
+        ("Dance", json!({}), 400, "no method"),
     ] {
-        let answer = call(name, payload).await;
-        assert_eq!(answer["status"], 400, "{answer}");
-        assert!(answer["payload"]["message"].as_str().unwrap().contains(said), "{answer}");
+        let answer = call(name, payload.clone()).await;
+        let message = answer["payload"]["message"].as_str().unwrap_or_default();
+        assert!(answer["status"] == status && message.contains(said), "{name} {payload}: {answer}");
     }
-    let none = call("getmodulelogs", json!({"schemaVersion": "1.0", "items": [{"id": "all"}]})).await;
+    let none = call("getmodulelogs", asked(json!({"items": {"id": "all"}, "encoding": "None"}))).await;
     assert_eq!(none, json!({"status": 200, "payload": []}));
 }
 

@@ -111,6 +111,19 @@ fn each_sin_is_found_by_its_place() {
         ),
         (
             with_binds(&[]),
+            cam(
+                listens.clone(),
+                json!({"cloud": {"store": "azblob+http://127.0.0.1:10000/account/container"}}),
+            ),
+            "front: flows.cam.outputs.cloud.store: 127.0.0.1 is the container's own loopback",
+        ),
+        (
+            json!({"PortBindings": {"1935/udp": [{"HostPort": "1935"}]}, "Binds": ["front:/var/lib/rtmp-splitter"]}),
+            cam(listens.clone(), json!({})),
+            "front: flows.cam.input.listen: port 1935 is not published",
+        ),
+        (
+            with_binds(&[]),
             cam(json!({"listen": "rtmp://127.0.0.1:1935/x"}), json!({})),
             "front: flows.cam.input.listen: 127.0.0.1 is the container's own loopback: nobody reaches it",
         ),

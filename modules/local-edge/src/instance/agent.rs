@@ -1,6 +1,9 @@
 //! Direct methods of `$edgeAgent`, as a device answers them
-//! (Azure/iotedge, `Microsoft.Azure.Devices.Edge.Agent.Core/requests` and `logs`).
+//! (Azure/iotedge, `Microsoft.Azure.Devices.Edge.Agent.Core/requests`).
 
+mod filter;
+
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use base64::Engine;
@@ -8,20 +11,19 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use flate2::Compression;
 use flate2::bufread::GzEncoder;
 use jiff::Timestamp;
-use regex_lite::{Regex, RegexBuilder};
-use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::Instance;
 use crate::hub::MethodAnswer;
-use crate::logs::Log;
+use crate::process::ProcessState;
+use filter::{Chosen, Filter, FilterError, Line, pattern};
 
 /// Its name, in any case.
 pub const AGENT: &str = "$edgeAgent";
 /// A direct method's payload is 128 KB; edgeAgent leaves some for the rest.
 const MAX_LOGS: usize = 127_000;
-/// What a line without a level counts as (syslog's `info`).
-const DEFAULT_LEVEL: u8 = 6;
 
 /// Why a method is not done.
 #[derive(Debug, thiserror::Error)]
@@ -32,58 +34,65 @@ enum Refused {
     Unknown(String),
     #[error("the payload is not what {method} takes: {source}")]
     Payload { method: &'static str, source: serde_json::Error },
+    #[error("the payload's schemaVersion is \"1.0\", found {0:?}")]
+    SchemaVersion(String),
     #[error("{0}")]
     Restart(String),
-    #[error("{0:?} is no regular expression: {1}")]
-    Pattern(String, regex_lite::Error),
-    #[error(
-        "since and until are a time (2026-01-01T00:00:00Z, or seconds since 1970) or how long ago (10m, 2h, 1d), found {0:?}"
-    )]
-    Time(String),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error(
         "{0} bytes of logs are more than the {MAX_LOGS} of a direct method: ask for less with tail, since or regex"
     )]
     TooMuch(usize),
     #[error("encoding is \"none\" or \"gzip\", found {0:?}")]
     Encoding(String),
+    #[error("contentType is \"text\" or \"json\", found {0:?}")]
+    ContentType(String),
     #[error(
         "{0} sends to a storage account, and there is none here: `local-edge logs` has what it would hold"
     )]
     Upload(&'static str),
 }
 
+impl Refused {
+    /// 400 for what is asked wrongly, 500 for what can't be done.
+    const fn status(&self) -> u16 {
+        match self {
+            Self::Restart(_) | Self::SchemaVersion(_) => 500,
+            _ => 400,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Restart {
+    schemaversion: String,
     id: String,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct LogsRequest {
+    schemaversion: String,
+    #[serde(deserialize_with = "one_or_several")]
     items: Vec<Item>,
-    #[serde(default)]
     encoding: Option<String>,
-    #[serde(default)]
-    content_type: Option<String>,
+    contenttype: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Item {
     /// `all`, or a regular expression for names of modules.
     id: String,
-    #[serde(default)]
-    filter: Filter,
+    filter: Option<Filter>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Filter {
-    tail: Option<usize>,
-    since: Option<Value>,
-    until: Option<Value>,
-    /// Equal, not up to.
-    loglevel: Option<u8>,
-    regex: Option<String>,
+/// One alone needs no list.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Item>, D::Error> {
+    let items = match Value::deserialize(deserializer)? {
+        Value::Array(items) => items,
+        one => vec![one],
+    };
+    items.into_iter().map(|item| serde_json::from_value(item).map_err(D::Error::custom)).collect()
 }
 
 impl Instance {
@@ -91,7 +100,9 @@ impl Instance {
     pub fn agent_method(&self, name: &str, payload: Value) -> MethodAnswer {
         match self.do_agent_method(name, payload) {
             Ok(payload) => MethodAnswer { status: 200, payload },
-            Err(refused) => MethodAnswer { status: 400, payload: json!({ "message": refused.to_string() }) },
+            Err(refused) => {
+                MethodAnswer { status: refused.status(), payload: json!({ "message": refused.to_string() }) }
+            }
         }
     }
 
@@ -99,14 +110,14 @@ impl Instance {
         match name.to_ascii_lowercase().as_str() {
             "ping" => Ok(Value::Null),
             "restartmodule" => {
-                let restart: Restart = serde_json::from_value(payload)
-                    .map_err(|source| Refused::Payload { method: "RestartModule", source })?;
-                self.restart(&restart.id).map_err(Refused::Restart)?;
+                let restart: Restart = read("RestartModule", payload)?;
+                check_version(&restart.schemaversion)?;
+                self.restart_running(&restart.id).map_err(Refused::Restart)?;
                 Ok(Value::Null)
             }
             "getmodulelogs" => {
-                let request = serde_json::from_value(payload)
-                    .map_err(|source| Refused::Payload { method: "GetModuleLogs", source })?;
+                let request: LogsRequest = read("GetModuleLogs", payload)?;
+                check_version(&request.schemaversion)?;
                 self.module_logs(request)
             }
             "uploadmodulelogs" => Err(Refused::Upload("UploadModuleLogs")),
@@ -115,42 +126,61 @@ impl Instance {
         }
     }
 
+    /// edgeAgent restarts what runs, and nothing else.
+    fn restart_running(&self, name: &str) -> Result<(), String> {
+        let module = self.modules.iter().find(|module| module.spec.name == name);
+        match module.map(|module| module.status().state) {
+            Some(ProcessState::Stopped | ProcessState::Ended { .. } | ProcessState::BackOff { .. }) => {
+                Err(format!("{name} can't be restarted since it does not run"))
+            }
+            _ => self.restart(name),
+        }
+    }
+
     fn module_logs(&self, request: LogsRequest) -> Result<Value, Refused> {
-        let encoding = request.encoding.unwrap_or_else(|| "none".into());
-        let zipped = match encoding.to_ascii_lowercase().as_str() {
-            "none" => false,
-            "gzip" => true,
-            _ => return Err(Refused::Encoding(encoding)),
+        let is = |given: &Option<String>, name: &str| {
+            given.as_ref().is_some_and(|given| given.eq_ignore_ascii_case(name))
         };
-        let as_json = request.content_type.is_some_and(|kind| kind.eq_ignore_ascii_case("json"));
-        let mut answers = Vec::new();
-        for item in &request.items {
-            let chosen = Chosen::new(&item.filter, Timestamp::now())?;
+        let zipped = is(&request.encoding, "gzip");
+        let as_json = is(&request.contenttype, "json");
+        if let Some(other) = request.encoding.filter(|given| !zipped && !given.eq_ignore_ascii_case("none")) {
+            return Err(Refused::Encoding(other));
+        }
+        if let Some(other) =
+            request.contenttype.filter(|given| !as_json && !given.eq_ignore_ascii_case("text"))
+        {
+            return Err(Refused::ContentType(other));
+        }
+        let (mut answers, mut size) = (Vec::new(), 0_usize);
+        // The first item that a module's name fits counts.
+        let mut answered = BTreeSet::new();
+        for item in request.items {
+            let chosen = Chosen::new(&item.filter.unwrap_or_default(), Timestamp::now())?;
             let names =
                 (!item.id.eq_ignore_ascii_case("all")).then(|| pattern(&item.id, true)).transpose()?;
             for module in self.modules.iter() {
                 let name = &module.spec.name;
-                if names.as_ref().is_some_and(|names| !names.is_match(name)) {
+                if names.as_ref().is_some_and(|names| !names.is_match(name)) || !answered.insert(name) {
                     continue;
                 }
                 let lines = chosen.lines(&module.log);
-                let payload = if as_json {
+                let logs = if as_json {
                     let messages = lines.iter().map(|line| self.message(name, line));
                     Value::Array(messages.collect()).to_string()
                 } else {
                     lines.iter().fold(String::new(), |all, line| all + line + "\n")
                 };
-                let (member, payload) = match zipped {
-                    true => ("payloadBytes", BASE64.encode(gzip(payload.as_bytes()))),
-                    false => ("payload", payload),
-                };
-                if payload.len() > MAX_LOGS {
-                    return Err(Refused::TooMuch(payload.len()));
-                }
-                answers.push(json!({ "id": name, member: payload }));
+                answers.push(if zipped {
+                    let zipped = gzip(logs.as_bytes());
+                    size = size.saturating_add(zipped.len());
+                    json!({ "id": name, "payloadBytes": BASE64.encode(zipped) })
+                } else {
+                    size = size.saturating_add(logs.len());
+                    json!({ "id": name, "payload": logs })
+                });
             }
         }
-        Ok(Value::Array(answers))
+        if size > MAX_LOGS { Err(Refused::TooMuch(size)) } else { Ok(Value::Array(answers)) }
     }
 
     fn message(&self, module: &str, line: &str) -> Value {
@@ -171,153 +201,33 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     zipped
 }
 
-fn pattern(text: &str, any_case: bool) -> Result<Regex, Refused> {
-    let built = RegexBuilder::new(text).case_insensitive(any_case).build();
-    built.map_err(|error| Refused::Pattern(text.to_owned(), error))
+/// A payload, whose names are read in any case as edgeAgent reads them.
+fn read<T: DeserializeOwned>(method: &'static str, payload: Value) -> Result<T, Refused> {
+    serde_json::from_value(lower(payload)).map_err(|source| Refused::Payload { method, source })
 }
 
-/// A filter, ready to be used.
-struct Chosen {
-    tail: usize,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    level: Option<u8>,
-    text: Option<Regex>,
-}
-
-impl Chosen {
-    fn new(filter: &Filter, now: Timestamp) -> Result<Self, Refused> {
-        let moment = |value: &Option<Value>| value.as_ref().map(|value| moment(value, now)).transpose();
-        Ok(Self {
-            tail: filter.tail.unwrap_or(usize::MAX),
-            since: moment(&filter.since)?,
-            until: moment(&filter.until)?,
-            level: filter.loglevel,
-            text: filter.regex.as_deref().map(|text| pattern(text, false)).transpose()?,
-        })
-    }
-
-    /// The container engine gives the last lines of a time, and edgeAgent looks through those.
-    fn lines(&self, log: &Log) -> Vec<String> {
-        let (all, _) = log.tail(usize::MAX);
-        let in_time: Vec<&str> = all
-            .iter()
-            .map(|line| &**line)
-            .filter(|line| {
-                let at = Line::parse(line).at;
-                self.since.is_none_or(|since| at.is_none_or(|at| at >= since))
-                    && self.until.is_none_or(|until| at.is_none_or(|at| at <= until))
-            })
-            .collect();
-        let last = in_time.into_iter().rev().take(self.tail).collect::<Vec<_>>().into_iter().rev();
-        last.filter(|line| self.fits(line)).map(str::to_owned).collect()
-    }
-
-    fn fits(&self, line: &str) -> bool {
-        let line = Line::parse(line);
-        self.level.is_none_or(|level| level == line.level)
-            && self.text.as_ref().is_none_or(|text| text.is_match(line.text))
-    }
-}
-
-/// `10m` ago, a time, or seconds since 1970.
-fn moment(value: &Value, now: Timestamp) -> Result<Timestamp, Refused> {
-    let wrong = || Refused::Time(value.to_string());
-    if let Some(seconds) = value.as_i64() {
-        return Timestamp::from_second(seconds).map_err(|_| wrong());
-    }
-    let text = value.as_str().ok_or_else(wrong)?.trim();
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Timestamp::from_second(seconds).map_err(|_| wrong());
-    }
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit: u64 = match text.get(digits.len()..).unwrap_or_default().trim() {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)?;
-    now.checked_sub(std::time::Duration::from_secs(seconds)).map_err(|_| wrong())
-}
-
-/// A line as edgeAgent reads it: `<6> 2026-01-01 00:00:00.000 +00:00 text`.
-struct Line<'a> {
-    level: u8,
-    at: Option<Timestamp>,
-    text: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Self {
-        let (level, rest) = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
-            Some((digit, rest)) if digit.len() == 1 => match digit.parse() {
-                Ok(level) => (level, rest.trim_start()),
-                Err(_) => (DEFAULT_LEVEL, line),
-            },
-            _ => (DEFAULT_LEVEL, line),
-        };
-        let mut parts = rest.splitn(4, ' ');
-        let (date, time, offset) = (parts.next(), parts.next(), parts.next());
-        let at = match (date, time, offset) {
-            (Some(date), Some(time), Some(offset)) => format!("{date}T{time}{offset}").parse().ok(),
-            _ => None,
-        };
-        // Without its time it is no line of that form: text as it is.
-        if at.is_none() {
-            return Self { level: DEFAULT_LEVEL, at, text: line };
+/// Names in lower case, at any depth.
+fn lower(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), lower(value))).collect()
         }
-        Self { level, at, text: parts.next().unwrap_or_default() }
+        Value::Array(items) => items.into_iter().map(lower).collect(),
+        other => other,
     }
+}
+
+/// Another major version is not understood.
+fn check_version(version: &str) -> Result<(), Refused> {
+    let is_known = version.split_once('.').is_some_and(|(major, minor)| {
+        major == "1" && !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if is_known { Ok(()) } else { Err(Refused::SchemaVersion(version.chars().take(80).collect())) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn log() -> Log {
-        let log = Log::in_memory();
-        for (second, line) in
-            ["<6> T [INF] - one", "<3> T [ERR] - two", "<4> T [WRN] - three", "<7> T [DBG] - four"]
-                .iter()
-                .enumerate()
-        {
-            log.push(&line.replace('T', &format!("2026-01-01 00:00:0{second}.000 +00:00")));
-        }
-        log.push("no form at all");
-        log
-    }
-
-    fn chosen(filter: Value) -> Vec<String> {
-        let filter: Filter = serde_json::from_value(filter).unwrap();
-        let now = "2026-01-01T00:00:05Z".parse().unwrap();
-        let words = |line: &String| line.rsplit(' ').next().unwrap().to_owned();
-        Chosen::new(&filter, now).unwrap().lines(&log()).iter().map(words).collect()
-    }
-
-    #[test]
-    fn a_level_means_that_level_and_a_line_without_one_counts_as_information() {
-        assert_eq!(chosen(json!({"loglevel": 4})), ["three"]);
-        assert_eq!(chosen(json!({"loglevel": 3})), ["two"]);
-        assert_eq!(chosen(json!({"loglevel": 6})), ["one", "all"]);
-    }
-
-    #[test]
-    fn a_pattern_is_held_against_the_text_behind_the_time() {
-        assert_eq!(chosen(json!({"regex": "^\\[(ERR|WRN)\\]"})), ["two", "three"]);
-        assert_eq!(chosen(json!({"regex": "2026"})), [] as [&str; 0]);
-    }
-
-    #[test]
-    fn the_last_lines_are_taken_before_they_are_looked_through() {
-        assert_eq!(chosen(json!({"tail": 2})), ["four", "all"]);
-        assert_eq!(chosen(json!({"tail": 2, "loglevel": 3})), [] as [&str; 0]);
-        assert_eq!(chosen(json!({"tail": 3, "loglevel": 4})), ["three"]);
-    }
 
     #[test]
     fn what_is_compressed_is_the_same_when_unpacked() {
@@ -327,17 +237,5 @@ mod tests {
         let mut unpacked = String::new();
         flate2::read::GzDecoder::new(&zipped[..]).read_to_string(&mut unpacked).unwrap();
         assert_eq!(unpacked, text);
-    }
-
-    #[test]
-    fn times_are_moments_or_so_long_ago() {
-        assert_eq!(chosen(json!({"since": "3s"})), ["three", "four", "all"]);
-        assert_eq!(
-            chosen(json!({"since": "2026-01-01T00:00:01Z", "until": 1_767_225_602})),
-            ["two", "three", "all"]
-        );
-        for wrong in ["soon", "m", "-1h", "99999999999999999999h"] {
-            assert!(moment(&wrong.into(), Timestamp::now()).is_err(), "{wrong}");
-        }
     }
 }

@@ -14,7 +14,8 @@ pub(super) struct Running {
     pub address: Address,
     pub log: Arc<Log>,
     pub env: Vec<(String, String)>,
-    pace: Pace,
+    /// It is started again as seldom as on a device, and gets nothing of this machine's.
+    device_rules: bool,
     /// Ports of 127.0.0.1 that lead to it.
     pub forwarded: Mutex<Vec<u16>>,
     pub process: Mutex<Option<Supervised>>,
@@ -28,11 +29,11 @@ impl Running {
         address: Address,
         log: Arc<Log>,
         env: Vec<(String, String)>,
-        pace: Pace,
+        device_rules: bool,
     ) -> Self {
         let (forwarded, process) = Default::default();
         let absence = absence(&spec);
-        Self { spec, address, log, env, pace, forwarded, process, absence }
+        Self { spec, address, log, env, device_rules, forwarded, process, absence }
     }
 
     /// Begins to watch over its process.
@@ -51,11 +52,11 @@ impl Running {
         }
     }
 
-    fn launch(&self) -> Launch {
+    pub(super) fn launch(&self) -> Launch {
         let mut env: Vec<(OsString, OsString)> =
             self.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         env.push((services::PARENT.into(), std::process::id().to_string().into()));
-        if matches!(services::find(&self.spec.service), Service::Binary(_)) {
+        if !self.device_rules && matches!(services::find(&self.spec.service), Service::Binary(_)) {
             let of_session =
                 services::SESSION.iter().filter(|name| !self.env.iter().any(|(own, _)| own == *name));
             env.extend(of_session.filter_map(|name| Some(((*name).into(), std::env::var_os(name)?))));
@@ -65,7 +66,7 @@ impl Running {
             args: vec!["module".into(), self.spec.service.clone().into()],
             env,
             restart: self.spec.restart,
-            pace: self.pace,
+            pace: if self.device_rules { Pace::DEVICE } else { Pace::DESK },
             stop_timeout: self.spec.stop_timeout,
         }
     }

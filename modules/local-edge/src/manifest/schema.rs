@@ -32,11 +32,18 @@ pub(super) fn check_agent(agent: &At<'_>, is_whole: bool) -> Result<(), Manifest
         docker(&runtime.field("type")?)?;
         let settings = runtime.field("settings")?;
         only(&settings, &RUNTIME_SETTINGS)?;
+        for name in ["minDockerVersion", "loggingOptions"] {
+            settings.optional(name)?.iter().try_for_each(|text| text.text().map(drop))?;
+        }
         if let Some(registries) = settings.optional("registryCredentials")? {
             for registry in members(&registries)? {
                 only(&registry, &CREDENTIALS)?;
                 for name in CREDENTIALS {
                     registry.field(name)?.text()?;
+                }
+                let address = registry.field("address")?;
+                if address.text()?.is_empty() || address.text()?.contains(char::is_whitespace) {
+                    return Err(address.wrong("a host name without blanks"));
                 }
             }
         }
@@ -55,10 +62,7 @@ pub(super) fn check_agent(agent: &At<'_>, is_whole: bool) -> Result<(), Manifest
         let is_name = |name: &str| {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
         };
-        if let Some(name) = modules.object()?.keys().find(|name| !is_name(name)) {
-            let name = Value::from(name.as_str());
-            return Err(At::named(&name, modules.path).wrong("names of letters, digits, - and _"));
-        }
+        names(&modules, is_name, "names of letters, digits, - and _")?;
         for module in members(&modules)? {
             check_module(&module, &["type", "settings", "status", "restartPolicy"])?;
         }
@@ -72,6 +76,7 @@ fn check_module(module: &At<'_>, required: &[&str]) -> Result<(), ManifestError>
         module.field(name)?;
     }
     docker(&module.field("type")?)?;
+    module.optional("version")?.iter().try_for_each(|version| version.text().map(drop))?;
     let settings = module.field("settings")?;
     let is_piece = |name: &str| {
         name.strip_prefix("createOptions")
@@ -90,6 +95,10 @@ fn check_module(module: &At<'_>, required: &[&str]) -> Result<(), ManifestError>
         return Err(policy.wrong("\"on-create\" or \"never\""));
     }
     if let Some(env) = module.optional("env")? {
+        let is_name = |name: &str| {
+            !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "+#$.".contains(c))
+        };
+        names(&env, is_name, "names without blanks, +, #, $ and dots")?;
         for variable in members(&env)? {
             only(&variable, &["value"])?;
             let value = variable.field("value")?;
@@ -110,9 +119,13 @@ pub(super) fn check_hub(hub: &At<'_>, is_whole: bool) -> Result<(), ManifestErro
     }
     if let Some(kept) = hub.optional("storeAndForwardConfiguration")? {
         only(&kept, &KEPT)?;
-        whole_number(&kept.field("timeToLiveSecs")?, u64::MAX, "a whole number of seconds")?;
+        // A negative one is for ever.
+        let seconds = kept.field("timeToLiveSecs")?;
+        seconds.value.as_i64().ok_or_else(|| seconds.wrong("a whole number of seconds"))?;
     }
     if let Some(routes) = hub.optional("routes")? {
+        let is_name = |name: &str| !name.is_empty() && !name.contains([' ', '#', '$', '.']);
+        names(&routes, is_name, "names without blanks, #, $ and dots")?;
         for route in members(&routes)?.into_iter().filter(|route| route.value.is_object()) {
             only(&route, &ROUTE)?;
             if let Some(priority) = route.optional("priority")? {
@@ -133,6 +146,12 @@ fn whole_number(at: &At<'_>, most: u64, expected: &'static str) -> Result<(), Ma
 
 fn docker(kind: &At<'_>) -> Result<(), ManifestError> {
     if kind.text()? == "docker" { Ok(()) } else { Err(kind.wrong("\"docker\"")) }
+}
+
+/// Every member of an object has such a name.
+fn names(at: &At<'_>, is_name: impl Fn(&str) -> bool, expected: &'static str) -> Result<(), ManifestError> {
+    let other = at.object()?.keys().find(|name| !is_name(name));
+    other.map_or(Ok(()), |name| Err(At::named(&Value::from(name.as_str()), at.path.as_str()).wrong(expected)))
 }
 
 /// The members of an object that are there, each with its path.

@@ -258,6 +258,10 @@ fn whole() -> Value {
 #[test]
 fn what_set_modules_refuses_is_refused_by_its_path() {
     parse(whole()).unwrap();
+    let mut for_ever = whole();
+    for_ever["modulesContent"]["$edgeHub"]["properties.desired"]["storeAndForwardConfiguration"]["timeToLiveSecs"] =
+        (-1).into();
+    parse(for_ever).unwrap();
     let agent = "/modulesContent/$edgeAgent/properties.desired";
     let hub = "/modulesContent/$edgeHub/properties.desired";
     let nothing = Value::Null;
@@ -308,6 +312,26 @@ fn what_set_modules_refuses_is_refused_by_its_path() {
             "imagePullPolicy",
             &json!("always"),
             "cam.imagePullPolicy: expected \"on-create\" or \"never\"",
+        ),
+        (
+            &format!("{agent}/runtime/settings/registryCredentials/reg"),
+            "address",
+            &json!("reg .example.com"),
+            "reg.address: expected a host name without blanks",
+        ),
+        (
+            &format!("{agent}/runtime/settings"),
+            "minDockerVersion",
+            &json!(1.25),
+            "settings.minDockerVersion: expected a text",
+        ),
+        (cam, "version", &json!(1.0), "cam.version: expected a text, found 1.0"),
+        (cam, "env", &json!({"A.B": {"value": "x"}}), "cam.env: expected names without blanks"),
+        (
+            &format!("{hub}/routes"),
+            "a.b",
+            &json!("FROM /* INTO $upstream"),
+            "routes: expected names without blanks",
         ),
         (cam, "env", &json!({"A": "x"}), "cam.env.A: expected an object"),
         (cam, "env", &json!({"A": {"value": []}}), "cam.env.A.value: expected a text, a number or a boolean"),

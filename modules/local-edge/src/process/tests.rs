@@ -66,6 +66,13 @@ async fn nothing_of_this_machines_environment_is_in_a_modules() {
     assert_eq!(given, ["AV_GIVEN", "PATH"]);
 }
 
+#[test]
+fn a_device_waits_ten_seconds_and_ever_longer_up_to_five_minutes() {
+    let waits: Vec<u64> = (0..8).map(|failures| Pace::DEVICE.delay(failures).as_secs()).collect();
+    assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
+    assert_eq!(Pace::DEVICE.cleared_after, Duration::from_secs(600));
+}
+
 #[tokio::test]
 async fn under_the_rules_of_a_device_a_module_that_ends_too_often_is_left_alone_until_somebody_asks() {
     let log = Arc::new(Log::in_memory());
@@ -80,7 +87,7 @@ async fn under_the_rules_of_a_device_a_module_that_ends_too_often_is_left_alone_
     };
     let mut bench = Bench { process: Supervised::begin(launch, Arc::clone(&log), true), log };
     let given_up = bench.until(|status| matches!(status.state, ProcessState::Failed { .. })).await;
-    assert_eq!(given_up.restarts, AGENT_GIVES_UP);
+    assert_eq!(given_up.restarts, 20);
     bench.process.restart();
     bench.until(|status| status.restarts > AGENT_GIVES_UP).await;
     bench.process.stop().await;

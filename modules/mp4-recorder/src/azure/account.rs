@@ -87,13 +87,19 @@ pub enum Credentials {
     AccountKey(Secret),
     /// `sas`.
     Sas(Secret),
+    /// `managedIdentity`.
+    ManagedIdentity {
+        /// `clientId` of a user-assigned identity; `None`: the machine's own.
+        client_id: Option<String>,
+    },
 }
 
 impl Credentials {
-    /// The secret in it.
-    pub fn secret(&self) -> &Secret {
+    /// The secret in it, where it has one.
+    pub fn secret(&self) -> Option<&Secret> {
         match self {
-            Self::ConnectionString(secret) | Self::AccountKey(secret) | Self::Sas(secret) => secret,
+            Self::ConnectionString(secret) | Self::AccountKey(secret) | Self::Sas(secret) => Some(secret),
+            Self::ManagedIdentity { .. } => None,
         }
     }
 }
@@ -105,6 +111,8 @@ pub enum Access {
     Key(Vec<u8>),
     /// A query behind each URL.
     Sas(String),
+    /// Each request has a token of this managed identity.
+    Identity(Option<String>),
 }
 
 /// Credentials that can't be used. Nothing of them is repeated.
@@ -113,6 +121,9 @@ pub enum AccessError {
     /// Base64.
     #[error("credentials: the account key is not base64; copy it again from the portal")]
     Key,
+    /// Credentials with a secret, without one.
+    #[error("credentials: there is no secret")]
+    Secret,
     /// Of what a SAS has.
     #[error("credentials: a SAS has `sig=` in it; copy all of it")]
     Sas,
@@ -136,11 +147,15 @@ impl Access {
     /// They can't be used.
     pub fn of(
         credentials: &Credentials,
-        secret: &SecretText,
+        secret: Option<&SecretText>,
         container: &mut Container,
     ) -> Result<Self, AccessError> {
-        let text = secret.expose().trim();
+        if let Credentials::ManagedIdentity { client_id } = credentials {
+            return Ok(Self::Identity(client_id.clone()));
+        }
+        let text = secret.ok_or(AccessError::Secret)?.expose().trim();
         match credentials {
+            Credentials::ManagedIdentity { .. } => Err(AccessError::Secret),
             Credentials::AccountKey(_) => key(text),
             Credentials::Sas(_) => sas(text),
             Credentials::ConnectionString(_) => {
@@ -209,7 +224,7 @@ mod tests {
         let read = |credentials: &Credentials, text: &str| {
             let secret = plain(text).resolve(&av_edge::Paths::default()).unwrap();
             let mut container = Container::parse("azblob://acc1/rec").unwrap();
-            Access::of(credentials, &secret, &mut container).map(|access| (access, container.service))
+            Access::of(credentials, Some(&secret), &mut container).map(|access| (access, container.service))
         };
         let string = Credentials::ConnectionString(plain("x"));
         let (access, service) =

@@ -19,7 +19,7 @@ pub struct Blobs {
 
 struct Open {
     config: StoreConfig,
-    secret: Arc<SecretText>,
+    secret: Option<Arc<SecretText>>,
     store: Arc<Store>,
 }
 
@@ -33,13 +33,13 @@ impl Blobs {
         context: &av_edge::Context,
         container: &Container,
         config: &StoreConfig,
-        secret: &Arc<SecretText>,
+        secret: Option<&Arc<SecretText>>,
     ) -> Result<Arc<Store>, BlobError> {
         self.pace.set(config.upload_rate);
         let mut open = self.open.lock().await;
         if let Some(open) = &*open
             && open.config == *config
-            && open.secret.expose() == secret.expose()
+            && open.secret.as_ref().map(|secret| secret.expose()) == secret.map(|secret| secret.expose())
         {
             return Ok(open.store.clone());
         }
@@ -48,9 +48,14 @@ impl Blobs {
         let credentials =
             config.credentials.as_ref().ok_or_else(|| BlobError::Access("no credentials".into()))?;
         let version = config.version.as_deref();
-        let store =
-            Arc::new(Store::new(container.clone(), credentials, secret, version, Arc::new(transport))?);
-        *open = Some(Open { config: config.clone(), secret: secret.clone(), store: store.clone() });
+        let store = Arc::new(Store::new(
+            container.clone(),
+            credentials,
+            secret.map(AsRef::as_ref),
+            version,
+            Arc::new(transport),
+        )?);
+        *open = Some(Open { config: config.clone(), secret: secret.cloned(), store: store.clone() });
         Ok(store)
     }
 }

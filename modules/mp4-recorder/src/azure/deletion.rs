@@ -61,10 +61,10 @@ impl Store {
         }
     }
 
-    /// Makes the store forget blocks that wait for their commit, by committing none of them and deleting what that makes.
+    /// Discards blocks that wait for their commit: commits none of them and deletes the empty blob.
     ///
     /// # Errors
-    /// They wait on, for a week at most.
+    /// The store drops them after a week.
     pub async fn discard(&self, name: &str) -> Result<(), BlobError> {
         let options = BlockBlobClientCommitBlockListOptions {
             if_none_match: Some(Etag::from("*")),

@@ -49,6 +49,8 @@ pub struct Http {
     tls: Arc<rustls::ClientConfig>,
     proxy: Proxy,
     pace: Arc<Pace>,
+    /// Answers without a request id are not the store's.
+    is_for_store: bool,
     idle: Mutex<Option<(String, SendRequest<Paced>)>>,
 }
 
@@ -171,7 +173,26 @@ impl Http {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { hosts, tls: Arc::new(tls), proxy: Proxy::of_environment(), pace, idle: Mutex::default() })
+        Ok(Self {
+            hosts,
+            tls: Arc::new(tls),
+            proxy: Proxy::of_environment(),
+            pace,
+            is_for_store: true,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// A client for the endpoint that gives tokens, which has no bound of bytes per second.
+    pub fn for_tokens(&self) -> Self {
+        Self {
+            hosts: self.hosts.clone(),
+            tls: self.tls.clone(),
+            proxy: self.proxy.clone(),
+            pace: Arc::default(),
+            is_for_store: false,
+            idle: Mutex::default(),
+        }
     }
 
     async fn connect(&self, url: &Url) -> azure_core::Result<SendRequest<Paced>> {
@@ -298,7 +319,7 @@ impl HttpClient for Http {
         };
         let (parts, incoming) = answer.into_parts();
         // Portals and proxies answer too: with them nothing is stored, and nothing is not there.
-        if !parts.headers.contains_key("x-ms-request-id") {
+        if self.is_for_store && !parts.headers.contains_key("x-ms-request-id") {
             return Err(azure_core::Error::new(ErrorKind::Other, NotTheService(parts.status.as_u16())));
         }
         let body = tokio::select! {

@@ -5,6 +5,7 @@ mod account;
 mod connection;
 mod deletion;
 mod http;
+mod identity;
 mod open;
 mod proxy;
 mod recovery;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use av_flow::config::SecretText;
+use azure_core::http::policies::Policy;
 use azure_core::http::{ClientOptions, RetryOptions, Transport, Url};
 use azure_storage_blob::models::{BlobClientGetPropertiesResultHeaders, BlockListType};
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlockBlobClient, BlockBlobClientOptions};
@@ -45,7 +47,8 @@ pub struct Store {
     access: Access,
     version: String,
     transport: Arc<Http>,
-    signing: Option<Arc<signing::SharedKey>>,
+    /// Signs each request, or gives it a token; a SAS needs neither.
+    signing: Option<Arc<dyn Policy>>,
     /// Bytes per second that the last block took; 0: unknown.
     rate: AtomicU64,
     /// The SAS may not set tags.
@@ -60,15 +63,19 @@ impl Store {
     pub fn new(
         mut container: Container,
         credentials: &Credentials,
-        secret: &SecretText,
+        secret: Option<&SecretText>,
         version: Option<&str>,
         transport: Arc<Http>,
     ) -> Result<Self, BlobError> {
         let access = Access::of(credentials, secret, &mut container)
             .map_err(|error| BlobError::Access(error.to_string()))?;
-        let signing = match &access {
+        let signing: Option<Arc<dyn Policy>> = match &access {
             Access::Key(key) => {
                 Some(Arc::new(signing::SharedKey::new(container.account.clone(), key.clone())))
+            }
+            Access::Identity(client_id) => {
+                let asks = Arc::new(transport.for_tokens());
+                Some(Arc::new(identity::Bearer::new(client_id.as_deref(), asks)?))
             }
             Access::Sas(_) => None,
         };
@@ -143,7 +150,7 @@ impl Store {
         Ok(if ours || same { Seen::Ours } else { Seen::Other })
     }
 
-    /// Why nothing may be looked at: a refusal says in its body which of its reasons it is.
+    /// The reason of a refusal: it is in the body, which an answer to HEAD does not have.
     async fn refusal(&self, name: &str) -> Result<Option<BlobError>, BlobError> {
         let asked = self.blocks(name)?.get_block_list(BlockListType::Uncommitted, None).await;
         Ok(asked.err().map(BlobError::from).filter(|error| error.status() != Some(404)))

@@ -89,6 +89,9 @@ impl From<azure_core::Error> for BlobError {
                 }
             }
             ErrorKind::Connection | ErrorKind::Io => Self::Network(error.to_string()),
+            ErrorKind::Credential => {
+                Self::Access(format!("credentials: no token of the managed identity: {error}"))
+            }
             _ => match error.downcast_ref::<NotTheService>() {
                 Some(stranger) => Self::NotTheService(*stranger),
                 None => Self::Other(error.to_string()),

@@ -52,7 +52,7 @@ pub struct Upload {
     pub staged: Vec<u64>,
 }
 
-/// What a file is called and said to be.
+/// How a blob is named and described.
 pub struct Described<'a> {
     /// In the container.
     pub name: &'a str,
@@ -87,10 +87,10 @@ impl Upload {
 }
 
 impl Store {
-    /// Puts a file of the spool there. `record` is written down whenever something has to be known after a crash.
+    /// Uploads a file of the spool. Progress that has to survive a crash is written into its record.
     ///
     /// # Errors
-    /// It is not there, as far as is known; doing it again goes on where this ended.
+    /// It is not stored, as far as is known; the next try continues where this one ended.
     pub async fn store(
         &self,
         spool: &Arc<Spool>,
@@ -115,14 +115,14 @@ impl Store {
             (0..BLOCKS_LAST_MILLIS).contains(&age)
         });
         let upload = match &resumed {
-            // What was sent while it was being written had no sum yet.
+            // An upload that began while the file was written has no MD5 yet.
             Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
             Some(upload) => upload.clone(),
             None => self.begin(&record.flow, &path, bytes).await?,
         };
         record.upload = Some(upload.clone());
         write_down(spool, record).await?;
-        // Never a block before that look: an answer that was lost may have said that all is done.
+        // No block is sent before that look: a lost answer may have said that everything is stored.
         match self.look(described.name, &upload, bytes).await? {
             Seen::Ours => return Ok(Stored::Already),
             Seen::Other => return Ok(Stored::NameTaken),
@@ -135,7 +135,7 @@ impl Store {
             pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1))
         {
             let id = upload.block_id(index);
-            // The head of a file that was sent while it was written has become another, and goes last.
+            // The head of a file that was sent while it was written has changed since, and goes last.
             let is_there = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
             if !is_there {
                 match self.stage(&client, &path, &id, *at, *length).await {

@@ -16,7 +16,7 @@ use crate::store::{StoreConfig, Target};
 use crate::stored::{Account, Line};
 
 impl Lane {
-    /// Puts a file into its store and into the account. `true`: it has another name than its first.
+    /// Puts a file into its store and into the account. `true`: its first name was in use.
     pub(super) async fn store_one(
         &self,
         recorder: &Arc<Recorder>,
@@ -76,9 +76,14 @@ impl Lane {
         config: &StoreConfig,
     ) -> Result<Arc<Store>, LaneError> {
         let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
-        let secret = recorder.secrets.get(credentials.secret()).await;
-        let secret = secret.map_err(|error| LaneError::Secret(error.to_string()))?;
-        Ok(self.blobs.store(&recorder.context, container, config, &secret).await?)
+        let secret = match credentials.secret() {
+            None => None,
+            Some(secret) => {
+                let read = recorder.secrets.get(secret).await;
+                Some(read.map_err(|error| LaneError::Secret(error.to_string()))?)
+            }
+        };
+        Ok(self.blobs.store(&recorder.context, container, config, secret.as_ref()).await?)
     }
 
     async fn store_in_blob(
@@ -97,7 +102,7 @@ impl Lane {
         loop {
             let name = name::numbered(&first, number);
             if record.name.as_ref() != Some(&name) {
-                // What was begun was begun under another name.
+                // The upload that was begun has another name.
                 record.upload = None;
             }
             record.name = Some(name.clone());
@@ -109,8 +114,10 @@ impl Lane {
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
                 Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
                 Err(error) => {
-                    if error.status() == Some(403) {
-                        recorder.secrets.refused(credentials.secret());
+                    if error.status() == Some(403)
+                        && let Some(secret) = credentials.secret()
+                    {
+                        recorder.secrets.refused(secret);
                     }
                     return Err(error.into());
                 }
@@ -119,7 +126,7 @@ impl Lane {
     }
 }
 
-/// Blocking. `true`: the file has another name than its first.
+/// Blocking. `true`: its first name was in use.
 fn store_in_folder(
     spool: &Spool,
     root: &Path,
@@ -129,7 +136,7 @@ fn store_in_folder(
     let mut number = 1;
     loop {
         let name = name::numbered(&first, number);
-        // What is on its way is known before it is: the name of a file that arrived is never asked for twice.
+        // The name is durable before the file moves: after a crash the file is looked for under it.
         record.name = Some(name.clone());
         spool.update(record.clone())?;
         match folder::store(&spool.path(&record), root, &name)? {
@@ -153,14 +160,14 @@ pub(super) fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
     if !record.boot.is_empty() && record.boot == clock::boot_id() {
         return Ok(now.utc_of(Duration::from_millis(record.since_boot)));
     }
-    // The machine was started again before its clock was set: nobody knows. It was before now.
+    // The machine was started again before its clock was set, so nothing tells when it was, but before now.
     Ok(now.utc)
 }
 
-/// What the files of a recording are called.
+/// The name template of a recording.
 ///
 /// # Errors
-/// Nobody knows any more.
+/// The record is lost, and the output is not configured any more.
 pub fn template(record: &Record, configured: Option<&Configured>) -> Result<NameTemplate, LaneError> {
     if let Ok(template) = NameTemplate::parse(&record.template) {
         return Ok(template);
@@ -169,7 +176,7 @@ pub fn template(record: &Record, configured: Option<&Configured>) -> Result<Name
     Ok(record.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name)))
 }
 
-/// What a blob says of itself. Headers hold ASCII alone.
+/// The metadata of a blob. Headers hold ASCII alone.
 fn metadata(context: &av_edge::Context, record: &Record) -> HashMap<String, String> {
     let encoded =
         |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string();

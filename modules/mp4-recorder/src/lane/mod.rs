@@ -39,7 +39,7 @@ pub use wishes::Wish;
 /// The pause between two tries; it doubles from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// After a start the document with the credentials comes a moment after the files.
+/// After a start the document with the credentials may arrive a moment after the files are found.
 const START: Duration = Duration::from_secs(10);
 /// Names that are tried for one file.
 const MOST_NAMES: u32 = 1000;
@@ -48,13 +48,13 @@ const MOST_NAMES: u32 = 1000;
 pub struct Lane {
     place: Place,
     notify: Notify,
-    /// As configured now, names filled in; `None`: it is no longer.
+    /// The present configuration, names filled in; `None`: the output is not configured any more.
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
     blobs: Blobs,
-    /// Blocks of one file are sent by one alone.
+    /// Held by whoever sends blocks of a file.
     pub(crate) staging: tokio::sync::Mutex<()>,
-    /// How long storing each took.
+    /// How long it took to store each file.
     took: Option<Histogram>,
 }
 
@@ -110,12 +110,12 @@ impl Lane {
         reports.map(|report| report.lag()).max().unwrap_or_default()
     }
 
-    /// Whose it is.
+    /// The flow and the output.
     pub fn place(&self) -> &Place {
         &self.place
     }
 
-    /// As configured now.
+    /// The present configuration.
     pub fn configured(&self) -> Option<Configured> {
         self.config.borrow().clone()
     }
@@ -131,7 +131,7 @@ impl Lane {
         drop(self.config.subscribe().wait_for(wanted).await.map(drop));
     }
 
-    /// There is something to do.
+    /// Tells the lane that a file may be ready.
     pub fn wake(&self) {
         self.notify.notify_one();
     }
@@ -154,7 +154,7 @@ impl Lane {
         }
     }
 
-    /// Stores what there is to store, for ever.
+    /// Stores files as they become ready, for ever.
     pub async fn run(self: Arc<Self>, recorder: Arc<Recorder>) {
         let mut opened = recorder.opened();
         let mut changed = self.config.subscribe();
@@ -211,7 +211,7 @@ impl Lane {
         if let Ok(start) = start_of(&record) {
             record.set_start(start);
         }
-        // What may be in its store already has to be looked for there.
+        // A recording that was on its way may be in its store already, and has to be looked for there.
         if recorder.tombstones.cover(&record) && record.stage == Stage::Complete {
             self.discard(recorder, &record).await;
             let removing = spool.clone();

@@ -31,7 +31,7 @@ pub(super) struct Recording {
 }
 
 impl Lane {
-    /// An output, or an instance of it, runs, and calls its files by `template`; what is given back are wishes for it.
+    /// Enters an output, or an instance of it, that runs and names its files by `template`. Gives the wishes for it.
     pub fn join(
         &self,
         configured: Configured,
@@ -56,7 +56,7 @@ impl Lane {
         wishes
     }
 
-    /// Asks everything that records for this output. Returns how many there are.
+    /// Passes a wish to everything that records for this output. Gives how many took it.
     pub fn wish(&self, wish: &Wish) -> usize {
         let inner = self.inner();
         inner.recordings.iter().filter(|recording| recording.wishes.try_send(wish.clone()).is_ok()).count()

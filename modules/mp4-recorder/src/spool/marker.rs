@@ -78,14 +78,12 @@ impl Marker {
             }
             _ => SpoolError::Unusable { dir: dir.to_owned(), source },
         };
-        if !dir.exists() {
-            std::fs::create_dir_all(dir).map_err(failed)?;
-            // Durable before `spool.id` says that there was a spool.
-            File::open(state).and_then(|state| state.sync_all()).map_err(failed)?;
-            // The state dir itself may be new, too. Above it the module may have no rights.
-            if let Some(above) = state.parent().and_then(|above| File::open(above).ok()) {
-                above.sync_all().map_err(failed)?;
-            }
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        // Durable before `spool.id` says that there was a spool.
+        File::open(state).and_then(|state| state.sync_all()).map_err(failed)?;
+        // The state dir may be new, too. Above it the module may have no rights.
+        if let Some(above) = state.parent().and_then(|above| File::open(above).ok()) {
+            above.sync_all().map_err(failed)?;
         }
         let (path, known) = (dir.join(MARKER), state.join(KNOWN));
         let file = match File::open(&path) {

@@ -147,8 +147,9 @@ const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 })
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
 const LINK: &[OptionSpec] =
     &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
-const STORE_CREDENTIALS: OptionSpec =
-    credentials(Shape::Keys { names: &["connectionString", "accountKey", "sas"] });
+const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
+    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
+});
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
 const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]));

@@ -61,7 +61,7 @@ pub(super) enum MqttError {
     Name(String),
     #[error("{address} can't be reached: {source}{}", advice(.source.kind()))]
     Tcp { address: SocketAddr, source: std::io::Error },
-    #[error("TLS with {host}: {source}")]
+    #[error("TLS with {host}: {source}{}", tls_advice(.source))]
     Tls { host: String, source: std::io::Error },
     #[error("no connection within {} s: does a firewall or proxy stand between this module and its hub?", CONNECT_TIME.as_secs())]
     Slow,
@@ -77,6 +77,8 @@ pub(super) enum MqttError {
     Refused(ConnectReturnCode),
     #[error("an answer to CONNECT was expected")]
     NoConnAck,
+    #[error("closed before CONNECT was answered; what listens there is not ready, or is no edgeHub")]
+    ClosedEarly,
     #[error("closed by the hub")]
     Closed,
     #[error("closed by the hub while it was given telemetry")]
@@ -84,13 +86,22 @@ pub(super) enum MqttError {
     #[error("the connection broke off: {0}")]
     Broken(std::io::ErrorKind),
     #[error("not MQTT: {0}")]
-    Protocol(#[from] mqttbytes::Error),
+    Protocol(mqttbytes::Error),
     #[error("{0}")]
     Silent(&'static str),
     #[error("a subscription was refused")]
     Subscription,
     #[error("nothing could be written for {} s", WRITE_TIME.as_secs())]
     Stuck,
+}
+
+impl From<mqttbytes::Error> for MqttError {
+    fn from(error: mqttbytes::Error) -> Self {
+        match error {
+            mqttbytes::Error::Io(error) => Self::Broken(error.kind()),
+            other => Self::Protocol(other),
+        }
+    }
 }
 
 /// What to look at when there is no TCP connection.
@@ -103,6 +114,31 @@ fn advice(kind: std::io::ErrorKind) -> &'static str {
         }
         HostUnreachable | NetworkUnreachable | TimedOut => {
             "; is this module on the network of edgeHub, and no firewall between them?"
+        }
+        _ => "",
+    }
+}
+
+/// What to look at when the other side is there and TLS does not come about.
+fn tls_advice(error: &std::io::Error) -> &'static str {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+            "; its certificate is of another authority than the trust bundle's: was the device's CA changed, and edgeHub \
+             not restarted?"
+        }
+        Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+            "; IOTEDGE_GATEWAYHOSTNAME must be the name in edgeHub's certificate: was hostname in config.toml changed?"
+        }
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => "; is this device's clock right, and was edgeHub restarted since its certificate was renewed?",
+        Some(rustls::Error::InvalidMessage(_)) => "; what listens there speaks no TLS: is it edgeHub?",
+        None => {
+            "; it broke off: does edgeHub run, and does nothing between it and this module look into TLS?"
         }
         _ => "",
     }
@@ -153,8 +189,8 @@ impl Mqtt {
                     other => Err(MqttError::Refused(other)),
                 },
                 Some(Ok(_)) => Err(MqttError::NoConnAck),
+                Some(Err(mqttbytes::Error::Io(_))) | None => Err(MqttError::ClosedEarly),
                 Some(Err(error)) => Err(error.into()),
-                None => Err(MqttError::Closed),
             }
         };
         tokio::time::timeout(CONNACK_TIME, log_in).await.unwrap_or(Err(MqttError::SlowConnAck))?;
@@ -171,7 +207,6 @@ impl Mqtt {
     /// The next packet. May be dropped and called again.
     pub async fn receive(&mut self) -> Result<Packet, MqttError> {
         match self.incoming.next().await {
-            Some(Err(mqttbytes::Error::Io(error))) => Err(MqttError::Broken(error.kind())),
             Some(packet) => Ok(packet?),
             None => Err(MqttError::Closed),
         }
@@ -237,4 +272,39 @@ async fn write(
     }
     tokio::time::timeout(WRITE_TIME, sink.close()).await.map_err(|_| MqttError::Stuck)??;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use rustls::{CertificateError, Error, InvalidMessage};
+
+    use super::*;
+
+    #[test]
+    fn each_trouble_of_the_transport_says_what_to_look_at() {
+        let address = "192.0.2.1:8883".parse().unwrap();
+        let tcp = |kind: ErrorKind| MqttError::Tcp { address, source: kind.into() };
+        let tls = |source: std::io::Error| MqttError::Tls { host: "gw".into(), source };
+        let of_certificate =
+            |error| tls(std::io::Error::new(ErrorKind::InvalidData, Error::InvalidCertificate(error)));
+        let no_tls = Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        for (error, advice) in [
+            (tcp(ErrorKind::ConnectionRefused), "mqttSettings__enabled"),
+            (tcp(ErrorKind::HostUnreachable), "on the network of edgeHub"),
+            (tcp(ErrorKind::NetworkUnreachable), "no firewall"),
+            (tcp(ErrorKind::TimedOut), "no firewall"),
+            (MqttError::Resolve { host: "gw".into(), source: ErrorKind::Other.into() }, "edgeHub must run"),
+            (MqttError::Slow, "a firewall or proxy"),
+            (of_certificate(CertificateError::UnknownIssuer), "trust bundle"),
+            (of_certificate(CertificateError::NotValidForName), "hostname in config.toml"),
+            (of_certificate(CertificateError::Expired), "clock"),
+            (of_certificate(CertificateError::NotValidYet), "clock"),
+            (tls(std::io::Error::new(ErrorKind::InvalidData, no_tls)), "speaks no TLS"),
+            (tls(ErrorKind::UnexpectedEof.into()), "it broke off"),
+        ] {
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
 }

@@ -278,6 +278,28 @@ async fn a_certificate_for_another_name_is_not_accepted() {
     );
 }
 
+#[tokio::test]
+async fn what_is_not_edge_hub_is_told_from_edge_hub() {
+    for (answer, said) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "speaks no TLS"), (b"", "it broke off")]
+    {
+        let mut hub = MiniHub::start(GATEWAY).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        hub.address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // All of the greeting is read: closing before would reset the connection.
+            let mut greeting = [0; 5];
+            stream.read_exact(&mut greeting).await.unwrap();
+            let length = usize::from(u16::from_be_bytes([greeting[3], greeting[4]]));
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+        });
+        let error = connect(&hub).await.err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
 #[test]
 fn of_a_bundle_every_certificate_is_trusted_and_nothing_else() {
     assert!(matches!(tls::connector("no PEM at all"), Err(tls::BundleError::Empty)));

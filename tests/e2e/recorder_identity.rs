@@ -1,0 +1,134 @@
+//! `managedIdentity`: tokens from an identity endpoint as Azure's own SDK asks it, and Azurite, which looks at them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use av_tests::clip::Clip;
+use av_tests::edge::Edge;
+use av_tests::program::Program;
+use av_tests::rtmp::Publisher;
+use av_tests::tool::Tool;
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::recorder_blobs::Azurite;
+use crate::recorder_events::{MODULE, recorder_alone};
+use crate::rtmp;
+
+/// Claims that Azurite asks for; it does not look at the signature.
+const TOKEN: &str = "import base64, json, time\n\
+    part = lambda claims: base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b'=').decode()\n\
+    now = int(time.time())\n\
+    print(part({'alg': 'RS256', 'typ': 'JWT'}) + '.' + part({'aud': 'https://storage.azure.com', \
+    'iss': 'https://sts.windows.net/00000000-0000-0000-0000-000000000000/', 'iat': now - 60, 'nbf': now - 60, \
+    'exp': now + 86400, 'ver': '1.0'}) + '.' + part({'not': 'signed'}))";
+
+/// An identity endpoint as App Service and containers have it (api-version 2019-08-01). It keeps the requests.
+struct Identities {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Identities {
+    fn start(token: String) -> Self {
+        let port = port::free();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keeps = asked.clone();
+        let body = json!({
+            "access_token": token, "expires_on": "4102444800", "resource": "https://storage.azure.com",
+            "token_type": "Bearer", "client_id": "11112222",
+        });
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let head: Vec<String> =
+                    lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+                keeps.lock().unwrap().push(head.join("\n").to_lowercase());
+                let text = body.to_string();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+                     Connection: close\r\n\r\n{text}",
+                    text.len()
+                );
+                let _ = (&stream).write_all(answer.as_bytes());
+            }
+        });
+        Self { port, asked }
+    }
+}
+
+/// A certificate for 127.0.0.1 that the root of `local-edge` has signed: the trust bundle of its modules has that root.
+fn certificate(authority: &Path, folder: &Path) -> (PathBuf, PathBuf) {
+    let file = |name: &str| folder.join(name);
+    let openssl = |arguments: &[&str]| {
+        let ran = Program::run(Command::new("openssl").current_dir(folder).args(arguments), wait::LONG);
+        assert!(ran.status.success(), "{arguments:?}: {}", ran.stderr);
+    };
+    std::fs::write(file("names"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n").unwrap();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem"];
+    openssl(&[&["req", "-new", "-subj", "/CN=azurite", "-out", "request.pem"][..], &key].concat());
+    let (root, root_key) = (authority.join("root.pem"), authority.join("root.key.pem"));
+    let signed =
+        ["x509", "-req", "-in", "request.pem", "-days", "2", "-out", "cert.pem", "-extfile", "names"];
+    let by = ["-CA", root.to_str().unwrap(), "-CAkey", root_key.to_str().unwrap(), "-CAcreateserial"];
+    let serial = ["-CAserial", "serial"];
+    openssl(&[&signed[..], &by, &serial].concat());
+    (file("cert.pem"), file("key.pem"))
+}
+
+#[test]
+fn a_managed_identity_opens_the_container_with_tokens_and_asks_for_one_once() {
+    needs!(Ffmpeg, Azurite, BlobSdk, Python);
+    if Command::new("openssl").arg("version").output().is_err() {
+        return av_tests::tool::skip("recorder_identity::a_managed_identity", "openssl is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let azurite_port = port::free();
+    let azurite = Azurite::start(folder.path(), azurite_port);
+    azurite.python("box.create_container()");
+    azurite.end();
+    let token = Program::run(Tool::Python.command().args(["-c", TOKEN]), wait::LONG).stdout;
+    let identities = Identities::start(token.trim().to_owned());
+
+    let cloud = json!({
+        "store": format!("azblob+https://127.0.0.1:{azurite_port}/devstoreaccount1/recordings"),
+        "credentials": { "managedIdentity": true, "clientId": "11112222" },
+        "segmentSeconds": 2,
+    });
+    let (mut manifest, ports) = recorder_alone(json!({ "cloud": cloud }));
+    let module = &mut manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"][MODULE];
+    module["env"]["IDENTITY_ENDPOINT"] =
+        json!({ "value": format!("http://127.0.0.1:{}/token", identities.port) });
+    module["env"]["IDENTITY_HEADER"] = json!({ "value": "from-the-platform" });
+    let edge = Edge::start(&manifest, ports);
+    wait::until_true("the recorder reports its configuration", wait::LONG, || {
+        edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
+    });
+    let (cert, key) = certificate(&edge.state_dir().join("certificates"), folder.path());
+    let secure = Azurite::start_with_tokens(folder.path(), azurite_port, &cert, &key);
+    let publishing =
+        Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
+    let stored = || {
+        let answer = edge.ask(&["method", MODULE, "listRecordings", r#"{ "flow": "cam" }"#]);
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+        let recordings = answer["payload"]["recordings"].as_array().cloned().unwrap_or_default();
+        recordings.iter().filter(|recording| recording["state"] == "stored").count()
+    };
+    wait::until_true("two files are stored", wait::LONG, || stored() >= 2);
+    publishing.stop();
+    let asked = identities.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    for words in ["resource=https", "client_id=11112222", "x-identity-header: from-the-platform"] {
+        assert!(asked[0].contains(words), "{words}: {asked:?}");
+    }
+    let ended = edge.interrupt();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    secure.end();
+    let azurite = Azurite::start(folder.path(), azurite_port);
+    let blobs = azurite.blobs(&folder.path().join("read"));
+    assert!(blobs.len() >= 2 && blobs.iter().all(|blob| blob["same"] == true), "{blobs:?}");
+}
