@@ -15,7 +15,7 @@ use crate::rtmp;
 /// Modules listen on 127.0.1.N with the manifest's ports: one instance at a time on a machine.
 static ONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -49,6 +49,8 @@ mod recorder_power;
 mod regressions;
 mod relay;
 mod renderer;
+mod renderer_sound;
+mod renderer_streams;
 mod rtsp;
 mod rtsp_multicast;
 mod rtsp_publish;

@@ -1,53 +1,76 @@
-//! The renderer on a screen and a speaker that need no hardware: what is seen and heard there is what was published.
+//! The renderer on a screen that needs no hardware: what is seen there is what was published.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
+use av_tests::edge::Edge;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
-use av_tests::screen::{Screen, Speaker};
+use av_tests::screen::{Compositor, SIZE, Screen, Speaker};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, tool, wait};
+use font8x8::{BASIC_FONTS, UnicodeFonts};
 use serde_json::{Value, json};
 
 use crate::{long, rtmp, twin};
 
-const OUTPUT: &str = "/flows/cam/outputs/screen";
+pub(crate) const OUTPUT: &str = "/flows/cam/outputs/screen";
 
-/// A document of one flow that listens at `url`.
-fn document(url: &str, output: Value) -> Value {
-    twin(json!({ "cam": { "input": { "listen": url }, "outputs": { "screen": output } } }))
+/// A flow with one output, from `input`.
+pub(crate) fn flow(input: Value, output: Value) -> Value {
+    json!({ "input": input, "outputs": { "screen": output } })
 }
 
-/// A renderer with a screen or speaker of its own, or without.
-fn start(url: &str, output: Value, screen: Option<&Screen>, speaker: Option<&Speaker>) -> Module {
-    let setup = Setup::new("renderer").twin(&document(url, output));
+/// A renderer of these flows with a screen or speaker of its own, or without.
+pub(crate) fn setup(flows: Value, screen: Option<&Screen>, speaker: Option<&Speaker>) -> Setup {
+    let setup = Setup::new("renderer").twin(&twin(flows));
     // Not those of whoever runs the tests.
     let setup =
         setup.env("WAYLAND_DISPLAY", "").env("DISPLAY", &screen.map(Screen::name).unwrap_or_default());
     let server = speaker.map_or_else(|| "unix:/nowhere".to_owned(), Speaker::server);
-    setup.env("PULSE_SERVER", &server).start()
+    setup.env("PULSE_SERVER", &server)
+}
+
+/// A renderer of one flow, `cam`, that listens at `url`.
+pub(crate) fn start(url: &str, output: Value, screen: Option<&Screen>, speaker: Option<&Speaker>) -> Module {
+    setup(json!({ "cam": flow(json!({ "listen": url }), output) }), screen, speaker).start()
 }
 
 /// Publishes the test card for ever, in real time.
-fn publish_card(url: &str) -> Program {
+pub(crate) fn publish_card(url: &str) -> Program {
     let mut command = Tool::Ffmpeg.command();
     command.args(["-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i"]).arg(tool::test_card());
     command.args(["-c", "copy", "-f", "flv", url]);
     Program::start(&mut command)
 }
 
-fn number(module: &Module, name: &str) -> u64 {
+/// A number that the output tells of itself.
+pub(crate) fn number(module: &Module, name: &str) -> u64 {
     module.status().pointer(&format!("{OUTPUT}/{name}")).and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// Pictures of the test card that the module has got.
-fn received(module: &Module) -> u64 {
+pub(crate) fn received(module: &Module) -> u64 {
     module.metrics().sum("av_input_frames_total", &[("kind", "video")]).unwrap_or(0.0) as u64
 }
 
-fn renders_on(module: &Module) {
+/// Waits for more pictures on the display.
+pub(crate) fn renders_on(module: &Module) {
     let before = number(module, "rendered");
     module.wait_status(&format!("{OUTPUT}/rendered"), |rendered| rendered.as_u64() > Some(before + 10));
+}
+
+/// What is shown lies between what had come three seconds before and what has come since: a busy machine has up to two
+/// seconds added. The card has 240 numbers. Only for a module that has got the card from its first picture on.
+pub(crate) fn wait_live(screen: &Screen, module: &Module) {
+    wait::until_true("the picture is live", wait::LONG, || {
+        let before = received(module);
+        let Some(shown) = screen.card() else { return false };
+        let after = received(module);
+        (before.saturating_sub(90)..=after).any(|number| number % 240 == shown)
+    });
 }
 
 #[test]
@@ -56,26 +79,33 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
     let screen = Screen::start();
     let url = rtmp(port::free(), "live/a");
     let module = start(&url, json!({ "render": "display://x11" }), Some(&screen), None);
-    let dark = |luma: &[u8]| luma.iter().all(|value| *value < 130);
-    let is_card = || {
-        let luma = screen.luma();
-        let lit = luma.iter().filter(|value| **value > 90).count();
-        // The name of the flow and a line: some thousand dots, and nothing that is bright.
-        dark(&luma) && lit > 1000 && lit < luma.len() / 5
+    let nothing = |since: Option<(SystemTime, SystemTime)>| {
+        let lines = written_on(&screen);
+        let Some((name, sentence)) = lines.as_ref().and_then(|lines| Some((lines.first()?, lines.get(1)?)))
+        else {
+            return false;
+        };
+        assert_eq!(name.trim(), "cam");
+        let time = sentence.strip_prefix("no signal since ").unwrap_or_else(|| panic!("{sentence:?}"));
+        // The second in which it says that the signal went, among those in which it can have.
+        since.is_none_or(|(from, to)| {
+            let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let mut possible = (seconds(from)..=seconds(to)).map(|second| second % 86_400);
+            possible.any(|second| {
+                time == format!("{:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+            })
+        })
     };
-    wait::until_true("there is a card before the first publisher", wait::LONG, is_card);
+    let begun = SystemTime::now() - Duration::from_secs(60);
+    wait::until_true("there is a card before the first publisher", wait::LONG, || {
+        nothing(Some((begun, SystemTime::now())))
+    });
 
     let publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     let first = wait::until("the test card is read", wait::LONG, || screen.card());
     wait::until_true("its clock runs", wait::LONG, || screen.card().is_some_and(|now| now != first));
-    // What is shown lies between what had come a second and a half before, and what has come since; the card has 240.
-    wait::until_true("the picture is live", wait::LONG, || {
-        let before = received(&module);
-        let Some(shown) = screen.card() else { return false };
-        let after = received(&module);
-        (before.saturating_sub(45)..=after).any(|number| number % 240 == shown)
-    });
+    wait_live(&screen, &module);
     let output = module.status().pointer(OUTPUT).cloned().unwrap();
     assert_eq!((&output["sink"], &output["decoder"]["hardware"]), (&json!("x11"), &json!(false)), "{output}");
     assert!(output["lastPictureAt"].is_string() && output["delayMilliseconds"].is_u64(), "{output}");
@@ -83,8 +113,11 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
     let sound = module.wait_status(&format!("{OUTPUT}/audio"), |audio| audio["state"] == "failed");
     assert!(sound["error"].as_str().is_some_and(|error| error.contains("pulsesink")), "{sound}");
 
+    let before = SystemTime::now();
     drop(publisher);
-    wait::until_true("the card comes back", wait::LONG, is_card);
+    wait::until_true("the card comes back, and says since when", wait::LONG, || {
+        nothing(Some((before, SystemTime::now())))
+    });
     module.wait_value(&format!("{OUTPUT}/state"), "waiting");
     module.wait_value(&format!("{OUTPUT}/signal"), "lost");
     let _publisher = publish_card(&url);
@@ -94,39 +127,41 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
 }
 
-#[test]
-fn whatever_is_published_is_decoded_and_counted_without_a_display() {
-    needs!(Ffmpeg, Ffmpeg9, PulseAudio);
-    let speaker = Speaker::start();
-    let port = port::free();
-    for (clip, pictures) in [
-        (Clip::Plain, 150),
-        (Clip::Pyramid, 150),
-        (Clip::H265, 150),
-        (Clip::Av1Opus, 150),
-        (Clip::VideoOnly, 150),
-        (Clip::AudioOnly, 0),
-    ] {
-        let url = rtmp(port, &format!("live/{clip:?}"));
-        let module = start(&url, json!({ "render": "display://none" }), None, Some(&speaker));
-        let with = if clip.tool() == Tool::Ffmpeg9 { PublishWith::Ffmpeg9 } else { PublishWith::Ffmpeg };
-        let publication = with.start(clip, &url);
-        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
-        publication.finish();
-        if pictures > 0 {
-            // What a decoder still holds back when its publisher goes is not shown, nor what a busy machine had too late:
-            // the first decoder of a process takes seconds there.
-            let least = pictures / 10;
-            let shown = |rendered: &Value| (Some(least)..=Some(pictures)).contains(&rendered.as_u64());
-            module.wait_status(&format!("{OUTPUT}/rendered"), shown);
-        }
-        let status = module.status();
-        if clip != Clip::VideoOnly {
-            let audio = status.pointer(&format!("{OUTPUT}/audio")).cloned().unwrap_or_default();
-            assert!(audio["playedMilliseconds"].as_u64() > Some(500), "{clip:?}: {status:#}");
-        }
-        assert_eq!(module.log_lines("panicked"), Vec::<String>::new());
+/// The lines of the renderer's card, read off the screen: each dot of its letters is a square of so many pixels.
+fn written_on(screen: &Screen) -> Option<Vec<String>> {
+    let (width, luma) = (SIZE.0 as usize, screen.luma());
+    let lit: Vec<(usize, usize)> = luma
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| **value > 60)
+        .map(|(at, _)| (at % width, at / width))
+        .collect();
+    // What is bright is no card.
+    if lit.is_empty() || luma.iter().any(|value| *value > 130) {
+        return None;
     }
+    // As wide as two thirds of the screen, by its longest line.
+    let longest = "no signal since 00:00:00 UTC".len();
+    let scale = width * 2 / 3 / (longest * 8);
+    let (left, top) = (lit.iter().map(|at| at.0).min()?, lit.iter().map(|at| at.1).min()?);
+    let dot = |x: usize, y: usize| luma.get(y * width + x).is_some_and(|value| *value > 60);
+    let letter = |x: usize, y: usize| {
+        let glyph: [u8; 8] = std::array::from_fn(|row| {
+            (0..8)
+                .filter(|column| dot(x + column * scale + scale / 2, y + row * scale + scale / 2))
+                .fold(0, |bits, column| bits | 1 << column)
+        });
+        (' '..='~').find(|letter| BASIC_FONTS.get(*letter) == Some(glyph))
+    };
+    let line = |x: usize, y: usize| (0..longest).map(|at| letter(x + at * 8 * scale, y)).collect();
+    // The first letters may have free columns and rows.
+    let corners = (0..8).flat_map(|x| (0..8).map(move |y| (x * scale, y * scale)));
+    let corners = corners.filter(|(x, y)| *x <= left && *y <= top).map(|(x, y)| (left - x, top - y));
+    corners.into_iter().find_map(|(x, y)| {
+        let lines: Option<Vec<String>> =
+            (0..2).map(|number| line(x, y + number * 12 * scale)).collect::<Option<Vec<String>>>();
+        lines.filter(|lines| lines[1].starts_with("no signal since "))
+    })
 }
 
 #[test]
@@ -167,11 +202,38 @@ fn an_x_server_that_stands_still_or_dies_is_told_of_and_the_picture_comes_back()
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     renders_on(&module);
 
-    let screen = screen.kill_and_restart();
+    let screen = screen.kill_and_restart(|| {
+        module.wait_value(&format!("{OUTPUT}/state"), "failed");
+        module.wait_status(&format!("{OUTPUT}/error"), |error| {
+            error.as_str().is_some_and(|error| error.contains("is the X server running"))
+        });
+    });
     module.wait_log(&["flows.cam.outputs.screen.render: X11: "]);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     wait::until("the test card is there again", wait::LONG, || screen.card());
     // The input lost nothing by it.
+    assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
+}
+
+#[test]
+fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
+    needs!(Ffmpeg, Xvfb, Weston, Python);
+    let screen = Screen::start();
+    let compositor = Compositor::start(&screen);
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://wayland", "audio": false });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
+    let module = setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start();
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    module.wait_value(&format!("{OUTPUT}/sink"), "waylandsink");
+    let first = wait::until("the test card is read", wait::LONG, || screen.card());
+    wait::until_true("its clock runs", wait::LONG, || screen.card().is_some_and(|now| now != first));
+    let _compositor = compositor.kill_and_restart(&screen, || {
+        module.wait_value(&format!("{OUTPUT}/state"), "failed");
+    });
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    wait::until("the test card is there again", wait::LONG, || screen.card());
     assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
 }
 
@@ -199,6 +261,7 @@ fn publishers_and_sizes_that_come_and_go_leave_nothing_behind() {
         round(Clip::Smaller);
     }
     let before = held(&module);
+    let memory = module.program().resident_bytes();
     for _ in 0..if long() { 100 } else { 3 } {
         round(Clip::Plain);
         round(Clip::Smaller);
@@ -209,4 +272,68 @@ fn publishers_and_sizes_that_come_and_go_leave_nothing_behind() {
         now.0 <= before.0 + 2 && now.1 <= before.1 + 2
     });
     assert_eq!(number(&module, "displayOpened"), 1);
+    let more = module.program().resident_bytes().saturating_sub(memory);
+    assert!(more < 30_000_000, "{more} bytes more");
+}
+
+#[test]
+fn two_flows_share_a_screen_and_one_of_them_is_turned() {
+    needs!(Ffmpeg, Xvfb, Python);
+    let (screen, port) = (Screen::start(), port::free());
+    let url = |name: &str| rtmp(port, &format!("live/{name}"));
+    let cell = |column: u32, rotate: u32| {
+        json!({
+            "render": "display://x11", "audio": false, "rotate": rotate,
+            "layout": { "row": 1, "column": column, "rows": 1, "columns": 2 },
+        })
+    };
+    let flows = json!({
+        "left": flow(json!({ "listen": url("left") }), cell(1, 0)),
+        "right": flow(json!({ "listen": url("right") }), cell(2, 180)),
+    });
+    let module = setup(flows, Some(&screen), None).start();
+    let _publishers = (publish_card(&url("left")), publish_card(&url("right")));
+    for name in ["left", "right"] {
+        module.wait_value(&format!("/flows/{name}/outputs/screen/state"), "rendering");
+    }
+    let half = SIZE.0 / 2;
+    let (left, right) = (format!("crop={half}:ih:0:0"), format!("crop={half}:ih:{half}:0,hflip,vflip"));
+    for filter in [left, right] {
+        let first = wait::until("the test card is read", wait::LONG, || screen.card_in(&filter));
+        wait::until_true("its clock runs", wait::LONG, || {
+            screen.card_in(&filter).is_some_and(|now| now != first)
+        });
+    }
+}
+
+#[test]
+fn the_test_card_goes_from_its_file_by_the_splitter_to_the_screen_under_local_edge() {
+    needs!(Ffmpeg, Xvfb, Python);
+    let _alone = crate::local_edge::alone();
+    let screen = Screen::start();
+    let edge = Edge::start_repository_on(&screen.name());
+    wait::until("the test card is on the screen", wait::LONG * 2, || screen.card());
+    let state = || {
+        let status = edge.status_pages("renderer", &json!({})).remove(0);
+        status.pointer("/flows/testcard/outputs/screen/state").cloned()
+    };
+    wait::until_true("it says so", wait::LONG, || state() == Some(json!("rendering")));
+    let shot = edge.method("renderer", "snapshot", &json!({ "flow": "testcard" }));
+    assert_eq!(
+        (&shot["contentType"], &shot["width"], &shot["height"]),
+        (&json!("image/jpeg"), &json!(640), &json!(360))
+    );
+    let image = shot["image"].as_str().unwrap();
+    assert!(image.len() <= 90_000, "{}", image.len());
+    let (text, jpeg) = (edge.dir().join("shot.base64"), edge.dir().join("shot.jpeg"));
+    std::fs::write(&text, image).unwrap();
+    let decoded = Command::new("base64").arg("-d").arg(&text).output().unwrap();
+    std::fs::write(&jpeg, decoded.stdout).unwrap();
+    let mut read = Tool::Python.command();
+    read.arg(tool::tests_dir().join("testcard/read.py")).arg(&jpeg);
+    let read = Program::run(&mut read, wait::LONG);
+    assert!(read.stdout.trim().parse::<u64>().is_ok(), "{}{}", read.stdout, read.stderr);
+    let unknown = edge.ask(&["method", "renderer", "snapshot", r#"{"flow":"nobody"}"#]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&unknown).unwrap()["status"], 404, "{unknown}");
+    assert_eq!(edge.interrupt().status.code(), Some(0));
 }

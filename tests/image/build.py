@@ -13,16 +13,19 @@ import subprocess
 
 from dockerfile import DockerfileError, context, expand, pairs, parse
 
-# What `rust:VERSION-slim-bookworm` and `node:VERSION-bookworm-slim` add to Debian's least system. Debian's npm stands
-# in for one of any version: it installs the same packages by a lock file.
-PACKAGES = {"rust": "ca-certificates,gcc,libc6-dev", "node": "ca-certificates,npm"}
+# What `rust:VERSION-slim-bookworm`, `node:VERSION-bookworm-slim` and `debian:bookworm-slim` add to Debian's least system;
+# certificates only so that the way out of this machine can be trusted. Debian's npm stands in for one of any version: it
+# installs the same packages by a lock file.
+PACKAGES = {
+    "rust": "ca-certificates,gcc,libc6-dev", "node": "ca-certificates,npm", "debian": "ca-certificates",
+}
+PATHS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 ENVIRONMENT = {
     "PATH": "/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "CARGO_HOME": "/usr/local/cargo", "RUSTUP_HOME": "/usr/local/rustup",
 }
 # Node.js has a list of its own of whom to trust; here it is this machine's.
-NODE_ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+NODE_ENVIRONMENT = PATHS | {
     "NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt",
 }
 # BuildKit hands these on unasked.
@@ -208,9 +211,11 @@ class Builder:
         """FROM."""
         if base == "scratch":
             return Stage([], {})
-        name = re.fullmatch(r"(rust):([\d.]+)-slim-bookworm|(node):\d+-bookworm-slim", base)
+        name = re.fullmatch(r"(rust):([\d.]+)-slim-bookworm|(node):\d+-bookworm-slim|debian:bookworm-slim", base)
         if not name or platform != f"linux/{self.native}":
             raise DockerfileError(f"there is no stand-in for {base} on {platform}")
+        if base.startswith("debian"):
+            return Stage([self.debian(PACKAGES["debian"])], PATHS)
         if name[1]:
             return Stage([self.debian(PACKAGES["rust"], name[2])], ENVIRONMENT)
         return Stage([self.debian(PACKAGES["node"])], NODE_ENVIRONMENT)

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Builds the image of every service for every architecture, and runs it, as far as that goes without an engine.
 
-    tests/image/check.py [--dockerfile FILE] [--architecture amd64|arm64] [--long]
+    tests/image/check.py [--dockerfile FILE] [--architecture amd64|arm64] [--long] [--only-its-own]
 
 The instructions of modules/shared/Dockerfile are carried out one by one (build.py); all services of an architecture
 come from one build of the workspace. They are then started together, as edge-config/standalone/compose.yaml does
 (container.py): a file goes through one service after the other, and what a player gets must be what was in the file.
 Programs of another architecture run in Debian's qemu-user; without --long or $AV_LONG there is one, the splitter that
-all media goes through, between services of this machine's own architecture. Nothing of this machine is changed: mounts,
+all media goes through, between services of this machine's own architecture. The renderer has a Dockerfile of its own; it
+is built and run (renderer.py) with --long, for this machine's architecture. Nothing of this machine is changed: mounts,
 processes and network are of namespaces of their own.
 
 Exit code 0: all is well, or was skipped (a line `SKIPPED ...` in $AV_SKIPPED); 1: it is not."""
@@ -25,6 +26,7 @@ import time
 import urllib.request
 
 import network
+import renderer
 from build import Builder, run
 from container import Container
 from dockerfile import DockerfileError
@@ -267,7 +269,8 @@ def chosen(options):
         found = {}
         for name, version, arguments, platforms in known:
             if platforms[platform_name] != DOCKERFILE:
-                skip(f"image of {name} for {architecture}", "it has a Dockerfile of its own")
+                if reason := why_not_its_own(architecture, options):
+                    skip(f"image of {name} for {architecture}", reason)
             elif architecture != NATIVE and name != CENTRE and not all_of_them:
                 skip(f"image of {name} for {architecture}", "long")
             else:
@@ -275,6 +278,21 @@ def chosen(options):
         if architecture != NATIVE and not all_of_them:
             found = {name: (version, arguments | {"SERVICES": name}) for name, (version, arguments) in found.items()}
         yield architecture, found
+
+
+def why_not_its_own(architecture, options):
+    """Why the image of a service with a Dockerfile of its own is not tried, if so."""
+    if architecture != NATIVE:
+        return "it is built by emulation, or on a machine of that kind"
+    return None if options.long and options.architecture in (None, NATIVE) else "long"
+
+
+def with_its_own(options):
+    """Name, version, build arguments and Dockerfile of the services that have one of their own, where they are tried."""
+    platform_name = next(name for name, (architecture, *_) in ARCHITECTURES.items() if architecture == NATIVE)
+    for name, version, arguments, platforms in services():
+        if platforms[platform_name] != DOCKERFILE and not why_not_its_own(NATIVE, options):
+            yield name, version, arguments, platforms[platform_name]
 
 
 def build(options, work):
@@ -307,9 +325,11 @@ def inside(options):
     work = TARGET / "image/work"
     work.mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", work)
-    images = build(options, work)
+    images = {} if options.only_its_own else build(options, work)
+    its_own = [renderer.check_renderer(sys.modules[__name__], dockerfile, version, arguments, work)
+               for name, version, arguments, dockerfile in with_its_own(options)]
     at_usual_priority()
-    addresses = {name: f"127.0.0.{number}" for number, name in enumerate(next(iter(images.values())), 20)}
+    addresses = {name: f"127.0.0.{number}" for number, name in enumerate(next(iter(images.values()), {}), 20)}
     network.own()
     network.name_server(addresses)
     emulators = {NATIVE: None} | {name: shutil.which(emulator) for name, _, emulator in ARCHITECTURES.values()
@@ -324,6 +344,8 @@ def inside(options):
         together = images.get(NATIVE, {}) | built
         run_together(together, addresses, work / "run" / architecture, emulators)
         print(f"{architecture}: ran for {time.monotonic() - since:.0f} s", flush=True)
+    for image in its_own:
+        renderer.run_renderer(sys.modules[__name__], image, work)
 
 
 def hindrance():
@@ -347,6 +369,8 @@ def main():
     parser.add_argument("--dockerfile", type=pathlib.Path)
     parser.add_argument("--architecture", choices=["amd64", "arm64"])
     parser.add_argument("--long", action="store_true", default="AV_LONG" in os.environ)
+    parser.add_argument("--only-its-own", action="store_true",
+                        help="only the services with a Dockerfile of their own; with --long")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:

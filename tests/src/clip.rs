@@ -32,6 +32,8 @@ pub enum Clip {
     Smaller,
     /// H.264 at one picture a second, AAC.
     OnePictureASecond,
+    /// H.264 of a size that no block divides, with colour values that are legal and unusual, without sound.
+    OddSize,
 }
 
 static MAKING: Mutex<()> = Mutex::new(());
@@ -48,6 +50,7 @@ impl Clip {
             Self::Heavy => "heavy-by-quality",
             Self::Smaller => "smaller",
             Self::OnePictureASecond => "one-picture-a-second",
+            Self::OddSize => "odd-size",
         }
     }
 
@@ -75,6 +78,9 @@ impl Clip {
             }
             Self::OnePictureASecond => {
                 "-t 8 -r 1 -c:v libx264 -preset veryfast -g 2 -bf 0 -sc_threshold 0 -c:a aac"
+            }
+            Self::OddSize => {
+                "-t 6 -an -s 314x178 -c:v libx264 -preset veryfast -b:v 500k -g 25 -sc_threshold 0 -bf 3 -color_primaries film -color_trc log316 -colorspace ycgco -color_range pc"
             }
         }
     }

@@ -1,9 +1,14 @@
-//! A screen and a speaker without hardware: Xvfb, and PulseAudio with a sink that goes nowhere.
+//! A screen and a speaker without hardware: Xvfb, in it Weston, and PulseAudio with a sink that goes nowhere.
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use x11rb::connection::Connection;
+use x11rb::protocol::xproto::{ConnectionExt, ImageFormat};
+use x11rb::rust_connection::RustConnection;
 
 use crate::program::Program;
 use crate::tool::{self, Tool};
@@ -41,10 +46,11 @@ impl Screen {
         &self.program
     }
 
-    /// Kills it, so that all its windows are gone, and starts it again under its number.
-    pub fn kill_and_restart(self) -> Self {
+    /// Kills it, so that all its windows are gone, and starts it again under its number after `meanwhile`.
+    pub fn kill_and_restart(self, meanwhile: impl FnOnce()) -> Self {
         let Self { number, program, dir } = self;
         program.end("KILL", wait::LONG);
+        meanwhile();
         for left in [format!("/tmp/.X{number}-lock"), format!("/tmp/.X11-unix/X{number}")] {
             let _ = std::fs::remove_file(left);
         }
@@ -66,11 +72,42 @@ impl Screen {
 
     /// The frame number of the test card that it shows.
     pub fn card(&self) -> Option<u64> {
+        self.card_in("null")
+    }
+
+    /// The one in what a filter of ffmpeg's leaves of the screen.
+    pub fn card_in(&self, filter: &str) -> Option<u64> {
+        let file = self.dir.path().join("part.png");
+        let mut command = Tool::Ffmpeg.command();
+        command
+            .args(["-v", "error", "-nostdin", "-y", "-i"])
+            .arg(self.shot())
+            .args(["-vf", filter])
+            .arg(&file);
+        let cut = Program::run(&mut command, wait::LONG);
+        assert!(cut.status.success(), "{}", cut.stderr);
         let mut command = Tool::Python.command();
-        command.arg(tool::tests_dir().join("testcard/read.py")).arg(self.shot());
+        command.arg(tool::tests_dir().join("testcard/read.py")).arg(file);
         let read = Program::run(&mut command, wait::LONG);
         assert!(read.status.success(), "{}", read.stderr);
         read.stdout.trim().parse().ok()
+    }
+
+    /// How bright one line of it is, asked for again and again until `enough`: seconds since 1970, and the mean of its
+    /// pixels' values. One line costs next to nothing, so that the busy machine does not measure itself.
+    fn brightness(&self, enough: &AtomicBool) -> Vec<(f64, f64)> {
+        let (connection, number) = RustConnection::connect(Some(&self.name())).unwrap();
+        let root = connection.setup().roots[number].root;
+        let (width, line) = (u16::try_from(SIZE.0).unwrap(), i16::try_from(SIZE.1 / 18).unwrap());
+        let mut seen = Vec::new();
+        while !enough.load(Ordering::Relaxed) {
+            let image = connection.get_image(ImageFormat::Z_PIXMAP, root, 0, line, width, 1, !0).unwrap();
+            let pixels = image.reply().unwrap().data;
+            let sum: u64 = pixels.iter().map(|value| u64::from(*value)).sum();
+            seen.push((since_1970(), sum as f64 / pixels.len() as f64));
+            std::thread::sleep(Duration::from_millis(4));
+        }
+        seen
     }
 
     /// Its pixels in grey.
@@ -88,6 +125,53 @@ impl Screen {
 fn serve(which: &[&str]) -> Program {
     let mut command = Tool::Xvfb.command();
     command.args(which).args(["-screen", "0", &format!("{}x{}x24", SIZE.0, SIZE.1), "-nolisten", "tcp"]);
+    Program::start(&mut command)
+}
+
+/// A running Wayland compositor, whose output is a window that covers an X server's screen.
+pub struct Compositor {
+    program: Program,
+    dir: TempDir,
+}
+
+impl Compositor {
+    /// Starts it.
+    pub fn start(screen: &Screen) -> Self {
+        let dir = tempfile::Builder::new().prefix("compositor-").tempdir().unwrap();
+        let program = compose(&dir, screen);
+        let compositor = Self { program, dir };
+        compositor.wait();
+        compositor
+    }
+
+    /// For `WAYLAND_DISPLAY`.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("wayland")
+    }
+
+    fn wait(&self) {
+        wait::until_true("the compositor answers", wait::LONG, || {
+            std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+        });
+    }
+
+    /// Kills it, so that all its windows are gone, and starts it again after `meanwhile`.
+    pub fn kill_and_restart(self, screen: &Screen, meanwhile: impl FnOnce()) -> Self {
+        let Self { program, dir } = self;
+        program.end("KILL", wait::LONG);
+        meanwhile();
+        let compositor = Self { program: compose(&dir, screen), dir };
+        compositor.wait();
+        compositor
+    }
+}
+
+fn compose(dir: &TempDir, screen: &Screen) -> Program {
+    let mut command = Tool::Weston.command();
+    command.args(["--backend=x11-backend.so", "--use-pixman", "--no-config", "--shell=kiosk-shell.so"]);
+    command.args(["--socket=wayland", "--idle-time=0"]);
+    command.args([format!("--width={}", SIZE.0), format!("--height={}", SIZE.1)]);
+    command.env("XDG_RUNTIME_DIR", dir.path()).env("DISPLAY", screen.name());
     Program::start(&mut command)
 }
 
@@ -117,15 +201,21 @@ impl Speaker {
         });
     }
 
+    /// Its process.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// For `PULSE_SERVER`.
     pub fn server(&self) -> String {
         format!("unix:{}", self.socket().display())
     }
 
-    /// Kills it and starts it again.
-    pub fn kill_and_restart(self) -> Self {
+    /// Kills it, and starts it again after `meanwhile`.
+    pub fn kill_and_restart(self, meanwhile: impl FnOnce()) -> Self {
         let Self { program, dir } = self;
         program.end("KILL", wait::LONG);
+        meanwhile();
         let _ = std::fs::remove_file(dir.path().join("socket"));
         let speaker = Self { program: play(&dir), dir };
         speaker.wait();
@@ -144,41 +234,45 @@ fn play(dir: &TempDir) -> Program {
     Program::start(&mut command)
 }
 
-/// When picture and sound of the test card began each second, in seconds of this machine's clock, by what is on the
-/// screen and what comes out of the speaker for so many seconds.
-pub fn flashes_and_beeps(screen: &Screen, speaker: &Speaker, seconds: u32) -> (Vec<f64>, Vec<f64>) {
-    let (pictures, sound) = (screen.dir.path().join("pictures"), screen.dir.path().join("sound"));
-    let seconds = seconds.to_string();
+/// How many milliseconds beeps of the test card come behind its flashes, each second for so many: what comes out of the
+/// speaker against what is on the screen.
+pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) -> Vec<f64> {
+    let file = screen.dir.path().join("sound");
     // The filters print six digits: seconds since a moment ago rather than since 1970.
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let since = since_1970().floor();
     let mut command: Command = Tool::Ffmpeg.command();
     command.env("PULSE_SERVER", speaker.server());
-    command.args(["-v", "error", "-nostdin", "-copyts", "-f", "x11grab", "-framerate", "60", "-t", &seconds]);
-    command.args([
-        "-draw_mouse",
-        "0",
-        "-video_size",
-        &format!("{}x{}", SIZE.0, SIZE.1),
-        "-i",
-        &screen.name(),
-    ]);
-    command.args(["-f", "pulse", "-fragment_size", "1920", "-t", &seconds, "-i", "out.monitor"]);
-    command.args(["-map", "0:v", "-vf"]);
-    command.arg(format!(
-        "setpts=PTS-{since}/TB,crop=iw:ih/4:0:0,scale=64:9,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file={}",
-        pictures.display()
-    ));
-    command.args(["-f", "null", "-", "-map", "1:a", "-af"]);
+    command.args(["-v", "error", "-nostdin", "-copyts", "-f", "pulse", "-fragment_size", "1920"]);
+    command.args(["-t", &seconds.to_string(), "-i", "out.monitor", "-af"]);
     command.arg(format!(
         "asetpts=PTS-{since}/TB,asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file={}",
-        sound.display()
+        file.display()
     ));
     command.args(["-f", "null", "-"]);
-    let limit = wait::LONG + std::time::Duration::from_secs(seconds.parse().unwrap());
-    let recorded = Program::run(&mut command, limit);
+    let limit = wait::LONG + Duration::from_secs(seconds.into());
+    let enough = AtomicBool::new(false);
+    let (recorded, seen) = std::thread::scope(|threads| {
+        let watching = threads.spawn(|| screen.brightness(&enough));
+        let recorded = Program::start(&mut command).finish(limit);
+        enough.store(true, Ordering::Relaxed);
+        (recorded, watching.join().unwrap())
+    });
     assert!(recorded.status.success(), "{}", recorded.stderr);
-    let read = |file: PathBuf| series(&std::fs::read_to_string(file).unwrap());
-    (rises(&read(pictures)), rises(&read(sound)))
+    let sound = series(&std::fs::read_to_string(file).unwrap());
+    let most =
+        |series: &[(f64, f64)]| series.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
+    // A flash is white; a beep is loud, and what an encoder makes of its beginning is not.
+    let flashes = rises(&seen, most(&seen) * 0.9);
+    let beeps: Vec<f64> = rises(&sound, most(&sound) - 15.0).iter().map(|at| at + since).collect();
+    let nearest = |flash: f64| {
+        let offsets = beeps.iter().map(|beep| (beep - flash) * 1e3);
+        offsets.min_by(|one, other| one.abs().total_cmp(&other.abs())).filter(|offset| offset.abs() < 500.0)
+    };
+    flashes.iter().filter_map(|flash| nearest(*flash)).collect()
+}
+
+fn since_1970() -> f64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()
 }
 
 /// Times and values of what ffmpeg's metadata filters print.
@@ -196,12 +290,9 @@ fn series(text: &str) -> Vec<(f64, f64)> {
     series
 }
 
-/// When a series rises from its lower half into its upper one.
-fn rises(series: &[(f64, f64)]) -> Vec<f64> {
-    let least = series.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
-    let most = series.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
-    let middle = f64::midpoint(least, most);
-    let pairs = series.windows(2).filter(|pair| pair[0].1 < middle && pair[1].1 >= middle);
+/// When a series rises above a value, at most twice a second.
+fn rises(series: &[(f64, f64)], above: f64) -> Vec<f64> {
+    let pairs = series.windows(2).filter(|pair| pair[0].1 < above && pair[1].1 >= above);
     let mut rises: Vec<f64> = Vec::new();
     for pair in pairs {
         if rises.last().is_none_or(|last| pair[1].0 - last > 0.5) {

@@ -37,6 +37,8 @@ pub enum Tool {
     Xvfb,
     /// PulseAudio.
     PulseAudio,
+    /// A Wayland compositor, in a window of an X server's.
+    Weston,
     /// A log of system calls, and faults put into them.
     Strace,
 }
@@ -63,6 +65,7 @@ impl Tool {
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
             Self::Xvfb => on_path("Xvfb"),
             Self::PulseAudio => on_path("pulseaudio"),
+            Self::Weston => on_path("weston"),
         }
     }
 

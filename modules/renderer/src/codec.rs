@@ -89,11 +89,11 @@ fn has(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
-/// The ways to decode a track on this machine, the best one first. `software`: hardware is left aside.
+/// The ways to decode a track on this machine, the best one first.
 ///
 /// # Errors
 /// There is none.
-pub fn candidates(track: &Track, software: bool) -> Result<Vec<Candidate>, Missing> {
+pub fn candidates(track: &Track) -> Result<Vec<Candidate>, Missing> {
     let unknown = || Missing::Unknown(track.codec_string.clone());
     let ways = ways(track.codec).ok_or_else(unknown)?;
     let missing = |element, package| Missing::Element { codec: track.codec_string.clone(), element, package };
@@ -115,7 +115,7 @@ pub fn candidates(track: &Track, software: bool) -> Result<Vec<Candidate>, Missi
         parts.join(" ! ")
     };
     let mut found = Vec::new();
-    for element in ways.hardware.iter().copied().filter(|element| !software && has(element)) {
+    for element in ways.hardware.iter().copied().filter(|element| has(element)) {
         found.push(Candidate { element, chain: chain(element, false), hardware: true });
         if !ways.media.is_empty() && has("capssetter") {
             found.push(Candidate { element, chain: chain(element, true), hardware: true });

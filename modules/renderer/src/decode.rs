@@ -1,9 +1,13 @@
 //! One track's decoder: frames in, raw media out, in a pipeline of its own.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use av_media::{Frame, Track};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
+use tokio::time::Instant;
 
 use crate::codec::{self, Candidate};
 
@@ -11,6 +15,9 @@ use crate::codec::{self, Candidate};
 const ORIGIN: i64 = 3_600_000_000_000;
 /// What waits for a decoder at most, beside the bound in time.
 const MOST_BYTES: u64 = 64 << 20;
+
+/// How often it is looked at whether a decoder catches up.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why a pipeline can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +89,15 @@ pub struct Decoder {
     output: AppSink,
     /// The way that was chosen.
     pub candidate: Candidate,
-    /// Nanoseconds that may wait.
-    bound: u64,
+    /// How long a frame may wait here. It is the wait that counts, not what the frames are long: a GOP that comes in a
+    /// burst when a stream is joined is longer than any bound, and is decoded in no time.
+    bound: Duration,
+    /// When the frames that may still wait were handed over, the oldest first.
+    waiting: VecDeque<Instant>,
+    /// How many waited when that was last looked at, and when that was.
+    before: (usize, Instant),
+    /// There were fewer than the time before.
+    catches_up: bool,
     waits_for_sync: bool,
 }
 
@@ -92,7 +106,12 @@ impl Decoder {
     ///
     /// # Errors
     /// An element is missing or does not start.
-    pub fn start(track: &Track, candidate: &Candidate, raw: &str, bound: u64) -> Result<Self, PipelineError> {
+    pub fn start(
+        track: &Track,
+        candidate: &Candidate,
+        raw: &str,
+        bound: Duration,
+    ) -> Result<Self, PipelineError> {
         let pipeline = pipeline(&format!(
             "appsrc name=in is-live=true format=time max-bytes=0 ! {} ! {raw} ! \
              appsink name=out sync=false max-buffers=4 enable-last-sample=false",
@@ -101,8 +120,17 @@ impl Decoder {
         let input: AppSrc = named(&pipeline, "in")?;
         let output: AppSink = named(&pipeline, "out")?;
         input.set_caps(Some(&codec::caps(track)));
-        let decoder =
-            Self { pipeline, input, output, candidate: candidate.clone(), bound, waits_for_sync: true };
+        let decoder = Self {
+            pipeline,
+            input,
+            output,
+            candidate: candidate.clone(),
+            bound,
+            waiting: VecDeque::new(),
+            before: (0, Instant::now()),
+            catches_up: true,
+            waits_for_sync: true,
+        };
         match decoder.pipeline.set_state(gst::State::Playing) {
             Ok(_) => Ok(decoder),
             Err(_) => Err(PipelineError(
@@ -114,8 +142,7 @@ impl Decoder {
 
     /// Hands it a frame. Never waits.
     pub fn push(&mut self, frame: &Frame) -> Pushed {
-        let behind = self.input.current_level_time().nseconds() > self.bound
-            || self.input.current_level_bytes() > MOST_BYTES;
+        let behind = self.is_behind();
         self.waits_for_sync |= behind;
         if self.waits_for_sync && (behind || !frame.is_sync) {
             return Pushed::Dropped;
@@ -135,9 +162,25 @@ impl Decoder {
             }
         }
         match self.input.push_buffer(buffer) {
-            Ok(_) => Pushed::Taken,
+            Ok(_) => {
+                self.waiting.push_back(Instant::now());
+                Pushed::Taken
+            }
             Err(_) => Pushed::Dropped,
         }
+    }
+
+    /// Whether frames wait for too long. One that works off what came in a burst is not behind, however long that takes.
+    fn is_behind(&mut self) -> bool {
+        let waiting = usize::try_from(self.input.current_level_buffers()).unwrap_or(usize::MAX);
+        self.waiting.drain(..self.waiting.len().saturating_sub(waiting));
+        let (before, since) = self.before;
+        if since.elapsed() >= MOMENT {
+            self.catches_up = self.waiting.len() < before;
+            self.before = (self.waiting.len(), Instant::now());
+        }
+        let oldest = self.waiting.front().map(Instant::elapsed).unwrap_or_default();
+        (oldest > self.bound && !self.catches_up) || self.input.current_level_bytes() > MOST_BYTES
     }
 
     /// Frames are missing: it goes on at a sync frame.
@@ -164,5 +207,48 @@ impl Decoder {
 impl Drop for Decoder {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use av_media::Timestamp;
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// A decoder of raw sound, since that needs no encoder here, and frames of a second each.
+    fn decoder(bound: Duration) -> Decoder {
+        gst::init().unwrap();
+        let track = Track::aac(Bytes::from_static(b"\x12\x10")).unwrap();
+        let candidate = Candidate { element: "identity", chain: "identity".into(), hardware: false };
+        Decoder::start(&track, &candidate, "identity", bound).unwrap()
+    }
+
+    fn frame(second: i64) -> Frame {
+        let time = Timestamp::from_nanos(second * 1_000_000_000);
+        let data = Bytes::from_static(&[0; 64]);
+        Frame { kind: av_media::Kind::Audio, pts: time, dts: time, is_sync: true, data }
+    }
+
+    #[test]
+    fn a_burst_that_is_longer_than_what_may_wait_is_taken_whole() {
+        let mut decoder = decoder(Duration::from_secs(3));
+        for second in 0..300 {
+            assert_eq!(decoder.push(&frame(second)), Pushed::Taken, "{second}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_does_not_wait_for_ever() {
+        let mut decoder = decoder(Duration::ZERO);
+        let since = Instant::now();
+        for second in 0.. {
+            if decoder.push(&frame(second)) == Pushed::Dropped {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60), "{second} frames wait");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }

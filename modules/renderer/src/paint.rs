@@ -1,21 +1,18 @@
 //! The thread that shows pictures: it takes them from the decoder, waits until each is due, and hands it to the screen.
 //! While there is no signal it shows the card instead.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use gstreamer as gst;
-use gstreamer_app::AppSink;
 
 use crate::card;
-use crate::clock::{Clock, sleep};
+use crate::clock::sleep;
 use crate::decode::to_stream;
-use crate::options::{Display, RenderConfig};
-use crate::screen::{Cards, Look, Screen, ScreenError};
-use crate::timing::Timing;
-use crate::watch::Seen;
+use crate::options::Display;
+use crate::screen::{Look, Screen, ScreenError};
+use crate::stage::{NEVER, Signal, Stage, locked};
 
 const MILLISECOND: i64 = 1_000_000;
 const SECOND: i64 = 1000 * MILLISECOND;
@@ -32,153 +29,6 @@ const STEP: i64 = 20 * MILLISECOND;
 const CARD_AFTER: i64 = SECOND;
 /// A display that takes nothing for so long is opened anew where that may help.
 const STILL: i64 = 3 * SECOND;
-/// `None` of a time.
-const NEVER: i64 = i64::MIN;
-
-/// What is known of the signal.
-#[derive(Clone, Debug)]
-pub struct Signal {
-    /// A publisher with pictures.
-    pub there: bool,
-    /// Since when it is so.
-    pub since: SystemTime,
-    /// The same by the output's clock.
-    pub since_here: i64,
-    /// Of the picture, where it is known.
-    pub size: Option<(u32, u32)>,
-    /// There is sound, and no picture is to be expected.
-    pub sound_only: bool,
-}
-
-/// What the threads of an output share.
-pub struct Stage {
-    /// The flow's name, as the card has it.
-    pub title: String,
-    /// What is asked for.
-    pub config: RenderConfig,
-    /// The output's clock.
-    pub clock: Clock,
-    /// When what is due.
-    pub timing: Arc<Mutex<Timing>>,
-    /// Decoders' ends, the oldest first: it is emptied before the next one is looked at.
-    pub decoders: Mutex<VecDeque<AppSink>>,
-    /// Of now.
-    pub signal: Mutex<Signal>,
-    /// What is shown.
-    pub shown: Mutex<Option<gst::Sample>>,
-    /// Why there is no screen.
-    pub trouble: Mutex<Option<String>>,
-    /// What shows the pictures.
-    pub sink: Mutex<Option<&'static str>>,
-    /// Counters.
-    pub counts: Counts,
-    /// The end.
-    pub over: AtomicBool,
-    /// When the thread that feeds the decoders last looked around.
-    pub alive: AtomicI64,
-    cards: Arc<Cards>,
-}
-
-/// What is counted and when it last happened, in nanoseconds of the output's clock.
-pub struct Counts {
-    /// Pictures that left the decoder.
-    pub decoded: AtomicU64,
-    /// Pictures that the display took.
-    pub rendered: AtomicU64,
-    /// Decoded pictures that were not shown.
-    pub dropped: AtomicU64,
-    /// Times that the screen was opened.
-    pub opened: AtomicU64,
-    /// How late the last picture was handed over.
-    pub late: AtomicI64,
-    received_at: AtomicI64,
-    decoded_at: AtomicI64,
-    handed_at: AtomicI64,
-    rendered_at: AtomicI64,
-    changed_at: AtomicI64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        let [received_at, decoded_at, handed_at, rendered_at, changed_at] = [NEVER; 5].map(AtomicI64::new);
-        let zero = AtomicU64::default;
-        Self {
-            decoded: zero(),
-            rendered: zero(),
-            dropped: zero(),
-            opened: zero(),
-            late: AtomicI64::new(0),
-            received_at,
-            decoded_at,
-            handed_at,
-            rendered_at,
-            changed_at,
-        }
-    }
-}
-
-impl Counts {
-    /// A picture came.
-    pub fn received(&self, now: i64) {
-        self.received_at.store(now, Ordering::Relaxed);
-    }
-
-    /// When the display took the last picture.
-    pub fn rendered_at(&self) -> Option<i64> {
-        Some(self.rendered_at.load(Ordering::Relaxed)).filter(|at| *at != NEVER)
-    }
-}
-
-/// A lock that no panic spoils.
-pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Stage {
-    /// Before anything has come.
-    pub fn new(title: String, config: RenderConfig, cards: Arc<Cards>) -> Self {
-        let clock = Clock::start();
-        let latency = i64::try_from(config.latency.as_nanos()).unwrap_or(i64::MAX);
-        let signal =
-            Signal { there: false, since: SystemTime::now(), since_here: 0, size: None, sound_only: false };
-        Self {
-            title,
-            config,
-            clock,
-            timing: Arc::new(Mutex::new(Timing::new(latency))),
-            decoders: Mutex::default(),
-            signal: Mutex::new(signal),
-            shown: Mutex::default(),
-            trouble: Mutex::default(),
-            sink: Mutex::default(),
-            counts: Counts::default(),
-            over: AtomicBool::new(false),
-            alive: AtomicI64::new(0),
-            cards,
-        }
-    }
-
-    /// For the watch over frozen pictures.
-    pub fn seen(&self) -> Seen {
-        let signal = locked(&self.signal).clone();
-        let at = |cell: &AtomicI64| Some(cell.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
-        let counts = &self.counts;
-        Seen {
-            now: self.clock.now(),
-            expected: signal.there && !signal.sound_only,
-            since: signal.since_here,
-            received: at(&counts.received_at),
-            decoded: at(&counts.decoded_at),
-            handed: at(&counts.handed_at),
-            rendered: at(&counts.rendered_at),
-            changed: at(&counts.changed_at),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-}
 
 /// The thread's own.
 pub struct Painter {
@@ -269,7 +119,8 @@ impl Painter {
             sleep(due.saturating_sub(self.stage.clock.now()).min(STEP));
         };
         let now = self.stage.clock.now();
-        if late > LATE && now.saturating_sub(self.handed_at) < SHOWS_AT_LEAST {
+        let is_of_before = locked(&self.stage.timing).is_of_before(stream);
+        if late > LATE && (is_of_before || now.saturating_sub(self.handed_at) < SHOWS_AT_LEAST) {
             self.stage.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -12,9 +12,9 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use serde_json::{Value, json};
 
-use crate::paint::{Stage, locked};
 use crate::screen::Cards;
 use crate::snapshot;
+use crate::stage::{Stage, locked};
 
 type Place = (String, String);
 

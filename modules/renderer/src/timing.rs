@@ -16,6 +16,8 @@ const JUMP: i64 = 300 * MILLISECOND;
 const SETTLING: i64 = 2 * SECOND;
 /// Until the line has not moved for so long, sound is held back.
 const QUIET: i64 = 150 * MILLISECOND;
+/// A line that has moved by less has not moved.
+const SHIFT: i64 = 60 * MILLISECOND;
 /// How often the slope is corrected.
 const WINDOW: i64 = 5 * SECOND;
 /// In how many seconds an error would be gone.
@@ -39,6 +41,8 @@ pub struct Timing {
     /// When that was last seen to be needed.
     tight: i64,
     line: Option<Line>,
+    /// Where the publisher's stream began.
+    first: i64,
     /// Publisher's seconds in one of ours, less one, as far as it is known.
     drift: f64,
     measured_since: Option<i64>,
@@ -52,7 +56,9 @@ struct Line {
     /// By which stream time is stretched.
     rate: f64,
     began: i64,
+    /// When it last was elsewhere by more than `SHIFT`, and by how much it has moved since.
     moved: i64,
+    shift: i64,
     window: i64,
     /// How much later than the line the earliest frame of this window came.
     least: Option<i64>,
@@ -68,7 +74,16 @@ impl Line {
 impl Timing {
     /// With so many nanoseconds between arrival and show.
     pub fn new(latency: i64) -> Self {
-        Self { latency, extra: 0, tight: 0, line: None, drift: 0.0, measured_since: None, jumps: 0 }
+        Self {
+            latency,
+            extra: 0,
+            tight: 0,
+            line: None,
+            first: i64::MIN,
+            drift: 0.0,
+            measured_since: None,
+            jumps: 0,
+        }
     }
 
     /// Another publisher, or one that came back: its clock and way are others.
@@ -81,12 +96,14 @@ impl Timing {
     /// A frame to be decoded at stream time `dts` came at `at`.
     pub fn arrived(&mut self, dts: i64, at: i64) {
         let Some(line) = &mut self.line else {
+            self.first = dts;
             self.line = Some(Line {
                 stream: dts,
                 here: at,
                 rate: 0.0,
                 began: at,
                 moved: at,
+                shift: 0,
                 window: at,
                 least: None,
             });
@@ -95,9 +112,10 @@ impl Timing {
         let late = at.saturating_sub(line.here(dts));
         let settling = at.saturating_sub(line.began) < SETTLING;
         if late < -JUMP || (settling && late < 0) {
-            // A frame or two within a picture's time of the line are jitter, which holds back no sound.
-            if late < -QUIET {
-                line.moved = at;
+            // What is less in all is jitter, which holds back no sound. A burst moves it by a picture each time.
+            line.shift = line.shift.saturating_add(late);
+            if line.shift < -SHIFT {
+                (line.moved, line.shift) = (at, 0);
                 self.jumps += 1;
             }
             line.stream = dts;
@@ -139,6 +157,11 @@ impl Timing {
         Some(here.saturating_add(self.latency).saturating_add(self.extra))
     }
 
+    /// Whether that belongs to a publisher that is gone.
+    pub const fn is_of_before(&self, stream: i64) -> bool {
+        stream < self.first
+    }
+
     /// Whether the line has come to rest, so that what is due later may be handed out by it.
     pub fn is_settled(&self, now: i64) -> bool {
         self.line.is_some_and(|line| now.saturating_sub(line.moved) >= QUIET)
@@ -174,8 +197,7 @@ impl Timing {
     }
 
     /// How often the line moved at once.
-    #[cfg(test)]
-    const fn jumps(&self) -> u64 {
+    pub const fn jumps(&self) -> u64 {
         self.jumps
     }
 
@@ -246,6 +268,27 @@ mod tests {
         assert!(due < 300 * MILLISECOND, "{due}");
         assert!(!timing.is_settled(30 * MILLISECOND));
         assert!(timing.is_settled(400 * MILLISECOND));
+    }
+
+    #[test]
+    fn sound_waits_for_the_end_of_a_burst_that_takes_its_time() {
+        let mut timing = Timing::new(200 * MILLISECOND);
+        for index in 0..300 {
+            let at = index * 4 * MILLISECOND;
+            timing.arrived(index * SECOND / 30, at);
+            assert!(!timing.is_settled(at), "{index}");
+        }
+        assert!(timing.is_settled(1400 * MILLISECOND));
+    }
+
+    #[test]
+    fn what_a_publisher_left_behind_is_known_when_the_next_one_has_come() {
+        let mut timing = Timing::new(200 * MILLISECOND);
+        timing.arrived(0, 0);
+        timing.restart();
+        timing.arrived(90 * SECOND, 100 * SECOND);
+        assert!(timing.is_of_before(5 * SECOND));
+        assert!(!timing.is_of_before(90 * SECOND));
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub struct Seen {
     pub since: i64,
     /// The last picture that came.
     pub received: Option<i64>,
+    /// The last one that was handed to the decoder.
+    pub fed: Option<i64>,
+    /// Since when it has been getting pictures without a pause.
+    pub fed_since: Option<i64>,
     /// The last one that left the decoder.
     pub decoded: Option<i64>,
     /// The last one that was handed to the display.
@@ -28,6 +32,8 @@ pub struct Seen {
 pub enum Frozen {
     /// No pictures come.
     Input,
+    /// Pictures come, and the decoder can't begin with them.
+    KeyFrame,
     /// Pictures come, and the decoder puts none out.
     Decoder,
     /// Pictures are decoded, and the display takes none.
@@ -41,6 +47,7 @@ impl Frozen {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Input => "input",
+            Self::KeyFrame => "keyFrame",
             Self::Decoder => "decoder",
             Self::Display => "display",
             Self::Publisher => "publisher",
@@ -52,6 +59,7 @@ impl fmt::Display for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Input => "no pictures come from the publisher, which is connected",
+            Self::KeyFrame => "pictures come, and the decoder waits for a key frame to begin at",
             Self::Decoder => "pictures come, and the decoder puts none out",
             Self::Display => "pictures are decoded, and none reaches the display",
             Self::Publisher => "the publisher repeats one picture",
@@ -67,7 +75,9 @@ pub fn frozen(seen: &Seen, limit: i64) -> Option<Frozen> {
         None
     } else if still(seen.received) {
         Some(Frozen::Input)
-    } else if still(seen.decoded) {
+    } else if still(seen.fed) {
+        Some(Frozen::KeyFrame)
+    } else if still(seen.decoded.max(seen.fed_since)) {
         Some(Frozen::Decoder)
     } else if still(seen.rendered) {
         // Decoded ones that were all too late to be handed on are the decoder's fault.
@@ -88,7 +98,8 @@ mod tests {
     fn seen(received: i64, decoded: i64, handed: i64, rendered: i64, changed: i64) -> Seen {
         let [received, decoded, handed, rendered, changed] =
             [received, decoded, handed, rendered, changed].map(|seconds| Some(seconds * SECOND));
-        Seen { now: 20 * SECOND, expected: true, since: 0, received, decoded, handed, rendered, changed }
+        let (now, fed, fed_since) = (20 * SECOND, received, Some(0));
+        Seen { now, expected: true, since: 0, received, fed, fed_since, decoded, handed, rendered, changed }
     }
 
     #[test]
@@ -104,6 +115,21 @@ mod tests {
         ] {
             assert_eq!(frozen(&seen, 5 * SECOND), wanted, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_decoder_that_is_given_nothing_is_not_blamed() {
+        let at = |seconds: i64| Some(seconds * SECOND);
+        // It fell behind at 10 s, and there was no key frame since.
+        let waits = Seen { fed: at(10), ..seen(20, 10, 10, 10, 10) };
+        assert_eq!(frozen(&waits, 5 * SECOND), Some(Frozen::KeyFrame));
+        // There is one at 19 s: it has its time from then on.
+        let begins = Seen { fed: at(20), fed_since: at(19), ..waits };
+        assert_ne!(frozen(&begins, 5 * SECOND), Some(Frozen::KeyFrame));
+        let decodes = Seen { decoded: at(20), handed: at(20), rendered: at(20), changed: at(20), ..begins };
+        assert_eq!(frozen(&decodes, 5 * SECOND), None);
+        let stands = Seen { fed_since: at(14), ..begins };
+        assert_eq!(frozen(&stands, 5 * SECOND), Some(Frozen::Decoder));
     }
 
     #[test]

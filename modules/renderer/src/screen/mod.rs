@@ -67,9 +67,10 @@ impl Look {
     /// What turns pictures, as a part of a pipeline.
     fn turn(&self) -> &'static str {
         match self.rotate {
-            90 => "videoflip method=clockwise ! ",
-            180 => "videoflip method=rotate-180 ! ",
-            270 => "videoflip method=counterclockwise ! ",
+            // Its older property `method` has no effect with GStreamer 1.22.
+            90 => "videoflip video-direction=90r ! ",
+            180 => "videoflip video-direction=180 ! ",
+            270 => "videoflip video-direction=90l ! ",
             _ => "",
         }
     }

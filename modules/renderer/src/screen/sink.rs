@@ -1,5 +1,7 @@
 //! Screens that are sinks of GStreamer.
 
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ pub struct Sink {
     /// Its factory.
     pub element: &'static str,
     /// Says whether there is still a display, and when that was last looked at.
-    watched: Option<(Watch, Mutex<Instant>)>,
+    watched: (Watch, Mutex<Instant>),
 }
 
 /// What a kind of display knows of its end beside GStreamer.
@@ -37,7 +39,7 @@ impl Sink {
     /// What went wrong.
     pub fn error(&self) -> Option<String> {
         error_of(&self.pipeline).or_else(|| {
-            let (watch, last) = self.watched.as_ref()?;
+            let (watch, last) = &self.watched;
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             if last.elapsed() < WATCH {
                 return None;
@@ -64,7 +66,7 @@ pub fn open(
     package: &'static str,
     properties: &str,
     look: &Look,
-    watch: Option<Watch>,
+    watch: Watch,
 ) -> Result<Screen, ScreenError> {
     if gst::ElementFactory::find(element).is_none() {
         return Err(ScreenError::Element { element, package });
@@ -76,8 +78,7 @@ pub fn open(
     ))?;
     let input: AppSrc = named(&pipeline, "in")?;
     let sink: gst::Element = named(&pipeline, "sink")?;
-    let shown =
-        Sink { pipeline, sink, element, watched: watch.map(|watch| (watch, Mutex::new(Instant::now()))) };
+    let shown = Sink { pipeline, sink, element, watched: (watch, Mutex::new(Instant::now())) };
     if shown.pipeline.set_state(gst::State::Playing).is_err() {
         let why = shown.error().unwrap_or_else(|| format!("{element} does not start"));
         return Err(PipelineError(why).into());
@@ -106,15 +107,32 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
             }
         }
     }
-    if let Err(why) = std::os::unix::net::UnixStream::connect(&path) {
-        let ids = format!("user {}, group {}", rustix::process::getuid(), rustix::process::getgid());
-        return error(format!(
-            "{}: {why}; this process runs as {ids}, and whoever owns the socket must let it in",
-            path.display()
-        ));
-    }
+    let connection = UnixStream::connect(&path).and_then(|connection| {
+        connection.set_nonblocking(true)?;
+        Ok(connection)
+    });
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(why) => {
+            let ids = format!("user {}, group {}", rustix::process::getuid(), rustix::process::getgid());
+            return error(format!(
+                "{}: {why}; this process runs as {ids}, and whoever owns the socket must let it in",
+                path.display()
+            ));
+        }
+    };
+    // waylandsink goes on as if nothing had happened when the compositor is gone. A connection beside its own, on which
+    // nobody says anything, ends then.
+    let shown = path.display().to_string();
+    let watch = move || match (&connection).read(&mut [0; 64]) {
+        Ok(0) => Some(ScreenError::Wayland(format!("the compositor at {shown} is gone")).to_string()),
+        Err(why) if why.kind() != ErrorKind::WouldBlock => {
+            Some(ScreenError::Wayland(format!("the compositor at {shown} is gone: {why}")).to_string())
+        }
+        _ => None,
+    };
     let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
-    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look, None)
+    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look, Box::new(watch))
 }
 
 /// A text as a property's value in a description.

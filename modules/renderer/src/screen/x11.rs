@@ -116,6 +116,12 @@ impl Showing {
                         self.size.set_property("caps", caps(event.width, event.height));
                     }
                     Event::Expose(_) => exposed = true,
+                    // Then nothing says that the picture was drawn.
+                    Event::Error(error) if self.window.busy => {
+                        self.shared
+                            .fail(format!("X11: the server refuses a picture: {:?}", error.error_kind));
+                        return Ok(());
+                    }
                     _ => {}
                 }
             }

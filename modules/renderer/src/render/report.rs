@@ -1,0 +1,184 @@
+//! What an output tells of itself: state and reason, counters, details of `getStatus`, events.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use av_edge::EventKind;
+use av_flow::stream::State;
+use av_flow::{Reason, Trouble};
+use av_media::Kind;
+use serde_json::{Map, Value, json};
+
+use super::{Rendering, STILL};
+use crate::codec::Candidate;
+use crate::options::Display;
+use crate::stage::locked;
+use crate::watch::{Frozen, frozen};
+
+/// A picture that stands still for so long is told of.
+const FROZEN: i64 = 5_000_000_000;
+
+impl Rendering {
+    /// Tells of a picture that stands still, once each time.
+    pub(super) fn watch(&mut self) {
+        let seen = self.stage.seen();
+        let found = frozen(&seen, FROZEN);
+        if found == self.frozen {
+            return;
+        }
+        self.frozen = found;
+        let path = &self.output.path;
+        match found {
+            Some(why) => {
+                let detail = match locked(&self.stage.trouble).as_ref() {
+                    Some(trouble) if why == Frozen::Display => format!("{why}: {trouble}"),
+                    _ => why.to_string(),
+                };
+                tracing::warn!("{path}: the picture is frozen: {detail}");
+                let (module, output) = (&self.output.module, &self.output);
+                module.emit(EventKind::PictureFrozen, &output.flow, Some(&output.output), detail);
+            }
+            None => tracing::info!("{path}: the picture is no longer frozen"),
+        }
+    }
+
+    /// Counters of the output.
+    pub(super) fn count(&mut self) {
+        let (status, counts) = (&self.output.status, &self.stage.counts);
+        let rendered = counts.rendered.load(Ordering::Relaxed);
+        let dropped = counts.dropped.load(Ordering::Relaxed);
+        let [rendered_before, dropped_before] = std::mem::replace(&mut self.counted, [rendered, dropped]);
+        status.frames.add(Kind::Video, rendered.saturating_sub(rendered_before));
+        status.dropped.add(Kind::Video, dropped.saturating_sub(dropped_before));
+        if rendered > rendered_before {
+            let delay = locked(&self.stage.timing).latency() + counts.late.load(Ordering::Relaxed);
+            status.latency.observe(Duration::from_nanos(u64::try_from(delay).unwrap_or(0)));
+        }
+        *locked(&status.details) = self.details(rendered.saturating_sub(rendered_before));
+    }
+
+    /// What only a renderer tells.
+    fn details(&self, rendered: u64) -> Map<String, Value> {
+        let stage = &self.stage;
+        let now = stage.clock.now();
+        let mut map = Map::new();
+        let mut tell = |name: &str, value: Value| map.insert(name.to_owned(), value);
+        if let Some((ways, Some(decoder))) = &self.video {
+            let Candidate { element, hardware, .. } = decoder.candidate;
+            let mut told = json!({ "element": element, "hardware": hardware });
+            if let (Some(why), Some(told)) = (ways.refused(), told.as_object_mut()) {
+                told.insert("insteadOf".to_owned(), why.into());
+            }
+            tell("decoder", told);
+        }
+        if let Some(sink) = *locked(&stage.sink) {
+            tell("sink", sink.into());
+        }
+        let counts = &stage.counts;
+        tell("rendered", counts.rendered.load(Ordering::Relaxed).into());
+        tell("renderedFps", rendered.saturating_mul(2).into());
+        tell("displayOpened", counts.opened.load(Ordering::Relaxed).into());
+        if let Some(at) = counts.last_rendered() {
+            let ago = Duration::from_nanos(u64::try_from(now.saturating_sub(at)).unwrap_or(0));
+            tell("lastPictureAt", timestamp(SystemTime::now() - ago).into());
+        }
+        if let Some(frozen) = self.frozen {
+            tell("frozen", frozen.as_str().into());
+        }
+        if !locked(&stage.signal).there {
+            tell("signal", "lost".into());
+        }
+        let timing = locked(&stage.timing);
+        tell("delayMilliseconds", (timing.latency() / 1_000_000).into());
+        if let Some(drift) = timing.drift_ppm(now) {
+            tell("driftPpm", (drift.round() as i64).into());
+        }
+        tell("steps", timing.jumps().into());
+        tell("resampledPpm", ((timing.rate() * 1e6).round() as i64).into());
+        if stage.config.audio.is_some() && self.audio.is_some() {
+            let picture = counts.late.load(Ordering::Relaxed);
+            let sound = self.sound_state.off.load(Ordering::Relaxed);
+            tell("avOffsetMilliseconds", ((picture - sound) / 1_000_000).into());
+            tell("audio", self.audio_report());
+        }
+        map
+    }
+
+    fn audio_report(&self) -> Value {
+        match &self.audio {
+            Some((ways, None)) => {
+                json!({ "state": "failed", "error": ways.error.clone().unwrap_or_default() })
+            }
+            _ => self.sound_state.report(),
+        }
+    }
+
+    /// State and reason.
+    pub(super) fn report(&mut self) {
+        let path = format!("{}.render", self.output.path);
+        let trouble = |reason, why: String| Some(Trouble::new(reason, format!("{path}: {why}")));
+        let screen = locked(&self.stage.trouble).clone();
+        let signal = locked(&self.stage.signal).clone();
+        let decoding = self.video.as_ref().and_then(|(ways, _)| ways.error.clone());
+        let sound = self.audio.as_ref().and_then(|(ways, _)| ways.error.clone());
+        let has_picture = self.stage.counts.rendered.load(Ordering::Relaxed) > 0;
+        let (state, trouble) =
+            if let Some(why) = screen.filter(|_| self.stage.config.display != Display::None) {
+                (State::Failed, trouble(Reason::Device, why))
+            } else if let Some(why) = decoding {
+                (State::Failed, trouble(Reason::Content, why))
+            } else if !signal.there {
+                (State::Waiting, None)
+            } else if self.tracks.is_empty() {
+                (
+                    State::Waiting,
+                    trouble(Reason::Content, "the stream has nothing that `content` lets through".into()),
+                )
+            } else if frozen(&self.stage.seen(), STILL) == Some(Frozen::Display) {
+                (State::Retrying, trouble(Reason::Device, "no picture reaches the display".into()))
+            } else if signal.sound_only {
+                match sound {
+                    Some(why) => (State::Failed, trouble(Reason::Content, why)),
+                    None => match self.sound_state.error() {
+                        Some(why) => (State::Retrying, trouble(Reason::Device, why)),
+                        None if self.sound_state.plays() || self.stage.config.audio.is_none() => {
+                            (State::Running, None)
+                        }
+                        None => (State::Waiting, None),
+                    },
+                }
+            } else if has_picture {
+                (State::Running, None)
+            } else {
+                (State::Waiting, None)
+            };
+        self.told(state, trouble);
+    }
+
+    fn told(&mut self, state: State, trouble: Option<Trouble>) {
+        let text = trouble.as_ref().map(|trouble| trouble.text.clone());
+        self.output.status.status.set(state, trouble);
+        let before = std::mem::replace(&mut self.state, state);
+        if before == state {
+            return;
+        }
+        let (module, output) = (&self.output.module, &self.output);
+        match (before, state) {
+            (_, State::Running) => {
+                tracing::info!("{}: renders", output.path);
+                module.emit(EventKind::OutputConnected, &output.flow, Some(&output.output), "renders");
+            }
+            (_, State::Failed | State::Retrying) => {
+                let text = text.unwrap_or_default();
+                tracing::warn!("{text}");
+                module.emit(EventKind::OutputLost, &output.flow, Some(&output.output), text);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// UTC, to the millisecond.
+fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+}

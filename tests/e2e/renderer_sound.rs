@@ -1,0 +1,148 @@
+//! What the renderer plays, and whether it is in step with what it shows.
+
+use av_tests::program::Program;
+use av_tests::screen::{Screen, Speaker, beeps_behind_flashes};
+use av_tests::tool::Tool;
+use av_tests::{needs, port, tool, wait};
+use serde_json::{Value, json};
+
+use crate::renderer::{OUTPUT, number, publish_card, received, renders_on, start};
+use crate::{long, rtmp};
+
+/// Measures until half of the beeps of some seconds are within 40 ms of their flashes. A machine that is busy sees some of
+/// them late; sound that is out of step is so in every measurement.
+fn wait_in_step(screen: &Screen, speaker: &Speaker, seconds: u32) {
+    wait::until_true(
+        "beep and flash are in step",
+        wait::LONG * 2 + std::time::Duration::from_secs(60),
+        || {
+            let mut offsets = beeps_behind_flashes(screen, speaker, seconds);
+            offsets.sort_by(f64::total_cmp);
+            let middle = offsets.get(offsets.len() / 2).copied();
+            let spread = offsets.first().copied().zip(offsets.last().copied());
+            eprintln!("beeps are behind flashes by {middle:?} ms, from and to {spread:?}");
+            middle.is_some_and(|middle| middle.abs() <= 40.0)
+        },
+    );
+}
+
+#[test]
+fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
+    needs!(Ffmpeg, Xvfb, PulseAudio);
+    let (screen, speaker) = (Screen::start(), Speaker::start());
+    let url = rtmp(port::free(), "live/a");
+    let module = start(&url, json!({ "render": "display://x11" }), Some(&screen), Some(&speaker));
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    for _ in 0..if long() { 20 } else { 1 } {
+        wait_in_step(&screen, &speaker, if long() { 30 } else { 6 });
+    }
+
+    let speaker = speaker.kill_and_restart(|| {
+        module.wait_value(&format!("{OUTPUT}/audio/state"), "failed");
+        // The picture goes on without it.
+        renders_on(&module);
+        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    });
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    wait_in_step(&screen, &speaker, 6);
+    // By the module's own account, too.
+    module.wait_status(&format!("{OUTPUT}/avOffsetMilliseconds"), |offset| {
+        offset.as_i64().is_some_and(|offset| offset.abs() <= 40)
+    });
+    assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
+}
+
+#[test]
+fn sound_that_goes_by_alsa_is_in_step_too() {
+    needs!(Ffmpeg, Xvfb, PulseAudio);
+    let (screen, speaker) = (Screen::start(), Speaker::start());
+    let url = rtmp(port::free(), "live/a");
+    // ALSA's device that leads to PulseAudio: what there is without hardware.
+    let output = json!({ "render": "display://x11", "audioDevice": "alsa:pulse" });
+    let module = start(&url, output, Some(&screen), Some(&speaker));
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    module.wait_value(&format!("{OUTPUT}/audio/device"), "alsa:pulse");
+    wait_in_step(&screen, &speaker, 6);
+}
+
+#[test]
+fn a_sound_server_that_stands_still_is_told_of_and_costs_neither_picture_nor_memory() {
+    needs!(Ffmpeg, PulseAudio);
+    let speaker = Speaker::start();
+    let url = rtmp(port::free(), "live/a");
+    let module = start(&url, json!({ "render": "display://none" }), None, Some(&speaker));
+    let _publisher = publish_card(&url);
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    speaker.program().signal("STOP");
+    module.wait_value(&format!("{OUTPUT}/audio/error"), "pulsesink takes no sound any more");
+    renders_on(&module);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    // Nothing is kept for it.
+    let dropped = || {
+        let status = module.status();
+        status.pointer(&format!("{OUTPUT}/audio/piecesDropped")).and_then(Value::as_u64).unwrap_or(0)
+    };
+    let before = dropped();
+    wait::until_true("what nobody hears is dropped", wait::LONG, || dropped() > before + 20);
+    speaker.program().signal("CONT");
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+}
+
+/// Publishes the test card by a clock that runs so much faster than this machine's.
+fn publish_card_at(rate: &str, url: &str) -> Program {
+    let mut command = Tool::Ffmpeg.command();
+    command.args(["-v", "error", "-nostdin", "-readrate", rate, "-stream_loop", "-1", "-i"]);
+    command.arg(tool::test_card()).args(["-c", "copy", "-f", "flv", url]);
+    Program::start(&mut command)
+}
+
+/// For six minutes: what a clock that is 0.3 % off would add is a second.
+fn drifts(rate: &str, ppm: i64) {
+    needs!(Ffmpeg, PulseAudio);
+    if !long() {
+        return tool::skip(std::thread::current().name().unwrap_or("?"), "long");
+    }
+    let speaker = Speaker::start();
+    let url = rtmp(port::free(), "live/a");
+    let module = start(&url, json!({ "render": "display://none" }), None, Some(&speaker));
+    let _publisher = publish_card_at(rate, &url);
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    let steps = || {
+        let status = module.status();
+        let of = |what: &str| status.pointer(&format!("{OUTPUT}/{what}")).and_then(Value::as_u64).unwrap();
+        (of("steps"), of("audio/steps"), of("delayMilliseconds"))
+    };
+    // Pictures that are on their way through the module.
+    let waiting = || {
+        let dropped = number(&module, "framesDropped");
+        received(&module).saturating_sub(number(&module, "rendered") + dropped)
+    };
+    let six_minutes = 6 * 60 * 30;
+    let limit = wait::LONG * 10;
+    wait::until_true("the first half minute has been published", limit, || received(&module) > 30 * 30);
+    let begun = steps();
+    wait::until_true("six minutes have been published", limit, || received(&module) > six_minutes);
+    let ended = steps();
+    assert_eq!(ended.0, begun.0, "pictures were moved at once");
+    // A machine that was too slow for a moment had time added, by which sound moves.
+    if ended.2 == begun.2 {
+        assert_eq!(ended.1, begun.1, "sound was moved at once");
+    }
+    let told = module.status().pointer(&format!("{OUTPUT}/driftPpm")).and_then(Value::as_i64).unwrap();
+    assert!((told - ppm).abs() < 500, "{told} ppm");
+    // The latency, and what a decoder holds back; a second more would be thirty.
+    wait::until_true("latency is what it was", wait::LONG, || waiting() <= 15);
+}
+
+#[test]
+fn a_publisher_whose_clock_is_fast_leaves_latency_flat() {
+    drifts("1.003", 3000);
+}
+
+#[test]
+fn a_publisher_whose_clock_is_slow_leaves_latency_flat() {
+    drifts("0.997", -3000);
+}
