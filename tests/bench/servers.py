@@ -17,6 +17,9 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 NGINX_MODULE = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
 TICKS = os.sysconf("SC_CLK_TCK")
 LOAD = TARGET / "release/rtmp-load"
+RTSP_LOAD = TARGET / "release/rtsp-load"
+# The one that has the distribution's bindings.
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def free_port():
@@ -82,6 +85,31 @@ rtmp {{ server {{ listen 127.0.0.1:{port}; chunk_size 4096; application live {{ 
     return start(0, "nginx", "-p", home, "-c", home / "nginx.conf", "-e", "/dev/null")
 
 
+def gateway(binary):
+    """Starts rtsp-gateway; it takes the stream by RTMP on the next port."""
+    def run(home, port):
+        twin = {"flows": {"cam": {
+            "input": {"listen": f"rtmp://127.0.0.1:{port + 1}/live/cam"},
+            "outputs": {"all": {"serve": f"rtsp://127.0.0.1:{port}/live/cam",
+                                "udpPorts": f"{(port + 2) & ~1}-{((port + 2) & ~1) + 1}"}}}}}
+        (home / "twin.json").write_text(json.dumps(twin))
+        return start(0, binary, "--twin", home / "twin.json", "--state-dir", home / "state",
+                     "--metrics-address", f"127.0.0.1:{free_port()}")
+    return run
+
+
+def gstreamer(clip):
+    """Starts GStreamer's RTSP server, which reads the stream from a file in real time, once for all players."""
+    def run(_, port):
+        return start(0, SYSTEM_PYTHON, ROOT / "tests/bench/gstreamer.py", port, clip)
+    return run
+
+
+def has_gstreamer():
+    needed = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    return subprocess.run([SYSTEM_PYTHON, "-c", needed], stderr=subprocess.DEVNULL).returncode == 0
+
+
 def contenders(options, make_twin, compared=True):
     """By name, what starts each: ours, the one that --baseline names, and nginx."""
     found = {"rtmp-splitter": splitter(TARGET / "release/rtmp-splitter", make_twin)}
@@ -96,8 +124,18 @@ def contenders(options, make_twin, compared=True):
     return found
 
 
-def build():
-    subprocess.run(["cargo", "build", "--release", "-q", "-p", "rtmp-splitter", "-p", "av-bench"], cwd=ROOT, check=True)
+def build(service="rtmp-splitter"):
+    subprocess.run(["cargo", "build", "--release", "-q", "-p", service, "-p", "av-bench"], cwd=ROOT, check=True)
+
+
+@contextlib.contextmanager
+def long_clip():
+    """The clip ten times over, as a file of its own."""
+    with clip() as once:
+        path = once.with_name("long.flv")
+        subprocess.run(["ffmpeg", "-v", "error", "-y", "-stream_loop", "9", "-i", str(once), "-c", "copy", str(path)],
+                       check=True)
+        yield path
 
 
 @contextlib.contextmanager
@@ -114,15 +152,34 @@ def clip():
 
 
 def measure(server, source, players, seconds, *load_options):
-    """Runs a server under load; what it took from when all players had media until just before they went."""
+    """Runs a server of RTMP under load."""
+    def load(port):
+        return [LOAD, f"rtmp://127.0.0.1:{port}/live/cam", players, seconds, "--clip", source, *load_options]
+    return loaded(server, players, seconds, load)
+
+
+def measure_rtsp(server, players, seconds, transport, source=None):
+    """Runs a server of RTSP under load; `source` is published to it, if it takes that. Players come over two GOPs."""
+    def load(port):
+        return [RTSP_LOAD, f"rtsp://127.0.0.1:{port}/live/cam", players, seconds, transport, 4000]
+
+    def publish(port):
+        wait_for("the way in", lambda: listens(port + 1))
+        return [LOAD, f"rtmp://127.0.0.1:{port + 1}/live/cam", 0, seconds + 120, "--clip", source]
+    return loaded(server, players, seconds, load, publish if source else None)
+
+
+def loaded(server, players, seconds, load_command, publish_command=None):
+    """What a server took from when all players had media until just before they went."""
     with tempfile.TemporaryDirectory() as home:
         home, port = pathlib.Path(home), free_port()
-        process, load = server(home, port), None
+        process, load, publisher = server(home, port), None, None
         try:
             wait_for("the server", lambda: listens(port))
             idle = memory_kib(process.pid)
-            load = start(1, LOAD, f"rtmp://127.0.0.1:{port}/live/cam", players, seconds, "--clip", source,
-                         *load_options, stdout=subprocess.PIPE, text=True)
+            if publish_command:
+                publisher = start(1, *publish_command(port), stdout=subprocess.DEVNULL)
+            load = start(1, *load_command(port), stdout=subprocess.PIPE, text=True)
             joined = json.loads(load.stdout.readline() or sys.exit("the players did not come to playing"))
             before, since = cpu_seconds(process.pid), time.monotonic()
             time.sleep(seconds - 1)
@@ -133,11 +190,12 @@ def measure(server, source, players, seconds, *load_options):
             return {
                 "cpu": cpu * 1000 / wall, "busy": cpu / wall, "idle": idle, "memory": memory, "most": most,
                 "rate": moved.get("bytes", 0) * 8 / moved.get("seconds", 1) / max(players, 1) / 1e6,
-                "first": joined["meanFirstMilliseconds"], "lost": moved.get("lost", -1), "cut": moved.get("cut", -1),
+                "first": joined["meanFirstMilliseconds"], "most_first": joined.get("mostFirstMilliseconds", 0),
+                "lost": moved.get("lost", -1), "cut": moved.get("cut", -1),
                 "clock": moved.get("clock", 0) / 1000,
             }
         finally:
-            for child in (load, process):
+            for child in (load, publisher, process):
                 if child and child.poll() is None:
                     child.send_signal(signal.SIGTERM)
                     try:

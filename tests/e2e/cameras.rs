@@ -103,6 +103,14 @@ fn habits_that_break_nothing_cost_no_frame() {
         Case::new("lateSound", Habits { sound_is_off: 700, reports: Reports::Right, ..habits() }),
         Case::with("byUdp", habits(), json!({ "transport": "udp" })),
         Case::with("noSound", habits(), json!({ "content": "videoOnly" })),
+        Case::new("typed", Habits { content_type: "; charset=utf-8", ..habits() }),
+        Case::with(
+            "typedByUdp",
+            Habits { content_type: ";charset=utf-8", ..habits() },
+            json!({ "transport": "udp" }),
+        ),
+        Case::new("moreOfSession", Habits { session_parameter: ";x=y", timeout: 20, ..habits() }),
+        Case::new("otherSsrc", Habits { other_ssrc: true, ..habits() }),
         Case::new("timeOut", Habits { timeout: 2, breaks_on_set_parameter: true, ..habits() }),
     ];
     let gateway = gateway(&cases);
@@ -137,6 +145,11 @@ fn habits_that_break_nothing_cost_no_frame() {
     camera("timeOut").wait_heard("GET_PARAMETER", 1);
     // The one whose nonce was stale was asked again.
     assert_eq!(camera("stale").count("PLAY"), 1);
+    // What the library does not read is put right on the next connection.
+    for name in ["typed", "typedByUdp", "moreOfSession", "otherSsrc"] {
+        assert_eq!(camera(name).count("DESCRIBE"), 2, "{name}: {:?}", camera(name).heard());
+        gateway.wait_log(&[name, "its answers are put right"]);
+    }
     gateway.wait_log(&["stale", "asks for user and password again"]);
     gateway.wait_log(&["otherTracks", "vnd.onvif.metadata"]);
     gateway.wait_log(&["otherTracks", "it is a back channel"]);

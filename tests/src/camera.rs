@@ -21,6 +21,10 @@ pub struct Habits {
     pub no_sprop: bool,
     /// Behind `Content-Type: application/sdp`.
     pub content_type: &'static str,
+    /// Behind the id and the time-out in `Session`.
+    pub session_parameter: &'static str,
+    /// `Transport` names another SSRC than packets have.
+    pub other_ssrc: bool,
     /// Media descriptions in front of its own and behind them.
     pub more_media: [&'static str; 2],
     /// Whose URLs the answers name.

@@ -197,10 +197,6 @@ impl Log {
             }
             "fallocate" | "ftruncate" => {
                 let Some(Open { node: Node::File(file), .. }) = open.get(&call.descriptor()) else { return };
-                if call.arguments.contains("KEEP_SIZE") {
-                    // Blocks behind the end: nothing that is seen.
-                    return;
-                }
                 let (file, cuts) = (*file, call.name == "ftruncate");
                 let length = if cuts { call.number(0) } else { call.number(0) + call.number(1) };
                 self.events.push(Event::Length { file, length, cuts });

@@ -13,9 +13,6 @@ use av_media::{Frame, Kind, Timestamp, Track};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-/// Blocks are allocated in such pieces, ahead of what is written: a commit inside of one changes nothing in the file
-/// system's maps of free blocks, and its journal gets less to write.
-const AHEAD: u64 = 1 << 20;
 /// What the kernel takes in one call.
 const MOST_PIECES: usize = 1024;
 
@@ -39,8 +36,6 @@ pub struct Segment {
     frames: Vec<Frame>,
     /// Up to there it is on the disk for sure; `None`: nothing is.
     durable: Option<u64>,
-    /// Up to there blocks are allocated.
-    allocated: u64,
     /// Since the last sync frame, and between the two before.
     gop: Amount,
     last_gop: Amount,
@@ -90,13 +85,11 @@ impl Segment {
             drop(std::fs::remove_file(path));
             return Err(error.into());
         }
-        let allocated = recording.reserve_end();
         Ok(Self {
             file,
             recording,
             frames: Vec::new(),
             durable: None,
-            allocated,
             gop: Amount::default(),
             last_gop: Amount::default(),
         })
@@ -152,25 +145,12 @@ impl Segment {
         let fragment = self.recording.fragment(&self.frames, next)?;
         self.frames.clear();
         let Some(fragment) = fragment else { return Ok(0) };
-        self.allocate_ahead(at + fragment.size);
         self.file.seek(SeekFrom::Start(at))?;
         let mut pieces: Vec<IoSlice<'_>> = fragment.pieces().map(|piece| IoSlice::new(piece)).collect();
         write_all(&self.file, &mut pieces)?;
         self.file.sync_data()?;
         self.durable = Some(self.recording.size());
         Ok(fragment.size)
-    }
-
-    /// Allocates blocks behind the end of the file, which stays where it is.
-    fn allocate_ahead(&mut self, end: u64) {
-        if end <= self.allocated {
-            return;
-        }
-        let wanted = end + AHEAD;
-        let more = wanted - self.allocated;
-        let allocated = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.allocated, more);
-        // A disk that is nearly full, or can't do that, gives blocks as they are written.
-        self.allocated = if allocated.is_ok() { wanted } else { u64::MAX };
     }
 
     /// Bytes of the file.
@@ -193,8 +173,6 @@ impl Segment {
     /// # Errors
     /// The disk refuses: what is durable is a fragmented file, which can be finished later.
     pub fn finish(self) -> Result<Finished, SegmentError> {
-        // Gives blocks back that were allocated behind the end.
-        self.file.set_len(self.recording.size()).map_err(SegmentError::Io)?;
         Ok(finish(&self.file, self.recording)?)
     }
 }

@@ -27,8 +27,8 @@ use crate::store::StoreConfig;
 /// Between two tries to write what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a new file takes at most before its first second is written: its reserve, and blocks allocated ahead.
-const HEADROOM: u64 = 2 << 20;
+/// What a new file takes before there is anything in it, at most.
+const HEADROOM: u64 = 1 << 20;
 
 /// What the thread is told.
 pub enum Job {

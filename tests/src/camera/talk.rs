@@ -120,8 +120,8 @@ impl Talk<'_> {
         let session = format!(
             "Session: 4711{}\r\n",
             match habits.timeout {
-                0 => String::new(),
-                seconds => format!(";timeout={seconds}"),
+                0 => habits.session_parameter.to_owned(),
+                seconds => format!(";timeout={seconds}{}", habits.session_parameter),
             }
         );
         if let ("DESCRIBE" | "ANNOUNCE", Some(to)) = (method, &habits.redirects) {
@@ -161,7 +161,8 @@ impl Talk<'_> {
             "SETUP" => {
                 let at = usize::from(url.ends_with("trackID=1"));
                 let asked = field(head, "Transport").unwrap();
-                let (way, transport) = set_up(asked, self.stream.peer_addr()?, self.ssrc + at as u32)?;
+                let said = if habits.other_ssrc { 0xdead_0000 } else { self.ssrc };
+                let (way, transport) = set_up(asked, self.stream.peer_addr()?, said + at as u32)?;
                 self.ways[at] = Some(way);
                 self.answer("200 OK", cseq, &format!("{session}Transport: {transport}\r\n"), "")
             }

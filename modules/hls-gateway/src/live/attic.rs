@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::pieces::Pieces;
-use super::window::Map;
+use super::shelf::Map;
 
 /// A finished segment, as it must be known to be listed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,16 +1,18 @@
 //! A stream as HLS, on paper: frames in, parts, segments and playlists out. No sockets, files or clocks.
 //!
-//! [`Numbers`] are what a playlist promises, [`Cutter`] cuts frames by them, [`Window`] is what is listed and kept, and
-//! [`Packager`] drives these with what a reader of a stream gets.
+//! [`Numbers`] are what a playlist promises, [`Cutter`] cuts frames by them, [`Window`] is what is listed, [`Shelf`] what is
+//! kept, and [`Packager`] drives these with what a reader of a stream gets.
 
 mod attic;
 mod cutter;
 mod dates;
+mod measuring;
 mod muxer;
 mod numbers;
 mod packager;
 mod pieces;
 mod playlist;
+mod shelf;
 mod version;
 mod window;
 
@@ -20,5 +22,5 @@ pub(crate) use numbers::Numbers;
 pub(crate) use packager::{Memory, Packager, State};
 pub(crate) use pieces::{Pieces, Ranged};
 pub(crate) use playlist::Form;
+pub(crate) use shelf::{Found, Map, Shelf};
 pub(crate) use version::{Asked, Text, Version};
-pub(crate) use window::{Found, Map, Shelf};

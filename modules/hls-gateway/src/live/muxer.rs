@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::cutter::Part;
 use super::pieces::Pieces;
-use super::window::Map;
+use super::shelf::Map;
 use crate::options::Variant;
 
 /// A part as it is sent.

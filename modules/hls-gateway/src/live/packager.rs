@@ -9,16 +9,14 @@ use av_media::{Frame, Kind, Timestamp};
 use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
 use super::dates::Dates;
+use super::measuring::Measuring;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
+use super::shelf::Shelf;
 use super::version::{StreamInf, Version};
-use super::window::{Shelf, Window};
+use super::window::Window;
 use crate::options::Shaped;
 
-/// A GOP that is larger is not measured to its end.
-const MOST_MEASURED: usize = 48 << 20;
-/// And one of more frames neither.
-const MOST_FRAMES: usize = 65_536;
 /// Numbers that may have been used and are not known any more: a playlist with more is not gone on with.
 const MOST_LOST: u64 = 64;
 /// Where nothing says how long frames are.
@@ -76,13 +74,6 @@ pub(crate) struct Packager<M> {
     changed: bool,
     /// Bytes of frames that no part has yet.
     cuts: Vec<Cut>,
-}
-
-/// Frames from before the numbers are known.
-#[derive(Default)]
-struct Measuring {
-    frames: Vec<(Frame, bool)>,
-    bytes: usize,
 }
 
 /// Time in which nothing comes, told piece by piece.
@@ -377,10 +368,9 @@ impl<M: Memory> Packager<M> {
         {
             return;
         }
-        for (frame, starts) in std::mem::take(&mut self.measuring.frames) {
+        for (frame, starts) in std::mem::take(&mut self.measuring).frames {
             self.cut(frame, starts, shelf, now);
         }
-        self.measuring.bytes = 0;
         self.cut(frame, starts, shelf, now);
     }
 
@@ -388,7 +378,7 @@ impl<M: Memory> Packager<M> {
     fn measure(&mut self, frame: &Frame, starts: bool, shelf: &mut Shelf, now: Instant) -> bool {
         let leading = self.leading();
         let begins = starts && frame.kind == leading;
-        let first = self.measuring.frames.first().map(|(first, _)| first.dts);
+        let first = self.measuring.first();
         if first.is_none() && !begins {
             return false;
         }
@@ -402,48 +392,20 @@ impl<M: Memory> Packager<M> {
         let gop = first.map_or(0, |first| frame.dts.nanos_since(first));
         let is_measured = match leading {
             Kind::Audio => true,
-            Kind::Video => {
-                (begins && first.is_some())
-                    || gop > nanos(MAX_GOP)
-                    || self.measuring.bytes > MOST_MEASURED
-                    || self.measuring.frames.len() >= MOST_FRAMES
-            }
+            Kind::Video => (begins && first.is_some()) || gop > nanos(MAX_GOP) || self.measuring.is_full(),
         };
         if is_measured {
             let gop = Duration::from_nanos(u64::try_from(gop).unwrap_or(0));
-            let interval = Duration::from_nanos(u64::try_from(self.measured_interval()).unwrap_or(0));
+            let interval = self.measuring.interval(leading, self.leading_interval());
+            let interval = Duration::from_nanos(u64::try_from(interval).unwrap_or(0));
             let numbers = Numbers::choose(self.shaped, interval, gop);
             let run = self.memory.first_number();
             let name = self.name(numbers, again.then_some(run));
             self.open(numbers, run, name, shelf, now);
             return true;
         }
-        self.measuring.bytes = self.measuring.bytes.saturating_add(frame.data.len());
-        self.measuring.frames.push((frame.clone(), starts));
+        self.measuring.push(frame.clone(), starts);
         false
-    }
-
-    /// The middle one of the distances, or what the stream says where there are few.
-    fn measured_interval(&self) -> i64 {
-        let leading = self.leading();
-        let times = self.measuring.frames.iter().filter(|(frame, _)| frame.kind == leading);
-        let times = times.map(|(frame, _)| frame.dts).collect::<Vec<_>>();
-        let mut steps =
-            times.iter().zip(times.iter().skip(1)).map(|(a, b)| b.nanos_since(*a)).collect::<Vec<_>>();
-        steps.sort_unstable();
-        match steps.as_slice() {
-            [first, .., last] if steps.len() >= 5 => {
-                // Rounded times are off by up to a millisecond, their mean is not.
-                let middle = steps.get(steps.len() / 2).copied().unwrap_or(*first);
-                let even = last.saturating_sub(*first) <= 3_000_000;
-                let mean = steps.iter().sum::<i64>() / i64::try_from(steps.len()).unwrap_or(1);
-                let measured = if even { mean } else { middle };
-                // What the stream says is exact, where it is true.
-                let said = self.leading_interval();
-                if said.abs_diff(measured) < measured.unsigned_abs() / 50 { said } else { measured }
-            }
-            _ => self.leading_interval(),
-        }
     }
 
     fn name(&self, numbers: Numbers, again: Option<u64>) -> String {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::window::{Map, PartEntry, Segment, Window};
+use super::shelf::Map;
+use super::window::{PartEntry, Segment, Window};
 use crate::options::Variant;
 
 /// Stands behind each URI in a text until it is known what comes there.

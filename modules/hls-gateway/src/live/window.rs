@@ -1,29 +1,19 @@
-//! What of a stream is listed, and what is kept beyond that.
+//! What of a stream is listed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attic::{Attic, Fate, Record, Restored, Slip};
+use super::attic::{Record, Restored};
 use super::muxer::Muxed;
 use super::numbers::Numbers;
 use super::pieces::Pieces;
 use super::playlist::Chunk;
+use super::shelf::{Map, Shelf};
 use crate::options::{Shaped, Variant};
 
-/// What is newer stays in memory, as long as there is room.
-const HOT: i64 = 60 * 1_000_000_000;
-/// Segments that are brought to the attic again at once.
-const MOST_RETRIES: usize = 8;
 /// Numbers that are reserved at once: so many may be gaps after a restart.
 const BLOCK: u64 = 8;
-
-/// An init segment. Its name is made of its content: other bytes, another URI.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Map {
-    pub name: String,
-    pub bytes: bytes::Bytes,
-}
 
 /// A part of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -54,201 +44,6 @@ pub(crate) struct Segment {
     pub map: Option<(Arc<Map>, bool)>,
     pub utc: Option<SystemTime>,
     pub gap: bool,
-}
-
-/// What can be fetched.
-#[derive(Default)]
-pub(crate) struct Shelf {
-    segments: VecDeque<Kept>,
-    parts: VecDeque<(u64, Pieces)>,
-    maps: VecDeque<Arc<Map>>,
-    /// Of all finished segments that are in memory.
-    size: usize,
-    /// What may be kept there.
-    most: Option<usize>,
-    /// Where segments go that memory has no room for.
-    attic: Option<Arc<dyn Attic>>,
-    /// Bytes that there was no room for.
-    lacking: usize,
-    /// Older segments are in memory no more.
-    cold: u64,
-}
-
-/// Where a finished segment is.
-pub(crate) enum Found {
-    Memory(Pieces),
-    /// In the attic; so many bytes.
-    Attic(usize),
-}
-
-/// A finished segment.
-#[derive(Debug)]
-struct Kept {
-    number: u64,
-    /// `None`: in the attic alone.
-    pieces: Option<Pieces>,
-    len: usize,
-    record: Record,
-    /// What has become of it in the attic.
-    slip: Option<Arc<Slip>>,
-    was_retried: bool,
-    /// Its first part's number.
-    first_part: u64,
-    /// Since when it is not listed any more, and how long it stays then.
-    until: Option<Instant>,
-    stays: Duration,
-}
-
-impl Kept {
-    fn fate(&self) -> Fate {
-        match (&self.slip, &self.pieces) {
-            (Some(slip), _) => slip.fate(),
-            (None, None) => Fate::Kept,
-            // It is from before there was an attic.
-            (None, Some(_)) => Fate::Failed,
-        }
-    }
-}
-
-impl Shelf {
-    /// A finished segment.
-    pub(crate) fn segment(&self, number: u64) -> Option<Found> {
-        let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok()?;
-        let kept = self.segments.get(at)?;
-        Some(kept.pieces.clone().map_or(Found::Attic(kept.len), Found::Memory))
-    }
-
-    /// A part.
-    pub(crate) fn part(&self, number: u64) -> Option<Pieces> {
-        let at = self.parts.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        self.parts.get(at).map(|(_, pieces)| pieces.clone())
-    }
-
-    /// An init segment.
-    pub(crate) fn map(&self, name: &str) -> Option<Arc<Map>> {
-        self.maps.iter().find(|map| map.name == name).cloned()
-    }
-
-    /// Bytes of finished segments in memory.
-    pub(crate) const fn size(&self) -> usize {
-        self.size
-    }
-
-    /// From now on that many bytes may be kept in memory.
-    pub(crate) fn set_most(&mut self, most: usize) {
-        self.most = Some(most);
-    }
-
-    /// From now on there is an attic. `name`: of the playlist, if there is one.
-    pub(super) fn set_attic(&mut self, attic: Arc<dyn Attic>, name: Option<&str>) {
-        if let Some(name) = name.filter(|_| self.attic.is_none()) {
-            attic.begin(name);
-            self.maps.iter().for_each(|map| attic.keep_map(map));
-        }
-        self.attic = Some(attic);
-    }
-
-    fn is_full(&self) -> bool {
-        self.most.is_some_and(|most| self.size > most)
-    }
-
-    /// Whether it helps when the segment goes.
-    fn lacks_room(&self, number: u64) -> bool {
-        let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok();
-        let in_memory = at.and_then(|at| self.segments.get(at)).is_some_and(|kept| kept.pieces.is_some());
-        in_memory && self.is_full() || self.lacking > 0
-    }
-
-    /// Another playlist begins, which counts its parts anew; what was listed is not any more.
-    pub(crate) fn begin(&mut self, name: &str, now: Instant) {
-        self.parts.clear();
-        for kept in &mut self.segments {
-            kept.until = kept.until.or_else(|| now.checked_add(kept.stays));
-        }
-        if let Some(attic) = &self.attic {
-            attic.begin(name);
-        }
-    }
-
-    fn add(&mut self, kept: Kept) {
-        self.size = self.size.saturating_add(kept.pieces.as_ref().map_or(0, Pieces::len));
-        self.segments.push_back(kept);
-    }
-
-    fn add_map(&mut self, map: &Arc<Map>) {
-        if self.maps.contains(map) {
-            return;
-        }
-        // A stream that changes all the time keeps no more than the segments of a window need.
-        while self.maps.len() >= 64 {
-            self.maps.pop_front();
-        }
-        self.maps.push_back(map.clone());
-        if let Some(attic) = &self.attic {
-            attic.keep_map(map);
-        }
-    }
-
-    /// What the attic has need not be in memory, where it is older than [`HOT`] or memory is full.
-    fn release(&mut self) {
-        let Some(attic) = self.attic.clone() else { return };
-        let from = self.segments.partition_point(|kept| kept.number < self.cold);
-        let mut newer: i64 = self.segments.range(from..).map(|kept| kept.record.duration).sum();
-        let (mut retries, mut all_kept) = (0, true);
-        self.lacking = 0;
-        for at in from..self.segments.len() {
-            let full = self.is_full();
-            let Some(kept) = self.segments.get_mut(at) else { return };
-            newer = newer.saturating_sub(kept.record.duration);
-            if newer < HOT && !full {
-                return;
-            }
-            let fate = kept.fate();
-            match fate {
-                Fate::Pending => {}
-                Fate::Kept => {
-                    let size = kept.pieces.take().map_or(0, |pieces| pieces.len());
-                    self.size = self.size.saturating_sub(size);
-                }
-                Fate::Failed | Fate::NoRoom if retries < MOST_RETRIES => {
-                    retries += 1;
-                    // Room may have come since. If it has not, something has to go before the next try.
-                    if fate == Fate::NoRoom && std::mem::take(&mut kept.was_retried) {
-                        self.lacking = self.lacking.saturating_add(kept.len);
-                    } else {
-                        kept.was_retried = true;
-                        let pieces = kept.pieces.clone().unwrap_or_default();
-                        kept.slip = Some(attic.keep(kept.record.clone(), pieces));
-                    }
-                }
-                Fate::Failed | Fate::NoRoom => {}
-            }
-            all_kept &= fate == Fate::Kept;
-            if all_kept {
-                self.cold = kept.number.saturating_add(1);
-            }
-        }
-    }
-
-    fn drop_old(&mut self, now: Instant) {
-        while let Some((until, number)) =
-            self.segments.front().and_then(|kept| Some((kept.until?, kept.number)))
-            && (until <= now || self.lacks_room(number))
-        {
-            let Some(gone) = self.segments.pop_front() else { return };
-            match gone.pieces {
-                Some(pieces) => self.size = self.size.saturating_sub(pieces.len()),
-                None => self.lacking = self.lacking.saturating_sub(gone.len),
-            }
-            if let Some(attic) = self.attic.as_ref().filter(|_| gone.len > 0) {
-                attic.remove(gone.number);
-            }
-            let first = self.segments.front().map_or(u64::MAX, |kept| kept.first_part);
-            while self.parts.front().is_some_and(|(number, _)| *number < first) {
-                self.parts.pop_front();
-            }
-        }
-    }
 }
 
 /// The segments of one media playlist.
@@ -340,8 +135,7 @@ impl Window {
         self.discontinuities = first.breaks.saturating_sub(u64::from(first.discontinuity));
         self.breaks = self.discontinuities;
         self.next_segment = first.number;
-        shelf.cold = first.number;
-        maps.iter().for_each(|map| shelf.maps.push_back(map.clone()));
+        shelf.restore(first.number, &maps);
         for record in records {
             let map = record.map.as_ref().and_then(|name| maps.iter().find(|map| map.name == *name)).cloned();
             let changed = map.is_some() && map != self.last_map;
@@ -361,18 +155,7 @@ impl Window {
                 gap: record.len == 0,
             });
             let stays = nanos(record.duration.saturating_add(self.length()));
-            let (number, len) = (record.number, record.len);
-            shelf.add(Kept {
-                number,
-                pieces: None,
-                len,
-                record,
-                slip: None,
-                was_retried: false,
-                first_part: 0,
-                until: None,
-                stays,
-            });
+            shelf.add_stored(record, stays);
         }
         // Names of parts are made of it: it has never been used.
         self.run = self.next_segment.max(reserved);
@@ -430,7 +213,7 @@ impl Window {
         let Muxed { duration, independent, pieces } = muxed;
         let number = self.number_part();
         if self.lists_parts() {
-            shelf.parts.push_back((number, pieces.clone()));
+            shelf.add_part(number, pieces.clone());
         }
         let segment = self.opened(false, utc);
         segment.duration = segment.duration.saturating_add(duration);
@@ -454,24 +237,12 @@ impl Window {
         let first_part = segment.parts.first().map_or(self.next_part, |part| part.number);
         let pieces = Pieces::joined(&std::mem::take(&mut segment.pieces));
         let record = self.record(&segment, pieces.len());
-        let slip = shelf.attic.as_ref().map(|attic| {
-            if self.reserved < self.next_segment.saturating_add(BLOCK / 2) {
-                self.reserved = self.next_segment.saturating_add(BLOCK);
-                attic.reserve(self.reserved);
-            }
-            attic.keep(record.clone(), pieces.clone())
-        });
-        shelf.add(Kept {
-            number: segment.number,
-            len: pieces.len(),
-            pieces: Some(pieces),
-            record,
-            slip,
-            was_retried: false,
-            first_part,
-            until: None,
-            stays: nanos(segment.duration.saturating_add(self.length())),
-        });
+        if self.reserved < self.next_segment.saturating_add(BLOCK / 2) && shelf.has_attic() {
+            self.reserved = self.next_segment.saturating_add(BLOCK);
+            shelf.reserve(self.reserved);
+        }
+        let stays = nanos(segment.duration.saturating_add(self.length()));
+        shelf.add(record, pieces, first_part, stays);
         self.listed = self.listed.saturating_add(segment.duration);
         self.breaks = self.breaks.saturating_add(u64::from(segment.discontinuity));
         self.segments.push_back(segment);
@@ -487,11 +258,7 @@ impl Window {
             self.listed = self.listed.saturating_sub(oldest.duration);
             self.discontinuities = self.discontinuities.saturating_add(u64::from(oldest.discontinuity));
             self.segments.pop_front();
-            if let Ok(at) = shelf.segments.binary_search_by_key(&number, |kept| kept.number)
-                && let Some(kept) = shelf.segments.get_mut(at)
-            {
-                kept.until = now.checked_add(kept.stays);
-            }
+            shelf.unlist(number, now);
             shelf.drop_old(now);
         }
         self.forget_parts();

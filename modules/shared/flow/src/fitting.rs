@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use av_media::{Frame, Kind};
+use av_media::{Frame, Kind, Track};
 
 use crate::endpoint::OutputContext;
-use crate::stream::State;
+use crate::stream::{State, Tracks};
 use crate::trouble::{Reason, Trouble};
 
 /// Where no picture can be sent for that long, the output does not work.
@@ -76,6 +76,26 @@ impl Fitting {
         let state = if stands { State::Retrying } else { State::Running };
         output.status.status.set(state, Some(Trouble::new(Reason::Content, text)));
     }
+}
+
+/// Says how an output does whose protocol may have no word for a track: without that track it works, and with none not at
+/// all.
+pub fn tell_tracks(tracks: &Tracks, output: &OutputContext, carries: impl Fn(&Track) -> bool) {
+    let mut left_out = tracks.iter().filter(|track| !carries(track)).peekable();
+    let (path, status) = (&output.path, &output.status.status);
+    if left_out.peek().is_none() {
+        status.set(State::Running, None);
+        return;
+    }
+    let names: Vec<_> =
+        left_out.map(|track| format!("{} ({})", track.kind().as_str(), track.codec_string)).collect();
+    let all = names.len() == tracks.iter().count();
+    let text = format!("{path}: left out, because the protocol has no word for it: {}", names.join(", "));
+    let trouble = Some(Trouble::new(Reason::Content, text.clone()));
+    if status.get().trouble != trouble {
+        tracing::warn!("{text}");
+    }
+    status.set(if all { State::Waiting } else { State::Running }, trouble);
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ impl Egress {
         Self { chunk_size: CHUNK_SIZE, stream_id: 1, role: Role::Player }
     }
 
+    /// Whether frames of `track` can be said in RTMP; others are left out.
+    pub fn carries(track: &Track) -> bool {
+        flv::carries(track)
+    }
+
     /// The decoder configuration of `track`; nothing for a codec that has none on the wire.
     pub fn sequence_header(&self, out: &mut impl Out, track: &Track, timestamp: u32) {
         if let Some(header) = flv::sequence_header(track) {

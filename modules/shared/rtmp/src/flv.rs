@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::message::slice_of;
 use crate::{SkipReason, Slot};
 pub(crate) use enhanced::{codec_of_four_cc, four_cc};
-pub(crate) use write::{classic_number, frame_header, sequence_header};
+pub(crate) use write::{carries, classic_number, frame_header, sequence_header};
 
 /// What one audio or video message carries.
 #[derive(Clone, Debug, PartialEq)]

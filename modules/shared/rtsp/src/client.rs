@@ -229,8 +229,9 @@ impl ClientSession {
 
     /// Takes leave: send what `poll` gives, then close.
     pub fn teardown(&mut self) {
-        if self.session.is_some() && !self.over {
+        if self.session.is_some() {
             self.ask(self.about(Method::Teardown));
+            self.session = None;
             self.over = true;
         }
     }

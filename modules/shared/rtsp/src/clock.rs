@@ -2,7 +2,7 @@
 //!
 //! Where the server said which RTP times belong together (`RTP-Info`) that holds, otherwise the moments at which the first
 //! packets came. Once both tracks had a sender report, sound is put right by them: at once if it is off by more than 40
-//! ms, later only as slowly as nobody hears. Some cameras stamp single frames hours away: these are left out, and three in
+//! ms or none of it was given out yet, later only as slowly as nobody hears. Some cameras stamp single frames hours away: these are left out, and three in
 //! a row are another timeline.
 
 use std::collections::VecDeque;
@@ -21,6 +21,8 @@ const JUMP: i64 = 10_000_000_000;
 const ROW: usize = 3;
 /// Nanoseconds that sound may be off before it is put right at once.
 const OFF: i64 = 40_000_000;
+/// Reports are of whole ticks: what sound is off by less may be nothing.
+const NOISE: i64 = 1_000_000;
 /// Reports of one track agree to so many nanoseconds, or else the newer one is not believed yet.
 const AGREE: i64 = 1_000_000_000;
 /// One part in so many is the most by which sound is made faster or slower.
@@ -244,10 +246,13 @@ impl<T> Clock<T> {
         if target.saturating_abs() > JUMP {
             return;
         }
+        let is_first = !std::mem::replace(&mut self.is_aligned, true);
+        if target.saturating_sub(self.target).abs() < NOISE {
+            return;
+        }
         self.target = target;
-        if !std::mem::replace(&mut self.is_aligned, true)
-            && target.saturating_sub(self.correction).abs() > OFF
-        {
+        let is_unheard = self.audio.as_ref().is_some_and(|audio| audio.last.is_none());
+        if is_unheard || is_first && target.saturating_sub(self.correction).abs() > OFF {
             self.correction = target;
         }
     }

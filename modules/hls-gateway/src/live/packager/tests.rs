@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::live::attic::{Fate, Record, Slip};
-use crate::live::window::{Found, Map};
+use crate::live::shelf::{Found, Map};
 use crate::live::{Asked, Form, Pieces};
 use crate::options::Variant;
 

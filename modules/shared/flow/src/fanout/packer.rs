@@ -53,6 +53,11 @@ pub trait Wire: Send + 'static {
     /// The publisher is gone, and with it what was noted.
     fn forget(&mut self);
 
+    /// Whether there is a word for a track. Where there is none, its frames are left out.
+    fn carries(_track: &Track) -> bool {
+        true
+    }
+
     /// What follows is coded so.
     fn tracks(&mut self, _tracks: &Arc<Tracks>) {}
 

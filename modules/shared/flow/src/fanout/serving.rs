@@ -12,7 +12,7 @@ use super::shards::{Shards, report_slow};
 use super::{Arrival, Farewell};
 use crate::config::Content;
 use crate::endpoint::OutputContext;
-use crate::fitting::Fitting;
+use crate::fitting::{Fitting, tell_tracks};
 use crate::stream::{Entry, Item, Lost, Reader, State};
 use crate::trouble::{Reason, Trouble};
 
@@ -110,9 +110,7 @@ impl<W: Wire> Serving<W> {
             }
             match &entry.item {
                 Item::Tracks(tracks) if tracks.is_empty() => nothing_to_serve(output),
-                Item::Tracks(_) => {
-                    output.status.status.set(State::Running, None);
-                }
+                Item::Tracks(tracks) => tell_tracks(tracks, output, W::carries),
                 Item::Lost(lost) => self.lost(*lost, output),
                 Item::Ended => {
                     self.shards.end().await;

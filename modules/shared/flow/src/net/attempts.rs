@@ -81,6 +81,26 @@ impl Attempts {
     ) -> Duration {
         self.ended(error.to_string());
         self.backoff.media_flowed(flowed);
+        let text = self.say(error);
+        self.status().set(state, Some(Trouble::new(reason, text)));
+        self.backoff.next_wait()
+    }
+
+    /// It did not work, and the endpoint works without it, whatever its state is. The answer is how long to wait before
+    /// the next attempt.
+    pub fn lacks(&mut self, error: &dyn Display) -> Duration {
+        let text = self.say(error);
+        self.status().remark(Some(text));
+        self.backoff.next_wait()
+    }
+
+    /// What was lacking is there.
+    pub fn has_all(&self) {
+        self.status().remark(None);
+    }
+
+    /// The whole sentence, which is in the log once.
+    fn say(&mut self, error: &dyn Display) -> String {
         let text = format!("{}: {error}", self.path);
         if self.said.as_ref() != Some(&text) {
             let output = match &self.whose {
@@ -90,8 +110,7 @@ impl Attempts {
             tracing::warn!(flow = %self.flow, output, "{text}");
             self.said = Some(text.clone());
         }
-        self.status().set(state, Some(Trouble::new(reason, text)));
-        self.backoff.next_wait()
+        text
     }
 
     fn status(&self) -> &Status {

@@ -29,6 +29,8 @@ pub struct Connection {
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// The address that answered.
     pub peer: SocketAddr,
+    /// The address of this machine from which it is reached.
+    pub local: SocketAddr,
     /// One of [`Net::dialled`]; whoever takes the halves out keeps it with them.
     pub counted: Counted,
 }
@@ -120,17 +122,17 @@ pub(super) async fn dial(
         Err(_) => return Err(DialError::timed_out(host, port, CONNECT_TIMEOUT)),
     };
     listen::tune(&stream);
-    let peer =
-        stream.peer_addr().map_err(|source| DialError::Unreachable { host: shown(host, port), source })?;
+    let unreachable = |source| DialError::Unreachable { host: shown(host, port), source };
+    let (peer, local) = (stream.peer_addr().map_err(unreachable)?, stream.local_addr().map_err(unreachable)?);
     let Some(tls) = tls else {
         let (reader, writer) = stream.into_split();
-        return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, counted });
+        return Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, local, counted });
     };
     let stream = tls::connect(net, host, tls, stream)
         .await
         .map_err(|source| DialError::Tls { host: shown(host, port), source })?;
     let (reader, writer) = tokio::io::split(stream);
-    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, counted })
+    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), peer, local, counted })
 }
 
 fn refused_or_unreachable(host: &str, port: u16, source: io::Error) -> DialError {

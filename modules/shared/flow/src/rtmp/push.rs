@@ -5,14 +5,15 @@ mod sender;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use av_rtmp::{ClientEvent, ClientOutput, Limits, Mode};
+use av_rtmp::{ClientEvent, ClientOutput, Egress, Limits, Mode};
 use tokio::io::AsyncReadExt;
 
 use super::PushConfig;
 use super::client::{self, Client, ClientError};
 use crate::endpoint::OutputContext;
+use crate::fitting::tell_tracks;
 use crate::pushing::{Ended, FAREWELL, MAX_LAG, Pushing, STALL, Target, sleep_until, write};
-use crate::stream::{Entry, Item, Reader, State};
+use crate::stream::{Entry, Item, Reader};
 use crate::trouble::Reason;
 use sender::{Due, Sender};
 
@@ -145,9 +146,7 @@ impl Push {
             let Some(entry) = queue.pop_front() else { return };
             match &entry.item {
                 Item::Tracks(tracks) if tracks.is_empty() => pushing.nothing_to_send(),
-                Item::Tracks(_) => {
-                    pushing.output.status.status.set(State::Running, None);
-                }
+                Item::Tracks(tracks) => tell_tracks(tracks, &pushing.output, Egress::carries),
                 Item::Lost(lost) => pushing.too_slow(lost.total()),
                 Item::Frame(frame)
                     if !sender.fitting.admits(frame, entry.starts, &pushing.output, Instant::now()) =>

@@ -45,6 +45,10 @@ impl Wire for Players {
     const EPOCH: Duration = Duration::from_secs(10 * 60);
     const MOST: usize = MAX_FRAME;
 
+    fn carries(track: &Track) -> bool {
+        Egress::carries(track)
+    }
+
     fn note(&mut self, aside: &Aside) -> bool {
         match Message::of(aside) {
             Some(Message::Description(description)) => {

@@ -4,7 +4,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use av_media::{Frame, Kind, Timestamp, Track};
 use av_rtsp::Packet;
-use av_rtsp::packetize::{Packetizer, Settings};
+use av_rtsp::packetize::{Packetizer, Settings, Unfit};
 use av_rtsp::rtcp::{SenderReport, WallClock};
 use av_rtsp::sdp::{Format, NotCarried};
 use rand::Rng;
@@ -58,6 +58,15 @@ struct Clock {
     at: Instant,
 }
 
+/// Why a track is on no lane.
+#[derive(Debug, thiserror::Error)]
+enum NotLaid {
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+}
+
 /// What became of a stream's tracks.
 pub(super) struct Laid {
     /// Those that are carried, in the order of their media.
@@ -106,19 +115,14 @@ impl Lanes {
     pub(super) fn lay(&mut self, tracks: &Tracks) -> Laid {
         let mut laid = Laid { media: Vec::new(), formats: Vec::new(), waits: false, dropped: Vec::new() };
         for track in tracks.iter() {
-            let format = Format::of(track)
-                .map_err(|why| (matches!(why, NotCarried::NoParameterSets), why.to_string()));
-            let format = format.and_then(|format| {
-                let channel = u8::try_from(2 * laid.media.len()).unwrap_or(0);
-                self.lay_one(track, channel, format.clone()).map(|()| format).map_err(|why| (false, why))
-            });
-            match format {
+            let channel = u8::try_from(2 * laid.media.len()).unwrap_or(0);
+            match self.lay_one(track, channel) {
                 Ok(format) => {
                     laid.media.push(track.kind());
                     laid.formats.push(format);
                 }
-                Err((true, _)) => laid.waits = true,
-                Err((false, why)) => {
+                Err(NotLaid::NotCarried(NotCarried::NoParameterSets)) => laid.waits = true,
+                Err(why) => {
                     *self.get_mut(track.kind()) = None;
                     laid.dropped.push(format!("{} is left out: {why}", track.kind().as_str()));
                 }
@@ -127,7 +131,8 @@ impl Lanes {
         laid
     }
 
-    fn lay_one(&mut self, track: &Track, channel: u8, format: Format) -> Result<(), String> {
+    fn lay_one(&mut self, track: &Track, channel: u8) -> Result<Format, NotLaid> {
+        let format = Format::of(track)?;
         let Chosen { ssrc, first_sequence, first_time } = self.chosen(track.kind());
         let (payload_type, mtu) = (format.payload_type, self.mtu);
         let lane = self.get_mut(track.kind());
@@ -135,15 +140,16 @@ impl Lanes {
             && lane.packetizer.settings().channel == channel
             && lane.format.payload_type == payload_type
         {
-            lane.format = format;
-            return lane.packetizer.set_track(track).map_err(|why| why.to_string());
+            lane.format = format.clone();
+            lane.packetizer.set_track(track)?;
+            return Ok(format);
         }
         // Numbers go on where the track was carried before.
         let first_sequence = lane.as_ref().map_or(first_sequence, |lane| lane.packetizer.next_sequence());
         let settings = Settings { payload_type, ssrc, first_sequence, first_time, mtu, channel };
-        let packetizer = Packetizer::new(track, settings).map_err(|why| why.to_string())?;
-        *lane = Some(Lane { format, packetizer, packets: 0, octets: 0, last: None });
-        Ok(())
+        let packetizer = Packetizer::new(track, settings)?;
+        *lane = Some(Lane { format: format.clone(), packetizer, packets: 0, octets: 0, last: None });
+        Ok(format)
     }
 
     /// Whether what was described of the tracks so far holds for these.

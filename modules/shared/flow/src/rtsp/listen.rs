@@ -1,10 +1,14 @@
 //! `listen`: publishers push to us.
 
+use std::future::{pending, ready};
+use std::pin::pin;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use super::ListenConfig;
 use super::port::{PublishRoute, Rtsp, listener};
-use super::udp::UdpPair;
+use super::udp::Ports;
 use crate::endpoint::InputContext;
 use crate::ingest::{Entrance, Target};
 use crate::net::{Attempts, Place, listeners};
@@ -19,22 +23,29 @@ pub async fn listen(input: InputContext, config: ListenConfig) {
         () = input.cancel.cancelled() => return,
         lease = opening => lease,
     };
-    let attempts = Attempts::of_input(&input, "udpPorts", listeners::RETRY);
-    let ports = config.transports.udp.then_some((config.url.address, config.udp_port));
-    let udp = tokio::select! {
+    let (attempts, udp) = (Attempts::of_input(&input, "udpPorts", listeners::RETRY), Ports::default());
+    let (transports, ports) = (config.transports, (config.url.address, config.udp_port));
+    let mut opening = pin!(udp.open(&input.module, transports, ports, attempts).fuse());
+    tokio::select! {
+        biased;
         () = input.cancel.cancelled() => return,
-        udp = UdpPair::open_at_last(&input.module, ports, attempts) => udp,
-    };
+        () = &mut opening => {}
+        () = ready(()), if transports.tcp => {}
+    }
     let target = match &input.instances {
         Some(instances) => Target::Pattern(instances.clone()),
         None => Target::Stream(input.clone()),
     };
     let entrance = Entrance::new(&input, config.takeover, target);
     let place = Place::of(&config.url.path);
-    let route = Arc::new(PublishRoute { entrance, config, udp });
+    let route = Arc::new(PublishRoute { entrance, config, udp: udp.clone() });
     input.status.status.set(State::Waiting, None);
     let guard = lease.port().publish.add(place, route);
-    input.cancel.cancelled().await;
+    tokio::select! {
+        () = input.cancel.cancelled() => {}
+        // Ports that were not free before.
+        () = opening.then(|()| pending()) => {}
+    }
     drop(guard);
     input.stream.kick(KickReason::Reconfigured);
 }

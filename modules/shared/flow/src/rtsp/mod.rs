@@ -2,6 +2,8 @@
 
 mod asked;
 mod bridge;
+#[cfg(test)]
+mod camera;
 mod connection;
 mod described;
 mod group;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::connection::{self, Tunnels};
 use super::described::Watching;
 use super::group::Group;
-use super::udp::UdpPair;
+use super::udp::Ports;
 use super::{ListenConfig, ServeConfig};
 use crate::config::{ListenUrl, ServerTls};
 use crate::endpoint::OutputContext;
@@ -84,7 +84,7 @@ pub(super) struct PublishRoute {
     pub(super) entrance: Entrance,
     pub(super) config: ListenConfig,
     /// Its ports for datagrams, where it takes such.
-    pub(super) udp: Option<Arc<UdpPair>>,
+    pub(super) udp: Ports,
 }
 
 /// Where a played path leads.
@@ -99,7 +99,7 @@ pub(super) struct PlayRoute {
     pub(super) described: Watching,
     pub(super) arrivals: Arrivals,
     /// Its ports for datagrams, where it sends such.
-    pub(super) udp: Option<Arc<UdpPair>>,
+    pub(super) udp: Ports,
     /// Where it is sent for all who want that, where there is such a place.
     pub(super) group: Option<Group>,
 }
@@ -110,7 +110,7 @@ impl PlayRoute {
         config: &ServeConfig,
         described: Watching,
         arrivals: Arrivals,
-        udp: Option<Arc<UdpPair>>,
+        udp: Ports,
         group: Option<Group>,
     ) -> Arc<Self> {
         Arc::new(Self {

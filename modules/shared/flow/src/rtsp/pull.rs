@@ -3,6 +3,7 @@
 mod error;
 mod forwarder;
 mod intake;
+mod mending;
 mod redirect;
 mod source;
 
@@ -44,6 +45,7 @@ pub async fn pull(input: InputContext, config: PullConfig) {
         group: group.clone(),
         moved: None,
         hops: 0,
+        mends: false,
         input,
         config,
     };
@@ -64,12 +66,20 @@ struct Pull {
     /// Where the server sent the session.
     moved: Option<ConnectUrl>,
     hops: usize,
+    /// The library does not read all that this camera answers.
+    mends: bool,
 }
 
 impl Pull {
     async fn run(mut self) {
         loop {
             let mut error = self.session().await;
+            if matches!(error, PullError::Odd { .. }) && !self.mends {
+                self.mends = true;
+                let (flow, host) = (&self.input.flow, &self.config.url.host);
+                tracing::info!(%flow, %host, "pull: {error}: its answers are put right from now on");
+                continue;
+            }
             if matches!(error, PullError::Moved { .. }) {
                 match self.follow().await {
                     Ok(()) => continue,
@@ -118,14 +128,14 @@ impl Pull {
 
     /// One session, from dialling to its end.
     async fn session(&mut self) -> PullError {
-        let (net, config, group) = (&self.input.module.net, &self.config, &self.group);
+        let (net, config, group, mends) = (&self.input.module.net, &self.config, &self.group, self.mends);
         let url = self.moved.as_ref().unwrap_or(&config.url);
         // What `content` drops is not asked for.
         let mut content = self.input.stream.content();
         let wanted = *content.borrow_and_update();
         let opening = async {
             let peer = source::peer(net, config, url).await?;
-            let source = source::open(net, config, &peer, group, wanted).await?;
+            let source = source::open(net, config, &peer, group, wanted, mends).await?;
             Ok((peer, source))
         };
         let (peer, mut source) = match self.pulled.unless_kicked(opening).await {

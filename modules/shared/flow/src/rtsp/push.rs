@@ -3,8 +3,11 @@
 mod client;
 mod error;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use av_media::Kind;
@@ -24,14 +27,19 @@ use client::Client;
 use error::PushError;
 use sender::Sender;
 
+/// A target that has had the stream for so long and then sends it elsewhere is followed at once.
+const LIVED: Duration = Duration::from_secs(1);
+
 /// Sends the stream until cancelled. A change of codec is announced on a connection of its own.
 pub async fn push(output: OutputContext, config: PushConfig) {
     let pushing = Pushing::new(output, &config.url.host, config.retry);
-    pushing.run(Push { config }).await;
+    pushing.run(Push { config, moved: Mutex::default() }).await;
 }
 
 struct Push {
     config: PushConfig,
+    /// Where a target that had the stream has sent it: the next connection goes there.
+    moved: Mutex<Option<String>>,
 }
 
 /// What can be announced of a stream.
@@ -83,7 +91,17 @@ impl Target for Push {
         if sender.sent_media {
             *flowed = began.elapsed();
         }
-        let ended = ended?;
+        let ended = match ended {
+            Err(PushError::Elsewhere { to, host }) => {
+                *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.clone());
+                // One that does so at once, again and again, is waited for.
+                if *flowed < LIVED {
+                    return Err(PushError::Elsewhere { to, host });
+                }
+                Ended::Changed
+            }
+            ended => ended?,
+        };
         client.finish(sender.into_pending(), FAREWELL).await;
         pushing.ended();
         Ok(ended)
@@ -99,22 +117,29 @@ impl Push {
         media: &[Kind],
     ) -> Result<Client, PushError> {
         let mut config = self.config.clone();
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(to) = moved {
+            config = self.led(pushing, config, &to)?;
+        }
         for _ in 0..=MAX_HOPS {
             let opened = client::open(&pushing.output.module.net, &config, description.clone(), media).await;
-            let (host, to) = match opened {
-                Err(PushError::Elsewhere { host, to }) => (host, to),
+            config = match opened {
+                Err(PushError::Elsewhere { to, .. }) => self.led(pushing, config, &to)?,
                 other => return other,
             };
-            let to = followed(&to, &config.url).map_err(|why| PushError::Astray { host, why })?;
-            let (flow, output, from) = (&pushing.output.flow, &pushing.output.output, &config.url.host);
-            tracing::info!(%flow, %output, host = %from, to = %to, "push: sent elsewhere");
-            if to.host != self.config.url.host {
-                // Another host that the target names has no right to them.
-                config.credentials = None;
-            }
-            config.url = to;
         }
         Err(PushError::Astray { host: config.url.host, why: "one leads to the next" })
+    }
+
+    /// Where a target leads.
+    fn led(&self, pushing: &Pushing, from: PushConfig, to: &str) -> Result<PushConfig, PushError> {
+        let astray = |why| PushError::Astray { host: from.url.host.clone(), why };
+        let url = followed(to, &from.url).map_err(astray)?;
+        let (flow, output) = (&pushing.output.flow, &pushing.output.output);
+        tracing::info!(%flow, %output, host = %from.url.host, to = %url, "push: sent elsewhere");
+        // Another host that the target names has no right to them.
+        let credentials = from.credentials.filter(|_| url.host == self.config.url.host);
+        Ok(PushConfig { url, credentials, ..from })
     }
 
     /// Waits until the stream's tracks can be described.

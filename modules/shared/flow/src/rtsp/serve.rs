@@ -1,11 +1,15 @@
 //! `serve`: players come to us.
 
+use std::future::{pending, ready};
+use std::pin::pin;
+
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::ServeConfig;
 use super::group::Group;
 use super::port::{PlayRoute, Rtsp, listener};
-use super::udp::UdpPair;
+use super::udp::Ports;
 use super::wire::Players;
 use crate::endpoint::OutputContext;
 use crate::fanout::{self, Serving};
@@ -21,19 +25,22 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
         () = output.cancel.cancelled() => return,
         lease = opening => lease,
     };
-    let attempts = Attempts::of_output(&output, "udpPorts", listeners::RETRY);
-    let ports = config.transports.udp.then_some((config.url.address, config.udp_port));
-    let udp = tokio::select! {
+    let (attempts, udp) = (Attempts::of_output(&output, "udpPorts", listeners::RETRY), Ports::default());
+    let (transports, ports) = (config.transports, (config.url.address, config.udp_port));
+    let mut opening = pin!(udp.open(&output.module, transports, ports, attempts).fuse());
+    tokio::select! {
+        biased;
         () = output.cancel.cancelled() => return,
-        udp = UdpPair::open_at_last(&output.module, ports, attempts) => udp,
-    };
+        () = &mut opening => {}
+        () = ready(()), if transports.tcp => {}
+    }
     let group = tokio::select! {
         () = output.cancel.cancelled() => return,
         group = Group::open_at_last(&output, config.multicast.as_ref()) => group,
     };
     let (arrivals, arriving) = fanout::arrivals();
     let (news, described) = watch::channel(None);
-    let route = PlayRoute::new(&output, &config, described, arrivals, udp, group);
+    let route = PlayRoute::new(&output, &config, described, arrivals, udp.clone(), group);
     let (play, place) = (&lease.port().play, Place::of(&config.url.path));
     let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);
@@ -42,5 +49,9 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let reader = output.stream.reader(output.content);
     let name = config.url.path.rsplit('/').next().unwrap_or_default();
     let players = Players::new(config.mtu, name, news, output.status.clone(), output.path.clone());
-    Serving::new(&output, reader, players, options).run(&output, arriving).await;
+    tokio::select! {
+        () = Serving::new(&output, reader, players, options).run(&output, arriving) => {}
+        // Ports that were not free before.
+        () = opening.then(|()| pending()) => {}
+    }
 }

@@ -1,5 +1,6 @@
 //! RTP over UDP: one pair of ports for all sessions, and the way of one player that is told apart by its address.
 
+mod ports;
 mod sink;
 
 use std::collections::HashMap;
@@ -17,13 +18,10 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub(super) use ports::Ports;
 pub(super) use sink::{Route, UdpSink};
 
 use super::options::{Interface, Multicast};
-use crate::endpoint::Module;
-use crate::net::Attempts;
-use crate::stream::State;
-use crate::trouble::Reason;
 
 /// A flush of many players goes out at once.
 const SEND_BUFFER: usize = 4 << 20;
@@ -108,30 +106,6 @@ impl UdpPair {
         let listening = [(&rtp, false), (&rtcp, true)]
             .map(|(half, rtcp)| tokio::spawn(listen(half.clone(), rtcp, Arc::clone(&players), began)));
         Arc::new(Self { rtp, rtcp, port, began, players, listening })
-    }
-
-    /// Opens the pair that begins with this port beside a listening address, however often that takes; `None`: there is
-    /// to be none.
-    pub(super) async fn open_at_last(
-        module: &Module,
-        ports: Option<(SocketAddr, u16)>,
-        mut attempts: Attempts,
-    ) -> Option<Arc<Self>> {
-        let (address, first) = ports?;
-        let ip = module.net.bind_address(address).ip();
-        loop {
-            match Self::open(ip, first) {
-                Ok(pair) => return Some(pair),
-                Err(source) => {
-                    let second = first.saturating_add(1);
-                    let error = format!(
-                        "{ip} has no ports {first}-{second} for datagrams: {source}; choose others, or transports tcp alone"
-                    );
-                    let wait = attempts.failed(State::Retrying, Reason::Address, &error, Duration::ZERO);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
     }
 
     /// Sends a report, if the socket takes it.

@@ -169,8 +169,8 @@ impl Reporter {
             other => input_word(other),
         };
         out.insert("state".into(), word.into());
-        if let Some(trouble) = current.trouble {
-            out.insert("error".into(), trouble.text.into());
+        if let Some(error) = current.trouble.map(|trouble| trouble.text).or(current.remark) {
+            out.insert("error".into(), error.into());
         }
         out.insert("url".into(), url.into());
         let clients = status.clients.load(Ordering::Relaxed);

@@ -47,11 +47,20 @@ enum Form {
 }
 
 fn form(track: &Track) -> Option<Form> {
+    if matches!(track.codec, Codec::PcmA | Codec::PcmU) && !matches!(track.audio.sample_rate, 0 | 8000) {
+        // It says no other rate (FLV §E.4.2.1).
+        return None;
+    }
     let number = classic_number(track.codec, track.framing);
     match (four_cc(track.codec), track.framing) {
         (Some(four_cc), RtmpFraming::Enhanced) => Some(Form::FourCc(four_cc)),
         (four_cc, _) => number.map(Form::Classic).or(four_cc.map(Form::FourCc)),
     }
+}
+
+/// Whether there is a word for a track.
+pub(crate) fn carries(track: &Track) -> bool {
+    form(track).is_some()
 }
 
 /// Before the decoder configuration; `None` for a codec without one.

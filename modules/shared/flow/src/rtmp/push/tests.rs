@@ -11,7 +11,7 @@ use crate::config::{Content, Credentials, Secret};
 use crate::endpoint::Module;
 use crate::net::Listener;
 use crate::rtmp::client::peer::*;
-use crate::stream::{Changes, Current, Kick, OutputStatus, Publisher, Stream};
+use crate::stream::{Changes, Current, Kick, OutputStatus, Publisher, State, Stream};
 
 struct Pushing {
     module: Arc<Module>,

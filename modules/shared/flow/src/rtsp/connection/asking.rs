@@ -53,7 +53,7 @@ impl Chosen {
         let (is_first, datagrams) = (self.layout == Layout::default(), self.ports != [None, None]);
         Allowed {
             tcp: transports.tcp && (is_first || !datagrams && !self.in_group),
-            udp: transports.udp && self.route.udp.is_some() && (is_first || datagrams),
+            udp: self.route.udp.get().is_some() && (is_first || datagrams),
             multicast: self.route.group.is_some() && (is_first || self.in_group),
         }
     }
@@ -104,7 +104,7 @@ impl Connection {
             return self.session.refuse(StatusCode::NotFound);
         };
         let PlayRoute { udp, group, .. } = &*chosen.route;
-        let answer = match (setup.offers.choose(chosen.allowed()), udp, group) {
+        let answer = match (setup.offers.choose(chosen.allowed()), udp.get(), group) {
             (Some(Offer::Tcp { .. }), ..) => SetupAnswer::Tcp,
             (Some(Offer::Udp { client_ports }), Some(pair), _) => {
                 let server_ports = Pair { rtp: pair.port, rtcp: pair.port.saturating_add(1) };

@@ -160,7 +160,7 @@ impl Connection {
 
     /// The way of datagrams, where the player has set that up.
     fn datagrams(&self, chosen: &Chosen) -> Option<Datagrams> {
-        let pair = chosen.route.udp.as_ref()?;
+        let pair = chosen.route.udp.get()?;
         let address = self.peer.ip();
         let mut routes = Vec::new();
         for (kind, ports) in [Kind::Video, Kind::Audio].into_iter().zip(chosen.ports) {

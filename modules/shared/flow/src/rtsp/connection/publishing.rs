@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::asking::NotProved;
 use super::{Connection, End};
 use crate::endpoint::InputContext;
-use crate::ingest::{Identity, Seat};
+use crate::ingest::{Identity, NoInstance, Seat, Taken};
 use crate::net::Found;
 use crate::rtsp::intake::Intake;
 use crate::rtsp::port::PublishRoute;
@@ -46,6 +46,15 @@ struct Seated {
     _seat: Seat,
     kick: Kick,
     input: InputContext,
+}
+
+/// Why a publisher is not seated.
+#[derive(Debug, thiserror::Error)]
+enum NoSeat {
+    #[error(transparent)]
+    Instance(#[from] NoInstance),
+    #[error(transparent)]
+    Taken(#[from] Taken),
 }
 
 /// Where datagrams come in: nowhere, for one that sends none.
@@ -111,8 +120,8 @@ impl Connection {
         let Some(announced) = &mut self.announced else {
             return self.session.refuse(StatusCode::MethodNotValidInThisState);
         };
-        let (transports, udp) = (announced.route.config.transports, &announced.route.udp);
-        let allowed = Allowed { tcp: transports.tcp, udp: transports.udp && udp.is_some(), multicast: false };
+        let (transports, udp) = (announced.route.config.transports, announced.route.udp.get());
+        let allowed = Allowed { tcp: transports.tcp, udp: udp.is_some(), multicast: false };
         let answer = match (setup.offers.choose(allowed), udp) {
             (Some(Offer::Tcp { .. }), _) => SetupAnswer::Tcp,
             (Some(Offer::Udp { client_ports }), Some(pair)) => {
@@ -136,11 +145,11 @@ impl Connection {
         let seated = match self.seat(&route, &ask, name.as_deref()) {
             Ok(seated) => seated,
             Err(why) => {
-                self.refuse_publisher(&ask, Some(&route), StatusCode::Forbidden, &why);
+                self.refuse_publisher(&ask, Some(&route), StatusCode::Forbidden, &why.to_string());
                 return Ok(());
             }
         };
-        let datagrams = match route.udp.as_ref().filter(|_| !ports.is_empty()) {
+        let datagrams = match route.udp.get().filter(|_| !ports.is_empty()) {
             Some(pair) => {
                 let all = ports.iter().flat_map(|(_, ports)| [ports.rtp, ports.rtcp]).collect();
                 let (expected, receiver) = pair.take(self.peer.ip(), all);
@@ -169,12 +178,11 @@ impl Connection {
         }
     }
 
-    fn seat(&self, route: &PublishRoute, ask: &Ask, name: Option<&str>) -> Result<Seated, String> {
-        let input = route.entrance.input(name).map_err(|why| why.to_string())?;
+    fn seat(&self, route: &PublishRoute, ask: &Ask, name: Option<&str>) -> Result<Seated, NoSeat> {
+        let input = route.entrance.input(name)?;
         let who = Identity { address: self.peer.ip().to_canonical(), program: ask.user_agent.clone() };
         let kick = Kick::default();
-        let seating = route.entrance.seat(&ask.path, who, &input, kick.clone());
-        let (publisher, seat) = seating.map_err(|taken| taken.to_string())?;
+        let (publisher, seat) = route.entrance.seat(&ask.path, who, &input, kick.clone())?;
         Ok(Seated { publisher, _seat: seat, kick, input })
     }
 

@@ -38,6 +38,8 @@ pub(super) enum PullError {
     /// No fault of the camera's, and nothing to wait for.
     #[error("{host} {why}; the session is made anew")]
     Anew { host: String, why: &'static str },
+    #[error("{host} {what}")]
+    Odd { host: String, what: &'static str },
     #[error("{host} sends the session elsewhere")]
     Moved { host: String },
     #[error(
@@ -70,16 +72,32 @@ impl PullError {
             Some(404) => refused("the path", "the URL's path", said),
             Some(453 | 503) => Self::Full { host, said },
             Some(461) => refused("the transport", "transport", said),
-            Some(200..=299) => Self::Broken { host, said },
+            Some(200..=299) => Self::of_answer(said, host),
             Some(_) => refused("the session", "the URL and credentials", said),
             None => Self::without_status(said, peer),
+        }
+    }
+
+    /// An answer that the library does not read.
+    fn of_answer(said: String, host: String) -> Self {
+        let odd = [
+            ("content type", "sends a description that it does not call application/sdp alone"),
+            ("Session header", "writes more into Session than id and time-out"),
+            ("Unparseable timeout", "writes more into Session than id and time-out"),
+            ("RTP-Info", "breaks RTP-Info"),
+        ];
+        match odd.into_iter().find(|(words, _)| said.contains(words)) {
+            Some((_, what)) => Self::Odd { host, what },
+            None => Self::Broken { host, said },
         }
     }
 
     fn without_status(said: String, peer: &Peer) -> Self {
         let host = peer.host.clone();
         let anew = |why| Self::Anew { host: peer.host.clone(), why };
-        if said.starts_with("wrong ssrc") {
+        if said.starts_with("wrong ssrc after 0 RTP") {
+            Self::Odd { host, what: "names another SSRC than its packets have" }
+        } else if said.starts_with("wrong ssrc") {
             anew("changed the SSRC of a track")
         } else if said.starts_with("Out-of-order packet") {
             anew("sent a sequence number from the past")
@@ -106,9 +124,11 @@ impl PullError {
             }
             Self::Nothing { .. } | Self::Content { .. } => Reason::Content,
             Self::Silent { .. } | Self::Idle { .. } => Reason::Silent,
-            Self::Anew { .. } | Self::Moved { .. } | Self::Lost { .. } | Self::Broken { .. } => {
-                Reason::Protocol
-            }
+            Self::Anew { .. }
+            | Self::Odd { .. }
+            | Self::Moved { .. }
+            | Self::Lost { .. }
+            | Self::Broken { .. } => Reason::Protocol,
             Self::Closed { .. } => Reason::Lost,
             Self::Ended { .. } => Reason::Ended,
         }

@@ -25,8 +25,8 @@ pub(super) struct Intake {
     intake: intake::Intake,
     /// By the library's number of a stream: which medium it is.
     media: Vec<Option<usize>>,
-    /// Streams of which a packet has come.
-    begun: Vec<usize>,
+    /// Streams of which a packet has come, and its SSRC.
+    begun: Vec<(usize, u32)>,
     /// When the first of all came, where it lay at the beginning.
     at_begin: Option<Instant>,
     expects_sound: bool,
@@ -106,11 +106,11 @@ impl Intake {
     ) {
         let Some(medium) = self.medium(packet.stream_id()) else { return };
         let elapsed = packet.timestamp().elapsed();
-        if !self.begun.contains(&packet.stream_id()) {
-            self.begins(medium, elapsed, now);
-            self.begun.push(packet.stream_id());
-        }
         let header = packet.header();
+        if self.ssrc(packet.stream_id()).is_none() {
+            self.begins(medium, elapsed, now);
+            self.begun.push((packet.stream_id(), header.ssrc()));
+        }
         let mut ordered = Vec::new();
         if packet.loss() > 0 {
             ordered.push(Ordered::Lost(packet.loss().into()));
@@ -148,10 +148,17 @@ impl Intake {
         let Some(medium) = self.medium(packet.stream_id()) else { return };
         let Some(time) = packet.rtp_timestamp() else { return };
         let mut reports = packet.pkts().filter_map(|packet| packet.as_sender_report().ok().flatten());
-        if let Some(report) = reports.next() {
+        // Some cameras' reports are of nothing that they send.
+        let is_own = |ssrc| self.ssrc(packet.stream_id()).is_none_or(|own| own == ssrc);
+        if let Some(report) = reports.next().filter(|report| is_own(report.ssrc())) {
             let ticks = time.elapsed().saturating_add(BEGIN);
             self.intake.report(medium, Ntp(report.ntp_timestamp().0), ticks);
         }
+    }
+
+    /// Of a stream's packets, once one has come.
+    fn ssrc(&self, stream: usize) -> Option<u32> {
+        self.begun.iter().find(|(begun, _)| *begun == stream).map(|(_, ssrc)| *ssrc)
     }
 
     fn medium(&self, stream: usize) -> Option<usize> {

@@ -6,14 +6,16 @@ use std::time::Duration;
 use av_media::Kind;
 use av_rtsp::sdp::{Direction, LeftAside, Medium, Presentation};
 use retina::client::{
-    Described, InitialTimestampPolicy, PlayOptions, Playing, Session, SessionGroup, SessionIdPolicy,
-    SessionOptions, SetupOptions, TcpTransportOptions, Transport, UdpTransportOptions, UnknownRtcpSsrcPolicy,
+    Described, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Playing, Session,
+    SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, Transport,
+    UdpTransportOptions, UnknownRtcpSsrcPolicy,
 };
 use tokio::time::timeout;
 use url::Url;
 
 use super::error::PullError;
 use super::forwarder::Forwarder;
+use super::mending::Mender;
 use crate::config::{ClientTls, ConnectUrl, Content, Credentials};
 use crate::net::{Counted, DialError, Net};
 use crate::rtsp::asked::{asked, key, without_secrets};
@@ -101,13 +103,14 @@ pub(super) async fn peer(net: &Net, config: &PullConfig, url: &ConnectUrl) -> Re
     Ok(Peer { host: url.host.clone(), url: url.clone(), tls: config.tls.clone(), asked, hidden })
 }
 
-/// Opens a session up to the moment when media may flow.
+/// Opens a session up to the moment when media may flow. `mends`: the library refused an answer before.
 pub(super) async fn open(
     net: &Net,
     config: &PullConfig,
     peer: &Peer,
     group: &Arc<SessionGroup>,
     content: Content,
+    mends: bool,
 ) -> Result<Source, PullError> {
     let same_host = peer.url.host == config.url.host;
     let credentials = match &config.credentials {
@@ -128,11 +131,14 @@ pub(super) async fn open(
     let counted = net.dialled().add();
     let mut url = peer.asked.clone();
     let mut forwarder = None;
-    if peer.url.scheme.tls {
-        let dialled = timeout(ESTABLISH, net.dial(&peer.url.host, peer.url.port, Some(&peer.tls))).await;
+    if peer.url.scheme.tls || mends {
+        let tls = peer.url.scheme.tls.then_some(&peer.tls);
+        let dialled = timeout(ESTABLISH, net.dial(&peer.url.host, peer.url.port, tls)).await;
         let dialled =
             dialled.map_err(|_| DialError::timed_out(&peer.url.host, peer.url.port, ESTABLISH))??;
-        let opened = Forwarder::open(dialled).await.map_err(|error| peer.unreachable(&error.to_string()))?;
+        let mender = mends.then(|| Mender::new(config.udp.then_some(dialled.peer.ip())));
+        let opened = Forwarder::open(dialled, mender, config.udp).await;
+        let opened = opened.map_err(|error| peer.unreachable(&error.to_string()))?;
         let _ = url.set_scheme(RTSP.name);
         let _ = url.set_ip_host(opened.address.ip());
         let _ = url.set_port(Some(opened.address.port()));
@@ -185,7 +191,10 @@ async fn start(
     }
     let options = PlayOptions::default()
         .initial_timestamp(InitialTimestampPolicy::Permissive)
-        .unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::DropPackets);
+        // What comes first is the first: some name another number.
+        .initial_seq(InitialSequenceNumberPolicy::Ignore)
+        // Whose a report is, is seen when packets have come.
+        .unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
     session.play(options).await
 }
 

@@ -1,4 +1,4 @@
-mod camera;
+mod served;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{ClientTls, Content, Credentials};
 use crate::rtmp::peer::{module, plain, retry, state, stream};
+use crate::rtsp::camera::{self, Camera, SDP, VIDEO_ONLY, idr, picture};
 use crate::rtsp::options::{RTSP, RTSPS};
 use crate::stream::{Anchor, Entry, InputStatus, Item, Reader, Settings, Stream};
-use camera::{Camera, SDP, VIDEO_ONLY, idr, picture};
 
 struct Pulling {
     stream: Stream,
@@ -414,4 +414,62 @@ async fn what_rtp_info_says_holds_also_where_the_first_packet_is_the_one_that_it
     // Sound lies on the grid of its samples.
     let apart = first(Kind::Audio).nanos_since(first(Kind::Video));
     assert!((apart - 200_000_000).abs() < 1_000_000, "{apart}");
+}
+
+#[tokio::test]
+async fn answers_that_the_library_refuses_are_put_right_on_another_connection() {
+    for odd in [["; charset=utf-8", "", ""], ["", "; x=y", ""], ["", "", ";ssrc=DEADBEEF"]] {
+        let (listener, port) = Camera::listen().await;
+        let mut pulling = Pulling::with(config(port));
+        let mut camera = Camera::accept(&listener).await;
+        camera.odd = odd;
+        // Up to what the library refuses.
+        match odd {
+            ["", "", _] => {
+                camera.establish(SDP, &[]).await;
+                camera.video(0, &idr(0)).await;
+            }
+            ["", of_session, _] => {
+                camera.request().await;
+                camera.answer("200 OK", &[], SDP).await;
+                camera.request().await;
+                let transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1";
+                camera
+                    .answer("200 OK", &[&format!("Session: 1;timeout=60{of_session}"), transport], "")
+                    .await;
+            }
+            _ => {
+                camera.request().await;
+                camera.answer("200 OK", &[], SDP).await;
+            }
+        }
+        let mut camera = Camera::accept(&listener).await;
+        camera.odd = odd;
+        camera.establish(SDP, &[]).await;
+        second(&mut camera, 0).await;
+        pulling.frames(40).await;
+        assert_eq!(state(&pulling.status.status, State::Running).await.trouble, None);
+    }
+}
+
+#[tokio::test]
+async fn a_report_of_another_source_and_a_number_that_is_far_away_end_no_session() {
+    let (listener, port) = Camera::listen().await;
+    let mut pulling = Pulling::with(config(port));
+    let mut camera = Camera::accept(&listener).await;
+    camera
+        .establish(SDP, &["RTP-Info: url=track1;seq=40000;rtptime=3600,url=track2;seq=40000;rtptime=320"])
+        .await;
+    let own = std::mem::replace(&mut camera.ssrc, 99);
+    camera.report(1, 3_900_000_000 << 32, 1 << 30).await;
+    camera.ssrc = own;
+    second(&mut camera, 0).await;
+    camera.ssrc = 99;
+    camera.report(1, 3_900_000_000 << 32, 1 << 30).await;
+    camera.ssrc = own;
+    second(&mut camera, 25).await;
+    let frames = pulling.frames(95).await;
+    let sounds: Vec<_> = frames.iter().filter(|frame| frame.kind == Kind::Audio).collect();
+    assert!(sounds.windows(2).all(|pair| pair[1].pts.nanos_since(pair[0].pts) == 40_000_000));
+    assert_eq!(pulling.status.status.get().trouble, None);
 }

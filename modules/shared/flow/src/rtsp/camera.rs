@@ -1,4 +1,5 @@
-//! A camera that does as it is told: a server of RTSP over TCP that shares no code with the project.
+//! A camera that does as it is told: a server of RTSP over TCP that shares no code with the project. It is pulled from, and
+//! pushed to.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Camera {
     pub(super) ssrc: u32,
     /// 0: that of the descriptions here.
     pub(super) payload_type: u8,
+    /// Behind `application/sdp`, behind the id of a session, and in a transport.
+    pub(super) odd: [&'static str; 3],
     cseq: String,
 }
 
@@ -55,16 +58,30 @@ impl Camera {
     }
 
     fn of(wire: Box<dyn Wire>) -> Self {
-        Self { wire, read: Vec::new(), sequences: [1; 4], ssrc: 7, payload_type: 0, cseq: String::new() }
+        let (read, cseq) = (Vec::new(), String::new());
+        Self { wire, read, sequences: [1; 4], ssrc: 7, payload_type: 0, odd: [""; 3], cseq }
     }
 
-    /// The next request's head.
+    /// The next request's head; its body is dropped, and so are packets in front of it.
     pub(super) async fn request(&mut self) -> String {
         soon("a request", async {
             loop {
-                if let Some(end) = self.read.windows(4).position(|end| end == b"\r\n\r\n") {
-                    let head: Vec<u8> = self.read.drain(..end + 4).collect();
-                    let head = String::from_utf8(head).unwrap();
+                while let [b'$', _, high, low, rest @ ..] = &self.read[..]
+                    && let length = usize::from(u16::from_be_bytes([*high, *low]))
+                    && rest.len() >= length
+                {
+                    self.read.drain(..4 + length);
+                }
+                let is_head = self.read.first().is_some_and(|first| *first != b'$');
+                let end = self.read.windows(4).position(|end| end == b"\r\n\r\n");
+                if let Some(end) = end.filter(|_| is_head) {
+                    let head = String::from_utf8(self.read[..end + 4].to_vec()).unwrap();
+                    let body = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                    let body: usize = body.map_or(0, |length| length.parse().unwrap());
+                    while self.read.len() < end + 4 + body {
+                        assert!(self.wire.read_buf(&mut self.read).await.unwrap() > 0, "gone");
+                    }
+                    self.read.drain(..end + 4 + body);
                     let cseq = head.lines().find_map(|line| line.strip_prefix("CSeq: "));
                     self.cseq = cseq.unwrap().to_owned();
                     return head;
@@ -82,12 +99,47 @@ impl Camera {
             text.push_str("\r\n");
         }
         if !body.is_empty() {
-            text.push_str(&format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n", body.len()));
+            let [odd, ..] = self.odd;
+            text.push_str(&format!(
+                "Content-Type: application/sdp{odd}\r\nContent-Length: {}\r\n",
+                body.len()
+            ));
         }
         text.push_str("\r\n");
         text.push_str(body);
         self.wire.write_all(text.as_bytes()).await.unwrap();
         self.wire.flush().await.unwrap();
+    }
+
+    /// Sends what is neither a packet nor an answer.
+    pub(super) async fn say(&mut self, text: &str) {
+        self.wire.write_all(text.as_bytes()).await.unwrap();
+        self.wire.flush().await.unwrap();
+    }
+
+    /// Takes what is announced, up to `RECORD`; the URL that was announced.
+    pub(super) async fn record(&mut self) -> String {
+        let mut announced = String::new();
+        loop {
+            let head = self.request().await;
+            let mut words = head.split(' ');
+            match words.next().unwrap() {
+                "ANNOUNCE" => {
+                    announced = words.next().unwrap().to_owned();
+                    self.answer("200 OK", &[], "").await;
+                }
+                "SETUP" => {
+                    let asked = head.lines().find_map(|line| line.strip_prefix("Transport: ")).unwrap();
+                    let transport = format!("Transport: {asked}");
+                    self.answer("200 OK", &["Session: 1", &transport], "").await;
+                }
+                "RECORD" => {
+                    self.answer("200 OK", &["Session: 1"], "").await;
+                    return announced;
+                }
+                _ => self.answer("200 OK", &[], "").await,
+            }
+        }
     }
 
     /// Everything up to `PLAY`; the URLs that were set up.
@@ -101,9 +153,13 @@ impl Camera {
                 "SETUP" => {
                     asked.push(words.next().unwrap().to_owned());
                     let first = 2 * (asked.len() - 1);
-                    let transport =
-                        format!("Transport: RTP/AVP/TCP;unicast;interleaved={first}-{}", first + 1);
-                    self.answer("200 OK", &["Session: 1;timeout=60", &transport], "").await;
+                    let [_, of_session, of_transport] = self.odd;
+                    let transport = format!(
+                        "Transport: RTP/AVP/TCP;unicast;interleaved={first}-{}{of_transport}",
+                        first + 1
+                    );
+                    let session = format!("Session: 1;timeout=60{of_session}");
+                    self.answer("200 OK", &[&session, &transport], "").await;
                 }
                 "PLAY" => {
                     self.answer("200 OK", &[&["Session: 1"], play].concat(), "").await;
