@@ -1,10 +1,17 @@
-//! The pages in Chromium, with real publishers (`tests/browser`).
+//! What Chromium plays, with real publishers (`tests/browser`): the pages, and recordings.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use av_tests::tool::{binary, skip, tests_dir};
+use av_tests::module::Setup;
+use av_tests::program::Program;
+use av_tests::tool::{Tool, binary, repository, skip, tests_dir};
+use av_tests::{needs, port, wait};
+use serde_json::{Value, json};
+
+use crate::recorder_blobs::{self, Azurite, KEY};
+use crate::rtmp;
 
 /// One browser at a time: each takes the machine for itself.
 static BROWSER: Mutex<()> = Mutex::new(());
@@ -14,12 +21,20 @@ fn long<T>(short: T, long: T) -> T {
     if std::env::var_os("AV_LONG").is_some() { long } else { short }
 }
 
-/// Runs a script of `tests/browser`; what it prints is shown, and what it skips is counted.
-fn drive(case: &str, script: &str, arguments: &[&str]) {
+/// Whether there is a browser; a case without one is counted as skipped.
+fn has_browser(case: &str) -> bool {
     let needed: [PathBuf; 2] =
         [tests_dir().join(".tools/browser/node_modules"), Path::new("/usr/bin/chromium").into()];
-    if !needed.iter().all(|needed| needed.exists()) {
+    let is_there = needed.iter().all(|needed| needed.exists());
+    if !is_there {
         skip(&format!("pages::{case}"), "Chromium or its driver is not installed");
+    }
+    is_there
+}
+
+/// Runs a script of `tests/browser`; what it prints is shown, and what it skips is counted.
+fn drive(case: &str, script: &str, arguments: &[&str]) {
+    if !has_browser(case) {
         return;
     }
     let _alone = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,4 +98,53 @@ fn shaka_and_an_older_hls_js_play_the_stream() {
 fn the_pages_are_whole_in_both_colour_schemes_on_wide_and_narrow_screens_and_without_hls_js() {
     let logs = binary("hls-gateway").with_file_name("../tests-run/pages");
     drive("the_pages_are_whole", "looks.mjs", &[logs.to_str().unwrap()]);
+}
+
+#[test]
+fn a_recording_in_azurite_plays_from_its_middle_over_http_ranges() {
+    needs!(Ffmpeg, Azurite, BlobSdk, Python);
+    if !has_browser("a_recording_in_azurite_plays") {
+        return;
+    }
+    let _alone = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let listen = rtmp(port::free(), "live/cam");
+    let key = json!({ "accountKey": KEY });
+    let whole = json!({ "segmentSeconds": 60 });
+    let document = recorder_blobs::document(&listen, &azurite.url(), &key, whole);
+    let module = Setup::new("mp4-recorder").twin(&document).start_listening();
+    let mut publisher = Tool::Ffmpeg.command();
+    publisher.args(["-v", "error", "-nostdin", "-re", "-i"]);
+    publisher.arg(repository().join("edge-config/testcard.mp4"));
+    publisher.args(["-map", "0", "-c", "copy", "-f", "flv", &listen]);
+    let published = Program::run(&mut publisher, wait::LONG);
+    assert!(published.status.success(), "{}", published.stderr);
+    let urls = "from datetime import datetime, timedelta, timezone\n\
+                sas = generate_container_sas(service.account_name, 'recordings', \
+                account_key=service.credential.account_key, permission='r', \
+                expiry=datetime.now(timezone.utc) + timedelta(days=1))\n\
+                for blob in box.list_blobs():\n    print(box.get_blob_client(blob.name).url + '?' + sas)";
+    let url = wait::until("the recording is in its container", wait::LONG, || {
+        let text = azurite.python(urls);
+        (text.lines().count() == 1).then(|| text.trim().to_owned())
+    });
+    let picture = folder.path().join("middle.png");
+    let mut watch = Command::new("node");
+    watch.arg(tests_dir().join("browser/file.mjs")).arg(&url).arg(&picture);
+    let watched = Program::run(&mut watch, 3 * wait::LONG);
+    assert!(watched.status.success(), "{}{}", watched.stdout, watched.stderr);
+    let said: Value = serde_json::from_str(&watched.stdout).unwrap();
+    let (duration, middle) = (said["duration"].as_f64().unwrap(), said["middle"].as_f64().unwrap());
+    // The test card is 240 pictures at 30 a second, and each shows its number.
+    assert!((duration - 8.0).abs() < 0.1, "{said}");
+    let mut reader = Tool::Python.command();
+    reader.arg(tests_dir().join("testcard/read.py")).arg(&picture);
+    let read = Program::run(&mut reader, wait::LONG);
+    let number: f64 = read.stdout.trim().parse().unwrap_or_else(|_| panic!("{}{}", read.stdout, read.stderr));
+    assert!((number - middle * 30.0).abs() <= 1.5, "picture {number} at {middle} s");
+    let is_range = |line: &&str| line.contains("GET ") && line.contains(" 206 ");
+    assert!(azurite.log().lines().filter(is_range).count() > 0, "no range was asked for: {}", azurite.log());
+    assert_eq!(module.terminate().status.code(), Some(0));
 }
