@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use crate::hls::Gateway;
 
 /// Follows a stream from which the publisher is away for a while, and lets the linter tell all that it finds.
-fn has_no_fault_while_the_publisher_is_killed_and_comes_back(output: &Value) {
+fn has_no_fault_while_the_publisher_is_killed_and_comes_back(output: &Value, seconds: &str) {
     let gateway = Gateway::start(&json!({}), output);
     // Its rounds do not fit together: pictures come too early and too late there.
     let publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
     let media = gateway.media();
     let linter = Program::start(
         Command::new(binary("hls-gateway"))
-            .args(["lint", "--seconds", "15"])
+            .args(["lint", "--seconds", seconds])
             .arg(format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port)),
     );
     let segments = |text: &str| text.matches("#EXTINF").count();
@@ -45,12 +45,13 @@ fn has_no_fault_while_the_publisher_is_killed_and_comes_back(output: &Value) {
 #[test]
 fn the_linter_finds_no_fault_in_low_latency_hls_while_the_publisher_is_killed_and_comes_back() {
     needs!(Ffmpeg);
-    has_no_fault_while_the_publisher_is_killed_and_comes_back(&json!({ "segmentSeconds": 1 }));
+    has_no_fault_while_the_publisher_is_killed_and_comes_back(&json!({ "segmentSeconds": 1 }), "15");
 }
 
 #[test]
 fn the_linter_finds_no_fault_in_whole_segments_while_the_publisher_is_killed_and_comes_back() {
     needs!(Ffmpeg);
-    let output = json!({ "segmentSeconds": 1, "variant": "fmp4" });
-    has_no_fault_while_the_publisher_is_killed_and_comes_back(&output);
+    // Players give up after half a target duration more than one: a busy machine needs that to be a second.
+    let output = json!({ "segmentSeconds": 2, "variant": "fmp4" });
+    has_no_fault_while_the_publisher_is_killed_and_comes_back(&output, "24");
 }
