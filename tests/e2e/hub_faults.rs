@@ -9,10 +9,10 @@ use av_tests::clip::Clip;
 use av_tests::edge::{self, Edge};
 use av_tests::recording::{End, Kind, Times};
 use av_tests::rtmp::{Endless, Player, Publisher};
-use av_tests::{needs, tool, wait};
+use av_tests::{long_only, needs, tool, wait};
 use serde_json::{Value, json};
 
-use crate::{long, rtmp};
+use crate::rtmp;
 
 const MODULE: &str = "rtmp-splitter";
 
@@ -171,18 +171,14 @@ fn the_hub_is_away_for_some_seconds() {
 #[test]
 fn the_hub_is_away_for_a_minute() {
     needs!(Ffmpeg);
-    if !long() {
-        return tool::skip("hub_faults::the_hub_is_away_for_a_minute", "long");
-    }
+    long_only!();
     an_outage_of(60);
 }
 
 #[test]
 fn the_hub_hangs_and_the_module_finds_out() {
     needs!(Ffmpeg);
-    if !long() {
-        return tool::skip("hub_faults::the_hub_hangs_and_the_module_finds_out", "long");
-    }
+    long_only!();
     let bench = Bench::start();
     bench.fault(&["hang", "3600"]);
     bench.change("live/during");

@@ -4,6 +4,7 @@
 //! built. Cases that take more than a minute run when `AV_LONG` is set (`tests/run --long`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use av_tests::tool::long;
 use serde_json::{Value, json};
 
 mod access;
@@ -93,9 +94,4 @@ fn cam(url: &str, input: Value, output: Value) -> Value {
 /// The address `path` on 127.0.0.1.
 fn rtmp(port: u16, path: &str) -> String {
     format!("rtmp://127.0.0.1:{port}/{path}")
-}
-
-/// Whether the long cases are wanted.
-fn long() -> bool {
-    std::env::var_os("AV_LONG").is_some()
 }

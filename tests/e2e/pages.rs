@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use av_tests::module::Setup;
 use av_tests::program::Program;
 use av_tests::tool::{Tool, binary, repository, skip, tests_dir};
-use av_tests::{needs, port, wait};
+use av_tests::{long_only, needs, port, wait};
 use serde_json::{Value, json};
 
 use crate::recorder_blobs::{self, Azurite, KEY};
@@ -18,7 +18,7 @@ static BROWSER: Mutex<()> = Mutex::new(());
 
 /// What it takes when minutes do not count, and when they do.
 fn long<T>(short: T, long: T) -> T {
-    if std::env::var_os("AV_LONG").is_some() { long } else { short }
+    if crate::long() { long } else { short }
 }
 
 /// Whether there is a browser; a case without one is counted as skipped.
@@ -82,10 +82,7 @@ fn a_page_comes_back_from_h265_which_it_may_not_decode() {
 #[test]
 fn a_wall_of_nine_tiles_plays_over_http2_and_says_that_it_needs_it() {
     // Nine videos in a browser without a graphics card need more than two busy cores have.
-    if long(true, false) {
-        skip("pages::a_wall_of_nine_tiles", "long");
-        return;
-    }
+    long_only!();
     drive("a_wall_of_nine_tiles", "wall.mjs", &["300"]);
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use av_tests::client::PlayWith;
 use av_tests::clip::Clip;
 use av_tests::module::Module;
-use av_tests::needs;
 use av_tests::port;
 use av_tests::recording::{End, Kind, Recording, Times};
 use av_tests::rtmp::{Player, Publisher};
+use av_tests::{long_only, needs};
 use serde_json::{Value, json};
 
-use crate::{long, rtmp, twin};
+use crate::{rtmp, twin};
 
 fn splitter(url: &str, options: &Value) -> Module {
     let mut input = json!({ "listen": url });
@@ -80,12 +80,7 @@ fn players_stay_when_the_publisher_is_away_for_two_seconds() {
 
 #[test]
 fn players_stay_when_the_publisher_is_away_for_twenty_seconds() {
-    if !long() {
-        return av_tests::tool::skip(
-            "publisher_loss::players_stay_when_the_publisher_is_away_for_twenty_seconds",
-            "long",
-        );
-    }
+    long_only!();
     publisher_comes_back_after(Duration::from_secs(20));
 }
 

@@ -6,11 +6,11 @@ use av_tests::clip::Clip;
 use av_tests::module::Setup;
 use av_tests::proxy::{Fault, Proxy, Request};
 use av_tests::recording::Recording;
-use av_tests::{needs, port, wait};
+use av_tests::{long_only, needs, port, wait};
 use serde_json::{Value, json};
 
 use crate::recorder_blobs::{ACCOUNT, Azurite, KEY, document, must_hold};
-use crate::{long, rtmp};
+use crate::rtmp;
 
 /// Which of the recorder's requests it is.
 fn kind(request: &Request) -> &'static str {
@@ -74,9 +74,7 @@ fn whatever_the_network_does_each_file_arrives_once() {
 
 #[test]
 fn a_hundred_faults_of_the_network_lose_and_double_nothing() {
-    if !long() {
-        return;
-    }
+    long_only!();
     needs!(Ffmpeg, Azurite, BlobSdk);
     let mut chance = Chance(11);
     let mut left = 100;

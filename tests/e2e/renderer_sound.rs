@@ -3,7 +3,7 @@
 use av_tests::program::Program;
 use av_tests::screen::{Screen, Speaker, beeps_behind_flashes};
 use av_tests::tool::Tool;
-use av_tests::{needs, port, tool, wait};
+use av_tests::{long_only, needs, port, tool, wait};
 use serde_json::{Value, json};
 
 use crate::renderer::{OUTPUT, number, publish_card, received, renders_on, start};
@@ -102,9 +102,7 @@ fn publish_card_at(rate: &str, url: &str) -> Program {
 /// For six minutes: what a clock that is 0.3 % off would add is a second.
 fn drifts(rate: &str, ppm: i64) {
     needs!(Ffmpeg, PulseAudio);
-    if !long() {
-        return tool::skip(std::thread::current().name().unwrap_or("?"), "long");
-    }
+    long_only!();
     let speaker = Speaker::start();
     let url = rtmp(port::free(), "live/a");
     let module = start(&url, json!({ "render": "display://none" }), None, Some(&speaker));

@@ -9,11 +9,11 @@ use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
 use av_tests::rtsp::{Answer, Player, interleaved};
 use av_tests::tool::Tool;
-use av_tests::{needs, port, wait};
+use av_tests::{long_only, needs, port, wait};
 use serde_json::{Value, json};
 
 use crate::rtsp::{rtsp, times_of_pictures, udp_ports, watch};
-use crate::{long, rtmp, twin};
+use crate::{rtmp, twin};
 
 fn gateway(from: &str, port: u16, options: Value) -> Module {
     let mut output = json!({ "serve": rtsp(port, "live/cam"), "udpPorts": udp_ports() });
@@ -305,9 +305,7 @@ const REPORT: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0, 9];
 #[test]
 fn a_silent_player_by_udp_is_ended_and_one_that_reports_or_takes_tcp_bytes_stays() {
     needs!(Ffmpeg);
-    if !long() {
-        return;
-    }
+    long_only!();
     let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
     let (gateway, url) = (gateway(&from, port, json!({})), rtsp(port, "live/cam"));
     let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
@@ -19,21 +19,32 @@ pub const SIZE: (u32, u32) = (1280, 720);
 
 /// A running X server.
 pub struct Screen {
-    number: String,
+    number: u16,
     program: Program,
     dir: TempDir,
 }
 
+/// Above those of desktops.
+const FIRST: u16 = 100;
+const NUMBERS: u16 = 5_000;
+
+/// Never the same number twice in one process: one that Xvfb chose itself could be taken by another test while the
+/// server is away.
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
 impl Screen {
     /// Starts one under a number that is free.
     pub fn start() -> Self {
-        let program = serve(&["-displayfd", "1"]);
-        let number = wait::until("Xvfb says its number", wait::LONG, || {
-            let said = program.stdout();
-            said.ends_with('\n').then(|| said.trim().to_owned())
-        });
-        let dir = tempfile::Builder::new().prefix("screen-").tempdir().unwrap();
-        Self { number, program, dir }
+        // Processes that run at the same time start at different places.
+        let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(NUMBERS)).unwrap();
+        for _ in 0..NUMBERS {
+            let number = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % NUMBERS;
+            if let Some(program) = serve(number) {
+                let dir = tempfile::Builder::new().prefix("screen-").tempdir().unwrap();
+                return Self { number, program, dir };
+            }
+        }
+        panic!("Xvfb starts under no number from {FIRST} on");
     }
 
     /// For `DISPLAY`.
@@ -54,7 +65,7 @@ impl Screen {
         for left in [format!("/tmp/.X{number}-lock"), format!("/tmp/.X11-unix/X{number}")] {
             let _ = std::fs::remove_file(left);
         }
-        let program = serve(&[&format!(":{number}")]);
+        let program = serve(number).expect("nobody else takes the number");
         Self { number, program, dir }
     }
 
@@ -122,10 +133,16 @@ impl Screen {
     }
 }
 
-fn serve(which: &[&str]) -> Program {
+/// A server that answers; none when it ended, as it does when its number is taken.
+fn serve(number: u16) -> Option<Program> {
     let mut command = Tool::Xvfb.command();
-    command.args(which).args(["-screen", "0", &format!("{}x{}x24", SIZE.0, SIZE.1), "-nolisten", "tcp"]);
-    Program::start(&mut command)
+    command.args([&format!(":{number}"), "-displayfd", "1", "-nolisten", "tcp"]);
+    command.args(["-screen", "0", &format!("{}x{}x24", SIZE.0, SIZE.1)]);
+    let mut program = Program::start(&mut command);
+    let answers = wait::until("Xvfb says its number or ends", wait::LONG, || {
+        if program.ended().is_some() { Some(false) } else { program.stdout().ends_with('\n').then_some(true) }
+    });
+    answers.then_some(program)
 }
 
 /// A running Wayland compositor, whose output is a window that covers an X server's screen.

@@ -103,6 +103,21 @@ macro_rules! needs {
     };
 }
 
+/// Whether the long cases are wanted (`tests/run --long`).
+pub fn long() -> bool {
+    std::env::var_os("AV_LONG").is_some()
+}
+
+/// Ends a test that takes minutes as skipped, unless the long cases are wanted.
+#[macro_export]
+macro_rules! long_only {
+    () => {
+        if !$crate::tool::long() {
+            return $crate::tool::skip(std::thread::current().name().unwrap_or("?"), "long");
+        }
+    };
+}
+
 /// The package's folder.
 pub fn tests_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
