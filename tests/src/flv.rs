@@ -50,10 +50,11 @@ impl Tag {
         }
         let mut tag = Self { timestamp: self.timestamp + round * period, ..self.clone() };
         if self.kind == 9 {
-            // An SEI unit (type 6) behind its length, with user data (type 5): a UUID and the round.
+            // An SEI unit (type 6) behind its length, with user data (type 5): a UUID and the round, seven bits a byte
+            // so that none looks like a start code's zero.
             tag.body.extend([0, 0, 0, 24, 6, 5, 20]);
             tag.body.extend([0x61; 16]);
-            tag.body.extend(round.to_be_bytes().map(|byte| byte | 0x80));
+            tag.body.extend([21, 14, 7, 0].map(|shift| (round >> shift) as u8 | 0x80));
             tag.body.push(0x80);
         } else {
             tag.body.extend(round.to_be_bytes());
