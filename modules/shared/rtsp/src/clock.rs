@@ -2,8 +2,9 @@
 //!
 //! Where the server said which RTP times belong together (`RTP-Info`) that holds, otherwise the moments at which the first
 //! packets came. Once both tracks had a sender report, sound is put right by them: at once if it is off by more than 40
-//! ms or none of it was given out yet, later only as slowly as nobody hears. Some cameras stamp single frames hours away: these are left out, and three in
-//! a row are another timeline.
+//! ms or none of it was given out yet, later only as slowly as nobody hears. Some cameras stamp single frames hours away:
+//! these are left out, and three in a row are another timeline. Others stamp for 25 pictures a second and send 21: their
+//! pictures go by the pace at which they come.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -12,8 +13,11 @@ use av_media::{Kind, Timestamp};
 
 use crate::rtcp::{Ntp, WallClock};
 
+mod pace;
 #[cfg(test)]
 mod tests;
+
+use pace::{MILLION, Pace};
 
 /// Nanoseconds by which RTP time and arrival may differ from one frame to the next.
 const JUMP: i64 = 10_000_000_000;
@@ -39,11 +43,15 @@ pub struct Clock<T> {
     /// The first word of the sender reports was heard.
     is_aligned: bool,
     left_out: u64,
+    /// Of pictures.
+    pace: Pace,
 }
 
 #[derive(Debug)]
 struct Track<T> {
     rate: NonZeroU32,
+    /// By how many millionths the track's time passes more slowly than it is stamped.
+    stretch: i64,
     /// RTP time at which stream time is zero, by the server.
     info: Option<i64>,
     /// This RTP time is this stream time.
@@ -62,6 +70,7 @@ impl<T> Track<T> {
     const fn new(rate: NonZeroU32) -> Self {
         Self {
             rate,
+            stretch: 0,
             info: None,
             base: None,
             last: None,
@@ -72,7 +81,11 @@ impl<T> Track<T> {
     }
 
     fn nanos(&self, ticks: i64) -> i64 {
-        Timestamp::from_ticks(ticks, self.rate).nanos()
+        let stamped = Timestamp::from_ticks(ticks, self.rate).nanos();
+        let (whole, rest) = (stamped / MILLION, stamped % MILLION);
+        stamped
+            .saturating_add(whole.saturating_mul(self.stretch))
+            .saturating_add(rest * self.stretch / MILLION)
     }
 
     /// Stream time by the base alone.
@@ -104,6 +117,7 @@ impl<T> Clock<T> {
             target: 0,
             is_aligned: false,
             left_out: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -180,6 +194,7 @@ impl<T> Clock<T> {
                         (self.correction, self.target) = (0, 0);
                     }
                     self.is_aligned = false;
+                    self.pace = Pace::default();
                 }
                 for (ticks, arrival, item) in strays {
                     self.give(kind, ticks, arrival, item, out);
@@ -197,7 +212,13 @@ impl<T> Clock<T> {
     fn give(&mut self, kind: Kind, ticks: i64, arrival: Timestamp, item: T, out: &mut Vec<(Timestamp, T)>) {
         let wanted = self.target.saturating_sub(self.correction);
         let correction = self.correction;
-        let Some(track) = self.track(kind) else { return };
+        let sound = self.audio.as_ref().and_then(|audio| audio.last).map(|(_, time, came)| (time, came));
+        let Some(track) = (match kind {
+            Kind::Video => self.video.as_mut(),
+            Kind::Audio => self.audio.as_mut(),
+        }) else {
+            return;
+        };
         let Some(mut time) = track.time(ticks) else { return };
         let last = track.last.map(|(_, time, _)| time);
         if kind == Kind::Audio {
@@ -217,6 +238,16 @@ impl<T> Clock<T> {
             return;
         }
         track.last = Some((ticks, time, arrival));
+        if let Some(off) = self.pace.picture((time, arrival), sound) {
+            time = time.moved(off.behind.max(0));
+            track.base = Some((ticks, time));
+            track.last = Some((ticks, time, arrival));
+            track.stretch += off.millionths + track.stretch * off.millionths / MILLION;
+            // Nothing goes back: where pictures are ahead, sound follows.
+            let ahead = off.behind.min(0).saturating_neg();
+            self.correction = self.correction.saturating_add(ahead);
+            self.target = self.target.saturating_add(ahead);
+        }
         out.push((time, item));
     }
 

@@ -144,3 +144,59 @@ fn the_senders_own_wall_clock_is_that_of_its_reports() {
     clock.report(Kind::Video, ntp(2000), 180_000);
     assert_eq!(clock.wall_clock().unwrap().stream.millis(), 2000);
 }
+
+/// Plays `seconds` of pictures that come `sent` times a second and are stamped for `stamped`, and of sound at 48 kHz that
+/// comes at `sound` times its pace: by how much the time of pictures, and that of sound, is off their arrival at last.
+fn off_after(seconds: i64, sent: i64, stamped: i64, sound: Option<(i64, i64)>) -> (i64, i64) {
+    let mut clock = clock();
+    let (mut pictures, mut sounds) = (0, 0);
+    let mut next = 0;
+    for index in 0..seconds * sent {
+        let arrival = index * 1000 / sent;
+        if let Some((numerator, denominator)) = sound {
+            while next * 20 * denominator / numerator <= arrival {
+                let came = next * 20 * denominator / numerator;
+                if let Some(time) = clock.take(Kind::Audio, next * 960, came).last() {
+                    sounds = time - came;
+                }
+                next += 1;
+            }
+        }
+        let before = pictures;
+        if let Some(time) = clock.take(Kind::Video, index * 90_000 / stamped, arrival).last() {
+            pictures = time - arrival;
+        }
+        assert!(index == 0 || pictures >= before - 100, "{index}: {before} and then {pictures}");
+    }
+    (pictures, sounds)
+}
+
+#[test]
+fn pictures_that_are_stamped_for_another_pace_go_by_the_one_at_which_they_come() {
+    // Stamped for 25, 21 sent.
+    let (pictures, sounds) = off_after(600, 21, 25, Some((1, 1)));
+    assert!(pictures.abs() < 300 && sounds == 0, "{pictures} and {sounds} ms");
+    assert!(off_after(600, 21, 25, None).0.abs() < 300);
+    // Stamped for 25, 30 sent: sound follows the pictures, which were ahead.
+    let (pictures, sounds) = off_after(600, 30, 25, Some((1, 1)));
+    assert!(pictures > 1_000 && (pictures - sounds).abs() < 300, "{pictures} and {sounds} ms");
+}
+
+#[test]
+fn a_slow_network_a_fast_sender_and_a_clock_that_drifts_change_no_pace() {
+    // Each as far off as its stamps are.
+    assert_eq!(off_after(60, 22, 25, Some((22, 25))).0, 59_954 * 22 / 25 - 59_954 + 1);
+    assert_eq!(off_after(60, 250, 25, None).0, 59_996 * 9);
+    assert!((off_after(600, 102, 100, None).0 - 12_000).abs() < 100);
+}
+
+#[test]
+fn a_stream_that_stood_still_and_made_up_for_it_keeps_its_times() {
+    let mut clock = clock();
+    for index in 0..3_000 {
+        // Every other ten seconds' pictures come in the second half of these.
+        let (sent, slow) = (index * 40, index / 250 % 2 == 1);
+        let arrival = if slow { (sent - sent % 10_000) + 5_000 + sent % 10_000 / 2 } else { sent };
+        assert_eq!(clock.take(Kind::Video, index * 3_600, arrival), [sent]);
+    }
+}
