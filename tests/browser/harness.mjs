@@ -4,7 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { createServer as createHttpServer } from "node:http";
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -52,32 +52,40 @@ export async function until(what, look, seconds = 40) {
   }
 }
 
-/** A module with a flow for each name: `{ module, ingest(name), web }`. `tls`: over https. */
+/** A module with a flow for each name: `{ module, ingest(name), web, configure(output) }`. `tls`: over https. */
 export async function gateway(binary, names, { tls = false, output = {} } = {}) {
   const ports = { rtmp: await port(), http: await port(), metrics: await port() };
   const web = `${tls ? "https" : "http"}://127.0.0.1:${ports.http}`;
   const ingest = (name) => `rtmp://127.0.0.1:${ports.rtmp}/live/${name}`;
-  const module = new Module(binary, (folder) => {
-    const files = { certificateFile: join(folder, "server.pem"), keyFile: join(folder, "server.key") };
-    const made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7", "-subj", "/CN=127.0.0.1"];
-    if (tls) run("openssl", [...made, "-addext", "subjectAltName=IP:127.0.0.1", "-out", files.certificateFile, "-keyout", files.keyFile]);
+  const module = new Module(binary, ports);
+  const files = { certificateFile: join(module.folder, "server.pem"), keyFile: join(module.folder, "server.key") };
+  const made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7", "-subj", "/CN=127.0.0.1"];
+  if (tls) run("openssl", [...made, "-addext", "subjectAltName=IP:127.0.0.1", "-out", files.certificateFile, "-keyout", files.keyFile]);
+  const configure = (output) => {
     const flow = (name) => ({
       input: { listen: ingest(name) },
       outputs: { web: { serve: `${web}/live/${name}`, ...output, ...(tls ? { tls: files } : {}) } },
     });
-    return Object.fromEntries(names.map((name) => [name, flow(name)]));
-  }, ports);
+    module.configure(Object.fromEntries(names.map((name) => [name, flow(name)])));
+  };
+  configure(output);
   await module.start();
-  return { module, ingest, web };
+  return { module, ingest, web, configure };
 }
 
-/** hls-gateway with these flows, made for its folder. */
+/** hls-gateway in a folder of its own. */
 export class Module {
-  constructor(binary, flows, ports) {
+  constructor(binary, ports) {
     Object.assign(this, { binary, ports });
     this.folder = mkdtempSync(join(tmpdir(), "pages-"));
-    writeFileSync(join(this.folder, "twin.json"), JSON.stringify({ schemaVersion: "1.0", flows: flows(this.folder) }));
     ends.push(() => this.kill());
+  }
+
+  /** From now on with these flows, also while it runs. */
+  configure(flows) {
+    const file = join(this.folder, "twin.json");
+    writeFileSync(`${file}.new`, JSON.stringify({ schemaVersion: "1.0", flows }));
+    renameSync(`${file}.new`, file);
   }
 
   async start() {

@@ -6,7 +6,7 @@ import { chromium, end, gateway, open, plays, Publisher, read, scaled, skip, unt
 const [, , binary, restarts, kills] = process.argv;
 
 async function live() {
-  const { module, ingest, web } = await gateway(binary, ["cam"]);
+  const { module, ingest, web, configure } = await gateway(binary, ["cam"]);
   const browser = await chromium();
   let publisher = new Publisher(ingest("cam"));
   const page = await open(browser, `${web}/`);
@@ -31,6 +31,24 @@ async function live() {
     killed.push(await publish("it plays on when the module is back"));
   }
   say("module killed", killed);
+
+  // Each makes another playlist behind the same address.
+  const changed = [], asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  const playlist = async () => {
+    const answer = await fetch(`${web}/live/cam/index.m3u8`);
+    return answer.ok ? (await answer.text()).trim().split("\n").pop() : "";
+  };
+  for (const output of [{ segmentSeconds: 4 }, { partMilliseconds: 400 }, { variant: "fmp4" }, { variant: "mpegts" }, {}]) {
+    const before = await playlist(), started = Date.now();
+    configure(output);
+    const name = await until("another playlist", async () => [await playlist()].find((name) => name && name !== before));
+    asked.length = 0;
+    await until("the page reads it", () => asked.some((url) => url.includes(`/live/cam/${name}`)), 60);
+    await plays(page, publisher, `it plays on with ${JSON.stringify(output)}`);
+    changed.push(Date.now() - started);
+  }
+  say("another configuration", changed);
 
   const size = () => page.evaluate(() => `${live.video.videoWidth}x${live.video.videoHeight}`);
   const sized = [], small = scaled(1280, 720, "libx264"), large = scaled(1920, 1080, "libx264");
@@ -57,7 +75,7 @@ async function frozen(page, awake, say) {
     return Number((await (await fetch(new URL(media, `${origin}/live/cam/`))).text()).match(/MEDIA-SEQUENCE:(\d+)/)[1]);
   };
   await page.evaluate(() => {
-    globalThis.looks = [];
+    globalThis.looks = [performance.now()];
     setInterval(() => looks.push(performance.now()), 100);
   });
   // The lifecycle state that DevTools set stops nothing in a browser without a window; the system stops all.

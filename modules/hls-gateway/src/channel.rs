@@ -1,5 +1,6 @@
 //! What one output shows to those who ask by HTTP.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -33,12 +34,30 @@ pub(crate) struct Channel {
 #[derive(Default)]
 pub(crate) struct Shown {
     version: watch::Sender<Option<Arc<Version>>>,
+    /// The run of a playlist that another one is about to replace; 0 where there is none.
+    retired: AtomicU64,
     shelf: RwLock<Shelf>,
     /// Where old segments lie.
     pub folder: OnceLock<Arc<Folder>>,
 }
 
 impl Shown {
+    /// The present version.
+    pub(crate) fn version(&self) -> Option<Arc<Version>> {
+        self.version.borrow().clone()
+    }
+
+    /// Another playlist is about to take the place of the present one: players of that keep what they have until then, and
+    /// nobody is led to it any more.
+    pub(crate) fn retire(&self) {
+        self.retired.store(self.version().map_or(0, |version| version.run), Ordering::Relaxed);
+    }
+
+    /// Whether that is the one that goes.
+    pub(crate) fn is_retired(&self, version: &Version) -> bool {
+        self.retired.load(Ordering::Relaxed) == version.run
+    }
+
     pub(crate) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
         self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +105,7 @@ impl Channel {
 
     /// The present version.
     pub(crate) fn version(&self) -> Option<Arc<Version>> {
-        self.shown.version.borrow().clone()
+        self.shown.version()
     }
 
     /// How long a request is held at most: three target durations, and never so long that a player gives up on an answer.

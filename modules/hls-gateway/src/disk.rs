@@ -101,14 +101,7 @@ impl Disk {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let times = seen.entry(dir.clone()).or_default();
         *times = times.saturating_add(1);
-        Arc::new(Folder { dir: dir.into(), ending: ending(variant), jobs: self.jobs.clone(), times: *times })
-    }
-}
-
-const fn ending(variant: Variant) -> &'static str {
-    match variant {
-        Variant::Mpegts => "ts",
-        Variant::LowLatency | Variant::Fmp4 => "m4s",
+        Arc::new(Folder { dir: dir.into(), ending: variant.ending(), jobs: self.jobs.clone(), times: *times })
     }
 }
 
@@ -255,8 +248,8 @@ impl Worker {
         let written = (|| {
             if pieces.len() > 0 {
                 let mut file = io::BufWriter::with_capacity(1 << 18, File::create(path)?);
-                for piece in pieces.range(0..pieces.len()) {
-                    file.write_all(&piece)?;
+                for piece in pieces.iter() {
+                    file.write_all(piece)?;
                 }
                 file.flush()?;
             }

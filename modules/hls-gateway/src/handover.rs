@@ -70,10 +70,10 @@ impl Handover {
         left.shown.folder.get().cloned()
     }
 
-    /// Takes what was left, if it is packaged as it shall be.
-    pub(crate) fn take(&self, url: &str, shaped: Shaped) -> Option<Left> {
+    /// Takes what was left.
+    pub(crate) fn take(&self, url: &str) -> Option<Left> {
         let (_, left) = self.lock().left.remove(url)?;
-        (left.shaped == Shaped { window: left.shaped.window, ..shaped }).then_some(left)
+        Some(left)
     }
 }
 

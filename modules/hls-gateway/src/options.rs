@@ -57,6 +57,14 @@ impl Variant {
             Self::Mpegts => "mpegts",
         }
     }
+
+    /// Of the names of segments.
+    pub(crate) const fn ending(self) -> &'static str {
+        match self {
+            Self::Mpegts => "ts",
+            Self::LowLatency | Self::Fmp4 => "m4s",
+        }
+    }
 }
 
 /// `cors`.

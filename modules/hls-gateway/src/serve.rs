@@ -66,20 +66,27 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
 /// What an output before this one has left, or an earlier process, or nothing.
 async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> Left {
     let now = Instant::now();
-    let mut left = match hls.handover().take(url, shaped) {
-        Some(mut left) => {
+    let (left, shown, counted) = match hls.handover().take(url) {
+        Some(mut left) if left.packager.can_be(shaped) => {
             let is_same = left.stream.is_same(&output.stream);
             left.packager.resume(shaped, is_same, &mut left.shown.shelf_mut(), now);
-            left
+            (Some(left), Arc::default(), None)
         }
-        None => Left {
-            shaped,
-            stream: output.stream.clone(),
-            packager: Packager::new(shaped, hls.store().stream(url.to_owned())),
-            shown: Arc::default(),
-            counted: Counted::new(output.module.cache.clone()),
-        },
+        // Another playlist. What was listed can be fetched for a while: under the same names where it has the same ending.
+        Some(left) if left.shaped.variant.ending() == shaped.variant.ending() => {
+            left.shown.retire();
+            (None, left.shown, Some(left.counted))
+        }
+        Some(_) | None => (None, Arc::default(), None),
     };
+    let is_new = shown.version().is_none();
+    let mut left = left.unwrap_or_else(|| Left {
+        shaped,
+        stream: output.stream.clone(),
+        packager: Packager::new(shaped, hls.store().stream(url.to_owned())),
+        shown,
+        counted: counted.unwrap_or_else(|| Counted::new(output.module.cache.clone())),
+    });
     let folder = hls.disk().folder(url, shaped.variant);
     let shown = left.shown.clone();
     if shaped.window <= IN_MEMORY {
@@ -89,7 +96,7 @@ async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> 
         }
     } else if shown.folder.set(folder.clone()).is_ok() {
         left.packager.set_attic(folder.clone(), &mut shown.shelf_mut());
-        if left.packager.state() == State::Waiting {
+        if is_new && left.packager.state() == State::Waiting {
             let restored = folder.load(left.packager.expected_name()).await.unwrap_or_default();
             left.packager.restore(restored, &mut shown.shelf_mut(), Instant::now());
         }

@@ -1,7 +1,7 @@
 //! What is sent: bytes that are shared with all others who are sent the same.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use av_flow::stream::OutputStatus;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
@@ -29,7 +29,7 @@ pub(crate) struct Body {
 
 enum Content {
     One(Option<Bytes>),
-    Many(Ranged),
+    Many(Option<Ranged>),
     File(Reading),
 }
 
@@ -77,7 +77,7 @@ impl Body {
 
     /// `len`: of all pieces together.
     pub(crate) const fn many(pieces: Ranged, len: u64) -> Self {
-        Self { content: Content::Many(pieces), left: len, counted: None }
+        Self { content: Content::Many(Some(pieces)), left: len, counted: None }
     }
 
     pub(crate) const fn file(file: Arc<File>, range: Range<u64>) -> Self {
@@ -91,24 +91,64 @@ impl Body {
     }
 }
 
+/// What is handed over at once: the connection takes as much of it with one write as goes.
+pub(crate) struct Data {
+    bytes: Given,
+    counted: Option<Arc<OutputStatus>>,
+}
+
+enum Given {
+    One(Bytes),
+    Many(Ranged),
+}
+
+impl Given {
+    fn buf(&self) -> &dyn Buf {
+        match self {
+            Self::One(bytes) => bytes,
+            Self::Many(pieces) => pieces,
+        }
+    }
+}
+
+impl Buf for Data {
+    fn remaining(&self) -> usize {
+        self.bytes.buf().remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.buf().chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.buf().chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, by: usize) {
+        match &mut self.bytes {
+            Given::One(bytes) => bytes.advance(by),
+            Given::Many(pieces) => pieces.advance(by),
+        }
+        if let Some(status) = &self.counted {
+            status.bytes.fetch_add(by as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 impl hyper::body::Body for Body {
-    type Data = Bytes;
+    type Data = Data;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Data>>>> {
         let next = match &mut self.content {
-            Content::One(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
-            Content::Many(pieces) => pieces.next(),
-            Content::File(reading) => ready!(reading.poll(cx)).transpose()?,
+            Content::One(bytes) => bytes.take().map(Given::One),
+            Content::Many(pieces) => pieces.take().map(Given::Many),
+            Content::File(reading) => ready!(reading.poll(cx)).transpose()?.map(Given::One),
         };
-        if let Some(bytes) = &next {
-            let len = bytes.len() as u64;
-            self.left = self.left.saturating_sub(len);
-            if let Some(status) = &self.counted {
-                status.bytes.fetch_add(len, Ordering::Relaxed);
-            }
-        }
-        Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+        let Some(bytes) = next.filter(|bytes| bytes.buf().has_remaining()) else { return Poll::Ready(None) };
+        let data = Data { bytes, counted: self.counted.clone() };
+        self.left = self.left.saturating_sub(data.remaining() as u64);
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {

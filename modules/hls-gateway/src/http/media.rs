@@ -49,8 +49,9 @@ impl Wanted<'_> {
             let map = self.channel.shelf().map(file);
             return map.map_or_else(reply::nothing, |map| self.media(file, map.bytes.clone()));
         }
-        let ending = if self.channel.config.shape.variant == Variant::Mpegts { ".ts" } else { ".m4s" };
-        let Some(name) = file.strip_suffix(ending) else { return reply::nothing() };
+        let ending = self.channel.config.shape.variant.ending();
+        let name = file.strip_suffix(ending).and_then(|name| name.strip_suffix('.'));
+        let Some(name) = name else { return reply::nothing() };
         if let Some(part) = name.strip_prefix('p') {
             let numbers = part.split_once('.').and_then(|(run, part)| Some((number(run)?, number(part)?)));
             return match numbers {
@@ -128,6 +129,9 @@ impl Wanted<'_> {
             return full;
         }
         let ready = |version: Option<&Arc<Version>>| match version {
+            Some(version) if self.channel.shown.is_retired(version) => {
+                if self.channel.stream.has_publisher() { Found::Later } else { Found::Not }
+            }
             Some(version) if version.playable && !version.ended && !version.silent => {
                 Found::Yes(version.clone())
             }

@@ -38,6 +38,7 @@ pub(crate) struct Content {
 /// Where the content is.
 pub(crate) enum Source {
     Memory(Pieces),
+    One(Bytes),
     /// And its length.
     File(Arc<File>, u64),
 }
@@ -50,7 +51,7 @@ impl From<Pieces> for Source {
 
 impl From<Bytes> for Source {
     fn from(bytes: Bytes) -> Self {
-        Self::Memory(bytes.into())
+        Self::One(bytes)
     }
 }
 
@@ -58,6 +59,7 @@ impl Source {
     fn len(&self) -> usize {
         match self {
             Self::Memory(pieces) => pieces.len(),
+            Self::One(bytes) => bytes.len(),
             Self::File(_, len) => usize::try_from(*len).unwrap_or(usize::MAX),
         }
     }
@@ -66,6 +68,7 @@ impl Source {
         let len = (range.end - range.start) as u64;
         match self {
             Self::Memory(pieces) => Body::many(pieces.range(range), len),
+            Self::One(bytes) => Body::one(bytes.slice(range)),
             Self::File(file, _) => Body::file(file.clone(), range.start as u64..range.end as u64),
         }
     }

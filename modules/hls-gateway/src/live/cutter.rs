@@ -101,6 +101,16 @@ impl Cutter {
         }
     }
 
+    /// From the next segment on they last that long, in nanoseconds.
+    pub(crate) const fn segments_last(&mut self, segment: i64) {
+        self.segment = segment;
+    }
+
+    /// Distance of the last two sync frames in nanoseconds; 0 where it is not known.
+    pub(crate) const fn gop(&self) -> i64 {
+        self.gop
+    }
+
     /// Takes a frame. `starts`: a decoder can start at it.
     pub(crate) fn push(&mut self, frame: Frame, starts: bool, out: &mut Vec<Cut>) {
         if frame.kind == self.leading {

@@ -47,6 +47,18 @@ impl Numbers {
         Self { target: segment.max(rounded), part }
     }
 
+    /// Whether a playlist that was `old` and has these numbers can be `new` and keep them. `gop`: distance of the last two
+    /// sync frames, zero where it is not known.
+    pub(crate) fn keep(&self, old: Shaped, new: Shaped, gop: Duration) -> bool {
+        let seconds = |shaped: Shaped| u32::try_from(shaped.segment.as_secs()).unwrap_or(u32::MAX);
+        let interval = self.part.map_or(0, |part| part.nominal / i64::from(part.frames.max(1)));
+        let chosen = Self::choose(new, Duration::from_nanos(u64::try_from(interval).unwrap_or(0)), gop);
+        // It was the distance of key frames that made the target.
+        let of_gop = self.target > seconds(old) && self.target >= seconds(new);
+        let target = new.segment == old.segment || of_gop || chosen.target == self.target;
+        old.variant == new.variant && target && chosen.part == self.part
+    }
+
     /// The longest EXTINF: rounded to whole seconds it must not exceed the target (§4.4.3.1). In nanoseconds.
     pub(crate) fn longest_segment(&self) -> i64 {
         i64::from(self.target) * SECOND + 499 * SECOND / 1000
@@ -113,6 +125,25 @@ mod tests {
         assert_eq!(chosen(25, 200, 1.0), (2, 5, 21_600));
         assert_eq!(chosen(5, 200, 1.0), (2, 1, 21_600));
         assert_eq!(chosen(1, 200, 1.0), (2, 1, 108_000));
+    }
+
+    #[test]
+    fn numbers_are_kept_where_another_configuration_needs_no_others() {
+        let keeps = |gop: u64, segment: u64, part: u64| {
+            let gop = Duration::from_secs(gop);
+            let numbers = Numbers::choose(shaped(2, 200), Duration::from_secs(1) / 30, gop);
+            numbers.keep(shaped(2, 200), shaped(segment, part), gop)
+        };
+        for (gop, segment, part) in [(2, 1, 200), (5, 1, 200), (5, 5, 200), (1, 2, 210), (2, 2, 230)] {
+            assert!(keeps(gop, segment, part), "{gop} {segment} {part}");
+        }
+        for (gop, segment, part) in [(1, 1, 200), (2, 3, 200), (5, 6, 200), (2, 2, 400), (2, 2, 150)] {
+            assert!(!keeps(gop, segment, part), "{gop} {segment} {part}");
+        }
+        let plain = Shaped { variant: Variant::Fmp4, ..shaped(2, 200) };
+        let numbers = Numbers::choose(plain, Duration::ZERO, Duration::ZERO);
+        assert!(numbers.keep(plain, Shaped { part: Duration::from_millis(900), ..plain }, Duration::ZERO));
+        assert!(!numbers.keep(plain, shaped(2, 200), Duration::ZERO));
     }
 
     #[test]

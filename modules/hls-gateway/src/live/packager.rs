@@ -165,12 +165,26 @@ impl<M: Memory> Packager<M> {
         self.changed = true;
     }
 
-    /// From now on with another window; the playlist is the same. The stream is read anew from its last sync frame on, or
-    /// (`is_same` is false) it is another one.
+    /// Whether the playlist can be `shaped` and stay the same: none of the numbers that it has promised is another.
+    pub(crate) fn can_be(&self, shaped: Shaped) -> bool {
+        let gop = self.cutter.as_ref().map_or(0, Cutter::gop);
+        let gop = Duration::from_nanos(u64::try_from(gop).unwrap_or(0));
+        match &self.window {
+            Some(window) if !window.ended => window.numbers.keep(self.shaped, shaped, gop),
+            _ => self.shaped.variant == shaped.variant,
+        }
+    }
+
+    /// From now on with another configuration; the playlist is the same, see [`can_be`](Self::can_be). The stream is read
+    /// anew from its last sync frame on, or (`is_same` is false) it is another one.
     pub(crate) fn resume(&mut self, shaped: Shaped, is_same: bool, shelf: &mut Shelf, now: Instant) {
         self.shaped = shaped;
-        if let Some(window) = &mut self.window {
+        if let Some(window) = self.window.as_mut().filter(|window| !window.ended) {
             window.shaped = shaped;
+            self.memory.promise(shaped, window.numbers, &window.name);
+        }
+        if let Some(cutter) = &mut self.cutter {
+            cutter.segments_last(nanos(shaped.segment));
         }
         self.changed = true;
         self.measuring = Measuring::default();

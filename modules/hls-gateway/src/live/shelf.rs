@@ -145,6 +145,7 @@ impl Shelf {
         }
         if let Some(attic) = &self.attic {
             attic.begin(name);
+            self.maps.iter().for_each(|map| attic.keep_map(map));
         }
     }
 

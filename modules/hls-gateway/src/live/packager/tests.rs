@@ -399,7 +399,7 @@ fn a_transport_stream_is_whole_packets_with_tables_in_front() {
     assert!(!text.contains("PART") && !text.contains("EXT-X-MAP"), "{text}");
     assert!(text.lines().last().unwrap().ends_with(".ts"), "{text}");
     let Some(Found::Memory(pieces)) = rig.shelf.segment(*rig.seen.keys().last().unwrap()) else { panic!() };
-    let bytes = pieces.range(0..pieces.len()).flatten().collect::<Vec<_>>();
+    let bytes = pieces.iter().flatten().copied().collect::<Vec<_>>();
     assert!(bytes.len() % 188 == 0 && bytes.chunks(188).all(|packet| packet[0] == 0x47));
     assert_eq!(&bytes[1..3], [0x40, 0], "the program association table");
 }
@@ -543,6 +543,34 @@ fn a_stream_that_is_read_anew_goes_on_without_a_break_and_with_another_window() 
     let text = rig.text();
     assert!(!text.contains("#EXT-X-DISCONTINUITY\n"), "{text}");
     assert_eq!(count(&text, "#EXTINF:2.00000,"), 30, "{text}");
+}
+
+#[test]
+fn a_configuration_that_needs_no_other_numbers_goes_on_in_the_same_playlist() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 2_000_000_000);
+    rig.play(25);
+    let before = rig.packager.shaped;
+    let with = |segment: u64, part: u64| Shaped {
+        segment: Duration::from_secs(segment),
+        part: Duration::from_millis(part),
+        ..before
+    };
+    for other in [with(3, 200), with(2, 400), Shaped { variant: Variant::Fmp4, ..before }] {
+        assert!(!rig.packager.can_be(other), "{other:?}");
+    }
+    assert!(rig.packager.can_be(with(1, 210)));
+    let (at, tracks) = (rig.at, rig.packager.tracks.clone());
+    rig.packager.resume(with(1, 210), true, &mut rig.shelf, rig.now);
+    rig.give(Item::Tracks(tracks));
+    rig.give(Item::Anchor(rig.anchor()));
+    (rig.at, rig.gop) = (at - 2_000_000_000, 2_000_000_000);
+    rig.play(41);
+    let text = rig.text();
+    assert!(!text.contains("#EXT-X-DISCONTINUITY\n"), "{text}");
+    // From now on key frames are a second apart, and so are segments.
+    rig.gop = 1_000_000_000;
+    rig.play(10);
+    assert!(rig.text().contains("#EXTINF:1.00000,"), "{}", rig.text());
 }
 
 #[test]
