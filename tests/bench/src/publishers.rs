@@ -1,11 +1,12 @@
-//! Publishers of a clip: in real time, ahead of it, and such as never send a second key frame.
+//! Publishers of a clip: in real time, ahead of it, and such as never send a second key frame. With stamps each picture
+//! says when it was sent, so that whoever finds it knows how old it is.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use av_tests::flv::{self, Tag};
 use av_tests::rtmp::Publisher;
@@ -17,6 +18,10 @@ const STRIDES_OF_A_GOP: u32 = 10;
 /// An H.264 slice of no content, at the composition time 0.
 const LITTLE: [u8; 17] = [0x27, 1, 0, 0, 0, 0, 0, 0, 8, 0x41, 0x9A, 0, 0, 0, 0, 0, 0x80];
 
+/// A unit of H.264 that decoders pass over (user data, ITU-T H.264 §D.1.7): behind this, microseconds of Unix time in 16
+/// hexadecimal digits.
+const STAMP: &[u8] = b"\0\0\0\x24\x06\x05\x20av-bench stamp: ";
+
 /// What is published, over and over.
 pub struct Clip {
     headers: Vec<Tag>,
@@ -24,11 +29,13 @@ pub struct Clip {
     frames: Vec<Tag>,
     /// Milliseconds up to where the next round begins.
     period: u32,
+    /// Each picture says when it was sent.
+    stamped: bool,
 }
 
 impl Clip {
-    /// Of an FLV file.
-    pub fn read(path: &Path) -> Self {
+    /// Of an FLV file. `stamped`: each picture will say when it was sent.
+    pub fn read(path: &Path, stamped: bool) -> Self {
         let (headers, mut frames): (Vec<_>, Vec<_>) =
             flv::read(path).into_iter().filter(|tag| tag.kind != 18).partition(Tag::is_header);
         let first = frames.iter().position(Tag::is_sync).unwrap_or_else(|| panic!("{path:?}: no key frame"));
@@ -36,7 +43,7 @@ impl Clip {
         let begin = frames[0].timestamp;
         frames.iter_mut().for_each(|tag| tag.timestamp = tag.timestamp.saturating_sub(begin));
         let period = frames.iter().map(|tag| tag.timestamp).max().unwrap_or(0) + 33;
-        Self { headers, frames, period }
+        Self { headers, frames, period, stamped }
     }
 }
 
@@ -59,7 +66,12 @@ impl Source {
     }
 
     fn send(&mut self, tag: &Tag, time: u32) -> io::Result<()> {
-        self.publisher.send(&Tag { timestamp: time, ..tag.clone() })
+        let mut tag = Tag { timestamp: time, ..tag.clone() };
+        if self.clip.stamped && tag.kind == 9 && !tag.is_header() {
+            let stamp = [STAMP, format!("{:016x}", microseconds()).as_bytes(), &[0x80]].concat();
+            tag.body.splice(5..5, stamp);
+        }
+        self.publisher.send(&tag)
     }
 
     /// Sends that much stream time at once, one small frame every five seconds of it.
@@ -111,4 +123,9 @@ impl Source {
             Ok(())
         })
     }
+}
+
+/// Of Unix time.
+fn microseconds() -> u128 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()
 }

@@ -1,12 +1,13 @@
 //! Many RTMP players, and publishers if wanted, in one process.
 //!
-//! `rtmp-load URL PLAYERS SECONDS [--clip FILE.flv [--streams N | --epochs N] [--one-key-frame MEGABYTES]]`
+//! `rtmp-load URL PLAYERS SECONDS [--clip FILE.flv [--streams N | --epochs N] [--one-key-frame MEGABYTES]
+//! [--stamps yes]]`
 //!
 //! With `--clip` it publishes that file, over and over. `--streams N` makes N of each, at URL-0 and so on, players shared
 //! out among them. `--epochs N` lets ten minutes of stream time pass at once between one Nth of the players and the
 //! next. With `--one-key-frame` each publisher, once all players have its key frame, sends that much as fast as it is taken,
-//! and never a second key frame. Prints one JSON line when all players have media and that much is sent, and another at
-//! the end.
+//! and never a second key frame. With `--stamps yes` each picture says when it was sent, for `hls-load`. Prints one JSON line
+//! when all players have media and that much is sent, and another at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod players;
@@ -42,16 +43,19 @@ impl Options {
         let (players, seconds) = (players.parse().ok()?, seconds.parse().ok()?);
         let url = url.clone();
         let mut options = Self { url, players, seconds, clip: None, streams: 1, epochs: 1, flood: None };
+        let (mut clip, mut stamped) = (None, false);
         for pair in rest.chunks(2) {
             let [name, value] = pair else { return None };
             match name.as_str() {
-                "--clip" => options.clip = Some(Arc::new(Clip::read(Path::new(value)))),
+                "--clip" => clip = Some(value),
+                "--stamps" => stamped = value == "yes",
                 "--streams" => options.streams = value.parse().ok()?,
                 "--epochs" => options.epochs = value.parse().ok()?,
                 "--one-key-frame" => options.flood = Some(value.parse::<usize>().ok()? * 1_000_000),
                 _ => return None,
             }
         }
+        options.clip = clip.map(|clip| Arc::new(Clip::read(Path::new(clip), stamped)));
         Some(options)
     }
 
