@@ -238,11 +238,16 @@ pub fn announce(recorder: &Recorder, place: &Place, detail: &str) {
 
 /// Takes one out of the spool. What somebody works on goes when that is done: its tombstone waits.
 async fn from_spool(recorder: &Arc<Recorder>, spool: &Arc<Spool>, held: Held) -> io::Result<Gone> {
-    let Held { record, .. } = held;
-    let id = record.id;
-    if matches!(record.stage, Stage::Writing | Stage::Delivering) || !spool.set_busy(id, true) {
+    let id = held.record.id;
+    let is_under_way = |record: &Record| matches!(record.stage, Stage::Writing | Stage::Delivering);
+    if is_under_way(&held.record) || !spool.set_busy(id, true) {
         return Ok(Gone::Unknown);
     }
+    // It may have been on its way between the look and now.
+    let Some(Held { record, .. }) = spool.get(id).filter(|held| !is_under_way(&held.record)) else {
+        spool.set_busy(id, false);
+        return Ok(Gone::Unknown);
+    };
     if let Some(lane) = recorder.lane(&(record.flow.clone(), record.output.clone())) {
         lane.discard(recorder, &record).await;
     }

@@ -33,12 +33,15 @@ impl Lane {
         }
     }
 
-    /// Makes the store forget what it has of a recording that is not whole there.
+    /// Makes the store forget what it has of a recording that is not whole there, and is not being written any more.
     pub async fn discard(&self, recorder: &Recorder, record: &Record) {
         let (Some(_), Some(name), Some(now)) = (&record.upload, &record.name, self.configured()) else {
             return;
         };
         let Target::Blobs(container) = &now.config.target else { return };
+        // A block that is on its way would arrive behind the deletion, and wait there. None follows it: the recording
+        // is not open any more.
+        let _alone = self.staging.lock().await;
         let discarded = match self.open(recorder, container, &now.config).await {
             Ok(store) => store.discard(name).await.map_err(LaneError::from),
             Err(error) => Err(error),
