@@ -14,7 +14,7 @@ mod signing;
 mod upload;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use av_flow::config::SecretText;
 use azure_core::http::policies::Policy;
@@ -38,6 +38,8 @@ pub use upload::{Described, Upload};
 const VERSION: &str = "2023-11-03";
 /// Blocks of another length of id wait under a name, for a week.
 pub const OTHER_BLOCKS: &str = "InvalidBlobOrBlock";
+/// The credentials are good, but not for that.
+const NO_PERMISSION: &str = "AuthorizationPermissionMismatch";
 /// What a path of a URL holds as it is (RFC 3986 §2.3), and what parts it.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
@@ -53,6 +55,8 @@ pub struct Store {
     rate: AtomicU64,
     /// The SAS may not set tags.
     without_tags: AtomicBool,
+    /// The SAS may not read.
+    without_looks: AtomicBool,
 }
 
 impl Store {
@@ -88,6 +92,7 @@ impl Store {
             signing,
             rate: AtomicU64::new(0),
             without_tags: AtomicBool::new(false),
+            without_looks: AtomicBool::new(false),
         })
     }
 
@@ -134,7 +139,13 @@ impl Store {
                 return match (error.status(), error.code()) {
                     (Some(404), Some("BlobNotFound") | None) => Ok(Seen::Nothing),
                     (Some(404), Some(code)) if code != "ContainerNotFound" => Ok(Seen::Nothing),
-                    (Some(400 | 403), _) => Err(self.refusal(name).await?.unwrap_or(error)),
+                    (Some(400 | 403), _) => match self.refusal(name).await?.unwrap_or(error) {
+                        refused if refused.code() == Some(NO_PERMISSION) => {
+                            self.tell_that_looks_are_refused();
+                            Ok(Seen::Unknown)
+                        }
+                        refused => Err(refused),
+                    },
                     _ => Err(error),
                 };
             }
@@ -150,6 +161,16 @@ impl Store {
         Ok(if ours || same { Seen::Ours } else { Seen::Other })
     }
 
+    fn tell_that_looks_are_refused(&self) {
+        if !self.without_looks.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}: the credentials may not read (r): files are stored all the same, but one whose last answer was lost is \
+                 stored again under the next name",
+                self.container.shown
+            );
+        }
+    }
+
     /// The reason of a refusal: it is in the body, which an answer to HEAD does not have.
     async fn refusal(&self, name: &str) -> Result<Option<BlobError>, BlobError> {
         let asked = self.blocks(name)?.get_block_list(BlockListType::Uncommitted, None).await;
@@ -160,6 +181,8 @@ impl Store {
 /// What is under a name.
 enum Seen {
     Nothing,
+    /// Whoever may not read can't tell.
+    Unknown,
     Ours,
     Other,
 }

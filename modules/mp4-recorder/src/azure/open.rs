@@ -5,12 +5,12 @@ use std::path::Path;
 use super::{BlobError, Seen, Store, Upload};
 
 impl Store {
-    /// Whether nothing is stored under a name.
+    /// Whether nothing is stored under a name, as far as can be seen.
     ///
     /// # Errors
     /// The store does not say.
     pub async fn is_free(&self, name: &str, upload: &Upload) -> Result<bool, BlobError> {
-        Ok(matches!(self.look(name, upload, u64::MAX).await?, Seen::Nothing))
+        Ok(matches!(self.look(name, upload, u64::MAX).await?, Seen::Nothing | Seen::Unknown))
     }
 
     /// Sends one block of a file that is being written.
@@ -42,6 +42,7 @@ mod tests {
             md5: String::new(),
             began: 0,
             staged: staged.to_vec(),
+            sent: 0,
         }
     }
 

@@ -254,6 +254,7 @@ mod tests {
             md5: String::new(),
             began: 0,
             staged: Vec::new(),
+            sent: 0,
         }
     }
 

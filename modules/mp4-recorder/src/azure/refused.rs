@@ -121,7 +121,7 @@ fn sentence(status: u16, code: &str, detail: &str) -> &'static str {
         "AuthorizationPermissionMismatch"
         | "AuthorizationServiceMismatch"
         | "AuthorizationResourceTypeMismatch" => {
-            "the SAS lacks a permission; it needs read, create and write on the container's blobs"
+            "the SAS lacks a permission; it needs create and write (cw) on the container's blobs, better read as well (rcw)"
         }
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" | "PublicAccessNotPermitted" => {
             "the account's network rules, or the SAS, do not let this machine in"

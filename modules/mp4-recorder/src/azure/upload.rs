@@ -21,7 +21,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{BlobError, OTHER_BLOCKS, Seen, Store, ended};
+use super::{BlobError, NO_PERMISSION, OTHER_BLOCKS, Seen, Store, ended};
 use crate::folder::Stored;
 use crate::spool::{Record, Spool};
 
@@ -50,6 +50,9 @@ pub struct Upload {
     /// Where blocks end that were sent while the file was being written. The first of them changes at its close.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<u64>,
+    /// Blocks that the store confirmed, in the order of sending: counted where it may not be asked for them.
+    #[serde(default)]
+    pub sent: usize,
 }
 
 /// How a blob is named and described.
@@ -105,7 +108,7 @@ impl Store {
                 let Some(upload) = &record.upload else { return Ok(Stored::Gone) };
                 return Ok(match self.look(described.name, upload, record.bytes).await? {
                     Seen::Ours => Stored::Already,
-                    Seen::Other | Seen::Nothing => Stored::Gone,
+                    Seen::Other | Seen::Nothing | Seen::Unknown => Stored::Gone,
                 });
             }
             Err(error) => return Err(error.into()),
@@ -114,7 +117,7 @@ impl Store {
             let age = jiff::Timestamp::now().as_millisecond().saturating_sub(upload.began);
             (0..BLOCKS_LAST_MILLIS).contains(&age)
         });
-        let upload = match &resumed {
+        let mut upload = match &resumed {
             // An upload that began while the file was written has no MD5 yet.
             Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
             Some(upload) => upload.clone(),
@@ -123,25 +126,31 @@ impl Store {
         record.upload = Some(upload.clone());
         write_down(spool, record).await?;
         // No block is sent before that look: a lost answer may have said that everything is stored.
-        match self.look(described.name, &upload, bytes).await? {
+        let sees = match self.look(described.name, &upload, bytes).await? {
             Seen::Ours => return Ok(Stored::Already),
             Seen::Other => return Ok(Stored::NameTaken),
-            Seen::Nothing => {}
-        }
+            Seen::Nothing => true,
+            Seen::Unknown => false,
+        };
         let client = self.blocks(described.name)?;
-        let there = if resumed.is_some() { self.staged(&client).await? } else { BTreeMap::new() };
+        let there = if resumed.is_some() && sees { self.staged(&client).await? } else { BTreeMap::new() };
         let pieces = upload.pieces(bytes);
-        for (index, (at, length)) in
-            pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1))
-        {
+        let in_order = pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1));
+        for (count, (index, (at, length))) in in_order.enumerate() {
             let id = upload.block_id(index);
             // The head of a file that was sent while it was written has changed since, and goes last.
-            let is_there = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
-            if !is_there {
-                match self.stage(&client, &path, &id, *at, *length).await {
-                    Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
-                    staged => staged?,
-                }
+            let is_listed = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
+            if is_listed || (!sees && count < upload.sent) {
+                continue;
+            }
+            match self.stage(&client, &path, &id, *at, *length).await {
+                Err(error) if is_taken(&error) => return Ok(Stored::NameTaken),
+                staged => staged?,
+            }
+            if !sees {
+                upload.sent = count + 1;
+                record.upload = Some(upload.clone());
+                write_down(spool, record).await?;
             }
         }
         let ids: Vec<_> = (0..pieces.len()).map(|index| upload.block_id(index)).collect();
@@ -151,7 +160,7 @@ impl Store {
         let mut committed = self.commit(&client, &ids, &upload, bytes, &described, has_tags).await;
         if has_tags
             && let Err(error) = &committed
-            && error.code() == Some("AuthorizationPermissionMismatch")
+            && error.code() == Some(NO_PERMISSION)
         {
             committed = self.commit(&client, &ids, &upload, bytes, &described, false).await;
             if committed.is_ok() && !self.without_tags.swap(true, Ordering::Relaxed) {
@@ -166,7 +175,7 @@ impl Store {
                 record.upload = None;
                 write_down(spool, record).await?;
             }
-            Err(error) if error.code() == Some(OTHER_BLOCKS) => return Ok(Stored::NameTaken),
+            Err(error) if is_taken(error) => return Ok(Stored::NameTaken),
             _ => {}
         }
         committed
@@ -188,6 +197,7 @@ impl Store {
             md5: String::new(),
             began: jiff::Timestamp::now().as_millisecond(),
             staged: Vec::new(),
+            sent: 0,
         }
     }
 
@@ -276,11 +286,22 @@ impl Store {
                 match self.look(described.name, upload, bytes).await? {
                     Seen::Ours => Ok(Stored::New),
                     Seen::Other => Ok(Stored::NameTaken),
-                    Seen::Nothing => Err(error),
+                    // Somebody's, or this file after a lost answer: rather twice than never.
+                    Seen::Unknown
+                        if matches!(error.code(), Some("BlobAlreadyExists" | "ConditionNotMet")) =>
+                    {
+                        Ok(Stored::NameTaken)
+                    }
+                    Seen::Nothing | Seen::Unknown => Err(error),
                 }
             }
         }
     }
+}
+
+/// The name is somebody else's, or somebody's blocks wait there. Whoever may create and not write is told so by the second.
+fn is_taken(error: &BlobError) -> bool {
+    matches!(error.code(), Some(OTHER_BLOCKS | "UnauthorizedBlobOverwrite"))
 }
 
 /// MD5 of a file, base64.
