@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
@@ -87,7 +87,7 @@ fn publish(url: &str, tags: Vec<Tag>, sent: &AtomicUsize, killed: &AtomicBool) {
             _ => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     for tag in tags {
         let due = Duration::from_millis(tag.timestamp.into());
         std::thread::sleep(due.saturating_sub(begin.elapsed()));
@@ -118,8 +118,18 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
         module.status()["flows"][flow.name]["outputs"]["disk"]["frames"].as_u64().unwrap_or(0) as usize
     };
 
+    // What had come in two seconds before the kill: one until it is durable, one that a busy machine may take.
+    let received_in = |module: &Module| {
+        let status = module.status();
+        flows.each_ref().map(|flow| {
+            let flow = &status["flows"][flow.name];
+            // It has begun to record: what comes in before the spool is open waits for that.
+            let records = flow["outputs"]["disk"]["frames"].as_u64() > Some(0);
+            if records { flow["input"]["frames"].as_u64().unwrap_or(0) as usize } else { 0 }
+        })
+    };
     let mut chance = Chance(7);
-    let mut counted = Vec::new();
+    let (mut counted, mut due) = (Vec::new(), Vec::new());
     for life in 1..=kills {
         let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let killed = Arc::new(AtomicBool::new(false));
@@ -132,11 +142,20 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
                 std::thread::spawn(move || publish(&url, tags, &sent[at], &killed))
             })
             .collect();
+        let mut seen = Vec::new();
         // Now and then while it is still busy with what the last kill left.
         if life % 4 != 0 {
-            let enough = chance.of(1..200);
-            wait::until_true("some of it was sent", wait::LONG, || sent[0].load(Ordering::Relaxed) >= enough);
+            let enough = chance.of(1..if long() { 400 } else { 200 });
+            wait::until_true("some of it was sent", wait::LONG, || {
+                if long() {
+                    let received = received_in(&module);
+                    seen.push((Instant::now(), received));
+                }
+                sent[0].load(Ordering::Relaxed) >= enough
+            });
         }
+        let was_before = |(at, _): &&(Instant, [usize; 2])| at.elapsed() >= Duration::from_secs(2);
+        due.push(seen.iter().rev().find(was_before).map_or([0, 0], |(_, received)| *received));
         counted.push([counted_in(&module, &flows[0]), counted_in(&module, &flows[1])]);
         module = module.kill_and_restart(|setup| {
             killed.store(true, Ordering::Relaxed);
@@ -161,7 +180,7 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
             }
         }
         assert!(found.values().all(|times| *times == 1), "{}: frames are there twice", flow.name);
-        for (life, counted) in (1..=kills).zip(&counted) {
+        for ((life, counted), due) in (1..=kills).zip(&counted).zip(&due) {
             let published = Recording::of_tags(&of_life(&flow.tags, life));
             let mut kept = 0;
             for kind in [Kind::Video, Kind::Audio] {
@@ -172,9 +191,12 @@ fn after_kills_at_any_moment_every_frame_that_was_counted_is_in_one_file() {
                 kept += there;
             }
             assert!(kept >= counted[at], "{} life {life}: {kept} of {}", flow.name, counted[at]);
+            assert!(kept >= due[at], "{} life {life}: {kept} of {} that came in time", flow.name, due[at]);
         }
         assert!(found.is_empty(), "{}: {} frames that nobody sent", flow.name, found.len());
     }
+    // That there were some.
+    assert!(!long() || due.iter().filter(|due| due[0] > 50).count() > 20, "{due:?}");
     ends_well(module);
 }
 
