@@ -139,14 +139,14 @@ def long_clip():
 
 
 @contextlib.contextmanager
-def clip(rate="2M"):
-    """An FLV file: 720p, 30 pictures a second, 2 Mbit/s, GOP of 2 s, AAC: what a camera sends. In all 2.15 Mbit/s."""
+def clip(rate="2M", size="1280x720", pace=30, sound="128k"):
+    """An FLV file of 20 s: 720p, 30 pictures a second, 2 Mbit/s, GOP of 2 s, AAC: what a camera sends. In all 2.15 Mbit/s."""
     with tempfile.TemporaryDirectory() as work:
         path = pathlib.Path(work) / "clip.flv"
         subprocess.run(
-            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=1280x720:r=30,noise=alls=12:allf=t",
-             "-f", "lavfi", "-i", "sine=440:r=48000", "-t", "20", "-c:v", "libx264", "-preset", "veryfast", "-g", "60",
-             "-b:v", rate, "-maxrate", rate, "-bufsize", "1M", "-c:a", "aac", "-b:a", "128k", "-ac", "2", str(path)],
+            ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=s={size}:r={pace},noise=alls=12:allf=t",
+             "-f", "lavfi", "-i", "sine=440:r=48000", "-t", "20", "-c:v", "libx264", "-preset", "veryfast", "-g", str(2 * pace),
+             "-b:v", rate, "-maxrate", rate, "-bufsize", "1M", "-c:a", "aac", "-b:a", sound, "-ac", "2", str(path)],
             check=True)
         yield path
 
