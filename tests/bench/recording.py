@@ -166,4 +166,4 @@ def recording(options):
     with clip("160k", size="320x180", pace=15, sound="24k") as source:
         print("190 kbit/s, where each commit is small, in files of a minute, by syncSeconds:")
         for sync in (1, 2, 4):
-            row(f"every {sync} s", functools.partial(ours, segment=60, sync=sync), source, 1, 60)
+            row(f"every {sync} s", functools.partial(ours, segment=60, sync=sync), source, 1, options.seconds)
