@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -92,6 +93,8 @@ def screens(options):
                     since = time.monotonic()
                     time.sleep(options.seconds)
                     wall = time.monotonic() - since
+                    if process.poll() is not None:
+                        sys.exit(f"{name} ended with {process.returncode}: {' '.join(map(str, command))}")
                     own, x = ((cpu_seconds(one.pid) - was) * 1000 / wall for one, was in zip((process, server), before))
                     pictures = "", ""
                     if ours:

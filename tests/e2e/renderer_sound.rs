@@ -1,7 +1,7 @@
 //! What the renderer plays, and whether it is in step with what it shows.
 
 use av_tests::program::Program;
-use av_tests::screen::{Screen, Speaker, beeps_behind_flashes};
+use av_tests::screen::{Screen, Speaker, beeps_behind_flashes, loudest};
 use av_tests::tool::Tool;
 use av_tests::{long_only, needs, port, tool, wait};
 use serde_json::{Value, json};
@@ -69,6 +69,26 @@ fn sound_that_goes_by_alsa_is_in_step_too() {
 }
 
 #[test]
+fn half_the_volume_is_an_eighth_of_the_amplitude() {
+    needs!(Ffmpeg, PulseAudio);
+    let speaker = Speaker::start();
+    // What ffmpeg says of the card's file, in dB. Each second has a beep.
+    let card = -9.8;
+    for (volume, gain) in [(100, 0.0), (50, -18.1)] {
+        let url = rtmp(port::free(), "live/a");
+        let output = json!({ "render": "display://none", "volume": volume });
+        let module = start(&url, output, None, Some(&speaker));
+        let _publisher = publish_card(&url);
+        module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+        wait::until_true("beeps are as loud as that", wait::LONG * 2, || {
+            let peak = loudest(&speaker, 3);
+            eprintln!("volume {volume}: {peak} dB");
+            (peak - card - gain).abs() <= 2.0
+        });
+    }
+}
+
+#[test]
 fn a_sound_server_that_stands_still_is_told_of_and_costs_neither_picture_nor_memory() {
     needs!(Ffmpeg, PulseAudio);
     let speaker = Speaker::start();
@@ -99,7 +119,8 @@ fn publish_card_at(rate: &str, url: &str) -> Program {
     Program::start(&mut command)
 }
 
-/// For six minutes: what a clock that is 0.3 % off would add is a second.
+/// For six minutes: a clock that is 0.5 % off would add or lack 1.8 seconds. The card's loop has a piece of sound too many
+/// every eight seconds, which a fast clock leaves no time for.
 fn drifts(rate: &str, ppm: i64) {
     needs!(Ffmpeg, PulseAudio);
     long_only!();
@@ -108,7 +129,7 @@ fn drifts(rate: &str, ppm: i64) {
     let module = start(&url, json!({ "render": "display://none" }), None, Some(&speaker));
     let _publisher = publish_card_at(rate, &url);
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
-    let steps = || number(&module, "steps");
+    let steps = || (number(&module, "steps"), number(&module, "audio/steps"));
     // Pictures that are on their way through the module.
     let waiting = || {
         let dropped = number(&module, "framesDropped");
@@ -119,7 +140,10 @@ fn drifts(rate: &str, ppm: i64) {
     wait::until_true("the first half minute has been published", limit, || received(&module) > 30 * 30);
     let begun = steps();
     wait::until_true("six minutes have been published", limit, || received(&module) > six_minutes);
-    assert_eq!(steps(), begun, "what was shown and heard was moved at once");
+    let ended = steps();
+    assert_eq!(ended.0, begun.0, "what was shown and heard was moved at once");
+    // A machine that is too busy may cut it off once.
+    assert!(ended.1 <= begun.1 + 1, "sound was moved at once {} times", ended.1 - begun.1);
     let told = module.status().pointer(&format!("{OUTPUT}/driftPpm")).and_then(Value::as_i64).unwrap();
     assert!((told - ppm).abs() < 500, "{told} ppm");
     // The latency, and what a decoder holds back; a second more would be thirty.
@@ -128,10 +152,10 @@ fn drifts(rate: &str, ppm: i64) {
 
 #[test]
 fn a_publisher_whose_clock_is_fast_leaves_latency_flat() {
-    drifts("1.003", 3000);
+    drifts("1.005", 5000);
 }
 
 #[test]
 fn a_publisher_whose_clock_is_slow_leaves_latency_flat() {
-    drifts("0.997", -3000);
+    drifts("0.995", -5000);
 }

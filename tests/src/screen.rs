@@ -251,6 +251,17 @@ fn play(dir: &TempDir) -> Program {
     Program::start(&mut command)
 }
 
+/// The highest peak of what comes out of the speaker in so many seconds, in dB of full scale.
+pub fn loudest(speaker: &Speaker, seconds: u32) -> f64 {
+    let mut command: Command = Tool::Ffmpeg.command();
+    command.env("PULSE_SERVER", speaker.server());
+    command.args(["-nostdin", "-f", "pulse", "-t", &seconds.to_string(), "-i", "out.monitor"]);
+    command.args(["-af", "volumedetect", "-f", "null", "-"]);
+    let heard = Program::run(&mut command, wait::LONG + Duration::from_secs(seconds.into()));
+    let peak = heard.stderr.split_once("max_volume: ").and_then(|(_, rest)| rest.split_once(" dB"));
+    peak.and_then(|(peak, _)| peak.parse().ok()).unwrap_or_else(|| panic!("no peak: {}", heard.stderr))
+}
+
 /// How many milliseconds beeps of the test card come behind its flashes, each second for so many: what comes out of the
 /// speaker against what is on the screen.
 pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) -> Vec<f64> {

@@ -7,15 +7,10 @@ use gstreamer_app::AppSrc;
 use crate::clock::Clock;
 use crate::decode::{PipelineError, error_of, named, pipeline, to_stream};
 use crate::options::Device;
+use crate::pace::Pace;
 use crate::screen::quoted;
-use crate::timing::MAX_RATE;
 
 const MILLISECOND: i64 = 1_000_000;
-/// Sound that has come so far from where it belongs goes there at once.
-const STEP: i64 = 60 * MILLISECOND;
-/// How often its rate is looked at, in nanoseconds of sound, and in how many seconds an error would be gone.
-const REVIEW: i64 = 1_000 * MILLISECOND;
-const PULL: f64 = 5.0;
 /// Sound that is past and was not taken for so long says that the device stands still.
 const STUCK: i64 = 4_000 * MILLISECOND;
 /// So many pieces that the device took say that it plays.
@@ -58,12 +53,7 @@ pub struct Speaker {
     sink: gst::Element,
     /// What it is called, until it has been told that it plays.
     name: Option<String>,
-    /// Where the sound that was handed over ends.
-    cursor: Option<f64>,
-    /// The rate that the sound is said to have.
-    label: u32,
-    /// Nanoseconds of sound since that was looked at.
-    reviewed: i64,
+    pace: Pace,
     stuck: bool,
 }
 
@@ -123,9 +113,7 @@ impl Speaker {
             sink: named(&pipeline, "sink")?,
             pipeline,
             name: Some(name.to_owned()),
-            cursor: None,
-            label: 0,
-            reviewed: 0,
+            pace: Pace::default(),
             stuck: false,
         };
         match speaker.pipeline.set_state(gst::State::Playing) {
@@ -151,7 +139,7 @@ impl Speaker {
 
     /// What comes next has its place by itself.
     pub fn pause(&mut self) {
-        self.cursor = None;
+        self.pace.pause();
     }
 
     /// Hands a piece over that is due at `due`, when it is `now`. `None`: nobody hears it.
@@ -163,45 +151,28 @@ impl Speaker {
         rate: f64,
         now: i64,
     ) -> Option<Played> {
-        let nominal = f64::from(piece.rate);
-        let off = self.cursor.map(|cursor| cursor - due as f64);
-        let anew = off.is_none_or(|off| off.abs() > STEP as f64)
-            || piece.rate.abs_diff(self.label) > piece.rate / 50;
-        if anew {
-            self.cursor = Some(due as f64);
-            self.reviewed = REVIEW;
-        }
-        let cursor = self.cursor?;
-        let off = cursor - due as f64;
-        if self.reviewed >= REVIEW {
-            self.reviewed = 0;
-            // How much longer than it says a second of it has to be played.
-            let stretch = (rate - off / 1e9 / PULL).clamp(-MAX_RATE, MAX_RATE);
-            self.label = (nominal / (1.0 + stretch)).round() as u32;
-        }
+        let place = self.pace.place((piece.stream, piece.samples, piece.rate), due, rate)?;
         // What waits reaches from what the device took last to the cursor.
-        let waiting = self.input.current_level_bytes() as f64 / (4 * piece.channels) as f64 * 1e9 / nominal;
-        self.stuck |= now as f64 - (cursor - waiting) > STUCK as f64;
+        let waiting = self.input.current_level_bytes() as f64 / (4 * piece.channels) as f64 * 1e9
+            / f64::from(piece.rate);
+        self.stuck |= now as f64 - (place.at - waiting) > STUCK as f64;
         if self.stuck {
             return None;
         }
-        let length = piece.samples as f64 * 1e9 / f64::from(self.label.max(1));
         let mut format = sample.caps()?.to_owned();
-        format.make_mut().set("rate", i32::try_from(self.label).ok()?);
+        format.make_mut().set("rate", i32::try_from(place.label).ok()?);
         if self.input.caps().as_ref() != Some(&format) {
             self.input.set_caps(Some(&format));
         }
         let mut buffer = sample.buffer_owned()?;
         let writable = buffer.make_mut();
-        writable.set_pts(gst::ClockTime::from_nseconds(cursor.max(0.0) as u64));
-        writable.set_duration(gst::ClockTime::from_nseconds(length as u64));
-        if anew {
+        writable.set_pts(gst::ClockTime::from_nseconds(place.at.max(0.0) as u64));
+        writable.set_duration(gst::ClockTime::from_nseconds(place.length as u64));
+        if place.anew {
             writable.set_flags(writable.flags() | gst::BufferFlags::DISCONT);
         }
         self.input.push_buffer(buffer).ok()?;
-        self.cursor = Some(cursor + length);
-        self.reviewed = self.reviewed.saturating_add(length as i64);
-        Some(Played { off: off as i64, length: length as u64, stepped: anew })
+        Some(Played { off: place.off, length: place.length as u64, stepped: place.anew })
     }
 }
 
