@@ -59,7 +59,9 @@ def ours(home, count, segment=SEGMENT_SECONDS, sync=1):
 
 
 def ffmpeg(home, count):
-    ports = [free_port() for _ in range(count)]
+    ports = set()
+    while len(ports) < count:
+        ports.add(free_port())
     urls = [f"rtmp://127.0.0.1:{port}/live/cam" for port in ports]
     segments = ["-f", "segment", "-segment_time", SEGMENT_SECONDS, "-segment_format", "mp4", "-segment_format_options",
                 "movflags=+faststart", "-reset_timestamps", "1"]
@@ -86,12 +88,13 @@ def row(name, contender, source, count, seconds):
             processes.append(start(1, "ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", source,
                                    "-map", "0", "-c", "copy", "-f", "flv", url))
         time.sleep(SEGMENT_SECONDS + 5)
-        took = lambda: (sum(cpu_seconds(server.pid) for server in servers), sum(written(server) for server in servers))
+        running = [server for server in servers if server.poll() is None]
+        took = lambda: (sum(cpu_seconds(server.pid) for server in running), sum(written(server) for server in running))
         (cpu, disk), since = took(), time.monotonic()
         time.sleep(seconds)
         (cpu_after, disk_after), wall = took(), time.monotonic() - since
         alive = sum(process.poll() is None for process in processes)
-        memory = sum(memory_kib(server.pid) for server in servers)
+        memory = sum(memory_kib(server.pid) for server in servers if server.poll() is None)
         each = (memory - (0 if contender is ffmpeg else idle)) / count / 1024
         cost = (cpu_after - cpu) / wall / count * 3600
         received = source.stat().st_size / CLIP_SECONDS * wall * count
