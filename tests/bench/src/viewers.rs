@@ -102,20 +102,29 @@ struct Talk {
 }
 
 impl Talk {
-    /// Head and body of the answer. What is interleaved before it stays where it is behind it: servers answer first.
+    /// Head and body of the answer. What is interleaved before it, or behind it, waits.
     async fn ask(&mut self, method: &str, url: &str, header: &str) -> Result<(String, String), Failure> {
         self.cseq += 1;
         let session = self.session.as_ref().map_or(String::new(), |id| format!("Session: {id}\r\n"));
         let request = format!("{method} {url} RTSP/1.0\r\nCSeq: {}\r\n{session}{header}\r\n", self.cseq);
         self.stream.write_all(request.as_bytes()).await?;
+        // Some servers have a player in their fan-out before they answer it.
+        let mut early = Vec::new();
         loop {
+            while let [b'$', _, high, low, rest @ ..] = &self.input[..] {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                if rest.len() < length {
+                    break;
+                }
+                early.extend(self.input.drain(..4 + length));
+            }
             let end = self.input.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
-            if let Some(end) = end {
+            if let Some(end) = end.filter(|_| !self.input.starts_with(b"$")) {
                 let head = String::from_utf8_lossy(&self.input[..end]).into_owned();
                 let length = field(&head, "Content-Length").map_or(Ok(0), str::parse)?;
                 if self.input.len() >= end + length {
                     let body = String::from_utf8_lossy(&self.input[end..end + length]).into_owned();
-                    self.input.drain(..end + length);
+                    self.input.splice(..end + length, early);
                     if !head.starts_with("RTSP/1.0 200") {
                         return Err(format!("{method}: {head}").into());
                     }
