@@ -93,6 +93,18 @@ impl Azurite {
         ran.stdout
     }
 
+    /// A SAS of the container that ends in `hours`, also before now.
+    pub fn sas(&self, permissions: &str, hours: i64) -> String {
+        let code = format!(
+            "from datetime import datetime, timedelta, timezone\n\
+             now = datetime.now(timezone.utc)\n\
+             print(generate_container_sas(service.account_name, 'recordings', \
+             account_key=service.credential.account_key, permission='{permissions}', start=now - timedelta(days=9), \
+             expiry=now + timedelta(hours={hours})))"
+        );
+        self.python(&code).trim().to_owned()
+    }
+
     /// Every blob: name, size, content type, metadata, tags, and whether its MD5 is that of its bytes.
     pub fn blobs(&self, to: &Path) -> Vec<Value> {
         std::fs::create_dir_all(to).unwrap();
@@ -160,15 +172,11 @@ fn every_frame_is_in_a_blob_that_says_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let azurite = Azurite::start(folder.path(), port::free());
     azurite.python("box.create_container()");
-    let sas = azurite.python(
-        "from datetime import datetime, timedelta, timezone\n\
-         print(generate_container_sas(service.account_name, 'recordings', account_key=service.credential.account_key, \
-         permission='rcwt', expiry=datetime.now(timezone.utc) + timedelta(days=1)))",
-    );
+    let sas = azurite.sas("rcwt", 24);
     let ways = [
         (json!({ "accountKey": KEY }), json!({ "tags": { "site": "gate 1" } })),
         (json!({ "connectionString": azurite.connection() }), json!({ "apiVersion": "2017-04-17" })),
-        (json!({ "sas": sas.trim() }), json!({ "uploadKilobitsPerSecond": 4000 })),
+        (json!({ "sas": sas }), json!({ "uploadKilobitsPerSecond": 4000 })),
     ];
     for (at, (credentials, more)) in ways.into_iter().enumerate() {
         let listen = rtmp(port::free(), "live/cam");
@@ -199,26 +207,16 @@ fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart()
     let folder = tempfile::tempdir().unwrap();
     let azurite = Azurite::start(folder.path(), port::free());
     azurite.python("box.create_container()");
-    let sas = |hours: i32| {
-        let code = format!(
-            "from datetime import datetime, timedelta, timezone\n\
-             now = datetime.now(timezone.utc)\n\
-             print(generate_container_sas(service.account_name, 'recordings', \
-             account_key=service.credential.account_key, permission='rcw', start=now - timedelta(days=9), \
-             expiry=now + timedelta(hours={hours})))"
-        );
-        azurite.python(&code).trim().to_owned()
-    };
     let listen = rtmp(port::free(), "live/cam");
     let with = |sas: String| document(&listen, &azurite.url(), &json!({ "sas": sas }), json!({}));
-    let module = Setup::new("mp4-recorder").twin(&with(sas(-1))).start();
+    let module = Setup::new("mp4-recorder").twin(&with(azurite.sas("rcw", -1))).start();
     let process = module.program().id();
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
     module.wait_status("/flows/cam/outputs/cloud/error", |error| {
         error.as_str().is_some_and(|error| error.contains("credentials"))
     });
     module.wait_log(&["the SAS has ended at"]);
-    module.set_twin(&with(sas(5)));
+    module.set_twin(&with(azurite.sas("rcw", 5)));
     all_stored(&module);
     module.wait_log(&["the SAS ends at"]);
     must_hold(&azurite.blobs(&folder.path().join("read")), &published);
@@ -285,17 +283,13 @@ fn a_sas_that_may_only_write_stores_everything_goes_on_after_a_kill_and_overwrit
     let folder = tempfile::tempdir().unwrap();
     let azurite = Azurite::start(folder.path(), port::free());
     azurite.python("box.create_container()");
-    let sas = azurite.python(
-        "from datetime import datetime, timedelta, timezone\n\
-         print(generate_container_sas(service.account_name, 'recordings', account_key=service.credential.account_key, \
-         permission='cw', expiry=datetime.now(timezone.utc) + timedelta(days=1)))",
-    );
+    let sas = azurite.sas("cw", 24);
     let listen = rtmp(port::free(), "live/cam");
     let with = |rate: u32| {
         document(
             &listen,
             &azurite.url(),
-            &json!({ "sas": sas.trim() }),
+            &json!({ "sas": sas }),
             json!({ "name": "one.mp4", "segmentSeconds": 60, "uploadKilobitsPerSecond": rate }),
         )
     };

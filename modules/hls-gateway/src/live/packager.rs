@@ -10,6 +10,7 @@ use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
 use super::dates::Dates;
 use super::measuring::Measuring;
+use super::memory::Memory;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
 use super::shelf::Shelf;
@@ -33,21 +34,6 @@ pub(crate) enum State {
     Live,
     /// The publisher is away; the playlist goes on.
     Silent,
-}
-
-/// Where numbers come from that outlive the process.
-pub(crate) trait Memory {
-    /// The number of a first segment: above all that were ever used.
-    fn first_number(&mut self) -> u64;
-    /// The discontinuity number of a first segment: above all that were ever used, and small. Players keep a list
-    /// that is as long as this number (hls.js walks through it at each reload).
-    fn first_discontinuity(&mut self) -> u64;
-    /// Numbers of segments and of discontinuities below these are used.
-    fn used(&mut self, number: u64, discontinuities: u64);
-    /// What a playlist of this shape has promised before, and its name.
-    fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
-    /// Keeps that.
-    fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str);
 }
 
 /// Packages one stream. Sans IO: it is told what came, and when it is.
