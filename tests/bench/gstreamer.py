@@ -1,4 +1,5 @@
-"""GStreamer's RTSP server as a contender: `gstreamer.py PORT FILE.flv`. One pipeline for all players, as a live stream has.
+"""GStreamer's RTSP server as a contender: `gstreamer.py PORT RTMP-URL`. One pipeline for all players, of a live stream. (A
+file can be sought in: each player that comes then moves it for all, which ends in a failed assertion of the server's.)
 Needs Debian's gir1.2-gst-rtsp-server-1.0 and python3-gi."""
 
 import sys
@@ -14,7 +15,7 @@ server = GstRtspServer.RTSPServer()
 server.set_address("127.0.0.1")
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(f"( filesrc location={sys.argv[2]} ! flvdemux name=d "
+factory.set_launch(f"( rtmp2src location={sys.argv[2]} ! flvdemux name=d "
                    "d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 "
                    "d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97 )")
 factory.set_shared(True)

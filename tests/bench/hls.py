@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import shutil
 import signal
 import statistics
 import subprocess
@@ -12,7 +11,8 @@ import tempfile
 import time
 import urllib.request
 
-from servers import (LOAD, NGINX_MODULE, TARGET, clip, cpu_seconds, free_port, listens, memory_kib, start, wait_for)
+from servers import (LOAD, NGINX_MODULE, TARGET, clip, cpu_seconds, free_port, has_nginx, listens, memory_kib, start,
+                     wait_for)
 
 HLS_LOAD = TARGET / "release/hls-load"
 TMPFS = "/dev/shm"
@@ -232,7 +232,7 @@ def viewers(options, binaries, source):
 
 
 def hls(options):
-    if not shutil.which("nginx") or not pathlib.Path(NGINX_MODULE).exists():
+    if not has_nginx():
         sys.exit("nginx with its RTMP module is missing")
     binaries = {"hls-gateway": TARGET / "release/hls-gateway"}
     if options.baseline:

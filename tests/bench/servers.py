@@ -76,13 +76,13 @@ def splitter(binary, make_twin):
     return run
 
 
-def nginx(home, port):
+def nginx(home, port, core=0):
     (home / "nginx.conf").write_text(f"""load_module {NGINX_MODULE};
 daemon off; master_process off; worker_processes 1; pid {home}/pid; error_log /dev/null;
 events {{ worker_connections 4096; }}
 rtmp {{ server {{ listen 127.0.0.1:{port}; chunk_size 4096; application live {{ live on; }} }} }}
 """)
-    return start(0, "nginx", "-p", home, "-c", home / "nginx.conf", "-e", "/dev/null")
+    return start(core, "nginx", "-p", home, "-c", home / "nginx.conf", "-e", "/dev/null")
 
 
 def gateway(binary):
@@ -98,16 +98,22 @@ def gateway(binary):
     return run
 
 
-def gstreamer(clip):
-    """Starts GStreamer's RTSP server, which reads the stream from a file in real time, once for all players."""
-    def run(_, port):
-        return start(0, SYSTEM_PYTHON, ROOT / "tests/bench/gstreamer.py", port, clip)
-    return run
+def gstreamer(home, port):
+    """Starts GStreamer's RTSP server, one pipeline for all players. It pulls the stream from nginx, on the next port."""
+    source = nginx(home, port + 1, core=1)
+    wait_for("nginx", lambda: listens(port + 1))
+    server = start(0, SYSTEM_PYTHON, ROOT / "tests/bench/gstreamer.py", port, f"rtmp://127.0.0.1:{port + 1}/live/cam")
+    server.source = source
+    return server
 
 
 def has_gstreamer():
     needed = "import gi; gi.require_version('GstRtspServer', '1.0')"
     return subprocess.run([SYSTEM_PYTHON, "-c", needed], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def has_nginx():
+    return shutil.which("nginx") and os.path.exists(NGINX_MODULE)
 
 
 def contenders(options, make_twin, compared=True):
@@ -117,7 +123,7 @@ def contenders(options, make_twin, compared=True):
         found["baseline"] = splitter(options.baseline, make_twin)
     if not compared:
         return found
-    if shutil.which("nginx") and os.path.exists(NGINX_MODULE):
+    if has_nginx():
         found["nginx-rtmp"] = nginx
     else:
         print("nginx with its RTMP module is missing: no comparison")
@@ -126,16 +132,6 @@ def contenders(options, make_twin, compared=True):
 
 def build(service="rtmp-splitter"):
     subprocess.run(["cargo", "build", "--release", "-q", "-p", service, "-p", "av-bench"], cwd=ROOT, check=True)
-
-
-@contextlib.contextmanager
-def long_clip():
-    """The clip ten times over, as a file of its own."""
-    with clip() as once:
-        path = once.with_name("long.flv")
-        subprocess.run(["ffmpeg", "-v", "error", "-y", "-stream_loop", "9", "-i", str(once), "-c", "copy", str(path)],
-                       check=True)
-        yield path
 
 
 @contextlib.contextmanager
@@ -154,19 +150,19 @@ def clip(rate="2M", size="1280x720", pace=30, sound="128k"):
 def measure(server, source, players, seconds, *load_options):
     """Runs a server of RTMP under load."""
     def load(port):
-        return [LOAD, f"rtmp://127.0.0.1:{port}/live/cam", players, seconds, "--clip", source, *load_options]
+        return [LOAD, f"rtmp://127.0.0.1:{port}/live/cam", players, seconds, "--clip", source, "--stamps", "yes", *load_options]
     return loaded(server, players, seconds, load)
 
 
-def measure_rtsp(server, players, seconds, transport, source=None):
-    """Runs a server of RTSP under load; `source` is published to it, if it takes that. Players come over two GOPs."""
+def measure_rtsp(server, players, seconds, transport, source):
+    """Runs a server of RTSP under load; `source` is published by RTMP to the next port. Players come over two GOPs."""
     def load(port):
         return [RTSP_LOAD, f"rtsp://127.0.0.1:{port}/live/cam", players, seconds, transport, 4000]
 
     def publish(port):
         wait_for("the way in", lambda: listens(port + 1))
-        return [LOAD, f"rtmp://127.0.0.1:{port + 1}/live/cam", 0, seconds + 120, "--clip", source]
-    return loaded(server, players, seconds, load, publish if source else None)
+        return [LOAD, f"rtmp://127.0.0.1:{port + 1}/live/cam", 0, seconds + 120, "--clip", source, "--stamps", "yes"]
+    return loaded(server, players, seconds, load, publish)
 
 
 def loaded(server, players, seconds, load_command, publish_command=None):
@@ -192,10 +188,10 @@ def loaded(server, players, seconds, load_command, publish_command=None):
                 "rate": moved.get("bytes", 0) * 8 / moved.get("seconds", 1) / max(players, 1) / 1e6,
                 "first": joined["meanFirstMilliseconds"], "most_first": joined.get("mostFirstMilliseconds", 0),
                 "lost": moved.get("lost", -1), "cut": moved.get("cut", -1),
-                "clock": moved.get("clock", 0) / 1000,
+                "clock": moved.get("clock", 0) / 1000, "ages": moved.get("ages", [-1, -1, -1]),
             }
         finally:
-            for child in (load, publisher, process):
+            for child in (load, publisher, process, getattr(process, "source", None)):
                 if child and child.poll() is None:
                     child.send_signal(signal.SIGTERM)
                     try:

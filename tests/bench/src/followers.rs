@@ -1,13 +1,12 @@
 //! Viewers that follow the live edge.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use av_bench::stamp;
 
 use crate::http::{Connection, Failure, Url};
 
-/// See `publishers.rs`: what is behind it is the time of sending.
-const STAMP: &[u8] = b"av-bench stamp: ";
-const DIGITS: usize = 16;
 /// How often a playlist without parts is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Nobody follows later than that.
@@ -67,15 +66,8 @@ impl Followers {
     /// As members of a JSON object. Late is a piece whose newest picture is older than the piece is long.
     pub fn report(&self) -> String {
         let seen = self.0.lock().unwrap();
-        let quantiles = |index: usize| {
-            let mut ages: Vec<f64> = seen.pieces.iter().map(|piece| piece[index]).collect();
-            ages.sort_by(f64::total_cmp);
-            let at = |of: f64| {
-                let last = ages.len().saturating_sub(1);
-                ages.get((last as f64 * of) as usize).copied().unwrap_or(-1.0)
-            };
-            format!("[{:.1},{:.1},{:.1}]", at(0.5), at(0.99), at(1.0))
-        };
+        let quantiles =
+            |index: usize| stamp::quantiles(seen.pieces.iter().map(|piece| piece[index]).collect());
         let late = seen.pieces.iter().filter(|[newest, _, length]| newest > length).count();
         format!(
             "\"pieces\":{},\"late\":{late},\"newest\":{},\"oldest\":{},\"bytes\":{},\"lost\":{}",
@@ -170,13 +162,7 @@ fn pieces(text: &str, parts: bool) -> Vec<Piece> {
 
 /// How old the newest and the oldest picture is, in milliseconds. In a transport stream some stamps are cut, most are not.
 fn ages(body: &[u8]) -> Option<[f64; 2]> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_micros() as f64;
-    let stamp = |at: usize| {
-        let digits = body.get(at + STAMP.len()..at + STAMP.len() + DIGITS)?;
-        u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let here = |at: &usize| body.get(*at) == Some(&STAMP[0]) && body[*at..].starts_with(STAMP);
-    let oldest = (0..body.len()).filter(here).find_map(stamp)?;
-    let newest = (0..body.len()).rev().filter(here).find_map(stamp)?;
-    Some([newest, oldest].map(|sent| (now - sent as f64) / 1e3))
+    let mut ages = stamp::ages(body);
+    let oldest = ages.next()?;
+    Some([ages.next_back().unwrap_or(oldest), oldest])
 }

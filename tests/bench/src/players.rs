@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use av_bench::stamp::{self, Ages};
 use av_rtmp::{ClientConfig, ClientEvent, ClientOutput, ClientSession, Limits, Mode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,6 +17,8 @@ pub struct Seen {
     /// Milliseconds from connect to the first media byte, added up.
     first: AtomicU64,
     lost: AtomicUsize,
+    /// Of pictures with a stamp, when their first bytes have come.
+    pub ages: Ages,
 }
 
 impl Seen {
@@ -110,5 +113,6 @@ async fn play(target: &Target, seen: &Seen) -> Result<(), Box<dyn std::error::Er
             return Err("closed".into());
         }
         seen.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        stamp::ages(&buffer[..count]).for_each(|age| seen.ages.add(age));
     }
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use av_bench::stamp;
 use av_tests::flv::{self, Tag};
 use av_tests::rtmp::Publisher;
 
@@ -17,10 +18,6 @@ const STRIDE: u32 = 5_000;
 const STRIDES_OF_A_GOP: u32 = 10;
 /// An H.264 slice of no content, at the composition time 0.
 const LITTLE: [u8; 17] = [0x27, 1, 0, 0, 0, 0, 0, 0, 8, 0x41, 0x9A, 0, 0, 0, 0, 0, 0x80];
-
-/// A unit of H.264 that decoders pass over (user data, ITU-T H.264 §D.1.7): behind this, microseconds of Unix time in 16
-/// hexadecimal digits.
-const STAMP: &[u8] = b"\0\0\0\x24\x06\x05\x20av-bench stamp: ";
 
 /// What is published, over and over.
 pub struct Clip {
@@ -68,8 +65,7 @@ impl Source {
     fn send(&mut self, tag: &Tag, time: u32) -> io::Result<()> {
         let mut tag = Tag { timestamp: time, ..tag.clone() };
         if self.clip.stamped && tag.kind == 9 && !tag.is_header() {
-            let stamp = [STAMP, format!("{:016x}", microseconds()).as_bytes(), &[0x80]].concat();
-            tag.body.splice(5..5, stamp);
+            tag.body.splice(5..5, stamp::now());
         }
         self.publisher.send(&tag)
     }
@@ -123,9 +119,4 @@ impl Source {
             Ok(())
         })
     }
-}
-
-/// Of Unix time.
-fn microseconds() -> u128 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()
 }

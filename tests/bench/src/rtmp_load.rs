@@ -6,8 +6,9 @@
 //! With `--clip` it publishes that file, over and over. `--streams N` makes N of each, at URL-0 and so on, players shared
 //! out among them. `--epochs N` lets ten minutes of stream time pass at once between one Nth of the players and the
 //! next. With `--one-key-frame` each publisher, once all players have its key frame, sends that much as fast as it is taken,
-//! and never a second key frame. With `--stamps yes` each picture says when it was sent, for `hls-load`. Prints one JSON line
-//! when all players have media and that much is sent, and another at the end.
+//! and never a second key frame. With `--stamps yes` each picture says when it was sent. Prints one JSON line when all
+//! players have media and that much is sent, and another at the end; `ages` is how old pictures with a stamp were when
+//! their first bytes were with a player, in milliseconds: median, p99 and most.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod players;
@@ -114,15 +115,17 @@ async fn load(options: &Options) -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("{{\"playing\":{},\"meanFirstMilliseconds\":{:.1}}}", options.players, seen.mean_first());
+    seen.ages.forget();
     let (before, start) = (seen.bytes(), Instant::now());
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
     let (bytes, lost) = (seen.bytes() - before, seen.lost());
     let cut = publishing.iter().filter(|publisher| publisher.is_finished()).count();
     let clock = witness.and_then(|player: Player| Some(player.recording().of(Kind::Video).last()?.dts));
     println!(
-        "{{\"seconds\":{:.3},\"bytes\":{bytes},\"lost\":{lost},\"cut\":{cut},\"clock\":{}}}",
+        "{{\"seconds\":{:.3},\"bytes\":{bytes},\"lost\":{lost},\"cut\":{cut},\"clock\":{},\"ages\":{}}}",
         start.elapsed().as_secs_f64(),
-        clock.unwrap_or(0)
+        clock.unwrap_or(0),
+        seen.ages.quantiles()
     );
     if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,10 +1,11 @@
-//! RTSP players as cheap as can be: they look at what comes until the first picture is whole, and then read and discard.
+//! RTSP players as cheap as can be: they look where pictures end, and how old these are, and discard the rest.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use av_bench::stamp::{self, Ages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -35,6 +36,8 @@ pub struct Crowd {
     lost: AtomicUsize,
     /// Milliseconds from connect to the first whole key picture.
     first: Mutex<Vec<f64>>,
+    /// Of pictures with a stamp, when their last packet has come.
+    pub ages: Ages,
 }
 
 impl Crowd {
@@ -149,23 +152,45 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(value)
 }
 
-/// Looks for the first picture that a decoder can start with: an IDR, from its first packet to its last.
-#[derive(Default)]
-struct FirstPicture {
+/// What a player sees of its pictures.
+struct Watch {
+    since: Instant,
+    /// The first picture that a decoder can start with, an IDR: none yet, begun, had.
     begun: bool,
+    had: bool,
+    /// When the picture that is coming was sent, by this clock.
+    sent: Option<Instant>,
 }
 
-impl FirstPicture {
-    /// Whether it is whole with this packet.
-    fn is_whole(&mut self, packet: &[u8]) -> bool {
-        let Some([unit, next, ..]) = packet.get(12..) else { return false };
+impl Watch {
+    /// Of a player that came then.
+    fn new(since: Instant) -> Self {
+        Self { since, begun: false, had: false, sent: None }
+    }
+
+    /// A packet of pictures.
+    fn packet(&mut self, packet: &[u8], crowd: &Crowd) {
+        let Some([unit, next, ..]) = packet.get(12..) else { return };
         // One unit, several of them (then the first counts: parameter sets), or a fragment (RFC 6184 §5.2).
         self.begun |= match unit & 31 {
             5 => true,
             28 => next & 31 == 5 && next & 0x80 != 0,
             _ => false,
         };
-        self.begun && packet[1] & 0x80 != 0
+        // A stamp is at the beginning of a picture, in a packet of its own or behind parameter sets.
+        if let Some(age) = stamp::ages(&packet[..packet.len().min(256)]).next() {
+            self.sent = Instant::now().checked_sub(Duration::from_secs_f64(age.max(0.0) / 1e3));
+        }
+        if packet[1] & 0x80 == 0 {
+            return;
+        }
+        if let Some(sent) = self.sent.take() {
+            crowd.ages.add(sent.elapsed().as_secs_f64() * 1e3);
+        }
+        if self.begun && !self.had {
+            self.had = true;
+            crowd.picture(self.since);
+        }
     }
 }
 
@@ -198,12 +223,29 @@ async fn play(target: &Target, crowd: &Arc<Crowd>) -> Result<(), Failure> {
         tokio::spawn(datagrams(socket, is_video.then_some(start), Arc::clone(crowd)));
     }
     talk.ask("PLAY", &target.url, "Range: npt=0.000-\r\n").await?;
-    if !target.udp {
-        interleaved(&mut talk, 2 * video, start, crowd).await?;
-    }
-    let mut buffer = vec![0; 64 << 10];
+    interleaved(&mut talk, 2 * video, Watch::new(start), crowd).await
+}
+
+async fn interleaved(
+    talk: &mut Talk,
+    channel: usize,
+    mut watch: Watch,
+    crowd: &Crowd,
+) -> Result<(), Failure> {
+    talk.input.reserve(64 << 10);
     loop {
-        let count = talk.stream.read(&mut buffer).await?;
+        let mut rest = &talk.input[..];
+        while let [b'$', own, high, low, behind @ ..] = rest {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            let Some((packet, behind)) = behind.split_at_checked(length) else { break };
+            if usize::from(*own) == channel {
+                watch.packet(packet, crowd);
+            }
+            rest = behind;
+        }
+        let done = talk.input.len() - rest.len();
+        talk.input.drain(..done);
+        let count = talk.stream.read_buf(&mut talk.input).await?;
         if count == 0 {
             return Err("closed".into());
         }
@@ -211,37 +253,13 @@ async fn play(target: &Target, crowd: &Arc<Crowd>) -> Result<(), Failure> {
     }
 }
 
-/// Reads up to the first picture.
-async fn interleaved(talk: &mut Talk, channel: usize, start: Instant, crowd: &Crowd) -> Result<(), Failure> {
-    let mut first = FirstPicture::default();
-    loop {
-        while let [b'$', own, high, low, rest @ ..] = &talk.input[..] {
-            let length = usize::from(u16::from_be_bytes([*high, *low]));
-            let Some(packet) = rest.get(..length) else { break };
-            if usize::from(*own) == channel && first.is_whole(packet) {
-                crowd.picture(start);
-                return Ok(());
-            }
-            talk.input.drain(..4 + length);
-        }
-        let count = talk.stream.read_buf(&mut talk.input).await?;
-        if count == 0 {
-            return Err("closed before the first picture".into());
-        }
-        crowd.received(count);
-    }
-}
-
 async fn datagrams(socket: UdpSocket, since: Option<Instant>, crowd: Arc<Crowd>) {
-    let mut looking = since.map(|since| (since, FirstPicture::default()));
+    let mut watch = since.map(Watch::new);
     let mut buffer = vec![0; 2048];
     while let Ok(count) = socket.recv(&mut buffer).await {
         crowd.received(count);
-        if let Some((since, first)) = &mut looking
-            && first.is_whole(&buffer[..count])
-        {
-            crowd.picture(*since);
-            looking = None;
+        if let Some(watch) = &mut watch {
+            watch.packet(&buffer[..count], &crowd);
         }
     }
 }
