@@ -28,8 +28,13 @@ fn listed(text: &str) -> Vec<String> {
 }
 
 fn decoded(file: &Path) -> Vec<String> {
+    decoded_as(&[], file)
+}
+
+/// `format`: what the file itself does not tell.
+fn decoded_as(format: &[&str], file: &Path) -> Vec<String> {
     let mut command = Tool::Ffmpeg.command();
-    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"]).arg(file);
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]).args(format).arg("-i").arg(file);
     let args = ["-map", "0:v", "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-f", "framemd5", "-"];
     listed(&Program::run(command.args(args), wait::LONG).stdout)
 }
@@ -121,6 +126,22 @@ fn players(dir: &Path, variant: &str, url: &str) -> Vec<Player> {
         players.push(Player { joins: true, held_back: HELD_BACK, ..player("VLC", command, Box::new(read)) });
     }
     players
+}
+
+/// GStreamer's `hlsdemux2`. Beside a playlist of one segment it loses its place with the first renewal, whoever serves it.
+fn gstreamer(dir: &Path, variant: &str, url: &str) -> Option<Player> {
+    Tool::Gst.path()?;
+    let file = dir.join(format!("gst-{variant}.yuv"));
+    let location = file.display();
+    let line = format!(
+        "-q uridecodebin3 name=d uri={url} d. ! video/x-raw ! queue ! videoconvert ! video/x-raw,format=I420 ! \
+         filesink location={location} d. ! audio/x-raw ! queue ! fakesink"
+    );
+    let program = Program::start(Tool::Gst.command().args(line.split_whitespace()));
+    let name = format!("GStreamer, {variant}");
+    let raw = ["-f", "rawvideo", "-video_size", "320x180", "-pixel_format", "yuv420p"];
+    let read = move |_: &str| decoded_as(&raw, &file);
+    Some(Player { name, program, pictures: Box::new(read), joins: true, held_back: 0 })
 }
 
 /// What independent readers find in a playlist has to be what a search for its tags finds.
@@ -245,6 +266,15 @@ fn all_players_show_every_picture_of_every_variant_and_parsers_read_every_playli
         // And this test.
         counts.push(players.len() as u64 + 1);
         playing.extend(players);
+    }
+    for ((variant, path), count) in VARIANTS.iter().zip(&media).zip(&mut counts) {
+        wait::until_true("three segments", wait::LONG, || {
+            request(port, &format!("GET {path} HTTP/1.1\r\n")).text().matches("#EXTINF:").count() >= 3
+        });
+        let url = format!("http://127.0.0.1:{port}/{variant}/cam/index.m3u8");
+        let player = gstreamer(dir.path(), variant, &url);
+        *count += player.iter().len() as u64;
+        playing.extend(player);
     }
     // Every version that there is a chance to see.
     let (mut texts, mut publishing, mut published) = (Vec::<String>::new(), Some(publishing), None);
