@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -158,8 +158,10 @@ impl Attic for Folder {
         let _ = self.jobs.try_send(Job::Reserve(self.dir.clone(), below));
     }
 
-    fn remove(&self, number: u64) {
-        let _ = self.jobs.try_send(Job::Remove(self.path(number), self.dir.clone()));
+    fn remove(&self, number: u64) -> bool {
+        // Without a worker there is nobody to tell again.
+        let sent = self.jobs.try_send(Job::Remove(self.path(number), self.dir.clone()));
+        !matches!(sent, Err(TrySendError::Full(_)))
     }
 }
 

@@ -27,6 +27,8 @@ use crate::store::StoreConfig;
 /// Between two tries to write what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Sound that comes behind the pictures that a file begins with may be so much older than they are.
+const SOUND_BEHIND: Duration = Duration::from_secs(2);
 /// What a new file takes before there is anything in it, at most.
 const HEADROOM: u64 = 1 << 20;
 
@@ -324,7 +326,8 @@ impl Running {
         if began.is_believed() {
             record.set_start(began.utc);
         }
-        let origin = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
+        let first = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
+        let origin = first.saturating_sub(SOUND_BEHIND);
         let path = writer.spool.path(&record);
         let segment = Segment::create(&path, tracks, origin, self.expected)?;
         writer.recorder.totals.written.fetch_add(segment.begun(), Ordering::Relaxed);

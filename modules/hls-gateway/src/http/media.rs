@@ -14,7 +14,7 @@ use super::connection::Visit;
 use super::reply::{self, Content, Source};
 use super::target;
 use crate::channel::Channel;
-use crate::live::{Asked, Form, Found as InShelf, Text, Version};
+use crate::live::{Asked, Form, Found as InShelf, Pieces, Text, Version};
 use crate::options::Variant;
 
 /// A player of a live stream asks for its playlist that often at least.
@@ -62,6 +62,8 @@ impl Wanted<'_> {
         let Some(number) = number(name) else { return reply::nothing() };
         let source = match self.channel.segment(number) {
             Some(InShelf::Memory(pieces)) => Some(pieces.into()),
+            // Of a gap there is nothing on disk.
+            Some(InShelf::Attic(0)) => Some(Pieces::default().into()),
             Some(InShelf::Attic(len)) => self.stored(number, len as u64).await,
             None => None,
         };

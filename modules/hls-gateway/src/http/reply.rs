@@ -202,7 +202,8 @@ enum Wanted {
 /// One range (RFC 9110 §14); whoever asks for several or for what makes no sense gets all.
 fn wanted(asked: &HeaderMap, tag: &str, len: usize) -> Wanted {
     let condition = text(asked, header::IF_RANGE);
-    if condition.is_some_and(|condition| condition != tag) {
+    // A gap's segment has no bytes, and no range of them: players that know no gaps ask for it all the same.
+    if len == 0 || condition.is_some_and(|condition| condition != tag) {
         return Wanted::All;
     }
     let Some(range) = text(asked, header::RANGE).and_then(|range| range.trim().strip_prefix("bytes=")) else {
@@ -232,7 +233,7 @@ fn wanted(asked: &HeaderMap, tag: &str, len: usize) -> Wanted {
             }
         }
         (None, Some(last)) if first.trim().is_empty() => {
-            if last == 0 || len == 0 {
+            if last == 0 {
                 Wanted::Nothing
             } else {
                 Wanted::Range(len.saturating_sub(last)..len)
@@ -294,6 +295,8 @@ mod tests {
     fn one_range_is_given_and_what_is_odd_gets_all() {
         let of = |range| wanted(&asked(header::RANGE, range), "\"t\"", 100);
         assert_eq!(of("bytes=0-0"), Wanted::Range(0..1));
+        let nothing = HeaderMap::from_iter([(header::RANGE, "bytes=0-".parse().unwrap())]);
+        assert_eq!(wanted(&nothing, "tag", 0), Wanted::All, "all of nothing is there");
         assert_eq!(of("bytes=90-"), Wanted::Range(90..100));
         assert_eq!(of("bytes=90-8388607"), Wanted::Range(90..100));
         assert_eq!(of("bytes=-5"), Wanted::Range(95..100));

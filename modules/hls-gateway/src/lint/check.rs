@@ -123,7 +123,7 @@ fn multivariant(list: &Playlist, faults: &mut Vec<Fault>) {
         if attributes.number("BANDWIDTH").is_none() {
             faults.push(Fault::new(&rule::NO_BANDWIDTH, uri));
         }
-        match attributes.get("CODECS") {
+        match attributes.get("CODECS").filter(|codecs| !codecs.is_empty()) {
             None => faults.push(Fault::new(&rule::NO_CODECS, uri)),
             Some(codecs) if codecs.split(',').any(|codec| codec.trim() == "opus") => {
                 faults.push(Fault::new(&rule::OPUS, codecs));

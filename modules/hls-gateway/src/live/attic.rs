@@ -79,7 +79,8 @@ pub(crate) trait Attic: Send + Sync {
     fn keep_map(&self, map: &Arc<Map>);
     /// Numbers below this one may have been used.
     fn reserve(&self, below: u64);
-    fn remove(&self, number: u64);
+    /// Removes a segment. `false`: there is more to do than can be noted, and it has to be said again.
+    fn remove(&self, number: u64) -> bool;
 }
 
 /// What was kept by an earlier process.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::stream::{Entry, Item, Tracks};
-use av_media::{Frame, Kind, Timestamp};
+use av_media::{Frame, Kind, Timestamp, Track};
 
 use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
@@ -43,6 +43,8 @@ pub(crate) struct Packager<M> {
     window: Option<Window>,
     tracks: Arc<Tracks>,
     muxer: Option<Muxer>,
+    /// What the last version said of its tracks.
+    shown: Vec<Arc<Track>>,
     cutter: Option<Cutter>,
     measuring: Measuring,
     dates: Dates,
@@ -58,7 +60,7 @@ pub(crate) struct Packager<M> {
     rejoining: Option<bool>,
     serial: u64,
     changed: bool,
-    /// Bytes of frames that no part has yet.
+    /// What the cutter has given and the window has not taken; empty but for its memory.
     cuts: Vec<Cut>,
 }
 
@@ -78,6 +80,7 @@ impl<M: Memory> Packager<M> {
             window: None,
             tracks: Arc::default(),
             muxer: None,
+            shown: Vec::new(),
             cutter: None,
             measuring: Measuring::default(),
             dates: Dates::default(),
@@ -122,7 +125,11 @@ impl<M: Memory> Packager<M> {
         }
         let window = self.window.as_mut()?;
         self.serial = self.serial.saturating_add(1);
-        let tracks = self.muxer.as_ref().map(Muxer::tracks).unwrap_or_default();
+        // Between two muxers, those of the one before.
+        if let Some(muxer) = &self.muxer {
+            self.shown = muxer.tracks().to_vec();
+        }
+        let tracks = &self.shown;
         let fps = tracks
             .iter()
             .find(|track| track.kind() == Kind::Video)
@@ -178,6 +185,7 @@ impl<M: Memory> Packager<M> {
         if !is_same {
             self.interrupt(shelf, now);
             (self.tracks, self.muxer, self.shift, self.newest) = (Arc::default(), None, None, [None; 2]);
+            self.fall_silent(now);
         }
     }
 
@@ -315,7 +323,8 @@ impl<M: Memory> Packager<M> {
             cutter.close(&mut self.cuts);
             self.take_cuts(shelf, now);
         }
-        self.heard = None;
+        // Where no picture to go on with comes, that is silence as well.
+        self.heard = self.window.as_ref().map(|_| now);
     }
 
     fn fall_silent(&mut self, now: Instant) {
@@ -361,7 +370,7 @@ impl<M: Memory> Packager<M> {
         frame.dts = frame.dts.moved(*first);
         // No negative composition offset.
         frame.pts = frame.pts.moved(*first).max(frame.dts);
-        if leading {
+        if leading && (starts || self.cutter.is_some()) {
             self.heard = Some(now);
         }
         if self.window.as_ref().is_none_or(|window| window.ended) && !self.measure(&frame, starts, shelf, now)

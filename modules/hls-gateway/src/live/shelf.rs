@@ -142,6 +142,8 @@ impl Shelf {
         self.parts.clear();
         for kept in &mut self.segments {
             kept.until = kept.until.or_else(|| now.checked_add(kept.stays));
+            // Of a numbering that is over: it says nothing of the parts to come.
+            kept.first_part = 0;
         }
         if let Some(attic) = &self.attic {
             attic.begin(name);
@@ -252,13 +254,16 @@ impl Shelf {
             self.segments.front().and_then(|kept| Some((kept.until?, kept.number)))
             && (until <= now || self.lacks_room(number))
         {
+            let is_kept = self.segments.front().is_some_and(|kept| kept.len > 0);
+            if let Some(attic) = self.attic.as_ref().filter(|_| is_kept)
+                && !attic.remove(number)
+            {
+                return;
+            }
             let Some(gone) = self.segments.pop_front() else { return };
             match gone.pieces {
                 Some(pieces) => self.size = self.size.saturating_sub(pieces.len()),
                 None => self.lacking = self.lacking.saturating_sub(gone.len),
-            }
-            if let Some(attic) = self.attic.as_ref().filter(|_| gone.len > 0) {
-                attic.remove(gone.number);
             }
             let first = self.segments.front().map_or(u64::MAX, |kept| kept.first_part);
             while self.parts.front().is_some_and(|(number, _)| *number < first) {

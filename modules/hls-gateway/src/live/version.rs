@@ -126,11 +126,13 @@ impl StreamInf {
 
     fn text(&self, uri: &str, version: u8) -> String {
         let Self { peak, average, codecs, size, fps } = self;
+        // What was listed before a restart tells no codecs until the publisher is back.
+        let codecs = if codecs.is_empty() { String::new() } else { format!(",CODECS=\"{codecs}\"") };
         let size = size.map(|(width, height)| format!(",RESOLUTION={width}x{height}")).unwrap_or_default();
         let fps = fps.map(|fps| format!(",FRAME-RATE={fps:.3}")).unwrap_or_default();
         format!(
-            "#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},\
-             CODECS=\"{codecs}\"{size}{fps}\n{uri}{SUFFIX}\n"
+            "#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average}\
+             {codecs}{size}{fps}\n{uri}{SUFFIX}\n"
         )
     }
 }

@@ -446,8 +446,9 @@ impl Attic for Shed {
         self.0.lock().unwrap().reserved = below;
     }
 
-    fn remove(&self, number: u64) {
+    fn remove(&self, number: u64) -> bool {
         self.0.lock().unwrap().records.remove(&number);
+        true
     }
 }
 
@@ -584,6 +585,68 @@ fn another_stream_goes_on_in_the_same_playlist_behind_a_discontinuity() {
     rig.give(Item::Anchor(rig.anchor()));
     rig.play(6);
     assert_eq!(rig.text().lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 1);
+}
+
+#[test]
+fn pictures_that_nothing_can_begin_with_are_silence_until_a_sync_frame_comes() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let anchor = rig.anchor();
+    rig.give(Item::Gap(Gap { cause: GapCause::Jump { nanos: 0 }, anchor }));
+    let before = rig.versions.len();
+    for _ in 0..5_000_000_000 / FRAME {
+        let time = Timestamp::from_nanos(rig.at);
+        let data = Bytes::from(vec![0; 1000]);
+        rig.give(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync: false, data }));
+        rig.at += FRAME;
+        rig.now += Duration::from_nanos(FRAME.unsigned_abs());
+        if rig.packager.due().is_some_and(|due| due <= rig.now) {
+            rig.packager.tick(&mut rig.shelf, rig.now);
+            rig.look();
+        }
+    }
+    assert_eq!(rig.packager.state(), State::Silent);
+    assert!(rig.versions.len() > before + 10 && rig.text().contains("#EXT-X-GAP"));
+    rig.play(20);
+    assert_eq!(rig.packager.state(), State::Live);
+}
+
+#[test]
+fn the_codecs_of_a_stream_are_told_while_its_tracks_change() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let codecs = |version: &Version| {
+        let text = version.multivariant("", "");
+        text.split_once("CODECS=\"").unwrap().1.split('"').next().unwrap().to_owned()
+    };
+    let told = codecs(rig.versions.last().unwrap());
+    let before = rig.versions.len();
+    rig.tracks(AVCC);
+    rig.wait(3);
+    assert!(rig.versions.len() > before && told == "avc1.64001e", "{told}");
+    assert_eq!(codecs(rig.versions.last().unwrap()), told);
+}
+
+#[test]
+fn another_stream_under_the_same_name_is_silent_until_it_comes() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let shaped = rig.packager.shaped;
+    rig.packager.resume(shaped, false, &mut rig.shelf, rig.now);
+    rig.wait(5);
+    assert_eq!(rig.packager.state(), State::Silent);
+    assert!(rig.text().contains("#EXT-X-GAP"));
+}
+
+#[test]
+fn parts_stay_while_segments_of_the_playlist_before_go() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    // The playlist before has counted more parts than this one will.
+    rig.play(120);
+    rig.give(Item::Ended);
+    rig.tracks(AVCC);
+    rig.constants = None;
+    rig.play(60);
 }
 
 #[test]

@@ -96,6 +96,11 @@ impl FragmentWriter {
         Ok(Self { tracks, sequence: 0, samples: Vec::new(), runs: Vec::new() })
     }
 
+    /// An index will say how long each picture lasted: no run waits for the length that the one before it was given.
+    pub(super) fn set_open(&mut self) {
+        self.tracks.iter_mut().for_each(TrackWriter::set_open);
+    }
+
     /// The init segment: `ftyp` and a `moov` without samples. The same tracks give the same bytes.
     pub fn init(&self) -> Bytes {
         let mut out = Vec::new();

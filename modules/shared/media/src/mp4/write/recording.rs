@@ -100,7 +100,8 @@ impl Recording {
         Ok(Self::with(writer, reserve_end))
     }
 
-    fn with(writer: FragmentWriter, reserve_end: u64) -> Self {
+    fn with(mut writer: FragmentWriter, reserve_end: u64) -> Self {
+        writer.set_open();
         let tables = writer.tracks().iter().map(|track| Tables::new(track.kind)).collect();
         let mut moov = Vec::new();
         put_fragmented_moov(&mut moov, writer.tracks());

@@ -36,8 +36,11 @@ pub(super) struct TrackWriter {
     length: Option<Length>,
     /// This tick of the stream is tick 0 here.
     origin: i64,
-    /// Where the last sample ends: the next one begins there.
+    /// Where the last sample begins, and where it ends: the next one begins there.
+    last: i64,
     next: Option<i64>,
+    /// Whether the length of a run's last picture can still be told otherwise by the run behind it.
+    is_open: bool,
     /// When the last frame was due, and how long after the one before it.
     stamp: Option<i64>,
     interval: i64,
@@ -55,13 +58,31 @@ impl TrackWriter {
         };
         let interval = i64::from(timescale.get() / 25);
         let track = track.clone();
-        Ok(Self { id, kind, timescale, entry, track, length, origin: 0, next: None, stamp: None, interval })
+        Ok(Self {
+            id,
+            kind,
+            timescale,
+            entry,
+            track,
+            length,
+            origin: 0,
+            last: 0,
+            next: None,
+            is_open: false,
+            stamp: None,
+            interval,
+        })
     }
 
     /// This moment of the stream is the track's time 0. Each track rounds it to a tick of its own, so that frames of sound
     /// that lie on the grid of their samples stay on it.
     pub(super) fn set_origin(&mut self, origin: Timestamp) {
         self.origin = origin.ticks(self.timescale);
+    }
+
+    /// Each run of pictures begins when its first one is due: an index will say how long the picture before it lasted.
+    pub(super) fn set_open(&mut self) {
+        self.is_open = true;
     }
 
     /// Places frames of this track, in order, and counts their bytes: when the first one is decoded, and a sample for each.
@@ -110,7 +131,7 @@ impl TrackWriter {
         };
         let duration = (end - at).clamp(1, u32::MAX.into());
         finish(samples, duration);
-        self.next = Some(at + duration);
+        (self.last, self.next) = (at, Some(at + duration));
         start
     }
 
@@ -118,6 +139,7 @@ impl TrackWriter {
     fn begin(&self, stamp: i64) -> i64 {
         let Some(next) = self.next else { return stamp };
         let stretch = match self.kind {
+            Kind::Video if self.is_open => return stamp.max(self.last + 1),
             Kind::Video => i64::from(self.timescale.get()) * MOST_STRETCH,
             Kind::Audio => self.interval / 2,
         };

@@ -287,6 +287,38 @@ fn what_lies_behind_four_gibibytes_is_found() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
+    fn every_picture_has_its_own_times_wherever_commits_lie(
+        steps in prop::collection::vec((1_i64..1_500, 0_i64..200, any::<bool>()), 2..60),
+        size in 1_usize..8,
+    ) {
+        let (tracks, _) = stream_of(clip("hevc10.mp4"));
+        let mut at = 7;
+        let frames: Vec<Frame> = steps.iter().map(|(step, reorder, sync)| {
+            at += step;
+            let (dts, pts) = (Timestamp::from_millis(at), Timestamp::from_millis(at + reorder));
+            frame(Kind::Video, dts, pts, *sync)
+        }).collect();
+        let amount = Amount { pictures: 60, sounds: 0, fragments: 60 };
+        let reserve = Recording::reserve(&tracks, amount).unwrap();
+        let mut recording = Recording::start(&tracks, Timestamp::ZERO, reserve).unwrap();
+        let mut disk = Disk::default();
+        recording.head().iter().for_each(|write| disk.write(write));
+        for piece in frames.chunks(size) {
+            disk.append(&recording.fragment(piece, None).unwrap().unwrap());
+        }
+        let cut = disk.clone().recording().0.finish();
+        let finish = recording.finish();
+        prop_assert_eq!(&cut, &finish);
+        disk.finish(&finish);
+        let (_, back) = stream_of(disk.0);
+        let times = |frames: &[Frame]| -> Vec<[i64; 2]> {
+            let first = frames[0].pts;
+            frames.iter().map(|frame| [frame.dts, frame.pts].map(|time| time.nanos_since(first) / 1_000_000)).collect()
+        };
+        prop_assert_eq!(times(&frames), times(&back));
+    }
+
+    #[test]
     fn whatever_is_broken_recovery_ends_and_what_it_gives_can_be_finished(
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
