@@ -183,11 +183,20 @@ impl Index {
         flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id)
     }
 
-    /// The next recording of an output that is ready for its store: clips first, oldest first.
-    pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<&Held> {
+    /// The next recording of an output that is ready for its store and not `put_off`: clips first, oldest first.
+    pub fn next_for(
+        &self,
+        place: &Place,
+        newest_first: bool,
+        put_off: impl Fn(u64) -> bool,
+    ) -> Option<&Held> {
         let ready = self.ready.get(place)?;
-        let in_order = if newest_first { ready.all.last() } else { ready.all.first() };
-        self.held.get(ready.clips.first().or(in_order)?)
+        let may = |id: &&u64| !put_off(**id);
+        let in_order = || {
+            let mut all = ready.all.iter();
+            if newest_first { all.rfind(may) } else { all.find(may) }
+        };
+        self.held.get(ready.clips.iter().find(may).or_else(in_order)?)
     }
 
     /// Outputs that have something ready for their store.
@@ -268,7 +277,7 @@ mod tests {
             index.change(id, |held| held.bytes += 1);
             assert!(index.bytes() > 0 && index.victim().is_some());
             assert_eq!(index.waiting().0, 100_000);
-            assert!(index.next_for(&("flow3".into(), "out".into()), false).is_some());
+            assert!(index.next_for(&("flow3".into(), "out".into()), false, |_| false).is_some());
         }
     }
 }
