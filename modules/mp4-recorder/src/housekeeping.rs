@@ -87,7 +87,7 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         spool.restore_ballast();
         let full = spool.is_nearly_full();
         if full && !nearly_full {
-            let detail = format!("the spool holds {} MB, nine tenths of what it may", spool.bytes() >> 20);
+            let detail = format!("the spool holds {} MB, nine tenths of what it can", spool.bytes() >> 20);
             tracing::warn!("{detail}");
             recorder.context.events.emit(av_edge::Event {
                 kind: EventKind::SpoolNearlyFull,

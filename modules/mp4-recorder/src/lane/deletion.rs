@@ -1,5 +1,8 @@
 //! Deleting what was stored, and what was staged.
 
+use std::io;
+use std::path::Path;
+
 use super::{Lane, LaneError};
 use crate::azure::Gone;
 use crate::recorder::Recorder;
@@ -16,11 +19,7 @@ impl Lane {
         match Target::of_shown(&line.target).ok_or(LaneError::NoTarget)? {
             Target::Folder(folder) => {
                 let path = recorder.resolve(&folder).join(&line.name);
-                match tokio::fs::remove_file(path).await {
-                    Ok(()) => Ok(Gone::Permanent),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Gone::Unknown),
-                    Err(error) => Err(error.into()),
-                }
+                Ok(from_folder(&path, line.bytes).await?)
             }
             Target::Blobs(container) => {
                 let config = self.configured().ok_or(LaneError::NoCredentials)?.config;
@@ -49,5 +48,36 @@ impl Lane {
         if let Err(error) = discarded {
             tracing::warn!("blocks of {name}, which was deleted, wait in the store for a week: {error}");
         }
+    }
+}
+
+/// Deletes a file of so many bytes; one of another length is not the one that was stored.
+async fn from_folder(path: &Path, bytes: u64) -> io::Result<Gone> {
+    let deleted = match tokio::fs::metadata(path).await {
+        Ok(seen) if seen.len() != bytes => return Ok(Gone::Unknown),
+        Ok(_) => tokio::fs::remove_file(path).await,
+        Err(error) => Err(error),
+    };
+    match deleted {
+        Ok(()) => Ok(Gone::Permanent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Gone::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_somebody_put_in_the_place_of_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mp4");
+        std::fs::write(&path, "somebody's").unwrap();
+        assert_eq!(from_folder(&path, 4).await.unwrap(), Gone::Unknown);
+        assert!(path.exists());
+        assert_eq!(from_folder(&path, 10).await.unwrap(), Gone::Permanent);
+        assert!(!path.exists());
+        assert_eq!(from_folder(&path, 10).await.unwrap(), Gone::Unknown);
     }
 }

@@ -34,9 +34,11 @@ pub enum LaneError {
 }
 
 impl LaneError {
-    /// Whether the store could not be asked at all.
+    /// Whether the store could not be asked at all, and would not be for another file either. A store that is no
+    /// longer configured is that of one file: the next may lie in the present one.
     pub fn is_out_of_reach(&self) -> bool {
-        !matches!(self, Self::Folder(_) | Self::Spool(_) | Self::Blob(BlobError::Refused { .. }))
+        let is_of_one_file = matches!(self, Self::Folder(_) | Self::Spool(_) | Self::OtherStore);
+        !is_of_one_file && !matches!(self, Self::Blob(BlobError::Refused { .. }))
     }
 
     /// Whether it is about this one file, so that others need not wait behind it.
@@ -55,5 +57,16 @@ impl LaneError {
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
             Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_store_that_is_no_longer_configured_says_nothing_of_the_next_file() {
+        assert!(!LaneError::OtherStore.is_out_of_reach());
+        assert!(LaneError::NoCredentials.is_out_of_reach());
     }
 }

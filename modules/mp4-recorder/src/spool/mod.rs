@@ -189,12 +189,12 @@ impl Spool {
         Disk::of(&self.dir).map_err(|source| SpoolError::Unusable { dir: self.dir.clone(), source })
     }
 
-    /// Whether nine tenths of what it may hold are used.
+    /// Whether nine tenths of what it can hold are used.
     pub fn is_nearly_full(&self) -> bool {
         let Ok(disk) = self.disk() else { return false };
         let inner = self.inner();
         let held = inner.index.bytes();
-        held > room::limit(inner.limits, disk, held) / 10 * 9
+        held > room::bound(inner.limits, disk, held) / 10 * 9
     }
 
     /// A number for the next recording.
@@ -381,12 +381,13 @@ pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
                 let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 match Record::of_file_name(name).map(|bare| bare.id) {
                     Some(id) if held.contains_key(&id) => {}
-                    Some(id) => match Record::read(&path)?.filter(|record| record.stage == Stage::Delivering)
-                    {
-                        Some(record) => {
+                    Some(id) => match Record::read(&path) {
+                        Ok(Some(record)) if record.stage == Stage::Delivering => {
                             drop(held.insert(id, Held { record, bytes: 0, busy: false, broken: false }))
                         }
-                        None => gone(std::fs::remove_file(&path))?,
+                        Ok(_) => gone(std::fs::remove_file(&path))?,
+                        // One bad sector costs that record, not the spool.
+                        Err(error) => tracing::warn!("{} can't be read and stays: {error}", path.display()),
                     },
                     None => {}
                 }

@@ -106,6 +106,12 @@ pub fn limit(limits: Limits, disk: Disk, held: u64) -> u64 {
     }
 }
 
+/// The most bytes that the spool can hold: what it may, or less where the disk has to keep some free.
+pub fn bound(limits: Limits, disk: Disk, held: u64) -> u64 {
+    let left = disk.free.saturating_sub(limits.min_free);
+    limit(limits, disk, held).min(held.saturating_add(left))
+}
+
 impl std::fmt::Display for Full {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -150,6 +156,13 @@ mod tests {
         assert!(matches!(check(limits(5000), disk(100), 0, MEBI), Err(Full::Disk { .. })));
         let no_inodes = Disk { free_inodes: Some(3), ..disk(5000) };
         assert_eq!(check(limits(5000), no_inodes, 0, 1), Err(Full::Inodes));
+    }
+
+    #[test]
+    fn a_disk_that_has_to_keep_some_free_bounds_the_spool_before_its_own_limit() {
+        assert_eq!(bound(limits(5000), disk(300), 800 * MEBI) / MEBI, 1000);
+        assert_eq!(bound(limits(5000), disk(50), 800 * MEBI) / MEBI, 800);
+        assert_eq!(bound(limits(900), disk(300), 800 * MEBI) / MEBI, 900);
     }
 
     #[test]

@@ -131,3 +131,17 @@ fn a_file_that_can_not_be_repaired_is_put_aside_and_stays() {
     assert!(spool.path(&held.record).is_file());
     assert_eq!(spool.next_for(&("a".into(), "out".into()), false, |_| false), None);
 }
+
+#[test]
+fn a_record_that_can_not_be_read_costs_itself_and_nothing_else() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let id = put(&spool, "a", 10);
+    // Reading a folder fails as reading a bad sector does.
+    let bad = spool.dir().join("0000000000ff.a.out.json");
+    std::fs::create_dir(&bad).unwrap();
+    drop(spool);
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    assert_eq!(spool.all().iter().map(|held| held.record.id).collect::<Vec<_>>(), [id]);
+    assert!(bad.exists());
+}
