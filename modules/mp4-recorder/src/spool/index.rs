@@ -52,7 +52,7 @@ impl Counts {
         Self {
             bytes: held.bytes,
             ready: is_whole && untouched,
-            may_go: untouched && !held.record.protected && held.record.stage != Stage::Writing,
+            may_go: untouched && !held.record.protected && is_whole,
             waiting: (is_whole || held.broken).then_some(held.record.start),
             broken: held.broken,
             open: held.record.stage == Stage::Writing && !held.broken,
@@ -177,10 +177,15 @@ impl Index {
         self.bytes
     }
 
-    /// The oldest recording that may be deleted, of the flow that holds the most bytes.
+    /// The oldest recording that may be deleted, of the flow that holds the most bytes. What is in quarantine goes where
+    /// nothing else is left.
     pub fn victim(&self) -> Option<u64> {
         let flows = self.flows.values().filter_map(|flow| Some((flow.bytes, *flow.may_go.first()?)));
-        flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id)
+        let oldest = flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id);
+        oldest.or_else(|| {
+            let aside = |held: &&Held| held.record.stage == Stage::Quarantined && !held.record.protected;
+            self.held.values().find(aside).map(|held| held.record.id)
+        })
     }
 
     /// The next recording of an output that is ready for its store and not `put_off`: clips first, oldest first.
@@ -264,6 +269,19 @@ mod tests {
             must_be_right(&index);
         }
         assert_eq!((index.bytes(), index.waiting(), index.victim()), (0, (0, None), None));
+    }
+
+    #[test]
+    fn what_is_in_quarantine_is_the_last_to_go() {
+        let mut index = Index::default();
+        (0..3).for_each(|id| index.insert(held(id, "a", 10)));
+        index.change(0, |held| held.record.stage = Stage::Quarantined);
+        must_be_right(&index);
+        for id in [1, 2, 0] {
+            assert_eq!(index.victim(), Some(id));
+            index.remove(id);
+        }
+        assert_eq!(index.victim(), None);
     }
 
     #[test]
