@@ -336,6 +336,28 @@ fn a_name_that_is_in_use_is_never_overwritten() {
 }
 
 #[test]
+fn a_name_that_a_thousand_files_have_stops_nothing() {
+    needs!(Ffmpeg, Ffprobe);
+    let recorder = Recorder::start(json!({ "name": "always.mp4", "segmentSeconds": 2 }));
+    let folder = recorder.module.dir().join("files");
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 1..=1200 {
+        let name = if number == 1 { "always.mp4".to_owned() } else { format!("always-{number}.mp4") };
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &recorder.url).finish();
+    let mut files = recorder.files();
+    files.retain(|file| std::fs::metadata(file).unwrap().len() > 0);
+    // In the order of their numbers, which is that of time.
+    files.sort_by_key(|file| {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        name.rsplit_once('-').unwrap().1.parse::<u32>().unwrap()
+    });
+    let recorded: Vec<_> = files.iter().map(|file| read(Tool::Ffmpeg, file)).collect();
+    must_be(&recorded, &published);
+}
+
+#[test]
 fn a_folder_that_takes_nothing_is_told_and_waits_and_the_recording_goes_on() {
     needs!(Ffmpeg, Ffprobe);
     let url = rtmp(port::free(), "live/cam");

@@ -249,6 +249,43 @@ fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_told_and_others_do_not_wait_behind_it() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let port = port::free();
+    let azurite = Azurite::start(folder.path(), port);
+    azurite.python("box.create_container()");
+    let url = azurite.url();
+    azurite.program.end("TERM", wait::LONG);
+    let listen = rtmp(port::free(), "live/cam");
+    let document = document(&listen, &url, &json!({ "accountKey": KEY }), json!({ "segmentSeconds": 2 }));
+    let module = Setup::new("mp4-recorder").twin(&document).start();
+    let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
+    let spooled = || {
+        let mut files = crate::recorder::files(&module.dir().join("state/spool"));
+        files.retain(|file| file.extension().is_some_and(|is| is == "mp4"));
+        files
+    };
+    module.wait_status("/flows/cam/outputs/cloud/error", Value::is_string);
+    let waiting = spooled();
+    assert!(waiting.len() >= 2, "{waiting:?}");
+    let (first, aside) = (&waiting[0], folder.path().join("aside"));
+    std::fs::rename(first, &aside).unwrap();
+    std::fs::create_dir(first).unwrap();
+
+    let azurite = Azurite::start(folder.path(), port);
+    wait::until_true("the others are stored", wait::LONG, || spooled().is_empty());
+    let error = module.wait_status("/flows/cam/outputs/cloud/error", |error| {
+        error.as_str().is_some_and(|error| error.contains("the spool"))
+    });
+    assert!(error.as_str().unwrap().starts_with("flows.cam.outputs.cloud.store: "), "{error}");
+    std::fs::remove_dir(first).unwrap();
+    std::fs::rename(&aside, first).unwrap();
+    all_stored(&module);
+    must_hold(&azurite.blobs(&folder.path().join("read")), &published);
+}
+
+#[test]
 fn an_upload_that_a_kill_ends_goes_on_where_it_was() {
     needs!(Ffmpeg, Azurite, BlobSdk);
     let folder = tempfile::tempdir().unwrap();

@@ -104,6 +104,9 @@ struct Found {
     value: Value,
 }
 
+/// Of a page: hubs take 128 KiB of an answer.
+const MOST_BYTES: usize = 100_000;
+
 async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
     let Some(spool) = recorder.spool() else { return refused(409, "the spool is not open") };
     let known = recorder.lanes().iter().any(|lane| lane.place().0 == list.flow);
@@ -156,8 +159,17 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
     if !known && found.is_empty() {
         return refused(404, format!("no flow that records is named {:?}", list.flow));
     }
-    let more = found.len() > list.limit;
+    let all = found.len();
     found.truncate(list.limit);
+    let mut size = 0;
+    let fits = found.iter().take_while(|found| {
+        size += found.value.to_string().len() + 1;
+        size <= MOST_BYTES
+    });
+    // One at least, or nobody gets on.
+    let count = fits.count().max(1);
+    found.truncate(count);
+    let more = all > found.len();
     let next = found.last().filter(|_| more).map(|last| format!("{}.{}", last.start, last.id));
     let mut body = json!({ "recordings": found.into_iter().map(|found| found.value).collect::<Vec<_>>() });
     if let (Some(next), Some(body)) = (next, body.as_object_mut()) {

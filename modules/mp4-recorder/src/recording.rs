@@ -247,8 +247,8 @@ impl Recording {
             STALL.as_secs(),
             LAG.as_secs()
         );
-        let _ = stalled;
-        self.report.fails(State::Retrying, Reason::Silent, &why);
+        let state = if stalled < LAG { State::Retrying } else { State::Failed };
+        self.report.fails(state, Reason::Silent, &why);
     }
 }
 

@@ -246,13 +246,14 @@ impl Running {
 
     /// Ends the file that is open, if one is, and writes what is pending into a new one, however long that takes.
     fn rewrite(&mut self, mut why: Option<WriteError>) {
+        let mut tries = 0;
         loop {
             if let Some(error) = why.take() {
                 self.abandon();
-                let state = match &error {
-                    WriteError::Spool(_) => State::Failed,
-                    _ => State::Retrying,
-                };
+                tries += 1;
+                // A second file in a row that can't be written: it is not the file.
+                let is_lasting = matches!(error, WriteError::Spool(_)) || tries > 1;
+                let state = if is_lasting { State::Failed } else { State::Retrying };
                 self.writer.report.fails(state, Reason::File, &error);
                 if self.writer.stopping.load(Ordering::Relaxed) {
                     return self.give_up();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Configured, Lane, LaneError, MOST_NAMES};
+use super::{Configured, Lane, LaneError, MOST_NUMBER, ONE_BY_ONE};
 use crate::azure::{Container, Described, Store};
 use crate::clock::{self, Moment};
 use crate::folder::{self, Stored};
@@ -28,26 +28,35 @@ impl Lane {
             Some(now) => now.config.target.clone(),
             None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
         };
-        let first = match &record.name {
-            Some(name) => name.clone(),
+        let (first, number) = match &record.name {
+            Some(name) => (name.clone(), 1),
             None => {
                 record.set_start(start_of(&record)?);
-                template(&record, configured.as_ref())?.at(record.start().unwrap_or(SystemTime::UNIX_EPOCH))
+                let start = record.start().unwrap_or(SystemTime::UNIX_EPOCH);
+                let name = template(&record, configured.as_ref())?.at(start);
+                let number = self.number_behind(&name);
+                (name, number)
             }
         };
         record.stage = Stage::Delivering;
         record.target = target.shown();
-        let (record, is_second) = match &target {
+        let name = first.clone();
+        let (record, number) = match &target {
             Target::Folder(folder) => {
                 let (root, spool) = (recorder.resolve(folder), spool.clone());
-                let work = tokio::task::spawn_blocking(move || store_in_folder(&spool, &root, first, record));
+                let work = tokio::task::spawn_blocking(move || {
+                    store_in_folder(&spool, &root, first, number, record)
+                });
                 work.await.map_err(|_| LaneError::Ended)??
             }
             Target::Blobs(container) => {
                 let config = configured.as_ref().map(|now| &now.config).ok_or(LaneError::NoCredentials)?;
-                self.store_in_blob(recorder, spool, container, config, first, record).await?
+                self.store_in_blob(recorder, spool, container, config, (first, number), record).await?
             }
         };
+        if number > 1 {
+            self.inner().numbered = Some((name, number));
+        }
         let retention = configured.and_then(|now| now.config.retention);
         let line = Line {
             id: record.id,
@@ -65,7 +74,15 @@ impl Lane {
             spool.remove(added.id)
         });
         work.await.map_err(|_| LaneError::Ended)??;
-        Ok((line, is_second))
+        Ok((line, number > 1))
+    }
+
+    /// The number to try first for a name: one that was numbered before is not free now.
+    fn number_behind(&self, name: &str) -> u32 {
+        match &self.inner().numbered {
+            Some((last, number)) if last == name => next(*number),
+            _ => 1,
+        }
     }
 
     /// The container, with its credentials as they are now.
@@ -92,13 +109,12 @@ impl Lane {
         spool: &Arc<Spool>,
         container: &Container,
         config: &StoreConfig,
-        first: String,
+        (first, mut number): (String, u32),
         mut record: Record,
-    ) -> Result<(Record, bool), LaneError> {
+    ) -> Result<(Record, u32), LaneError> {
         let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
         let store = self.open(recorder, container, config).await?;
         let _alone = self.staging.lock().await;
-        let mut number = 1;
         loop {
             let name = name::numbered(&first, number);
             if record.name.as_ref() != Some(&name) {
@@ -109,8 +125,8 @@ impl Lane {
             let described =
                 Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
             match store.store(spool, &mut record, described).await {
-                Ok(Stored::New | Stored::Already) => return Ok((record, number > 1)),
-                Ok(Stored::NameTaken) if number < MOST_NAMES => number += 1,
+                Ok(Stored::New | Stored::Already) => return Ok((record, number)),
+                Ok(Stored::NameTaken) if number < MOST_NUMBER => number = next(number),
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
                 Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
                 Err(error) => {
@@ -126,22 +142,27 @@ impl Lane {
     }
 }
 
-/// Blocking. `true`: its first name was in use.
+/// The number behind one that is taken. A name that thousands of files have takes a few looks for the next one, not thousands.
+const fn next(number: u32) -> u32 {
+    number + 1 + number / ONE_BY_ONE
+}
+
+/// Blocking. Gives the number that its name got.
 fn store_in_folder(
     spool: &Spool,
     root: &Path,
     first: String,
+    mut number: u32,
     mut record: Record,
-) -> Result<(Record, bool), LaneError> {
-    let mut number = 1;
+) -> Result<(Record, u32), LaneError> {
     loop {
         let name = name::numbered(&first, number);
         // The name is durable before the file moves: after a crash the file is looked for under it.
         record.name = Some(name.clone());
         spool.update(record.clone())?;
         match folder::store(&spool.path(&record), root, &name)? {
-            Stored::New | Stored::Already => return Ok((record, number > 1)),
-            Stored::NameTaken if number < MOST_NAMES => number += 1,
+            Stored::New | Stored::Already => return Ok((record, number)),
+            Stored::NameTaken if number < MOST_NUMBER => number = next(number),
             Stored::NameTaken => return Err(LaneError::Names(first)),
             Stored::Gone => return Err(LaneError::Gone(record.file_name())),
         }

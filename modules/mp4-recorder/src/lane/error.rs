@@ -2,7 +2,7 @@
 
 use av_flow::Reason;
 
-use super::MOST_NAMES;
+use super::MOST_NUMBER;
 use crate::azure::BlobError;
 use crate::folder;
 
@@ -23,7 +23,7 @@ pub enum LaneError {
     Clock,
     #[error("the output is no longer configured and the recording's own account of its store is lost")]
     NoTarget,
-    #[error("{MOST_NAMES} names like {0} are taken")]
+    #[error("names like {0} are taken, up to the number {MOST_NUMBER}")]
     Names(String),
     #[error("{0} is gone: neither the spool nor the store has it")]
     Gone(String),
@@ -37,6 +37,15 @@ impl LaneError {
     /// Whether the store could not be asked at all.
     pub fn is_out_of_reach(&self) -> bool {
         !matches!(self, Self::Folder(_) | Self::Spool(_) | Self::Blob(BlobError::Refused { .. }))
+    }
+
+    /// Whether it is about this one file, so that others need not wait behind it.
+    pub(super) fn is_of_the_file(&self) -> bool {
+        match self {
+            Self::Spool(_) | Self::Names(_) | Self::NoTarget | Self::Blob(BlobError::Spool(_)) => true,
+            Self::Blob(BlobError::Refused { status, .. }) => *status == 400,
+            _ => false,
+        }
     }
 
     pub(super) fn reason(&self) -> Reason {

@@ -6,7 +6,7 @@ mod error;
 mod handover;
 mod wishes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -41,8 +41,12 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// After a start the document with the credentials may arrive a moment after the files are found.
 const START: Duration = Duration::from_secs(10);
-/// Names that are tried for one file.
-const MOST_NAMES: u32 = 1000;
+/// Up to this number names are tried one by one for one file, behind it ever further apart.
+const ONE_BY_ONE: u32 = 16;
+/// And up to this one at all.
+const MOST_NUMBER: u32 = 1 << 30;
+/// Files that are put off while others are stored. With more it is not the files.
+const MOST_PUT_OFF: usize = 16;
 
 /// The lane of one output.
 pub struct Lane {
@@ -77,6 +81,8 @@ struct Inner {
     /// Numbered, so that each is forgotten in its time.
     left_off: Vec<(u64, LeftOff)>,
     leaves: u64,
+    /// The last name that had to be numbered, and the number.
+    numbered: Option<(String, u32)>,
 }
 
 impl Lane {
@@ -165,21 +171,43 @@ impl Lane {
         };
         let Some(Ok(spool)) = spool else { return };
         let mut wait = FIRST_WAIT;
+        // Files that did not get through for reasons of their own, until when, and how often they were tried.
+        let mut put_off = BTreeMap::<u64, (Instant, u32)>::new();
         let began = Instant::now();
         loop {
             let newest_first = self.configured().is_some_and(|now| now.config.newest_first);
-            let Some(record) = spool.next_for(&self.place, newest_first) else {
-                self.tell(None);
+            let now = Instant::now();
+            put_off.retain(|id, _| spool.get(*id).is_some());
+            let is_put_off = |id| put_off.get(&id).is_some_and(|(until, _)| *until > now);
+            let Some(record) = spool.next_for(&self.place, newest_first, is_put_off) else {
+                if put_off.is_empty() {
+                    self.tell(None);
+                }
+                let next = put_off.values().map(|(until, _)| *until).min();
                 tokio::select! {
                     () = self.notify.notified() => {}
-                    _ = changed.changed() => {}
+                    _ = changed.changed() => put_off.clear(),
+                    () = tokio::time::sleep_until(next.unwrap_or(now).into()), if next.is_some() => {}
                 }
                 continue;
             };
+            let id = record.id;
             match self.store(&recorder, &spool, record).await {
                 Ok(()) => {
                     wait = FIRST_WAIT;
-                    self.tell(None);
+                    put_off.remove(&id);
+                    if put_off.is_empty() {
+                        self.tell(None);
+                    }
+                }
+                Err(error)
+                    if error.is_of_the_file()
+                        && (put_off.contains_key(&id) || put_off.len() < MOST_PUT_OFF) =>
+                {
+                    self.tell(Some((error.reason(), error.to_string())));
+                    let (until, tries) = put_off.entry(id).or_insert((now, 0));
+                    *until = now + FIRST_WAIT.saturating_mul(1 << *tries).min(LONGEST_WAIT);
+                    *tries = (*tries + 1).min(16);
                 }
                 Err(error) => {
                     if !matches!(error, LaneError::NoCredentials) || began.elapsed() > START {

@@ -52,7 +52,7 @@ impl Counts {
         Self {
             bytes: held.bytes,
             ready: is_whole && untouched,
-            may_go: untouched && !held.record.protected && held.record.stage != Stage::Writing,
+            may_go: untouched && !held.record.protected && is_whole,
             waiting: (is_whole || held.broken).then_some(held.record.start),
             broken: held.broken,
             open: held.record.stage == Stage::Writing && !held.broken,
@@ -177,17 +177,31 @@ impl Index {
         self.bytes
     }
 
-    /// The oldest recording that may be deleted, of the flow that holds the most bytes.
+    /// The oldest recording that may be deleted, of the flow that holds the most bytes. What is in quarantine goes where
+    /// nothing else is left.
     pub fn victim(&self) -> Option<u64> {
         let flows = self.flows.values().filter_map(|flow| Some((flow.bytes, *flow.may_go.first()?)));
-        flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id)
+        let oldest = flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id);
+        oldest.or_else(|| {
+            let aside = |held: &&Held| held.record.stage == Stage::Quarantined && !held.record.protected;
+            self.held.values().find(aside).map(|held| held.record.id)
+        })
     }
 
-    /// The next recording of an output that is ready for its store: clips first, oldest first.
-    pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<&Held> {
+    /// The next recording of an output that is ready for its store and not `put_off`: clips first, oldest first.
+    pub fn next_for(
+        &self,
+        place: &Place,
+        newest_first: bool,
+        put_off: impl Fn(u64) -> bool,
+    ) -> Option<&Held> {
         let ready = self.ready.get(place)?;
-        let in_order = if newest_first { ready.all.last() } else { ready.all.first() };
-        self.held.get(ready.clips.first().or(in_order)?)
+        let may = |id: &&u64| !put_off(**id);
+        let in_order = || {
+            let mut all = ready.all.iter();
+            if newest_first { all.rfind(may) } else { all.find(may) }
+        };
+        self.held.get(ready.clips.iter().find(may).or_else(in_order)?)
     }
 
     /// Outputs that have something ready for their store.
@@ -258,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_quarantine_is_the_last_to_go() {
+        let mut index = Index::default();
+        (0..3).for_each(|id| index.insert(held(id, "a", 10)));
+        index.change(0, |held| held.record.stage = Stage::Quarantined);
+        must_be_right(&index);
+        for id in [1, 2, 0] {
+            assert_eq!(index.victim(), Some(id));
+            index.remove(id);
+        }
+        assert_eq!(index.victim(), None);
+    }
+
+    #[test]
     fn no_operation_walks_a_hundred_thousand_recordings() {
         let mut index = Index::default();
         for id in 0..100_000 {
@@ -268,7 +295,7 @@ mod tests {
             index.change(id, |held| held.bytes += 1);
             assert!(index.bytes() > 0 && index.victim().is_some());
             assert_eq!(index.waiting().0, 100_000);
-            assert!(index.next_for(&("flow3".into(), "out".into()), false).is_some());
+            assert!(index.next_for(&("flow3".into(), "out".into()), false, |_| false).is_some());
         }
     }
 }

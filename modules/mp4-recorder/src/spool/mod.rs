@@ -273,9 +273,14 @@ impl Spool {
         });
     }
 
-    /// The next recording of a place that is ready for its store.
-    pub fn next_for(&self, place: &Place, newest_first: bool) -> Option<Record> {
-        self.inner().index.next_for(place, newest_first).map(|held| held.record.clone())
+    /// The next recording of a place that is ready for its store and not `put_off`.
+    pub fn next_for(
+        &self,
+        place: &Place,
+        newest_first: bool,
+        put_off: impl Fn(u64) -> bool,
+    ) -> Option<Record> {
+        self.inner().index.next_for(place, newest_first, put_off).map(|held| held.record.clone())
     }
 
     /// Deletes a recording: its store has it, or it had to go.

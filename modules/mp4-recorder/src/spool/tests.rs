@@ -109,10 +109,13 @@ fn what_waits_comes_in_the_order_that_is_asked_for() {
     let place = ("a".to_owned(), "out".to_owned());
     let ids: Vec<_> = (0..3).map(|_| put(&spool, "a", 10)).collect();
     put(&spool, "b", 10);
-    assert_eq!(spool.next_for(&place, false).map(|record| record.id), Some(ids[0]));
-    assert_eq!(spool.next_for(&place, true).map(|record| record.id), Some(ids[2]));
+    assert_eq!(spool.next_for(&place, false, |_| false).map(|record| record.id), Some(ids[0]));
+    assert_eq!(spool.next_for(&place, true, |_| false).map(|record| record.id), Some(ids[2]));
+    assert_eq!(spool.next_for(&place, false, |id| id == ids[0]).map(|record| record.id), Some(ids[1]));
+    assert_eq!(spool.next_for(&place, true, |id| id == ids[2]).map(|record| record.id), Some(ids[1]));
+    assert_eq!(spool.next_for(&place, true, |_| true), None);
     spool.set_busy(ids[0], true);
-    assert_eq!(spool.next_for(&place, false).map(|record| record.id), Some(ids[1]));
+    assert_eq!(spool.next_for(&place, false, |_| false).map(|record| record.id), Some(ids[1]));
 }
 
 #[test]
@@ -126,5 +129,5 @@ fn a_file_that_can_not_be_repaired_is_put_aside_and_stays() {
     let held = spool.all().remove(0);
     assert_eq!((held.record.stage, held.record.id, held.bytes), (Stage::Quarantined, id, 10));
     assert!(spool.path(&held.record).is_file());
-    assert_eq!(spool.next_for(&("a".into(), "out".into()), false), None);
+    assert_eq!(spool.next_for(&("a".into(), "out".into()), false, |_| false), None);
 }
