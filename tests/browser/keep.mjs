@@ -18,7 +18,7 @@ function play({ late, seconds, delay = () => 0.05, mayJump = () => false, target
     edge = Math.max(edge, Math.floor((now - delay(now)) / PART) * PART);
     const ahead = Math.min(edge - at, 20), latency = now - at;
     if (ahead <= 0) {
-      if (!standing) { stalls += 1; target.stalled(now); }
+      if (!standing) { stalls += 1; target.stalled(now, ahead); }
       standing = true;
       continue;
     }
@@ -69,10 +69,38 @@ test("a stall that was the publisher's takes nothing from the viewer", () => {
   const target = new Target();
   target.set(PART, 6);
   const before = target.value(0);
-  target.stalled(1);
+  target.stalled(1, 0);
   assert.ok(target.value(1) > before);
   target.forgive();
   assert.equal(target.value(1), before);
+  target.forgive();
+  assert.equal(target.value(1), before);
+});
+
+test("a stall with pictures enough ahead was the decoder's, and moves nothing", () => {
+  const target = new Target();
+  target.set(PART, 6);
+  const before = target.value(0);
+  target.stalled(1, 0.5);
+  assert.equal(target.value(1), before);
+  target.stalled(2, 0.1);
+  target.stalled(3, 0.5);
+  target.forgive();
+  assert.ok(target.value(3) > before, "forgiven is what the last stall has added: nothing");
+});
+
+test("after many stalls it is no more than a second further behind, and comes back within minutes", () => {
+  const target = new Target();
+  target.set(PART, 6);
+  const before = target.value(0);
+  for (let stall = 0; stall < 20; stall += 1) target.stalled(stall, 0);
+  assert.ok(Math.abs(target.value(20) - before - 1) < 1e-9, `${target.value(20)}`);
+  let last = Infinity;
+  for (let now = 20; now < 20 + 21 * 25; now += 1) {
+    assert.ok(target.value(now) <= last);
+    last = target.value(now);
+  }
+  assert.ok(Math.abs(last - before) < 1e-9, `${last}`);
 });
 
 test("a wall clock that can't be true is not believed", () => {

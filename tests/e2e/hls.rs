@@ -307,24 +307,24 @@ fn every_address_of_a_keyed_stream_carries_the_key() {
 #[test]
 fn the_key_in_the_path_stands_in_no_playlist() {
     needs!(Ffmpeg);
-    let gateway = Gateway::start(&json!({}), &json!({ "auth": { "key": ["one", "two"] } }));
+    let gateway = Gateway::start(&json!({}), &json!({ "auth": { "key": ["one", "two/2"] } }));
     let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
     gateway.module.wait_receiving("cam");
     assert_eq!(gateway.get("/k/no/live/cam/index.m3u8").status, 403);
     let text = wait::until("a playlist", wait::LONG, || {
-        let answer = gateway.get("/k/two/live/cam/index.m3u8");
+        let answer = gateway.get("/k/two%2F2/live/cam/index.m3u8");
         (answer.status == 200).then(|| answer.text())
     });
-    let media = format!("/k/two/live/cam/{}", text.lines().last().unwrap());
+    let media = format!("/k/two%2F2/live/cam/{}", text.lines().last().unwrap());
     let playlist = gateway.get(&media).text();
     assert!(!playlist.contains("two") && !text.contains("two"), "{playlist}");
     let segment = playlist.lines().find(|line| line.ends_with(".m4s")).unwrap();
-    assert_eq!(gateway.get(&format!("/k/two/live/cam/{segment}")).status, 200);
+    assert_eq!(gateway.get(&format!("/k/two%2F2/live/cam/{segment}")).status, 200);
 }
 
 /// Looks at every version of a playlist while something happens, and holds them against each other.
 pub(crate) struct Watch {
-    media: String,
+    pub(crate) media: String,
     /// URI and discontinuity number by sequence number.
     seen: BTreeMap<u64, (String, u64)>,
     constants: Vec<String>,
@@ -490,4 +490,27 @@ fn a_change_of_numbers_is_another_playlist_and_a_change_of_links_is_not() {
     let mut known = watch.last_text.lines().filter(|line| line.ends_with(".m4s"));
     let newest = known.next_back().unwrap();
     assert_eq!(gateway.get(&format!("/live/cam/{newest}")).body, watch.contents[newest]);
+}
+
+#[test]
+fn a_stream_that_is_named_as_a_page_does_not_hide_it() {
+    let port = port::free();
+    let _module = Module::start(
+        "hls-gateway",
+        &twin(json!({ "cam": {
+            "input": { "listen": rtmp(port::free(), "live/cam") },
+            "outputs": { "web": { "serve": format!("http://127.0.0.1:{port}/player") } },
+        } })),
+    );
+    let get = |path: &str| request(port, &format!("GET {path} HTTP/1.1\r\n"));
+    let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait::until_true("the stream", wait::LONG, || {
+        listens() && get("/-/streams.json").text().contains("\"path\":\"/player\"")
+    });
+    let page = get("/player.html").text();
+    let scripts = page.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect::<Vec<_>>();
+    assert!(scripts.contains(&"/player/hls.min.js"), "{page}");
+    for script in scripts {
+        assert_eq!(get(script).status, 200, "{script}");
+    }
 }

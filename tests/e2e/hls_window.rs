@@ -82,3 +82,47 @@ fn a_window_that_is_made_longer_or_shorter_keeps_its_segments_and_has_no_break()
         assert!(!watch.last_text.contains("#EXT-X-DISCONTINUITY\n"), "{}", watch.last_text);
     }
 }
+
+/// Segments, gaps' as well, parts and init segments that are listed: all are answered, as ffmpeg asks for them.
+fn all_is_there(gateway: &Gateway, text: &str) {
+    let quoted = |line: &str| line.split('"').nth(1).unwrap().to_owned();
+    let listed = text.lines().filter_map(|line| {
+        // A part of a gap is the only thing that is not there.
+        let named =
+            line.starts_with("#EXT-X-MAP:") || line.starts_with("#EXT-X-PART:") && !line.contains("GAP=YES");
+        if named { Some(quoted(line)) } else { (!line.starts_with('#')).then(|| line.to_owned()) }
+    });
+    for uri in listed {
+        let head = format!("GET /live/cam/{uri} HTTP/1.1\r\nRange: bytes=0-\r\n");
+        let answer = request(gateway.port, &head);
+        assert!(matches!(answer.status, 200 | 206), "{uri} {}: {text}", answer.status);
+    }
+}
+
+#[test]
+fn all_that_is_listed_can_be_fetched_whatever_becomes_of_publisher_configuration_and_module() {
+    needs!(Ffmpeg);
+    let output = |part: u32| json!({ "segmentSeconds": 1, "windowSeconds": 3600, "partMilliseconds": part });
+    let mut gateway = Gateway::start(&json!({}), &output(200));
+    let publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "segments", |text| segments(text).len() >= 3);
+    all_is_there(&gateway, &watch.last_text);
+    publisher.stop();
+    watch.until(gateway.port, "gaps", |text| text.matches("#EXT-X-GAP\n").count() >= 2);
+    all_is_there(&gateway, &watch.last_text);
+    let dir = gateway.module.dir();
+    wait::until_true("segments on disk", wait::LONG, || media(&dir).len() >= 3);
+    gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
+    let old = watch.contents.keys().next().unwrap().clone();
+    watch.until(gateway.port, "the old segments", |text| text.contains(&old));
+    assert!(watch.last_text.contains("#EXT-X-GAP\n"));
+    all_is_there(&gateway, &watch.last_text);
+    // Another playlist, which counts its parts anew while the old segments go.
+    let _again = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.set_twin(&document(&gateway.rtmp, gateway.port, &json!({}), &output(400)));
+    wait::until_true("another playlist", wait::LONG, || gateway.media() != watch.media);
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "segments", |text| segments(text).len() >= 2);
+    all_is_there(&gateway, &watch.last_text);
+}

@@ -37,12 +37,12 @@ export function steer({ latency, target, ahead, rate, mayJump = false, begun = f
 /** What the buffer may not fall below, and what is more than it takes, at its lowest in so many seconds. */
 const LOW = { least: 0.12, plenty: 0.26, within: 10 };
 
-/** After a stall, so much further behind. */
-const STALLED = 0.15;
+/** After a stall with less than `dry` ahead: so much further behind, up to `most`; a `back` nearer for each `quiet` time. */
+const STALLED = { dry: 0.2, step: 0.15, most: 1, back: 0.05, quiet: 20 };
 
 /**
- * How near live to play: as near as the parts allow, further where the buffer is nearly run dry and after each stall,
- * and slowly nearer again.
+ * How near live to play: as near as the parts allow, further where the buffer is nearly run dry and after each stall
+ * that it has run dry in, and slowly nearer again.
  */
 export class Target {
   #base = NaN;
@@ -50,6 +50,8 @@ export class Target {
   /** Of what the buffer says, and of stalls. */
   #trimmed = 0;
   #raised = 0;
+  /** What the last stall added. */
+  #step = 0;
   #at = 0;
   #low = { ahead: Infinity, since: NaN };
 
@@ -71,18 +73,24 @@ export class Target {
     this.#low.ahead = Math.min(this.#low.ahead, ahead);
   }
 
-  stalled(now) {
-    this.#raised = Math.min(3, this.#raised + STALLED);
-    this.#at = now;
+  /** The picture stands with so much `ahead`. Where that is enough, being further behind helps nothing. */
+  stalled(now, ahead) {
+    const isDry = ahead < STALLED.dry;
+    this.#step = isDry ? Math.min(STALLED.step, STALLED.most - this.#raised) : 0;
+    this.#raised += this.#step;
+    if (isDry) this.#at = now;
   }
 
   /** The last stall was none. */
-  forgive() { this.#raised = Math.max(0, this.#raised - STALLED); }
+  forgive() {
+    this.#raised = Math.max(0, this.#raised - this.#step);
+    this.#step = 0;
+  }
 
-  /** `now`: in seconds. Two minutes without a stall take a step back. */
+  /** `now`: in seconds. */
   value(now) {
-    if (this.#raised > 0 && now - this.#at > 120) {
-      this.#raised = Math.max(0, this.#raised - 0.05);
+    if (this.#raised > 0 && now - this.#at > STALLED.quiet) {
+      this.#raised = Math.max(0, this.#raised - STALLED.back);
       this.#at = now;
     }
     return this.#base + this.#trimmed + this.#raised;

@@ -117,6 +117,8 @@ export class Live {
 
   #begin() {
     if (this.engine === "none") return this.#say("this browser plays no HLS");
+    // It begins at live, wherever it was.
+    this.past = false;
     this.#seen = this.#standing = this.#away = false;
     this.#last = { at: performance.now(), time: -1, moved: performance.now(), sampled: 0 };
     this.#began = { at: 0, jumped: -Infinity, jumps: 0 };
@@ -305,7 +307,7 @@ export class Live {
       this.#standing = true;
       this.#stalls += 1;
       this.stalls += 1;
-      this.#target.stalled(now / 1000);
+      this.#target.stalled(now / 1000, this.#ahead());
       this.video.playbackRate = 1;
       this.#say("waiting for pictures");
     }

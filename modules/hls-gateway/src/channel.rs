@@ -14,6 +14,9 @@ use crate::live::{Found, Shelf, Version};
 use crate::options::ServeConfig;
 use crate::viewers::Viewers;
 
+/// Players give up on an answer after ten seconds. Before the first playlist nobody knows the target duration.
+const MOST_PATIENCE: Duration = Duration::from_secs(8);
+
 /// An output that is served.
 pub(crate) struct Channel {
     pub flow: Arc<str>,
@@ -110,8 +113,9 @@ impl Channel {
 
     /// How long a request is held at most: three target durations, and never so long that a player gives up on an answer.
     pub(crate) fn patience(&self) -> Duration {
-        let target = self.config.shape.segment.as_secs().max(1);
-        Duration::from_secs((target * 3).min(8))
+        self.version().map_or(MOST_PATIENCE, |version| {
+            MOST_PATIENCE.min(Duration::from_secs(u64::from(version.target) * 3))
+        })
     }
 
     /// A finished segment.

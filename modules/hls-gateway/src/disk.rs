@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ const MOST_WAITING: usize = 256;
 const LEFT_FREE: u64 = 1 << 30;
 /// Streams that were not seen so long after the start are not configured any more.
 const RETIRED: Duration = Duration::from_mins(10);
-/// A disk that hangs keeps no stream from being served.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A disk that hangs keeps no stream from being served: so long no job, of whatever stream, was done.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Lines of an index that may be of segments that are gone.
 const MOST_STALE: usize = 1024;
 /// A longer index is none of ours.
@@ -42,6 +43,7 @@ pub(crate) struct Disk {
     root: PathBuf,
     jobs: SyncSender<Job>,
     seen: Seen,
+    done: Arc<AtomicU64>,
 }
 
 /// Folders of streams that were seen, and how often.
@@ -85,12 +87,19 @@ impl Disk {
         let (jobs, waiting) = sync_channel(MOST_WAITING);
         let root = state.path().join(FOLDER);
         let seen = Seen::default();
-        let worker = Worker { root: root.clone(), seen: seen.clone(), failing: false, stale: Vec::new() };
+        let done = Arc::<AtomicU64>::default();
+        let worker = Worker {
+            root: root.clone(),
+            seen: seen.clone(),
+            done: done.clone(),
+            failing: false,
+            stale: Vec::new(),
+        };
         let spawned = std::thread::Builder::new().name("hls-disk".into()).spawn(move || worker.run(&waiting));
         if let Err(error) = spawned {
             tracing::warn!("no thread for old segments, so windows are as long as memory allows: {error}");
         }
-        Arc::new(Self { root, jobs, seen })
+        Arc::new(Self { root, jobs, seen, done })
     }
 
     /// The folder of the stream that is served at `url`.
@@ -101,7 +110,13 @@ impl Disk {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let times = seen.entry(dir.clone()).or_default();
         *times = times.saturating_add(1);
-        Arc::new(Folder { dir: dir.into(), ending: variant.ending(), jobs: self.jobs.clone(), times: *times })
+        Arc::new(Folder {
+            dir: dir.into(),
+            ending: variant.ending(),
+            jobs: self.jobs.clone(),
+            done: self.done.clone(),
+            times: *times,
+        })
     }
 }
 
@@ -111,6 +126,8 @@ pub(crate) struct Folder {
     dir: Arc<Path>,
     ending: &'static str,
     jobs: SyncSender<Job>,
+    /// Jobs that were done for any stream.
+    done: Arc<AtomicU64>,
     /// How often the stream had been seen then.
     times: u64,
 }
@@ -123,11 +140,21 @@ impl Folder {
 
     /// What an earlier process has left of the playlist of that name. What else there is is deleted.
     pub(crate) async fn load(&self, name: Option<String>) -> Option<Restored> {
-        let (answer, loaded) = oneshot::channel();
+        let (answer, mut loaded) = oneshot::channel();
         // The queue is short, and only full where the disk hangs: then nothing is restored.
         let (folder, ending) = (self.dir.clone(), self.ending);
         self.jobs.try_send(Job::Load { folder, ending, name, answer }).ok()?;
-        tokio::time::timeout(PATIENCE, loaded).await.ok()?.ok()?
+        // After a restart all streams are loaded, one by one.
+        let mut done = self.done.load(Ordering::Relaxed);
+        loop {
+            if let Ok(loaded) = tokio::time::timeout(PATIENCE, &mut loaded).await {
+                return loaded.ok()?;
+            }
+            let before = std::mem::replace(&mut done, self.done.load(Ordering::Relaxed));
+            if done == before {
+                return None;
+            }
+        }
     }
 
     /// The stream is not configured any more.
@@ -168,6 +195,7 @@ impl Attic for Folder {
 struct Worker {
     root: PathBuf,
     seen: Seen,
+    done: Arc<AtomicU64>,
     /// The last write failed, and it was said.
     failing: bool,
     /// Lines of segments that are gone, by folder.
@@ -185,7 +213,10 @@ impl Worker {
                 jobs.recv_timeout(retired.saturating_duration_since(Instant::now()))
             };
             match job {
-                Ok(job) => self.take(job),
+                Ok(job) => {
+                    self.take(job);
+                    self.done.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     swept = true;
@@ -217,7 +248,10 @@ impl Worker {
             }
             Job::Map(folder, map) => {
                 let path = folder.join(&map.name);
-                let done = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(path, &map.bytes));
+                let aside = path.with_extension("new");
+                let done = std::fs::create_dir_all(&folder)
+                    .and_then(|()| std::fs::write(&aside, &map.bytes))
+                    .and_then(|()| std::fs::rename(aside, path));
                 self.said(&folder, done);
             }
             Job::Reserve(folder, below) => {
@@ -384,6 +418,21 @@ fn read(folder: &Path) -> io::Result<Index> {
 fn load(folder: &Path, ending: &str) -> Option<Restored> {
     let Index { name, mut records, reserved } = read(folder).ok()?;
     let path = |number: u64| folder.join(format!("{number}.{ending}"));
+    let mut maps = Vec::new();
+    let mut wanted = records.iter().filter_map(|record| record.map.clone()).collect::<Vec<_>>();
+    wanted.sort_unstable();
+    wanted.dedup();
+    for name in wanted {
+        let map = std::fs::read(folder.join(&name)).ok().map(|bytes| Map::of(bytes.into()));
+        if let Some(map) = map.filter(|map| map.name == name) {
+            maps.push(Arc::new(map));
+            continue;
+        }
+        // Without it nothing can be made of its segments.
+        for record in records.iter_mut().filter(|record| record.map.as_ref() == Some(&name)) {
+            (record.map, record.len) = (None, 0);
+        }
+    }
     for record in &mut records {
         let len = std::fs::metadata(path(record.number)).map_or(0, |file| file.len());
         if len != record.len as u64 {
@@ -397,14 +446,7 @@ fn load(folder: &Path, ending: &str) -> Option<Restored> {
     records.drain(..hole.map_or(0, |at| at + 1));
     let media = records.iter().position(|record| record.len > 0).unwrap_or(records.len());
     records.drain(..media);
-    let mut maps = Vec::new();
-    let mut wanted = records.iter().filter_map(|record| record.map.clone()).collect::<Vec<_>>();
-    wanted.sort_unstable();
-    wanted.dedup();
-    for name in wanted {
-        let Ok(bytes) = std::fs::read(folder.join(&name)) else { return None };
-        maps.push(Arc::new(Map { name, bytes: bytes.into() }));
-    }
+    maps.retain(|map| records.iter().any(|record| record.map.as_ref() == Some(&map.name)));
     tidy(folder, &path, &records, &maps);
     rewrite(folder, name.clone(), &records, reserved).ok()?;
     Some(Restored { name, records, maps, reserved })
@@ -438,7 +480,7 @@ mod tests {
     }
 
     fn record(number: u64, len: usize) -> Record {
-        let map = (len > 0).then(|| "init-1.mp4".to_owned());
+        let map = (len > 0).then(|| map().name.clone());
         Record {
             number,
             duration: 2_000_000_000,
@@ -470,7 +512,7 @@ mod tests {
     }
 
     fn map() -> Arc<Map> {
-        Arc::new(Map { name: "init-1.mp4".into(), bytes: vec![1; 10].into() })
+        Arc::new(Map::of(vec![1; 10].into()))
     }
 
     #[tokio::test]
@@ -507,6 +549,44 @@ mod tests {
         let lens = restored.records.iter().map(|record| (record.number, record.len)).collect::<Vec<_>>();
         assert_eq!(lens, [(14, 100), (15, 0), (16, 100)]);
         assert!(!folder.path(12).exists() && !folder.path(99).exists() && folder.path(14).exists());
+    }
+
+    #[tokio::test]
+    async fn segments_whose_init_segment_is_not_whole_are_gaps() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = disk(dir.path()).folder("http://x/live", Variant::Fmp4);
+        folder.begin("fmp4-2");
+        let whole = Arc::new(Map::of(vec![2; 10].into()));
+        folder.keep_map(&map());
+        folder.keep_map(&whole);
+        kept(&folder, [12]);
+        let of_whole = |number| Record { map: Some(whole.name.clone()), ..record(number, 100) };
+        assert_eq!(settled(&folder.keep(of_whole(13), media(100))), Fate::Kept);
+        kept(&folder, [14]);
+        std::fs::write(folder.dir.join(&map().name), b"").unwrap();
+        let restored = folder.load(Some("fmp4-2".into())).await.unwrap();
+        let lens = restored.records.iter().map(|record| (record.number, record.len)).collect::<Vec<_>>();
+        assert_eq!((lens, restored.maps), (vec![(13, 100), (14, 0)], vec![whole]));
+        assert!(!folder.dir.join(&map().name).exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_while_others_are_loaded_and_not_for_a_disk_that_hangs() {
+        let (jobs, waiting) = sync_channel(MOST_WAITING);
+        let done = Arc::<AtomicU64>::default();
+        let dir: Arc<Path> = Path::new("/nowhere").into();
+        let folder = Folder { dir, ending: "m4s", jobs, done: done.clone(), times: 1 };
+        let others = async {
+            for _ in 0..30 {
+                tokio::time::sleep(PATIENCE / 2).await;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            let Ok(Job::Load { answer, .. }) = waiting.try_recv() else { panic!("nothing is to be loaded") };
+            answer.send(Some(Restored::default())).unwrap();
+        };
+        let (loaded, ()) = tokio::join!(folder.load(None), others);
+        assert!(loaded.is_some());
+        assert!(folder.load(None).await.is_none(), "it hangs");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -151,20 +151,13 @@ async fn unused(port: Arc<Port<Http>>) {
 async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let raw = request.uri().path().to_owned();
-    let Some(path) = target::path(&raw) else { return reply::nothing() };
-    let Some((channel, file, key)) = find(visit, &path, request.uri().query()).await else {
+    let Some((channel, file, key)) = find(visit, &raw, request.uri().query()).await else {
         return listing::answer(visit, &raw, request).await;
     };
     let mut response = match *request.method() {
         Method::OPTIONS => reply::options(),
         Method::GET | Method::HEAD => media(visit, &channel, file.as_deref(), key, &request).await,
-        _ => {
-            let mut refused =
-                reply::words(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and OPTIONS are answered");
-            let methods = header::HeaderValue::from_static("GET, HEAD, OPTIONS");
-            refused.headers_mut().insert(header::ALLOW, methods);
-            refused
-        }
+        _ => reply::only("GET, HEAD, OPTIONS"),
     };
     reply::share(&mut response, &channel.config.cors, origin.as_ref());
     response
@@ -210,21 +203,26 @@ fn private(answer: &mut Response<Body>) {
 }
 
 /// The output that a path leads to, the file below it, and the key that was shown.
-async fn find(visit: &Visit, path: &str, query: Option<&str>) -> Option<(Arc<Channel>, Option<String>, Key)> {
+async fn find(visit: &Visit, raw: &str, query: Option<&str>) -> Option<(Arc<Channel>, Option<String>, Key)> {
+    // What the module itself has comes first: no stream's name may hide its pages.
+    if listing::is_own(raw) {
+        return None;
+    }
+    let (path, keyed) = (target::path(raw), target::keyed(raw));
+    if path.is_none() && keyed.is_none() {
+        return None;
+    }
     let look = || {
-        if let Some((channel, file)) = route(visit, path) {
+        if let Some((channel, file)) = path.as_deref().and_then(|path| route(visit, path)) {
             let key = target::parameter(query, "key").map_or(Key::None, Key::Query);
             return Some((channel, file, key));
         }
-        let (key, path) = path.strip_prefix("k/")?.split_once('/')?;
+        let (key, path) = keyed.as_ref()?;
         let (channel, file) = route(visit, path)?;
-        Some((channel, file, Key::Path(key.to_owned())))
+        Some((channel, file, Key::Path(key.clone())))
     };
     if let Some(found) = look() {
         return Some(found);
-    }
-    if listing::is_own(&format!("/{path}")) {
-        return None;
     }
     // What is not there may come, as long as the listener is young.
     visit.port.settled().await;

@@ -42,7 +42,8 @@ pub(super) async fn answer(visit: &Visit, path: &str, request: Request<Incoming>
     match (path, request.method()) {
         (STREAMS, &Method::GET | &Method::HEAD) => streams(visit, &request).await,
         (REPORTS, &Method::POST) => report(visit, request).await,
-        (STREAMS | REPORTS, _) => reply::words(StatusCode::METHOD_NOT_ALLOWED, "not this method"),
+        (STREAMS, _) => reply::only("GET, HEAD"),
+        (REPORTS, _) => reply::only("POST"),
         _ => pages::find(path).map_or_else(reply::nothing, |found| page(found, &request)),
     }
 }
@@ -50,7 +51,7 @@ pub(super) async fn answer(visit: &Visit, path: &str, request: Request<Incoming>
 /// A page of the module itself.
 fn page(page: Page, request: &Request<Incoming>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return reply::words(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered");
+        return reply::only("GET, HEAD");
     }
     let Page { content_type, body, etag } = page;
     let content = Content {

@@ -91,6 +91,13 @@ pub(crate) fn words(status: StatusCode, text: impl Into<String>) -> Response<Bod
     response
 }
 
+/// Only these methods are answered (RFC 9110 §15.5.6).
+pub(crate) fn only(methods: &'static str) -> Response<Body> {
+    let mut refused = words(StatusCode::METHOD_NOT_ALLOWED, format!("answered are {methods}"));
+    refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    refused
+}
+
 /// Nothing is there.
 pub(crate) fn nothing() -> Response<Body> {
     words(StatusCode::NOT_FOUND, "not found")
@@ -125,7 +132,9 @@ impl Content {
         let mut range = 0..len;
         if self.ranges {
             insert(headers, header::ACCEPT_RANGES, "bytes");
-            match wanted(asked, &tag, len) {
+            // A range is asked for by GET alone (RFC 9110 §14.2).
+            let wanted = if method == Method::GET { wanted(asked, &tag, len) } else { Wanted::All };
+            match wanted {
                 Wanted::All => {}
                 Wanted::Range(part) => {
                     let text = format!("bytes {}-{}/{len}", part.start, part.end.saturating_sub(1));
@@ -181,15 +190,16 @@ fn matches(asked: &HeaderMap, tag: &str) -> bool {
 
 fn takes_gzip(asked: &HeaderMap) -> bool {
     let Some(encodings) = text(asked, header::ACCEPT_ENCODING) else { return false };
-    encodings.split(',').any(|encoding| {
-        let mut words = encoding.split(';').map(str::trim);
-        let named = words.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
-        let refused = words.any(|word| {
-            let weight = word.strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
-            weight.is_some_and(|weight| weight <= 0.0)
-        });
-        named && !refused
-    })
+    // Whether it is wanted, where it is named.
+    let wants = |wanted: &str| {
+        encodings.split(',').find_map(|encoding| {
+            let mut words = encoding.split(';').map(str::trim);
+            words.next().filter(|name| name.eq_ignore_ascii_case(wanted))?;
+            let weight = words.find_map(|word| word.strip_prefix("q=")?.trim().parse::<f32>().ok());
+            Some(weight.is_none_or(|weight| weight > 0.0))
+        })
+    };
+    wants("gzip").or_else(|| wants("*")).unwrap_or(false)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -318,6 +328,8 @@ mod tests {
             (true, "deflate, GZIP;q=0.5"),
             (true, "*"),
             (false, "gzip;q=0"),
+            (false, "gzip;q=0, *"),
+            (true, "*;q=0, gzip"),
             (false, "br"),
             (false, ""),
         ] {

@@ -64,7 +64,7 @@ impl<'a, W: Write> Follower<'a, W> {
     /// Follows `url` for so long.
     pub(super) async fn run(&mut self, url: Url, time: Duration) -> Result<(), FetchError> {
         let end = Instant::now() + time;
-        let Some(first) = self.playlist(&url, &url).await? else { return Ok(()) };
+        let Some(first) = self.playlist(&url, &url).await? else { return Err(FetchError::Playlist(url)) };
         if url.scheme() != "https" {
             self.report.take(url.as_str(), vec![Fault::new(&rule::NOT_HTTPS, url.as_str())]);
         }
@@ -171,7 +171,7 @@ impl<'a, W: Write> Follower<'a, W> {
         let number = list.sequence.saturating_sub(1);
         let before = rendition.last.iter().flat_map(|last| &last.segments);
         let left =
-            before.filter(|segment| !segment.gap && number.is_multiple_of(4)).find(|s| s.number == number);
+            before.filter(|s| !s.gap && !s.opaque && number.is_multiple_of(4)).find(|s| s.number == number);
         let Some((uri, url)) = left.and_then(|left| Some((&left.uri, rendition.url.join(&left.uri).ok()?)))
         else {
             return;
@@ -198,7 +198,7 @@ impl<'a, W: Write> Follower<'a, W> {
     /// Fetches the segments and parts that are new, and looks into them.
     async fn media(&mut self, rendition: &mut Rendition, list: &Playlist) {
         let newest = list.segments.last().map(|segment| segment.number);
-        for segment in list.segments.iter().filter(|segment| !segment.gap) {
+        for segment in list.segments.iter().filter(|segment| !segment.gap && !segment.opaque) {
             let number = segment.number;
             if list.has_parts() {
                 for (index, part) in segment.parts.iter().enumerate() {
@@ -236,7 +236,7 @@ impl<'a, W: Write> Follower<'a, W> {
             let listed = Listed { uri, duration, independent: false, follows };
             self.report.take(&place, rendition.segments.take(&init, listed, &bytes));
         }
-        for (index, part) in list.parts.iter().enumerate() {
+        for (index, part) in list.parts.iter().enumerate().filter(|_| !list.open_opaque) {
             let key = (list.next_number(), index);
             self.part(rendition, key, part, list.open_begins && index == 0, list.map.as_deref()).await;
         }

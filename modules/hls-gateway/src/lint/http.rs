@@ -24,6 +24,8 @@ const MAX_BODY: usize = 64 << 20;
 pub(super) enum FetchError {
     #[error("{0} is no http or https address")]
     Address(Url),
+    #[error("{0} answers with no playlist")]
+    Playlist(Url),
     #[error("no connection")]
     Io(#[from] std::io::Error),
     #[error("no answer by HTTP")]

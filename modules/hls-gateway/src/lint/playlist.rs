@@ -67,6 +67,8 @@ pub(super) struct Segment {
     /// Seconds since 1970.
     pub(super) date: Option<f64>,
     pub(super) map: Option<String>,
+    /// Encrypted or in byte ranges: what is at its URI is not its media alone, or can't be read.
+    pub(super) opaque: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,8 @@ pub(super) struct Playlist {
     pub(super) variants: Vec<(Attributes, String)>,
     pub(super) renditions: Vec<Attributes>,
     pub(super) byteranges: bool,
+    /// The segment that is not finished is opaque.
+    pub(super) open_opaque: bool,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -126,6 +130,8 @@ struct Reader {
     /// `EXT-X-STREAM-INF` that waits for its URI.
     variant: Option<Attributes>,
     map: Option<String>,
+    map_in_range: bool,
+    encrypted: bool,
     discontinuities: u64,
 }
 
@@ -146,6 +152,7 @@ impl Reader {
         if self.has_duration {
             self.list.faults.push(Fault::new(&rule::SYNTAX, "EXTINF without a URI at the end"));
         }
+        self.list.open_opaque = self.next.opaque || self.encrypted || self.map_in_range;
         self.list.parts = self.next.parts;
         self.list.open_begins = self.next.begins;
         self.list.map = self.map;
@@ -194,17 +201,18 @@ impl Reader {
                 self.discontinuities += 1;
                 self.next.begins = true;
             }
-            "-X-MAP" => self.map = Some(Attributes::parse(value)?.get("URI")?.to_owned()),
+            "-X-MAP" => {
+                let map = Attributes::parse(value)?;
+                self.map = Some(map.get("URI")?.to_owned());
+                self.map_in_range = map.get("BYTERANGE").is_some();
+            }
+            "-X-BYTERANGE" => self.next.opaque = true,
+            "-X-KEY" => self.encrypted = Attributes::parse(value)?.get("METHOD")? != "NONE",
             "-X-PROGRAM-DATE-TIME" => self.next.date = Some(date(value)?),
             "-X-ENDLIST" => list.ended = true,
             "-X-STREAM-INF" => self.variant = Some(Attributes::parse(value)?),
             "-X-MEDIA" => list.renditions.push(Attributes::parse(value)?),
-            "-X-RENDITION-REPORT"
-            | "-X-DATERANGE"
-            | "-X-I-FRAME-STREAM-INF"
-            | "-X-START"
-            | "-X-DEFINE"
-            | "-X-KEY" => {
+            "-X-RENDITION-REPORT" | "-X-DATERANGE" | "-X-I-FRAME-STREAM-INF" | "-X-START" | "-X-DEFINE" => {
                 Attributes::parse(value)?;
             }
             _ => {}
@@ -237,6 +245,7 @@ impl Reader {
         let mut segment = std::mem::take(&mut self.next);
         segment.uri = uri.to_owned();
         segment.map.clone_from(&self.map);
+        segment.opaque |= self.encrypted || self.map_in_range;
         segment.discontinuity = self.discontinuities;
         self.list.segments.push(segment);
         Some(())

@@ -457,6 +457,29 @@ async fn a_stream_is_followed_to_its_end_and_the_exit_code_tells() {
     assert!(code == 1 && text.contains("fault  tfdt-gap: 1.m4s"), "{text}");
 }
 
+#[tokio::test]
+async fn media_that_is_encrypted_or_in_byte_ranges_is_not_looked_into() {
+    const LIST: &str = "application/vnd.apple.mpegurl";
+    let ranges = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:1\n\
+        #EXT-X-MAP:URI=\"all.mp4\",BYTERANGE=\"700@0\"\n#EXTINF:1.0,\n#EXT-X-BYTERANGE:500@700\nall.mp4\n#EXT-X-ENDLIST\n";
+    let encrypted = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:1\n#EXT-X-MAP:URI=\"init.mp4\"\n\
+        #EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n#EXTINF:1.0,\n0.m4s\n#EXT-X-ENDLIST\n";
+    for (media, fetched) in [(ranges, 0), (encrypted, 0), (&encrypted.replace("AES-128", "NONE"), 2)] {
+        let (init, fragments) = stream(0x65, true);
+        let url = serve(vec![
+            ("/index.m3u8", LIST, MULTIVARIANT.into()),
+            ("/media.m3u8", LIST, media.into()),
+            ("/init.mp4", "video/mp4", init),
+            ("/0.m4s", "video/mp4", fragments[0].clone()),
+        ])
+        .await;
+        let mut out = Vec::new();
+        let code = lint(Arguments { url, time: Duration::from_secs(30), apple: false }, &mut out).await;
+        let text = String::from_utf8(out).unwrap();
+        assert!(code == 0 && text.contains(&format!(" and {fetched} pieces of media")), "{text}");
+    }
+}
+
 #[test]
 fn the_page_has_a_row_for_every_rule() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lint.md");

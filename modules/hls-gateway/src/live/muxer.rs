@@ -1,13 +1,11 @@
 //! Frames as the bytes of a segment.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use av_flow::stream::Tracks;
 use av_media::mp4::FragmentWriter;
 use av_media::mpegts::TsMuxer;
 use av_media::{Kind, Timestamp, Track};
-use sha2::{Digest, Sha256};
 
 use super::cutter::Part;
 use super::pieces::Pieces;
@@ -42,21 +40,11 @@ impl Writer {
             Variant::Mpegts => Some(Self::Ts(Box::new(TsMuxer::new(tracks, Timestamp::ZERO).ok()?))),
             Variant::LowLatency | Variant::Fmp4 => {
                 let writer = FragmentWriter::new(tracks, Timestamp::ZERO).ok()?;
-                let map = named(writer.init());
+                let map = Map::of(writer.init());
                 Some(Self::Cmaf(Box::new(writer), Arc::new(map)))
             }
         }
     }
-}
-
-/// The name of an init segment is made of its bytes.
-fn named(bytes: bytes::Bytes) -> Map {
-    let mut name = "init-".to_owned();
-    for byte in Sha256::digest(&bytes).iter().take(8) {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.push_str(".mp4");
-    Map { name, bytes }
 }
 
 /// Whether any of these tracks can be carried.

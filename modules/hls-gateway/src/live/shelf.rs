@@ -1,8 +1,11 @@
 //! What can be fetched: the segments and parts in memory, and what is left to the attic.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use super::attic::{Attic, Fate, Record, Slip};
 use super::pieces::Pieces;
@@ -17,6 +20,18 @@ const MOST_RETRIES: usize = 8;
 pub(crate) struct Map {
     pub name: String,
     pub bytes: bytes::Bytes,
+}
+
+impl Map {
+    /// Its name is made of its bytes.
+    pub(crate) fn of(bytes: bytes::Bytes) -> Self {
+        let mut name = "init-".to_owned();
+        for byte in Sha256::digest(&bytes).iter().take(8) {
+            let _ = write!(name, "{byte:02x}");
+        }
+        name.push_str(".mp4");
+        Self { name, bytes }
+    }
 }
 
 /// What can be fetched.

@@ -69,6 +69,8 @@ pub(crate) struct Version {
     /// There is nothing but silence.
     pub silent: bool,
     pub ended: bool,
+    /// EXT-X-TARGETDURATION, in seconds.
+    pub target: u32,
     /// Tells parts of this playlist from all others.
     pub run: u64,
     /// Part that comes next.
@@ -150,6 +152,7 @@ impl Version {
             playable: !window.segments.is_empty(),
             silent: window.segments.iter().chain(&window.open).all(|segment| segment.gap),
             ended: window.ended,
+            target: window.numbers.target,
             run: window.run,
             next_part: window.next_part,
             last: window.segments.back().map(|segment| segment.number),

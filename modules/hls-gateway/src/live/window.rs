@@ -307,6 +307,3 @@ impl Window {
 fn nanos(nanos: i64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
-
-#[cfg(test)]
-mod tests;

@@ -183,7 +183,9 @@ impl Lane {
                 if put_off.is_empty() {
                     self.tell(None);
                 }
-                let next = put_off.values().map(|(until, _)| *until).min();
+                // One whose time has come and that is not offered is in somebody's hands.
+                let next = put_off.values().map(|(until, _)| *until).filter(|until| *until > now).min();
+                let next = next.or((!put_off.is_empty()).then(|| now + FIRST_WAIT));
                 tokio::select! {
                     () = self.notify.notified() => {}
                     _ = changed.changed() => put_off.clear(),
@@ -206,7 +208,8 @@ impl Lane {
                 {
                     self.tell(Some((error.reason(), error.to_string())));
                     let (until, tries) = put_off.entry(id).or_insert((now, 0));
-                    *until = now + FIRST_WAIT.saturating_mul(1 << *tries).min(LONGEST_WAIT);
+                    // From now on: a try may take longer than the wait, and others come first after each.
+                    *until = Instant::now() + FIRST_WAIT.saturating_mul(1 << *tries).min(LONGEST_WAIT);
                     *tries = (*tries + 1).min(16);
                 }
                 Err(error) => {

@@ -242,4 +242,6 @@ async fn a_stream_that_can_not_be_had_has_an_exit_code_of_its_own() {
     drop(listener);
     let code = lint(Arguments { url, time: Duration::from_secs(5), apple: false }, Vec::new()).await;
     assert_eq!(code, UNAVAILABLE);
+    let (code, text) = linted(false, |path, _, answered| answered.found = path != "/index.m3u8").await;
+    assert_eq!(code, UNAVAILABLE, "{text}");
 }

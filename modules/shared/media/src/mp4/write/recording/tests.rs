@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::time::Duration;
 
 use mp4_atom::{Decode, Moov};
 use proptest::prelude::*;
@@ -95,6 +96,48 @@ fn a_finished_file_gives_what_was_recorded_with_its_times() {
             assert!(moved.abs() < 50_000, "{name}: {moved} ns");
         }
     }
+}
+
+#[test]
+fn sound_that_comes_behind_the_pictures_a_file_begins_with_keeps_its_times() {
+    let (tracks, frames) = stream_of(clip("bframes.mp4"));
+    let (later, behind) = (Duration::from_secs(5), Duration::from_millis(150));
+    let moved = |frame: &Frame| {
+        let moved = |time: Timestamp| match frame.kind {
+            Kind::Video => time.saturating_add(later),
+            Kind::Audio => time.saturating_add(later).saturating_sub(behind),
+        };
+        Frame { dts: moved(frame.dts), pts: moved(frame.pts), ..frame.clone() }
+    };
+    let frames: Vec<Frame> = frames.iter().map(moved).collect();
+    let first = frames.iter().position(|frame| frame.kind == Kind::Video).unwrap();
+    let mut in_order = frames.clone();
+    let picture = in_order.remove(first);
+    in_order.insert(0, picture.clone());
+    let amount = Amount { pictures: 200, sounds: 200, fragments: 100 };
+    let reserve = Recording::reserve(&tracks, amount).unwrap();
+    let origin = picture.dts.saturating_sub(Duration::from_secs(2));
+    let mut recording = Recording::start(&tracks, origin, reserve).unwrap();
+    let mut disk = Disk::default();
+    recording.head().iter().for_each(|write| disk.write(write));
+    for piece in in_order.chunks(10) {
+        disk.append(&recording.fragment(piece, None).unwrap().unwrap());
+    }
+    let cut = disk.clone().recording().0.finish();
+    let finish = recording.finish();
+    assert_eq!(cut, finish);
+    disk.finish(&finish);
+    let moov = index_of(&disk.0);
+    let sounds = frames.iter().filter(|frame| frame.kind == Kind::Audio).count() as u64;
+    assert_eq!(moov.trak[0].mdia.mdhd.duration, 25 * 3600);
+    assert_eq!(moov.trak[1].mdia.mdhd.duration, sounds * 1024);
+    let (_, back) = stream_of(disk.0);
+    let apart = |frames: &[Frame]| {
+        let first = |kind| frames.iter().find(|frame| frame.kind == kind).map(|frame| frame.pts).unwrap();
+        first(Kind::Video).nanos_since(first(Kind::Audio))
+    };
+    let moved = apart(&frames) - apart(&back);
+    assert!(moved.abs() < 50_000, "{moved} ns");
 }
 
 #[test]
