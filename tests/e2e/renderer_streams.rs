@@ -84,6 +84,30 @@ fn whatever_is_published_is_decoded_and_every_picture_is_accounted_for() {
     assert_eq!(module.log_lines("panicked"), Vec::<String>::new());
 }
 
+#[test]
+fn whatever_the_latency_no_decoder_is_blamed_for_pictures_that_wait() {
+    needs!(Ffmpeg);
+    let port = port::free();
+    let latencies = [0, 3500, 5000];
+    let flows = latencies.map(|latency| {
+        let output = json!({ "render": "display://none", "audio": false, "latencyMilliseconds": latency });
+        let url = rtmp(port, &format!("live/after{latency}"));
+        (format!("after{latency}"), flow(json!({ "listen": url }), output))
+    });
+    let module = setup(Map::from_iter(flows).into(), None, None).start();
+    let _publishers = latencies
+        .map(|latency| publish_endlessly(Clip::Pyramid, &rtmp(port, &format!("live/after{latency}"))));
+    for latency in latencies {
+        let at = |what: &str| format!("/flows/after{latency}/outputs/screen/{what}");
+        module.wait_value(&at("state"), "rendering");
+        module.wait_status(&at("rendered"), |rendered| rendered.as_u64() > Some(200));
+        module.wait_value(&at("decoder/element"), "avdec_h264");
+    }
+    for said in ["started anew", "pictureFrozen", "panicked"] {
+        assert_eq!(module.log_lines(said), Vec::<String>::new());
+    }
+}
+
 /// The tags of a clip from `start` milliseconds on.
 fn from(clip: Clip, start: u32) -> Vec<Tag> {
     let tags = clip.tags().into_iter().filter(|tag| tag.kind != 18);

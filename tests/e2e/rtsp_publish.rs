@@ -82,6 +82,39 @@ fn a_publisher_shows_its_key_or_its_password() {
     }
 }
 
+/// The same program from the same address: nothing but its own packets tells that the first one is still there.
+#[test]
+fn a_second_publisher_is_refused_while_the_first_one_sends() {
+    needs!(Ffmpeg);
+    for transport in ["tcp", "udp"] {
+        let from = rtsp(port::free(), "live/cam");
+        let options = json!({ "onSecondPublisher": "reject" });
+        let gateway = gateway(&from, &rtmp(port::free(), "live/cam"), options);
+        gateway.wait_value("/flows/cam/state", "waiting");
+        let mut command = Tool::Ffmpeg.command();
+        command.args(["-nostdin", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i"]);
+        command.arg(Clip::Plain.mp4()).args([
+            "-c",
+            "copy",
+            "-f",
+            "rtsp",
+            "-rtsp_transport",
+            transport,
+            &from,
+        ]);
+        let mut first = Program::start(&mut command);
+        gateway.wait_receiving("cam");
+        // Longer than a publisher may be silent before it gives way to itself.
+        let frames = || gateway.metrics().sum("av_input_frames_total", &[("kind", "video")]);
+        wait::until_true("three seconds of pictures", wait::LONG, || frames() > Some(75.0));
+        let second = publish(Tool::Ffmpeg, Clip::Plain, transport, &from).finish(wait::LONG);
+        assert!(!second.status.success(), "{transport}: {}", gateway.log());
+        gateway.wait_log(&["publisher refused", "another publisher is live on this stream"]);
+        assert!(first.ended().is_none(), "{transport}: {}", gateway.log());
+        assert_eq!(gateway.log_lines("publisher gone"), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_transport_that_is_not_offered_is_refused_at_the_first_setup() {
     needs!(Ffmpeg);

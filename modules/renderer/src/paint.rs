@@ -27,6 +27,8 @@ const SHOWS_AT_LEAST: i64 = 200 * MILLISECOND;
 const STEP: i64 = 20 * MILLISECOND;
 /// The card comes when the signal has been away for so long.
 const CARD_AFTER: i64 = SECOND;
+/// A picture is shown so much later than it is decoded at most, beyond the latency: as far as B-frames of slow cameras go.
+const MOST_AHEAD: i64 = 3 * SECOND;
 /// A display that takes nothing for so long is opened anew where that may help.
 const STILL: i64 = 3 * SECOND;
 
@@ -112,6 +114,11 @@ impl Painter {
             if now >= due {
                 break now.saturating_sub(due);
             }
+            // No picture waits much longer than all do: its time is wrong.
+            if due.saturating_sub(now) > locked(&self.stage.timing).latency().saturating_add(MOST_AHEAD) {
+                break 0;
+            }
+            self.stage.counts.waited_at.store(now, Ordering::Relaxed);
             if self.stage.is_over() {
                 return;
             }

@@ -208,7 +208,8 @@ impl Rendering {
             // What the old one holds is shown first.
             if let Some((_, Some(decoder))) = self.video.take() {
                 decoder.end();
-                self.ending.push((decoder, Instant::now() + DRAIN));
+                let held = u64::try_from(locked(&self.stage.timing).latency()).unwrap_or(0);
+                self.ending.push((decoder, Instant::now() + DRAIN + Duration::from_nanos(held)));
             }
             self.video = tracks.video.as_ref().map(|track| (Ways::new(track), None));
             self.start_picture();

@@ -81,6 +81,8 @@ pub struct Counts {
     fed_since: AtomicI64,
     /// The last picture that left the decoder.
     pub decoded_at: AtomicI64,
+    /// When one waited for its time last: what is behind it waits in the decoder.
+    pub waited_at: AtomicI64,
     /// The last one that was handed to the display.
     pub handed_at: AtomicI64,
     /// The last one that it took.
@@ -91,8 +93,8 @@ pub struct Counts {
 
 impl Default for Counts {
     fn default() -> Self {
-        let [received_at, fed_at, fed_since, decoded_at, handed_at, rendered_at, changed_at] =
-            [NEVER; 7].map(AtomicI64::new);
+        let [received_at, fed_at, fed_since, decoded_at, waited_at, handed_at, rendered_at, changed_at] =
+            [NEVER; 8].map(AtomicI64::new);
         let zero = AtomicU64::default;
         Self {
             decoded: zero(),
@@ -104,6 +106,7 @@ impl Default for Counts {
             fed_at,
             fed_since,
             decoded_at,
+            waited_at,
             handed_at,
             rendered_at,
             changed_at,
@@ -172,6 +175,7 @@ impl Stage {
             fed: at(&counts.fed_at),
             fed_since: at(&counts.fed_since),
             decoded: at(&counts.decoded_at),
+            waited: at(&counts.waited_at),
             handed: at(&counts.handed_at),
             rendered: at(&counts.rendered_at),
             changed: at(&counts.changed_at),

@@ -19,6 +19,8 @@ pub struct Seen {
     pub fed_since: Option<i64>,
     /// The last one that left the decoder.
     pub decoded: Option<i64>,
+    /// When one waited for its time last: neither decoder nor display can be told to stand still meanwhile.
+    pub waited: Option<i64>,
     /// The last one that was handed to the display.
     pub handed: Option<i64>,
     /// The last one that the display took.
@@ -77,9 +79,9 @@ pub fn frozen(seen: &Seen, limit: i64) -> Option<Frozen> {
         Some(Frozen::Input)
     } else if still(seen.fed) {
         Some(Frozen::KeyFrame)
-    } else if still(seen.decoded.max(seen.fed_since)) {
+    } else if still(seen.decoded.max(seen.fed_since).max(seen.waited)) {
         Some(Frozen::Decoder)
-    } else if still(seen.rendered) {
+    } else if still(seen.rendered.max(seen.waited)) {
         // Decoded ones that were all too late to be handed on are the decoder's fault.
         Some(if still(seen.handed) { Frozen::Decoder } else { Frozen::Display })
     } else if still(seen.changed) {
@@ -99,7 +101,32 @@ mod tests {
         let [received, decoded, handed, rendered, changed] =
             [received, decoded, handed, rendered, changed].map(|seconds| Some(seconds * SECOND));
         let (now, fed, fed_since) = (20 * SECOND, received, Some(0));
-        Seen { now, expected: true, since: 0, received, fed, fed_since, decoded, handed, rendered, changed }
+        let waited = None;
+        Seen {
+            now,
+            expected: true,
+            since: 0,
+            received,
+            fed,
+            fed_since,
+            decoded,
+            waited,
+            handed,
+            rendered,
+            changed,
+        }
+    }
+
+    #[test]
+    fn a_picture_that_waits_for_its_time_blames_nobody_but_the_publisher() {
+        let waits = |seen: Seen| Seen { waited: Some(20 * SECOND), ..seen };
+        for (seen, wanted) in [
+            (waits(seen(20, 14, 0, 0, 20)), None),
+            (waits(seen(14, 14, 0, 0, 14)), Some(Frozen::Input)),
+            (waits(seen(20, 20, 20, 20, 14)), Some(Frozen::Publisher)),
+        ] {
+            assert_eq!(frozen(&seen, 5 * SECOND), wanted, "{seen:?}");
+        }
     }
 
     #[test]

@@ -233,7 +233,12 @@ impl ServerSession {
     /// Looks at what was put into [`buffer`](Self::buffer).
     pub fn handle_input(&mut self, now: Duration) {
         self.life.heard(now);
+        let before = self.reader.messages();
         self.read();
+        if self.reader.messages() > before {
+            // What is left of these bytes is of another message.
+            self.life.inside_message(false, now);
+        }
         self.life.inside_message(self.reader.is_inside_message() && !self.is_undecided(), now);
     }
 

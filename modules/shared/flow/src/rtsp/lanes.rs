@@ -114,6 +114,11 @@ impl Lanes {
     /// Puts all tracks on their lanes, the *n*-th medium on channels 2*n* and 2*n* + 1.
     pub(super) fn lay(&mut self, tracks: &Tracks) -> Laid {
         let mut laid = Laid { media: Vec::new(), formats: Vec::new(), waits: false, dropped: Vec::new() };
+        for kind in [Kind::Video, Kind::Audio] {
+            if tracks.get(kind).is_none() {
+                self.clear(kind);
+            }
+        }
         for track in tracks.iter() {
             let channel = u8::try_from(2 * laid.media.len()).unwrap_or(0);
             match self.lay_one(track, channel) {
@@ -123,12 +128,21 @@ impl Lanes {
                 }
                 Err(NotLaid::NotCarried(NotCarried::NoParameterSets)) => laid.waits = true,
                 Err(why) => {
-                    *self.get_mut(track.kind()) = None;
+                    self.clear(track.kind());
                     laid.dropped.push(format!("{} is left out: {why}", track.kind().as_str()));
                 }
             }
         }
         laid
+    }
+
+    /// Nothing of that kind is carried any more. If it is again, its numbers go on.
+    fn clear(&mut self, kind: Kind) {
+        if let Some(lane) = self.get_mut(kind).take() {
+            let [video, audio] = &mut self.chosen;
+            let chosen = if kind == Kind::Video { video } else { audio };
+            chosen.first_sequence = lane.packetizer.next_sequence();
+        }
     }
 
     fn lay_one(&mut self, track: &Track, channel: u8) -> Result<Format, NotLaid> {

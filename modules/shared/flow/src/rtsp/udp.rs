@@ -6,7 +6,7 @@ mod sink;
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,8 @@ pub(super) struct UdpPair {
 pub(super) struct Half {
     socket: Arc<UdpSocket>,
     state: Arc<UdpSocketState>,
+    /// That a datagram was not taken was said.
+    told: Arc<AtomicBool>,
 }
 
 /// When a player was last heard of.
@@ -191,15 +193,49 @@ impl Half {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { socket: Arc::new(socket), state: Arc::new(state) })
+        Ok(Self { socket: Arc::new(socket), state: Arc::new(state), told: Arc::default() })
     }
 
-    /// Sends datagrams of `segment` bytes each, the last perhaps shorter, with one call.
+    /// Sends datagrams of `segment` bytes each, the last perhaps shorter, with one call where the system and the interface
+    /// cut them.
     fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
+        let most = self.state.max_gso_segments();
+        if contents.len() > segment && contents.len().div_ceil(segment.max(1)) <= most {
+            match self.send_piece(to, contents, segment) {
+                Err(error) if !is_about_room(&error) => {}
+                sent => return sent,
+            }
+        }
+        let mut first = true;
+        for datagram in contents.chunks(segment.max(1)) {
+            let sent = self.send_piece(to, datagram, segment);
+            // Once some have left, the others go or are lost: nothing may leave twice.
+            match sent {
+                Err(error) if first && is_about_room(&error) => return Err(error),
+                Err(error) if !is_about_room(&error) && !self.told.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!(
+                        peer = %to,
+                        "a datagram of {} bytes was not taken: {error}; where the network takes only smaller ones, set mtu",
+                        datagram.len()
+                    );
+                }
+                _ => {}
+            }
+            first = false;
+        }
+        Ok(())
+    }
+
+    fn send_piece(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
         let segment_size = (contents.len() > segment).then_some(segment);
         let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
         self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&*self.socket).into(), &transmit))
     }
+}
+
+/// There is no room at the moment: no reason to try in another way.
+fn is_about_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
 }
 
 /// A player that may be heard of.
@@ -232,7 +268,7 @@ impl Drop for Expected {
 /// Hears what players and publishers send. Networks rewrite ports: what comes from an unknown one of a known address is a
 /// sign of life of all players there.
 async fn listen(half: Half, rtcp: bool, players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>, began: Instant) {
-    let Half { socket, state } = half;
+    let Half { socket, state, .. } = half;
     let mut buffer = vec![0; READ];
     let mut meta = RecvMeta::default();
     loop {

@@ -74,9 +74,12 @@ impl Joiner {
     /// A part of an access unit (§3.2.3.1): each says the size of the whole.
     fn fragment(&mut self, packet: &Received, size: usize, part: Bytes, joined: &mut Vec<Joined>) -> u64 {
         let before = self.open.take();
+        if size > MAX_FRAME {
+            return u64::from(before.is_some()) + 1;
+        }
         let fits = |open: &Open| (open.time, open.size) == (packet.time, size);
         let cut = u64::from(before.as_ref().is_some_and(|open| !fits(open)));
-        let fresh = || Open { time: packet.time, data: BytesMut::with_capacity(size), size };
+        let fresh = || Open { time: packet.time, data: BytesMut::new(), size };
         let mut open = before.filter(fits).unwrap_or_else(fresh);
         open.data.extend_from_slice(&part);
         if open.data.len() < size {

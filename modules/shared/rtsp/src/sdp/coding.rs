@@ -211,6 +211,10 @@ fn generic(map: &RtpMap, fmtp: &Fmtp) -> Result<Coding, LeftAside> {
         Some(bits) if bits <= 32 => Ok(bits as u8),
         Some(_) => Err(LeftAside::Mode("mpeg4-generic with header fields of more than 32 bits is not read")),
     };
+    let size_length = bits("sizelength", size)?;
+    if size_length > 16 {
+        return Err(LeftAside::Mode("mpeg4-generic with sizes of more than 16 bits is not read"));
+    }
     let config = fmtp
         .hex("config")
         .filter(|config| AudioConfig::parse(config).is_ok_and(|config| config.sample_rate > 0))
@@ -218,7 +222,7 @@ fn generic(map: &RtpMap, fmtp: &Fmtp) -> Result<Coding, LeftAside> {
         .ok_or(LeftAside::Missing("the AAC configuration (config)"))?;
     Ok(Coding::Aac {
         config,
-        size_length: bits("sizelength", size)?,
+        size_length,
         index_length: bits("indexlength", index)?,
         index_delta_length: bits("indexdeltalength", index)?,
     })

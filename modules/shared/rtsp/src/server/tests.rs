@@ -348,3 +348,27 @@ fn silence_ends_by_what_was_expected() {
     assert_eq!(talk.session.expired(seconds(119)), None);
     assert_eq!(talk.session.expired(seconds(120)), Some(Expired::Session));
 }
+
+#[test]
+fn a_peer_whose_reads_all_end_inside_a_packet_is_not_held_to_be_unfinished() {
+    let mut talk = Talk::playing();
+    talk.session.accept_play(&[]);
+    talk.hear();
+    let packet = [&b"$\x01\0\x08"[..], &[0; 8]].concat();
+    let mut now = AT;
+    talk.session.buffer().extend_from_slice(&packet[..5]);
+    talk.session.handle_input(now);
+    for _ in 0..100 {
+        now += Duration::from_secs(1);
+        talk.session.buffer().extend_from_slice(&[&packet[5..], &packet[..5]].concat());
+        talk.session.handle_input(now);
+        talk.hear();
+        assert!(talk.session.deadline().is_some_and(|deadline| deadline > now), "{now:?}");
+        assert_eq!(talk.session.expired(now), None);
+    }
+    // One that is never finished is.
+    talk.session.buffer().extend_from_slice(&packet[5..6]);
+    talk.session.handle_input(now);
+    now += Duration::from_secs(11);
+    assert_eq!(talk.session.expired(now), Some(Expired::Request));
+}

@@ -43,7 +43,7 @@ pub(super) struct Announced {
 /// A publisher in its seat.
 struct Seated {
     publisher: Publisher,
-    _seat: Seat,
+    seat: Seat,
     kick: Kick,
     input: InputContext,
 }
@@ -183,7 +183,7 @@ impl Connection {
         let who = Identity { address: self.peer.ip().to_canonical(), program: ask.user_agent.clone() };
         let kick = Kick::default();
         let (publisher, seat) = route.entrance.seat(&ask.path, who, &input, kick.clone())?;
-        Ok(Seated { publisher, _seat: seat, kick, input })
+        Ok(Seated { publisher, seat, kick, input })
     }
 
     /// Moves media into the stream until the publisher stops (`None`) or is kicked.
@@ -211,7 +211,7 @@ impl Connection {
         intake: &mut Intake,
         mut datagrams: Datagrams,
     ) -> Result<Option<KickReason>, End> {
-        let Seated { publisher, kick, input, .. } = seated;
+        let Seated { publisher, seat, kick, input } = seated;
         for item in intake.opening() {
             if publisher.item(item, Instant::now()).is_err() {
                 return Ok(Some(KickReason::TakenOver));
@@ -240,7 +240,12 @@ impl Connection {
                         });
                     }
                     Ok(Some(ServerOutput::Event(ServerEvent::Teardown))) => break Ok(true),
-                    Ok(Some(ServerOutput::Event(_))) => {}
+                    Ok(Some(ServerOutput::Event(ServerEvent::Http(_)))) => break Ok(true),
+                    Ok(Some(ServerOutput::Event(ServerEvent::Pause))) => {}
+                    // Who publishes has nothing else to ask for, and has to hear that.
+                    Ok(Some(ServerOutput::Event(_))) => {
+                        self.session.refuse(StatusCode::MethodNotValidInThisState);
+                    }
                     Ok(None) => break Ok(false),
                     Err(source) => break Err(End::Broken { at: self.session.position(), source }),
                 }
@@ -261,6 +266,11 @@ impl Connection {
             let wait = wait.min(reports_due.saturating_duration_since(Instant::now()));
             tokio::select! {
                 read = self.reader.read(&mut self.buffer) => {
+                    // Its end, too, tells that it was there.
+                    let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+                    if read.as_ref().err().is_none_or(reset) {
+                        seat.heard();
+                    }
                     let count = read?;
                     let bytes = self.buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or(End::Closed)?;
                     self.session.buffer().extend_from_slice(bytes);
@@ -269,6 +279,7 @@ impl Connection {
                 }
                 Some(datagram) = datagrams.next() => {
                     self.session.sign_of_life(self.began.elapsed());
+                    seat.heard();
                     let Datagram { port, rtcp, data } = datagram;
                     let known = port.and_then(|port| datagrams.medium(port));
                     if rtcp {

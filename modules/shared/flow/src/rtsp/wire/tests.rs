@@ -155,6 +155,10 @@ fn parameter_sets_may_change_and_a_codec_may_not() {
     assert!(!players.goes_on(&tracks([video()])));
     let other = Track::aac(bytes::Bytes::from_static(b"\x11\x90")).unwrap();
     assert!(!players.goes_on(&tracks([video(), other])));
+    // Sound that is gone is described to nobody any more, and is missed by nobody.
+    players.tracks(&tracks([video()]));
+    assert!(players.goes_on(&tracks([video()])));
+    assert!(!players.goes_on(&tracks([video(), audio()])));
 }
 
 #[test]
