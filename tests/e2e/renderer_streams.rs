@@ -85,6 +85,21 @@ fn whatever_is_published_is_decoded_and_every_picture_is_accounted_for() {
 }
 
 #[test]
+fn a_window_is_as_large_as_the_picture() {
+    needs!(Ffmpeg, Xvfb);
+    let screen = Screen::start();
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://x11", "audio": false, "fullscreen": false });
+    let module = start(&url, output, Some(&screen), None);
+    module.wait_status("/flows/cam/outputs/screen/displayOpened", |opened| opened.as_u64() > Some(0));
+    let _publisher = publish_card(&url);
+    // The test card is 640x360; scaled, or in another place, nobody could read its number here.
+    wait::until_true("a window of the card's size", wait::LONG, || {
+        screen.card_in("crop=640:360:0:0").is_some()
+    });
+}
+
+#[test]
 fn whatever_the_latency_no_decoder_is_blamed_for_pictures_that_wait() {
     needs!(Ffmpeg);
     let port = port::free();

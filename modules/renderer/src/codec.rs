@@ -71,6 +71,18 @@ pub enum Missing {
     /// Nothing here knows the codec at all.
     #[error("{0} can't be decoded by this module")]
     Unknown(String),
+    /// Its pictures are larger than any screen.
+    #[error(
+        "{codec} of {width}x{height} is not decoded: more than {} million pixels a picture", MOST_PIXELS / 1_000_000
+    )]
+    Large {
+        /// The track's codec string.
+        codec: String,
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
     /// An element is not installed.
     #[error(
         "{codec} can't be decoded: the GStreamer element `{element}` is missing; install the Debian package {package}"
@@ -85,6 +97,9 @@ pub enum Missing {
     },
 }
 
+/// Of a picture: 8K. A decoder holds a dozen of them, and whoever publishes says how large they are.
+const MOST_PIXELS: u64 = 36_000_000;
+
 fn has(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
@@ -94,6 +109,10 @@ fn has(element: &str) -> bool {
 /// # Errors
 /// There is none.
 pub fn candidates(track: &Track) -> Result<Vec<Candidate>, Missing> {
+    let (width, height) = (track.video.width, track.video.height);
+    if u64::from(width) * u64::from(height) > MOST_PIXELS {
+        return Err(Missing::Large { codec: track.codec_string.clone(), width, height });
+    }
     let unknown = || Missing::Unknown(track.codec_string.clone());
     let ways = ways(track.codec).ok_or_else(unknown)?;
     let missing = |element, package| Missing::Element { codec: track.codec_string.clone(), element, package };
@@ -196,6 +215,14 @@ mod tests {
             "avc1.64001f can't be decoded: the GStreamer element `avdec_h264` is missing; install the Debian package \
              gstreamer1.0-libav"
         );
+    }
+
+    #[test]
+    fn pictures_larger_than_any_screen_are_refused_before_a_decoder_sees_them() {
+        let mut track = Track::other(Codec::H264);
+        (track.video.width, track.video.height) = (16_384, 16_384);
+        let refused = candidates(&track).unwrap_err();
+        assert!(refused.to_string().contains("16384x16384"), "{refused}");
     }
 
     #[test]

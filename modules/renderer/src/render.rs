@@ -47,8 +47,11 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
         let text = format!("{path}.render: {why}");
         status.status.set(State::Failed, Some(Trouble::new(Reason::Internal, text)));
     };
-    if let Err(error) = gstreamer::init() {
-        return fail(format!("GStreamer does not start: {error}"));
+    // The first time it looks at all plugins, which takes a while.
+    match tokio::task::spawn_blocking(gstreamer::init).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return fail(format!("GStreamer does not start: {error}")),
+        Err(error) => return fail(format!("GStreamer does not start: {error}")),
     }
     let Some(renderer) = output.module.extension::<Renderer>() else {
         return fail("this service has no renderer".into());

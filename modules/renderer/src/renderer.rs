@@ -56,12 +56,25 @@ impl Renderer {
         let Some(flow) = known.and_then(|map| map.get("flow")?.as_str()) else {
             return refused(400, "expected {\"flow\": \"NAME\", \"output\"?: \"NAME\"}".into());
         };
-        let output = payload.get("output").and_then(Value::as_str);
+        let output = payload.get("output");
+        if output.is_some_and(|output| !output.is_string()) {
+            return refused(400, "expected {\"flow\": \"NAME\", \"output\"?: \"NAME\"}".into());
+        }
+        let output = output.and_then(Value::as_str);
         let fits = |place: &Place| place.0 == flow && output.is_none_or(|output| place.1 == output);
         let stage =
             locked(&self.stages).iter().find(|(place, _)| fits(place)).map(|(_, stage)| stage.clone());
         let Some(stage) = stage else {
-            return refused(404, format!("no flow that renders is named {flow:?}"));
+            let named = |name: &str| name.chars().take(100).collect::<String>();
+            return refused(
+                404,
+                match output {
+                    Some(output) => {
+                        format!("no output that renders is named {:?} in {:?}", named(output), named(flow))
+                    }
+                    None => format!("no flow that renders is named {:?}", named(flow)),
+                },
+            );
         };
         let Some(picture) = locked(&stage.shown).clone() else {
             return refused(409, "no picture has been shown yet".into());

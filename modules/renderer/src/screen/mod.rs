@@ -85,6 +85,8 @@ pub struct Shared {
     stop: AtomicBool,
     /// Width times 2^32 and height, where the screen has a size of its own.
     size: AtomicU64,
+    /// The same of the picture that is shown.
+    picture: AtomicU64,
 }
 
 impl Shared {
@@ -93,8 +95,22 @@ impl Shared {
     }
 
     fn set_size(&self, width: u32, height: u32) {
-        self.size.store(u64::from(width) << 32 | u64::from(height), Ordering::Relaxed);
+        self.size.store(both(width, height), Ordering::Relaxed);
     }
+
+    /// The size of the picture that is shown, if there is one.
+    fn picture(&self) -> Option<(u32, u32)> {
+        halves(self.picture.load(Ordering::Relaxed))
+    }
+}
+
+fn both(width: u32, height: u32) -> u64 {
+    u64::from(width) << 32 | u64::from(height)
+}
+
+fn halves(size: u64) -> Option<(u32, u32)> {
+    let half = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(0);
+    (size != 0).then(|| (half(size >> 32), half(size)))
 }
 
 /// A screen that is open.
@@ -146,6 +162,10 @@ impl Screen {
             self.shared.rendered.fetch_add(1, Ordering::Relaxed);
             return true;
         };
+        let length = |name| picture.caps()?.structure(0)?.get::<i32>(name).ok()?.try_into().ok();
+        if let (Some(width), Some(height)) = (length("width"), length("height")) {
+            self.shared.picture.store(both(width, height), Ordering::Relaxed);
+        }
         input.current_level_buffers() < MOST_WAITING && input.push_sample(picture).is_ok()
     }
 
@@ -169,9 +189,7 @@ impl Screen {
 
     /// The size of the screen or window, where it is known.
     pub fn size(&self) -> Option<(u32, u32)> {
-        let size = self.shared.size.load(Ordering::Relaxed);
-        let half = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap_or(0);
-        (size != 0).then(|| (half(size >> 32), half(size)))
+        halves(self.shared.size.load(Ordering::Relaxed))
     }
 
     /// Which element or protocol shows the pictures.

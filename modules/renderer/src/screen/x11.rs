@@ -19,9 +19,9 @@ use x11rb::errors::ReplyOrIdError;
 use x11rb::protocol::Event;
 use x11rb::protocol::shm::{self, ConnectionExt as _};
 use x11rb::protocol::xproto::{
-    AtomEnum, Blanking, ChangeWindowAttributesAux, ConnectionExt as _, CreateGCAux, CreateWindowAux,
-    EventMask, Exposures, Gcontext, ImageFormat, ImageOrder, PropMode, Screen as XScreen, VisualClass,
-    Window, WindowClass,
+    AtomEnum, Blanking, ChangeWindowAttributesAux, ConfigureWindowAux, ConnectionExt as _, CreateGCAux,
+    CreateWindowAux, EventMask, Exposures, Gcontext, ImageFormat, ImageOrder, PropMode, Screen as XScreen,
+    VisualClass, Window, WindowClass,
 };
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
@@ -66,7 +66,8 @@ pub fn open(look: &Look) -> Result<Screen, ScreenError> {
         let _ = pipeline.set_state(gst::State::Null);
         return Err(ScreenError::X11("the pipeline that scales pictures does not start".into()));
     }
-    let showing = Showing { window, pipeline, output, size, shared: shared.clone() };
+    let follows = (!look.fullscreen && look.cell.is_none()).then_some((look.size, look.rotate));
+    let showing = Showing { window, pipeline, output, size, shared: shared.clone(), follows };
     std::thread::Builder::new().name("x11".into()).spawn(move || showing.run()).map_err(broken)?;
     Ok(Screen { shared, input: Some(input), kind: Kind::X11 })
 }
@@ -87,6 +88,8 @@ struct Showing {
     output: AppSink,
     size: gst::Element,
     shared: Arc<Shared>,
+    /// A window is as large as the picture: as it was last, and how many degrees it is turned.
+    follows: Option<((u32, u32), u64)>,
 }
 
 impl Showing {
@@ -103,6 +106,14 @@ impl Showing {
             if let Some(error) = error_of(&self.pipeline) {
                 self.shared.fail(error);
                 return Ok(());
+            }
+            if let Some((size, rotate)) = &mut self.follows
+                && let Some(picture) = self.shared.picture().filter(|picture| picture != size)
+            {
+                *size = picture;
+                let (width, height) =
+                    if rotate.is_multiple_of(180) { picture } else { (picture.1, picture.0) };
+                self.window.resize(width, height)?;
             }
             let mut exposed = false;
             while let Some(event) = self.window.connection.poll_for_event()? {
@@ -241,6 +252,15 @@ impl Canvas {
         connection.flush()?;
         let depth = screen.root_depth;
         Ok(Self { connection, window, context, depth, width, height, memory: None, shares, busy: false })
+    }
+
+    /// Asks for another size.
+    fn resize(&self, width: u32, height: u32) -> Result<(), ReplyOrIdError> {
+        let [width, height] = [width, height].map(|length| length.clamp(1, 16_384));
+        let size = ConfigureWindowAux::new().width(width).height(height);
+        self.connection.configure_window(self.window, &size)?;
+        self.connection.flush()?;
+        Ok(())
     }
 
     /// Whether the window has another size now.

@@ -20,9 +20,10 @@ mod tests;
 const UNIX: u64 = 2_208_988_800;
 /// Packets of a compound that are read; what is beyond is left out.
 const MAX_PACKETS: usize = 32;
-/// Sender reports are that far apart at most.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// And that far while the publisher is away: some players wait 5 s for anything at all.
+/// Sender reports are that far apart. A publisher may be silent for a while before it is known to be away, and some players
+/// wait 5 s for anything at all.
+const INTERVAL: Duration = Duration::from_secs(4);
+/// And that far while the publisher is away.
 const INTERVAL_HOLDING: Duration = Duration::from_secs(2);
 
 /// A wall clock time as RTCP says it (RFC 3550 §4): seconds since 1900 in the upper half, their fraction in the lower.

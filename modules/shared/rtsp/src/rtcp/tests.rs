@@ -88,12 +88,12 @@ fn what_cannot_be_understood_ends_a_compound_and_takes_nothing_with_it() {
 }
 
 #[test]
-fn reports_go_out_at_once_and_then_every_five_seconds_or_two_while_holding() {
+fn reports_go_out_at_once_and_then_every_four_seconds_or_two_while_holding() {
     let mut schedule = ReportSchedule::default();
     let start = Duration::from_secs(100);
     assert!(schedule.is_due(start, false));
     schedule.sent(start);
     let at = |seconds| start + Duration::from_secs(seconds);
-    assert_eq!([1, 2, 4, 5].map(|seconds| schedule.is_due(at(seconds), false)), [false, false, false, true]);
+    assert_eq!([1, 2, 3, 4].map(|seconds| schedule.is_due(at(seconds), false)), [false, false, false, true]);
     assert_eq!([1, 2].map(|seconds| schedule.is_due(at(seconds), true)), [false, true]);
 }

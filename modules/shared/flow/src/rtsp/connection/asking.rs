@@ -85,7 +85,10 @@ impl Connection {
             Ok(chosen) => {
                 self.session.accept_describe(&chosen.described.description);
                 // Asked again while it is set up, the answer is new and the set-up stays.
-                if self.chosen.as_ref().is_none_or(|before| !Arc::ptr_eq(&before.route, &chosen.route)) {
+                let is_set_up = |before: &Chosen| {
+                    Arc::ptr_eq(&before.route, &chosen.route) && before.layout != Layout::default()
+                };
+                if !self.chosen.as_ref().is_some_and(is_set_up) {
                     self.chosen = Some(chosen);
                 }
             }

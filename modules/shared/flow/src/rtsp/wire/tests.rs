@@ -127,11 +127,11 @@ fn reports_go_on_every_two_seconds_while_the_publisher_is_away() {
     players.pack(&video(), &picture(0, true));
     let seconds = |seconds| now + Duration::from_secs(seconds);
     assert!(players.speaks(now) && !players.speaks(now));
-    assert_eq!(players.due(), Some(seconds(5)));
-    assert!(players.speaks(seconds(5)));
+    assert_eq!(players.due(), Some(seconds(4)));
+    assert!(players.speaks(seconds(4)));
     players.forget();
-    assert_eq!(players.due(), Some(seconds(7)));
-    assert!(!players.speaks(seconds(6)) && players.speaks(seconds(7)));
+    assert_eq!(players.due(), Some(seconds(6)));
+    assert!(!players.speaks(seconds(5)) && players.speaks(seconds(6)));
 }
 
 #[test]
