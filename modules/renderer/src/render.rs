@@ -108,6 +108,9 @@ struct Rendering {
     audio: Option<(Ways, Option<Sound>)>,
     ending: Vec<(Decoder, Instant)>,
     counted: [u64; 2],
+    /// When, and how many pictures a second were shown then.
+    counted_at: Instant,
+    pace: f64,
     frozen: Option<Frozen>,
     state: State,
     watched: i64,
@@ -124,6 +127,8 @@ impl Rendering {
             audio: None,
             ending: Vec::new(),
             counted: [0; 2],
+            counted_at: Instant::now(),
+            pace: 0.0,
             frozen: None,
             state: State::Waiting,
             watched: 0,

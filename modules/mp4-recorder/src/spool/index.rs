@@ -183,7 +183,9 @@ impl Index {
         let flows = self.flows.values().filter_map(|flow| Some((flow.bytes, *flow.may_go.first()?)));
         let oldest = flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id);
         oldest.or_else(|| {
-            let aside = |held: &&Held| held.record.stage == Stage::Quarantined && !held.record.protected;
+            let aside = |held: &&Held| {
+                held.record.stage == Stage::Quarantined && !held.record.protected && !held.busy
+            };
             self.held.values().find(aside).map(|held| held.record.id)
         })
     }

@@ -8,6 +8,7 @@ use av_flow::stream::State;
 use av_flow::{Reason, Trouble};
 use av_media::Kind;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{Rendering, STILL};
 use crate::codec::Candidate;
@@ -48,17 +49,22 @@ impl Rendering {
         let rendered = counts.rendered.load(Ordering::Relaxed);
         let dropped = counts.dropped.load(Ordering::Relaxed);
         let [rendered_before, dropped_before] = std::mem::replace(&mut self.counted, [rendered, dropped]);
+        let since = std::mem::replace(&mut self.counted_at, Instant::now());
+        let seconds = self.counted_at.saturating_duration_since(since).as_secs_f64();
+        if seconds > 0.0 {
+            self.pace = rendered.saturating_sub(rendered_before) as f64 / seconds;
+        }
         status.frames.add(Kind::Video, rendered.saturating_sub(rendered_before));
         status.dropped.add(Kind::Video, dropped.saturating_sub(dropped_before));
         if rendered > rendered_before {
             let delay = locked(&self.stage.timing).latency() + counts.late.load(Ordering::Relaxed);
             status.latency.observe(Duration::from_nanos(u64::try_from(delay).unwrap_or(0)));
         }
-        *locked(&status.details) = self.details(rendered.saturating_sub(rendered_before));
+        *locked(&status.details) = self.details();
     }
 
     /// What only a renderer tells.
-    fn details(&self, rendered: u64) -> Map<String, Value> {
+    fn details(&self) -> Map<String, Value> {
         let stage = &self.stage;
         let now = stage.clock.now();
         let mut map = Map::new();
@@ -76,7 +82,7 @@ impl Rendering {
         }
         let counts = &stage.counts;
         tell("rendered", counts.rendered.load(Ordering::Relaxed).into());
-        tell("renderedFps", rendered.saturating_mul(2).into());
+        tell("renderedFps", (self.pace.round() as u64).into());
         tell("displayOpened", counts.opened.load(Ordering::Relaxed).into());
         if let Some(at) = counts.last_rendered() {
             let ago = Duration::from_nanos(u64::try_from(now.saturating_sub(at)).unwrap_or(0));

@@ -10,7 +10,7 @@ use av_rtsp::depacketize::{AfterLoss, Counts, Depacketizer, Output, Payload, Uni
 use av_rtsp::order::DecodeOrder;
 use av_rtsp::reorder::{Ordered, Reorder};
 use av_rtsp::rtcp::{self, Counter, Message, Ntp, Reception, WallClock};
-use av_rtsp::sdp::{Medium, Presentation};
+use av_rtsp::sdp::{LeftAside, Medium, Presentation};
 use bytes::Bytes;
 
 use crate::stream::{Incoming, InputStatus, LeftOut, Skip};
@@ -53,8 +53,11 @@ impl Intake {
             let aside = presentation.media.iter().filter(|medium| medium.kind == Some(kind));
             let why = aside.filter_map(|medium| medium.coding.as_ref().err()).next();
             if let (None, Some(why)) = (taken, why) {
-                let dropped = why.to_string();
-                status.leave_out(kind, Some(LeftOut { codec: kind.as_str().to_owned(), dropped }));
+                let (codec, dropped) = match why {
+                    LeftAside::Encoding(name) => (name.clone(), why.to_string()),
+                    _ => (kind.as_str().to_owned(), why.to_string()),
+                };
+                status.leave_out(kind, Some(LeftOut { codec, dropped }));
                 status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
             }
         }

@@ -98,6 +98,9 @@ pub enum LeftAside {
     /// It can't be decoded without.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// Whoever announced it did not ask for a way for it.
+    #[error("it was announced and not set up")]
+    NotSetUp,
 }
 
 impl Coding {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use av_edge::EventKind;
 use av_rtsp::message::StatusCode;
 use av_rtsp::rtcp::{REPORT_INTERVAL, Reception};
-use av_rtsp::sdp::Presentation;
+use av_rtsp::sdp::{LeftAside, Presentation};
 use av_rtsp::server::{Ask, ServerEvent, ServerOutput, SetupAnswer, SetupAsk};
 use av_rtsp::transport::{Allowed, Carried, Offer, Pair};
 use bytes::BytesMut;
@@ -193,7 +193,13 @@ impl Connection {
         presentation: &Presentation,
         datagrams: Datagrams,
     ) -> Result<Option<KickReason>, End> {
-        let mut intake = Intake::new(presentation, &seated.input.status, Instant::now());
+        let mut presentation = presentation.clone();
+        for (index, medium) in presentation.media.iter_mut().enumerate() {
+            if medium.coding.is_ok() && self.session.carried(index).is_none() {
+                medium.coding = Err(LeftAside::NotSetUp);
+            }
+        }
+        let mut intake = Intake::new(&presentation, &seated.input.status, Instant::now());
         let mut seated = seated;
         let ended = self.move_media(&mut seated, &mut intake, datagrams).await;
         // The last pictures wait for others.
