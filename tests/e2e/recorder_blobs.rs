@@ -223,17 +223,22 @@ fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart()
     assert_eq!(module.program().id(), process);
 }
 
+/// The container of a store that does not run now, and would at that port.
+fn away(folder: &Path, port: u16) -> String {
+    let azurite = Azurite::start(folder, port);
+    azurite.python("box.create_container()");
+    let url = azurite.url();
+    // It writes down what it has when it is asked to end.
+    azurite.program.end("TERM", wait::LONG);
+    url
+}
+
 #[test]
 fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
     needs!(Ffmpeg, Azurite, BlobSdk);
     let folder = tempfile::tempdir().unwrap();
     let port = port::free();
-    let azurite = Azurite::start(folder.path(), port);
-    azurite.python("box.create_container()");
-    let url = azurite.url();
-    // It writes down what it has when it is asked to end.
-    azurite.program.end("TERM", wait::LONG);
-
+    let url = away(folder.path(), port);
     let listen = rtmp(port::free(), "live/cam");
     let document = document(&listen, &url, &json!({ "accountKey": KEY }), json!({}));
     let module = Setup::new("mp4-recorder").twin(&document).start();
@@ -253,10 +258,7 @@ fn a_file_that_cannot_be_read_is_told_and_others_do_not_wait_behind_it() {
     needs!(Ffmpeg, Azurite, BlobSdk);
     let folder = tempfile::tempdir().unwrap();
     let port = port::free();
-    let azurite = Azurite::start(folder.path(), port);
-    azurite.python("box.create_container()");
-    let url = azurite.url();
-    azurite.program.end("TERM", wait::LONG);
+    let url = away(folder.path(), port);
     let listen = rtmp(port::free(), "live/cam");
     let document = document(&listen, &url, &json!({ "accountKey": KEY }), json!({ "segmentSeconds": 2 }));
     let module = Setup::new("mp4-recorder").twin(&document).start();
