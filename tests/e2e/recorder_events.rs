@@ -122,6 +122,27 @@ fn seconds(file: &Path) -> f64 {
 }
 
 #[test]
+fn more_clips_at_once_than_there_may_be_are_refused_and_not_remembered() {
+    let bench = Bench::start(json!({ "disk": { "store": "file:///recordings" } }));
+    bench.wait_received(50);
+    let ask = |id: &str| bench.ask("recordEvent", &json!({ "flow": "cam", "id": id, "seconds": 600 }));
+    let names: Vec<Value> = (0..16)
+        .map(|number| {
+            let (status, body) = ask(&format!("e{number}"));
+            assert_eq!(status, 202, "{body}");
+            body["name"].clone()
+        })
+        .collect();
+    for _ in 0..2 {
+        let (status, body) = ask("e16");
+        assert_eq!(status, 409, "{body}");
+        assert!(body.to_string().contains("16 clips are being recorded"), "{body}");
+    }
+    let (status, body) = ask("e0");
+    assert_eq!((status, &body["name"]), (202, &names[0]), "{body}");
+}
+
+#[test]
 fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_events() {
     needs!(Ffmpeg, Ffprobe);
     let bench = Bench::start(json!({ "clips": { "store": "file:///recordings", "record": "events" } }));

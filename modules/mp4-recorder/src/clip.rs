@@ -34,7 +34,7 @@ const LONGEST_GOP: Duration = Duration::from_secs(60);
 /// Media is handed on before its second is over when there is so much of it.
 const MOST_WAITING: usize = 8 << 20;
 /// Clips of one output at once.
-const MOST_CLIPS: usize = 16;
+pub const MOST_CLIPS: usize = 16;
 
 /// What `recordEvent` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,14 +130,9 @@ impl Clips {
         }
     }
 
-    /// Begins one.
-    pub fn begin(&mut self, asked: &Asked) {
+    /// Begins one, which is counted as long as `counted` lives.
+    pub fn begin(&mut self, asked: &Asked, counted: Arc<()>) {
         while self.running.try_join_next().is_some() {}
-        if self.running.len() >= MOST_CLIPS {
-            let (flow, output) = self.lane.place();
-            tracing::warn!(%flow, %output, id = asked.id, "no clip: {MOST_CLIPS} are being recorded already");
-            return;
-        }
         if self.keeper.is_none() && !asked.pre_roll.is_zero() {
             self.keeper = Some(self.stream.reader_from(self.content, Start::NextSync, keep()));
         }
@@ -174,6 +169,7 @@ impl Clips {
             deadline: Instant::now()
                 + asked.length
                 + if self.last.is_some() { PATIENCE } else { Duration::ZERO },
+            counted,
         };
         self.running.spawn(clip.run(self.sync));
     }
@@ -211,11 +207,12 @@ struct Clip {
     /// Up to there, where the stream's times are known.
     to: Option<Timestamp>,
     deadline: Instant,
+    counted: Arc<()>,
 }
 
 impl Clip {
     async fn run(self, sync: Duration) {
-        let Self { mut reader, jobs, stopping, ended, mut from, to, deadline } = self;
+        let Self { mut reader, jobs, stopping, ended, mut from, to, deadline, counted: _counted } = self;
         let mut ticks = tokio::time::interval(sync);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);

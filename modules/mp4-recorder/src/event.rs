@@ -7,7 +7,7 @@ use av_edge::MethodReply;
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::clip::{Asked, LONGEST_PRE_ROLL};
+use crate::clip::{Asked, LONGEST_PRE_ROLL, MOST_CLIPS};
 use crate::clock::Moment;
 use crate::lane::Lane;
 use crate::methods::refused;
@@ -85,6 +85,12 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
         names = lane.ask_for_clip(&asked);
     }
     let Some(name) = names.first() else {
+        if lane.has_most_clips() {
+            return refused(
+                409,
+                format!("{MOST_CLIPS} clips are being recorded already; ask again when one has ended"),
+            );
+        }
         let why = "nothing records for this output just now: it is starting, or no instance of it runs";
         return refused(409, why);
     };

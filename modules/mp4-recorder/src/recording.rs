@@ -129,7 +129,7 @@ async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>
             biased;
             () = output.cancel.cancelled() => break,
             wish = wishes.recv() => match wish {
-                Some(Wish::Clip(asked)) => clips.begin(&asked),
+                Some(Wish::Clip(asked, counted)) => clips.begin(&asked, counted),
                 Some(Wish::Forget) => clips.forget(),
                 Some(Wish::EndFile) => {}
                 None => break,
@@ -215,7 +215,7 @@ impl Recording {
                 }
                 wish = self.wishes.recv() => match wish {
                     Some(Wish::EndFile) => end_file = true,
-                    Some(Wish::Clip(asked)) => self.clips.begin(&asked),
+                    Some(Wish::Clip(asked, counted)) => self.clips.begin(&asked, counted),
                     Some(Wish::Forget) => {
                         self.clips.forget();
                         end_file = true;

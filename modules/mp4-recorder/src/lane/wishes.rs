@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{Configured, Lane};
-use crate::clip::Asked;
+use crate::clip::{Asked, MOST_CLIPS};
 use crate::name::NameTemplate;
 use crate::report::Report;
 
@@ -17,8 +17,8 @@ const KNOWN_EVENTS: usize = 1000;
 pub enum Wish {
     /// End the file at the next sync frame.
     EndFile,
-    /// Record a clip.
-    Clip(Asked),
+    /// Record a clip; it is counted as long as the second one lives.
+    Clip(Asked, Arc<()>),
     /// What was recorded until now is deleted: end every file, and keep nothing for clips.
     Forget,
 }
@@ -28,6 +28,14 @@ pub(super) struct Recording {
     wishes: mpsc::Sender<Wish>,
     /// What its files are called.
     template: NameTemplate,
+    /// Held once more by each clip.
+    clips: Arc<()>,
+}
+
+impl Recording {
+    fn has_most_clips(&self) -> bool {
+        Arc::strong_count(&self.clips) > MOST_CLIPS
+    }
 }
 
 impl Lane {
@@ -43,7 +51,7 @@ impl Lane {
         inner.reports.retain(|report| report.strong_count() > 0);
         inner.reports.push(Arc::downgrade(report));
         inner.recordings.retain(|recording| !recording.wishes.is_closed());
-        inner.recordings.push(Recording { wishes: sender, template });
+        inner.recordings.push(Recording { wishes: sender, template, clips: Arc::default() });
         if let Some((reason, why)) = &inner.trouble {
             report.storing(Some((*reason, why)));
         }
@@ -62,6 +70,11 @@ impl Lane {
         inner.recordings.iter().filter(|recording| recording.wishes.try_send(wish.clone()).is_ok()).count()
     }
 
+    /// Whether so many clips are being recorded that there may be no more.
+    pub fn has_most_clips(&self) -> bool {
+        self.inner().recordings.iter().any(Recording::has_most_clips)
+    }
+
     /// The names of the clips of an event, where it was asked for lately.
     pub fn clips_of(&self, id: &str) -> Option<Vec<String>> {
         self.inner().events.iter().find(|(known, _)| known == id).map(|(_, names)| names.clone())
@@ -77,7 +90,11 @@ impl Lane {
         let names: Vec<String> = inner
             .recordings
             .iter()
-            .filter(|recording| recording.wishes.try_send(Wish::Clip(asked.clone())).is_ok())
+            .filter(|recording| !recording.has_most_clips())
+            .filter(|recording| {
+                let wish = Wish::Clip(asked.clone(), recording.clips.clone());
+                recording.wishes.try_send(wish).is_ok()
+            })
             .map(|recording| asked.name(&recording.template))
             .collect();
         if !names.is_empty() {
