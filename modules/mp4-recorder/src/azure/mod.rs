@@ -53,6 +53,8 @@ pub struct Store {
     signing: Option<Arc<dyn Policy>>,
     /// Bytes per second that the last block took; 0: unknown.
     rate: AtomicU64,
+    /// How many outputs of the module send to stores.
+    outputs: AtomicU64,
     /// The SAS may not set tags.
     without_tags: AtomicBool,
     /// The SAS may not read.
@@ -91,9 +93,15 @@ impl Store {
             transport,
             signing,
             rate: AtomicU64::new(0),
+            outputs: AtomicU64::new(1),
             without_tags: AtomicBool::new(false),
             without_looks: AtomicBool::new(false),
         })
+    }
+
+    /// Tells how many outputs there are, this one included: they share the memory for blocks.
+    pub fn share(&self, outputs: usize) {
+        self.outputs.store(outputs as u64, Ordering::Relaxed);
     }
 
     fn url(&self, name: &str) -> Result<Url, BlobError> {

@@ -32,6 +32,8 @@ const BLOCKS_LAST_MILLIS: i64 = 6 * 86_400_000;
 const MOST_BLOCKS: u64 = 50_000;
 const LEAST_BLOCK: u64 = 256 << 10;
 const MOST_BLOCK: u64 = 8 << 20;
+/// A block is in memory as a whole while it is sent, and each output sends one: so much in all.
+const BLOCKS_AT_ONCE: u64 = 48 << 20;
 /// A block takes about so long.
 const BLOCK_SECONDS: u64 = 15;
 
@@ -63,6 +65,11 @@ pub struct Described<'a> {
     pub metadata: HashMap<String, String>,
     /// `tags`.
     pub tags: &'a BTreeMap<String, String>,
+}
+
+/// The largest block where so many outputs send.
+fn most_block(outputs: u64) -> u64 {
+    (BLOCKS_AT_ONCE / outputs.max(1)).clamp(LEAST_BLOCK, MOST_BLOCK)
 }
 
 /// What block ids of a flow begin with.
@@ -184,16 +191,20 @@ impl Store {
     async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
         let md5 = sum(path).await?;
         let rate = self.rate.load(Ordering::Relaxed);
-        let block = (rate.saturating_mul(BLOCK_SECONDS)).clamp(LEAST_BLOCK, MOST_BLOCK);
+        let block = rate.saturating_mul(BLOCK_SECONDS).clamp(LEAST_BLOCK, self.most_block());
         let block = block.max(bytes.div_ceil(MOST_BLOCKS));
         Ok(Upload { block, md5, ..self.begin_open(flow) })
+    }
+
+    fn most_block(&self) -> u64 {
+        most_block(self.outputs.load(Ordering::Relaxed))
     }
 
     /// An upload of what is being written.
     pub fn begin_open(&self, flow: &str) -> Upload {
         Upload {
             id: format!("{}{:016x}", mark(flow), rand::rng().random::<u64>()),
-            block: MOST_BLOCK,
+            block: self.most_block(),
             md5: String::new(),
             began: jiff::Timestamp::now().as_millisecond(),
             staged: Vec::new(),
@@ -318,4 +329,17 @@ pub(super) async fn sum(path: &Path) -> Result<String, BlobError> {
 async fn write_down(spool: &Arc<Spool>, record: &Record) -> Result<(), BlobError> {
     let (spool, record) = (spool.clone(), record.clone());
     Ok(tokio::task::spawn_blocking(move || spool.update(record)).await.map_err(ended)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_many_outputs_take_no_more_memory_than_those_of_a_few() {
+        for (outputs, block) in [(0, MOST_BLOCK), (6, MOST_BLOCK), (30, 1_677_721), (10_000, LEAST_BLOCK)] {
+            assert_eq!(most_block(outputs), block, "{outputs}");
+        }
+        assert!((1..=192).all(|outputs| most_block(outputs) * outputs <= BLOCKS_AT_ONCE));
+    }
 }

@@ -100,7 +100,9 @@ impl Lane {
                 Some(read.map_err(|error| LaneError::Secret(error.to_string()))?)
             }
         };
-        Ok(self.blobs.store(&recorder.context, container, config, secret.as_ref()).await?)
+        let store = self.blobs.store(&recorder.context, container, config, secret.as_ref()).await?;
+        store.share(recorder.lanes().len());
+        Ok(store)
     }
 
     async fn store_in_blob(
