@@ -27,6 +27,8 @@ const SHOWS_AT_LEAST: i64 = 200 * MILLISECOND;
 const STEP: i64 = 20 * MILLISECOND;
 /// The card comes when the signal has been away for so long.
 const CARD_AFTER: i64 = SECOND;
+/// Each picture waits for its time a little; one that waits longer holds up those behind it, and that is nobody's fault.
+const LONG_WAIT: i64 = 3 * SECOND / 2;
 /// A picture is shown so much later than it is decoded at most, beyond the latency: as far as B-frames of slow cameras go.
 const MOST_AHEAD: i64 = 3 * SECOND;
 /// A display that takes nothing for so long is opened anew where that may help.
@@ -107,6 +109,7 @@ impl Painter {
         if let Some(due) = due(&self.stage) {
             self.note(self.stage.clock.now().saturating_sub(due));
         }
+        let began = self.stage.clock.now();
         let late = loop {
             let now = self.stage.clock.now();
             // Asked anew each time: it may move.
@@ -118,7 +121,9 @@ impl Painter {
             if due.saturating_sub(now) > locked(&self.stage.timing).latency().saturating_add(MOST_AHEAD) {
                 break 0;
             }
-            self.stage.counts.waited_at.store(now, Ordering::Relaxed);
+            if now.saturating_sub(began) > LONG_WAIT {
+                self.stage.counts.waited_at.store(now, Ordering::Relaxed);
+            }
             if self.stage.is_over() {
                 return;
             }

@@ -81,7 +81,7 @@ pub struct Counts {
     fed_since: AtomicI64,
     /// The last picture that left the decoder.
     pub decoded_at: AtomicI64,
-    /// When one waited for its time last: what is behind it waits in the decoder.
+    /// When one waited long for its time last: what is behind it waits in the decoder.
     pub waited_at: AtomicI64,
     /// The last one that was handed to the display.
     pub handed_at: AtomicI64,
