@@ -130,7 +130,8 @@ fn moved(utc: SystemTime, nanos: i64) -> Option<SystemTime> {
     if nanos < 0 { utc.checked_sub(by) } else { utc.checked_add(by) }
 }
 
-fn nanos(duration: Duration) -> i64 {
+/// In nanoseconds.
+pub(super) fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -14,6 +14,7 @@ mod packager;
 mod pieces;
 mod playlist;
 mod shelf;
+mod silence;
 mod version;
 mod window;
 

@@ -8,12 +8,13 @@ use av_media::{Frame, Kind, Timestamp, Track};
 
 use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
-use super::dates::Dates;
+use super::dates::{Dates, nanos};
 use super::measuring::Measuring;
 use super::memory::Memory;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
 use super::shelf::Shelf;
+use super::silence::Silence;
 use super::version::{StreamInf, Version};
 use super::window::Window;
 use crate::options::Shaped;
@@ -62,14 +63,6 @@ pub(crate) struct Packager<M> {
     changed: bool,
     /// What the cutter has given and the window has not taken; empty but for its memory.
     cuts: Vec<Cut>,
-}
-
-/// Time in which nothing comes, told piece by piece.
-struct Silence {
-    /// When the next piece is over.
-    next: Instant,
-    /// Where it begins.
-    utc: Option<SystemTime>,
 }
 
 impl<M: Memory> Packager<M> {
@@ -276,20 +269,10 @@ impl<M: Memory> Packager<M> {
             self.fall_silent(now);
         }
         let (Some(silence), Some(window)) = (&mut self.silence, &mut self.window) else { return };
-        let whole = nanos(self.shaped.segment);
-        let piece = window.numbers.part.map_or(whole, |part| part.nominal).max(1);
-        let length = Duration::from_nanos(u64::try_from(piece).unwrap_or(1));
         // After a sleep of the machine only what is listed is told.
-        let most = self.shaped.window.saturating_mul(2);
-        if now.saturating_duration_since(silence.next) > most {
-            silence.next = now;
-        }
+        silence.skip(self.shaped.window.saturating_mul(2), now);
         while silence.next <= now {
-            window.add_gap(piece, silence.utc);
-            silence.next += length;
-            silence.utc = silence.utc.and_then(|utc| utc.checked_add(length));
-            let grown = window.open.as_ref().map_or(0, |open| open.duration);
-            if grown.saturating_add(piece / 2) >= whole {
+            if silence.tell_piece(window, self.shaped.segment) {
                 window.end_segment(shelf, now);
                 self.memory.used(window.next_segment, window.last_discontinuity());
             }
@@ -332,16 +315,7 @@ impl<M: Memory> Packager<M> {
         else {
             return;
         };
-        if self.silence.is_none() {
-            let whole = nanos(self.shaped.segment);
-            let piece = window.numbers.part.map_or(whole, |part| part.nominal);
-            let last = window.segments.back();
-            let utc = last.and_then(|last| {
-                last.utc?.checked_add(Duration::from_nanos(u64::try_from(last.duration).unwrap_or(0)))
-            });
-            let length = Duration::from_nanos(u64::try_from(piece).unwrap_or(0));
-            self.silence = Some(Silence { next: now + length, utc });
-        }
+        self.silence.get_or_insert_with(|| Silence::behind(window, self.shaped.segment, now));
     }
 
     /// The stream is over. If it begins again, that is another playlist.
@@ -499,10 +473,6 @@ impl<M: Memory> Packager<M> {
             }
         }
     }
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

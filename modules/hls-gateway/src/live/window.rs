@@ -154,7 +154,7 @@ impl Window {
                 utc: record.utc.map(|since| SystemTime::UNIX_EPOCH + Duration::from_nanos(since)),
                 gap: record.len == 0,
             });
-            let stays = nanos(record.duration.saturating_add(self.length()));
+            let stays = length(record.duration.saturating_add(self.length()));
             shelf.add_stored(record, stays);
         }
         // Names of parts are made of it: it has never been used.
@@ -241,7 +241,7 @@ impl Window {
             self.reserved = self.next_segment.saturating_add(BLOCK);
             shelf.reserve(self.reserved);
         }
-        let stays = nanos(segment.duration.saturating_add(self.length()));
+        let stays = length(segment.duration.saturating_add(self.length()));
         shelf.add(record, pieces, first_part, stays);
         self.listed = self.listed.saturating_add(segment.duration);
         self.breaks = self.breaks.saturating_add(u64::from(segment.discontinuity));
@@ -304,6 +304,7 @@ impl Window {
     }
 }
 
-fn nanos(nanos: i64) -> Duration {
+/// So many nanoseconds; none below 0.
+pub(super) fn length(nanos: i64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
