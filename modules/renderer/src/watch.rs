@@ -19,7 +19,7 @@ pub struct Seen {
     pub fed_since: Option<i64>,
     /// The last one that left the decoder.
     pub decoded: Option<i64>,
-    /// When one waited for its time last: neither decoder nor display can be told to stand still meanwhile.
+    /// When one waited long for its time last: neither decoder nor display can be told to stand still meanwhile.
     pub waited: Option<i64>,
     /// The last one that was handed to the display.
     pub handed: Option<i64>,
