@@ -17,6 +17,7 @@ use crate::lane::Lane;
 use crate::lately::Written;
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
+use crate::recording;
 use crate::report::Report;
 use crate::spool::Spool;
 use crate::store::StoreConfig;
@@ -76,7 +77,7 @@ pub fn behind() -> Keep {
 
 /// What keeps enough for the longest pre-roll.
 pub fn keep() -> Keep {
-    Keep { pre_roll: LONGEST_PRE_ROLL, lag: LAG, bytes: PRE_ROLL_BYTES }
+    Keep { pre_roll: LONGEST_PRE_ROLL, lag: LAG, bytes: PRE_ROLL_BYTES, patience: recording::PATIENCE }
 }
 
 /// The clips of one output, or of one instance of it.

@@ -26,6 +26,8 @@ use crate::writer::{Job, Writer};
 const LAG: Duration = Duration::from_secs(30);
 /// What the stream may keep for that.
 const LAG_BYTES: usize = 64 << 20;
+/// What comes is durable a second later: a read for each frame gains nothing.
+pub const PATIENCE: Duration = Duration::from_millis(40);
 /// Media is handed on before its second is over when there is so much of it.
 const MOST_WAITING: usize = 8 << 20;
 /// A disk that takes nothing for so long is told of.
@@ -56,7 +58,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     let begun = (!config.events_only).then(|| match lane.go_on(stream, content) {
         Some(left_off) => (left_off.reader, left_off.tracks),
         None => {
-            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES, patience: PATIENCE };
             (output.stream.reader_from(content, Start::LastSync, keep), None)
         }
     });
