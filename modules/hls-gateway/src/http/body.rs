@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
+use super::pace::{Pace, Untaken};
 use crate::live::Ranged;
 
 /// A file is read in pieces of that size.
@@ -25,6 +26,8 @@ pub(crate) struct Body {
     left: u64,
     /// Where bytes are counted.
     counted: Option<Arc<OutputStatus>>,
+    /// As long as something of it has not been taken.
+    untaken: Option<Arc<Untaken>>,
 }
 
 enum Content {
@@ -67,27 +70,34 @@ impl Reading {
 
 impl Body {
     pub(crate) const fn empty() -> Self {
-        Self { content: Content::One(None), left: 0, counted: None }
+        Self { content: Content::One(None), left: 0, counted: None, untaken: None }
     }
 
     pub(crate) fn one(bytes: Bytes) -> Self {
         let left = bytes.len() as u64;
-        Self { content: Content::One(Some(bytes)), left, counted: None }
+        Self { content: Content::One(Some(bytes)), left, counted: None, untaken: None }
     }
 
     /// `len`: of all pieces together.
     pub(crate) const fn many(pieces: Ranged, len: u64) -> Self {
-        Self { content: Content::Many(Some(pieces)), left: len, counted: None }
+        Self { content: Content::Many(Some(pieces)), left: len, counted: None, untaken: None }
     }
 
     pub(crate) const fn file(file: Arc<File>, range: Range<u64>) -> Self {
         let left = range.end.saturating_sub(range.start);
-        Self { content: Content::File(Reading { file, range, piece: None }), left, counted: None }
+        let content = Content::File(Reading { file, range, piece: None });
+        Self { content, left, counted: None, untaken: None }
     }
 
     /// The same, counted as sent by an output.
     pub(crate) fn counted(self, status: &Arc<OutputStatus>) -> Self {
         Self { counted: Some(status.clone()), ..self }
+    }
+
+    /// The same, to be taken at the pace of a connection.
+    pub(super) fn at(self, pace: &Pace) -> Self {
+        let untaken = (self.left > 0).then(|| Arc::new(pace.begin(self.left)));
+        Self { untaken, ..self }
     }
 }
 
@@ -95,6 +105,7 @@ impl Body {
 pub(crate) struct Data {
     bytes: Given,
     counted: Option<Arc<OutputStatus>>,
+    _untaken: Option<Arc<Untaken>>,
 }
 
 enum Given {
@@ -146,7 +157,7 @@ impl hyper::body::Body for Body {
             Content::File(reading) => ready!(reading.poll(cx)).transpose()?.map(Given::One),
         };
         let Some(bytes) = next.filter(|bytes| bytes.buf().has_remaining()) else { return Poll::Ready(None) };
-        let data = Data { bytes, counted: self.counted.clone() };
+        let data = Data { bytes, counted: self.counted.clone(), _untaken: self.untaken.clone() };
         self.left = self.left.saturating_sub(data.remaining() as u64);
         Poll::Ready(Some(Ok(Frame::data(data))))
     }

@@ -12,7 +12,7 @@ use av_flow::net::{Found, TlsError};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +21,7 @@ use super::access::{self, Key};
 use super::body::Body;
 use super::crowd::Guest;
 use super::media::Wanted;
+use super::pace::Pace;
 use super::patient::Patient;
 use super::{Http, listing, reply, target};
 use crate::channel::Channel;
@@ -84,18 +85,56 @@ fn no_tls(visit: &Visit, peer: SocketAddr, error: &TlsError) {
     }
 }
 
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(
+        "an answer was not taken in time: 30 s, and one more for each 16 KiB of it; \
+         check the network between, or what keeps the player from reading"
+    )]
+    TooSlow,
+}
+
 async fn talk<S>(visit: Arc<Visit>, stream: S, http2: bool)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let io = TokioIo::new(Patient::new(stream));
-    let (peer, over) = (visit.peer, unused(visit.port.clone()));
+    let (pace, over) = (Pace::default(), unused(visit.port.clone()));
+    let (known, shared) = (visit.clone(), pace.clone());
     let answers = service_fn(move |request| {
-        let visit = visit.clone();
-        async move { Ok::<_, Infallible>(answer(&visit, request).await) }
+        let (visit, pace) = (known.clone(), shared.clone());
+        async move { Ok::<_, Infallible>(answer(&visit, request).await.map(|body| body.at(&pace))) }
     });
     // Nothing is shared between connections: whatever ends one concerns its peer alone.
-    let ended = if http2 {
+    let peer = visit.peer;
+    match exchange(stream, http2, answers, &pace, over).await {
+        Ok(()) => {}
+        Err(error @ Ended::Http(_)) => tracing::debug!(%peer, "connection ended: {error}"),
+        Err(error @ Ended::TooSlow) => {
+            if let Some(suppressed) = visit.module.peer_log.admit() {
+                tracing::warn!(%peer, address = %visit.port.address, suppressed, "connection ended: {error}");
+            }
+        }
+    }
+}
+
+/// Answers requests until the peer ends it, is too slow, or what is being done when it is `over` is done.
+pub(super) async fn exchange<S, A>(
+    stream: S,
+    http2: bool,
+    answers: A,
+    pace: &Pace,
+    over: impl Future<Output = ()>,
+) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    A::Future: Send + 'static,
+{
+    let io = TokioIo::new(Patient::new(stream));
+    if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -105,12 +144,18 @@ where
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
         let mut connection = std::pin::pin!(builder.serve_connection(io, answers));
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = over => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let talking = async {
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = over => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        };
+        tokio::select! {
+            ended = talking => Ok(ended?),
+            () = pace.too_slow() => Err(Ended::TooSlow),
         }
     } else {
         let mut builder = http1::Builder::new();
@@ -120,16 +165,19 @@ where
             .max_buf_size(MOST_HEAD)
             .max_headers(MOST_HEADERS);
         let mut connection = std::pin::pin!(builder.serve_connection(io, answers));
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = over => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let talking = async {
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = over => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        };
+        tokio::select! {
+            ended = talking => Ok(ended?),
+            () = pace.too_slow() => Err(Ended::TooSlow),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, "connection ended: {error}");
     }
 }
 

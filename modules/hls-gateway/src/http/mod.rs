@@ -6,6 +6,7 @@ mod connection;
 mod crowd;
 mod listing;
 mod media;
+mod pace;
 mod patient;
 mod reply;
 mod target;
