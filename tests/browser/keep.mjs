@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 const source = readFileSync(new URL("../../modules/hls-gateway/pages/keep.js", import.meta.url));
-const { Target, behind, steer } = await import(`data:text/javascript;base64,${source.toString("base64")}`);
+const { Target, behind, steer, wantsPast } = await import(`data:text/javascript;base64,${source.toString("base64")}`);
 const PART = 0.2, TICK = 0.05, LOOK = 5;
 
 /** Plays for so many seconds from `late` behind live; parts are there `delay(time)` after their end. */
@@ -108,4 +108,23 @@ test("a wall clock that can't be true is not believed", () => {
   assert.equal(behind({ byClock: 3600, byEdge: 0.5 }), 0.5);
   assert.equal(behind({ byClock: -5, byEdge: 0.5 }), 0.5);
   assert.equal(behind({ byClock: 0.7, byEdge: NaN }), 0.7);
+});
+
+test("only who goes back wants the past, and who comes near live wants it no more", () => {
+  const live = 100;
+  assert.equal(wantsPast({ from: 99, to: 60, live, past: false }), true);
+  // Over a hole or out of a stall, as hls.js does by itself far behind live.
+  assert.equal(wantsPast({ from: 90, to: 90.1, live, past: false }), false);
+  assert.equal(wantsPast({ from: 80, to: 92, live, past: false }), false);
+  // The same in the past, and on within it.
+  assert.equal(wantsPast({ from: 60, to: 60.1, live, past: true }), true);
+  assert.equal(wantsPast({ from: 60, to: 80, live, past: true }), true);
+  assert.equal(wantsPast({ from: 60, to: 99, live, past: true }), false);
+  // A little back is not far from live.
+  assert.equal(wantsPast({ from: 99, to: 97, live, past: false }), false);
+  // Dragged back in small steps.
+  let from = 99, past = false;
+  for (let to = 98.7; to > 70; from = to, to -= 0.3) past = wantsPast({ from, to, live, past });
+  assert.equal(past, true);
+  assert.equal(wantsPast({ from: 60, to: 30, live: NaN, past: false }), false);
 });

@@ -97,6 +97,18 @@ export class Target {
   }
 }
 
+/** Nobody goes so little back from live to stay there. */
+const PAST = 4;
+
+/**
+ * Whether the viewer wants to stay behind live, after a seek that the page has not made, `from` where the picture was
+ * `to` where it goes. A player seeks by itself over holes and out of stalls, and only ever forward: that says nothing new.
+ */
+export function wantsPast({ from, to, live, past }) {
+  if (!Number.isFinite(live) || to >= live - PAST) return false;
+  return past || to < from;
+}
+
 /**
  * How far behind live the picture is: by the wall clock that the stream carries, but never less than the playlist's
  * edge says. A stream's clock runs late where its first pictures came late; one that stepped, or a viewer's that is

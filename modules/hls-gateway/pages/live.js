@@ -1,5 +1,5 @@
 // One live stream in one video element: plays, keeps near live, and comes back from whatever goes wrong.
-import { steer, Target, behind } from "./keep.js";
+import { steer, Target, behind, wantsPast } from "./keep.js";
 
 const TICK = 250;
 /** Ticks that far apart: the machine slept. */
@@ -211,12 +211,14 @@ export class Live {
     this.#last.time = to;
   }
 
-  /** The viewer's own seek, far back, is a wish to stay there. */
+  /** The viewer's own seek, far back, is a wish to stay there. hls.js seeks as well, over holes and out of a stall. */
   #sought() {
     if (this.#own) { this.#own = false; return; }
     if (!this.#seen) return;
-    const to = this.#livePosition();
-    this.past = Number.isFinite(to) && this.video.currentTime < to - 4;
+    const { currentTime: to } = this.video;
+    const past = wantsPast({ from: this.#last.time, to, live: this.#livePosition(), past: this.past });
+    if (past === this.past) return;
+    this.past = past;
     this.changed(this);
   }
 
