@@ -245,6 +245,11 @@ fn segments_are_their_parts_and_answers_are_as_http_has_them() {
     assert_eq!((options.status, options.header("access-control-allow-origin")), (204, Some("*")));
     let gzip = request(gateway.port, &format!("GET {media} HTTP/1.1\r\nAccept-Encoding: gzip\r\n"));
     assert_eq!((gzip.header("content-encoding"), &gzip.body[..2]), (Some("gzip"), &[0x1f, 0x8b][..]));
+    let index = "GET /live/cam/index.m3u8 HTTP/1.1\r\n";
+    let plain = request(gateway.port, index);
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("Accept-Encoding")));
+    let gzip = request(gateway.port, &format!("{index}Accept-Encoding: gzip\r\n"));
+    assert_eq!((gzip.header("content-encoding"), &gzip.body[..2]), (Some("gzip"), &[0x1f, 0x8b][..]));
     for odd in [
         "/live/cam",
         "/live/cam/",

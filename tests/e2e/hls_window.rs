@@ -14,6 +14,17 @@ fn segments(text: &str) -> Vec<String> {
     text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect()
 }
 
+/// What the multivariant playlist says of codecs, size and rate.
+fn looks(gateway: &Gateway) -> [Option<String>; 3] {
+    gateway.media();
+    let text = gateway.get("/live/cam/index.m3u8").text();
+    ["CODECS=\"", "RESOLUTION=", "FRAME-RATE="].map(|name| {
+        let (_, value) = text.split_once(name)?;
+        let end = if name.ends_with('"') { &['"'][..] } else { &[',', '\n'] };
+        Some(value.split(end).next()?.to_owned())
+    })
+}
+
 /// Files of media below a folder.
 fn media(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
@@ -32,11 +43,14 @@ fn a_long_window_is_there_again_after_the_module_was_killed_and_goes_on() {
     watch.until(gateway.port, "segments", |text| segments(text).len() >= 5);
     let dir = gateway.module.dir();
     wait::until_true("segments on disk", wait::LONG, || media(&dir).len() >= 5);
+    let looked = looks(&gateway);
+    assert!(looked.iter().all(Option::is_some), "{looked:?}");
     gateway.module = gateway.module.kill_and_restart(|setup: Setup| setup);
     drop(publisher);
     // Nobody publishes, and what was is there.
     let old = watch.contents.clone();
     watch.until(gateway.port, "the old segments", |text| text.contains(old.keys().next().unwrap()));
+    assert_eq!(looks(&gateway), looked);
     let mut compared = 0;
     for (uri, body) in &old {
         let path = format!("/live/cam/{uri}");

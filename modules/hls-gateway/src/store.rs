@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use av_edge::StateDir;
 use serde::{Deserialize, Serialize};
 
-use crate::live::{Memory, Numbers};
+use crate::live::{Looks, Memory, Numbers};
 use crate::options::Shaped;
 
 const FILE: &str = "hls.json";
@@ -67,6 +67,9 @@ struct Promise {
     shape: String,
     numbers: Numbers,
     name: String,
+    /// What the stream was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    looks: Option<Looks>,
 }
 
 impl Store {
@@ -128,9 +131,11 @@ impl Store {
         self.write();
     }
 
-    fn promise(self: &Arc<Self>, promise: Promise) {
+    fn promise(self: &Arc<Self>, mut promise: Promise) {
         let mut inner = self.lock();
         let playlists = &mut inner.kept.playlists;
+        let known = playlists.iter().find(|other| other.url == promise.url);
+        promise.looks = promise.looks.or_else(|| known?.looks.clone());
         if playlists.last() == Some(&promise) {
             return;
         }
@@ -139,6 +144,16 @@ impl Store {
             playlists.remove(0);
         }
         playlists.push(promise);
+        inner.changed = true;
+        drop(inner);
+        self.write();
+    }
+
+    fn looks(self: &Arc<Self>, url: &str, looks: &Looks) {
+        let mut inner = self.lock();
+        let promise = inner.kept.playlists.iter_mut().find(|promise| promise.url == url);
+        let Some(promise) = promise.filter(|promise| promise.looks.as_ref() != Some(looks)) else { return };
+        promise.looks = Some(looks.clone());
         inner.changed = true;
         drop(inner);
         self.write();
@@ -183,6 +198,15 @@ pub(crate) struct StreamMemory {
     url: String,
 }
 
+impl StreamMemory {
+    fn of<T>(&self, shaped: Shaped, wanted: impl FnOnce(&Promise) -> T) -> Option<T> {
+        let shape = described(shaped);
+        let inner = self.store.lock();
+        let mut playlists = inner.kept.playlists.iter();
+        playlists.find(|promise| promise.url == self.url && promise.shape == shape).map(wanted)
+    }
+}
+
 impl Memory for StreamMemory {
     fn first_number(&mut self) -> u64 {
         self.store.first_number(SystemTime::now())
@@ -197,16 +221,21 @@ impl Memory for StreamMemory {
     }
 
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)> {
-        let shape = described(shaped);
-        let inner = self.store.lock();
-        let promise =
-            inner.kept.playlists.iter().find(|promise| promise.url == self.url && promise.shape == shape)?;
-        Some((promise.numbers, promise.name.clone()))
+        self.of(shaped, |promise| (promise.numbers, promise.name.clone()))
     }
 
     fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str) {
         let shape = described(shaped);
-        self.store.promise(Promise { url: self.url.clone(), shape, numbers, name: name.to_owned() });
+        let (url, name) = (self.url.clone(), name.to_owned());
+        self.store.promise(Promise { url, shape, numbers, name, looks: None });
+    }
+
+    fn looked(&self, shaped: Shaped) -> Option<Looks> {
+        self.of(shaped, |promise| promise.looks.clone())?
+    }
+
+    fn looks(&mut self, looks: &Looks) {
+        self.store.looks(&self.url, looks);
     }
 }
 
@@ -224,6 +253,7 @@ fn described(shaped: Shaped) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Variant;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -271,6 +301,32 @@ mod tests {
             }
         }
         assert!((2500..10_000).contains(&last), "{last}");
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_was_made_of_is_known_after_a_crash_as_long_as_its_url_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(StateDir::new(dir.path().into()));
+        let shaped = |part| Shaped {
+            variant: Variant::LowLatency,
+            segment: Duration::from_secs(2),
+            part: Duration::from_millis(part),
+            window: Duration::from_secs(600),
+        };
+        let looks = Looks { codecs: "avc1.64001f,Opus".into(), size: Some((1280, 720)), fps: Some(29.97) };
+        let numbers = Numbers::choose(shaped(200), Duration::from_millis(40), Duration::from_secs(1));
+        let store = open();
+        let mut memory = store.stream("http://0.0.0.0:80/live/cam".into());
+        memory.looks(&looks);
+        assert_eq!(memory.looked(shaped(200)), None, "nothing was promised");
+        memory.promise(shaped(200), numbers, "a");
+        memory.looks(&looks);
+        memory.promise(shaped(300), numbers, "b");
+        settled(&store).await;
+        drop((memory, store));
+        let memory = open().stream("http://0.0.0.0:80/live/cam".into());
+        assert_eq!((memory.looked(shaped(300)), memory.looked(shaped(200))), (Some(looks), None));
+        assert_eq!(open().stream("http://0.0.0.0:80/live/other".into()).looked(shaped(300)), None);
     }
 
     #[tokio::test]

@@ -147,17 +147,7 @@ impl Wanted<'_> {
         match self.when(ready).await {
             Ok(version) => {
                 let suffix = self.key.suffix();
-                let text = version.multivariant(directory, &suffix);
-                let content = Content {
-                    kind: PLAYLIST,
-                    cache: reply::A_MOMENT,
-                    tag: tag_of(&text),
-                    source: bytes::Bytes::from(text).into(),
-                    gzip: None,
-                    varies: false,
-                    ranges: false,
-                };
-                content.answer(self.method, self.headers, Some(&self.channel.status))
+                self.playlist(&version.multivariant(directory, &suffix), reply::A_MOMENT)
             }
             Err(Missed::Not | Missed::Late(_)) => reply::words(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -287,12 +277,4 @@ fn crowded() -> Response<Body> {
 fn number(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)
-}
-
-/// Tells texts apart.
-fn tag_of(text: &str) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
 }

@@ -1,6 +1,7 @@
 //! What a playlist has promised, for the one that comes after it.
 
 use super::numbers::Numbers;
+use super::version::Looks;
 use crate::options::Shaped;
 
 /// Where numbers come from that outlive the process.
@@ -16,4 +17,8 @@ pub(crate) trait Memory {
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
     /// Keeps that.
     fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str);
+    /// What the stream of that playlist was made of, where that is known.
+    fn looked(&self, shaped: Shaped) -> Option<Looks>;
+    /// Keeps that, once there is a promise.
+    fn looks(&mut self, looks: &Looks);
 }

@@ -26,4 +26,4 @@ pub(crate) use packager::{Packager, State};
 pub(crate) use pieces::{Pieces, Ranged};
 pub(crate) use playlist::Form;
 pub(crate) use shelf::{Found, Map, Shelf};
-pub(crate) use version::{Asked, Text, Version};
+pub(crate) use version::{Asked, Looks, Text, Version};

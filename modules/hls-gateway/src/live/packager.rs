@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::stream::{Entry, Item, Tracks};
-use av_media::{Frame, Kind, Timestamp, Track};
+use av_media::{Frame, Kind, Timestamp};
 
 use super::attic::{Attic, Restored};
 use super::cutter::{Cut, Cutter, Intervals};
@@ -15,7 +15,7 @@ use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
 use super::shelf::Shelf;
 use super::silence::Silence;
-use super::version::{StreamInf, Version};
+use super::version::{Looks, StreamInf, Version};
 use super::window::Window;
 use crate::options::Shaped;
 
@@ -44,8 +44,9 @@ pub(crate) struct Packager<M> {
     window: Option<Window>,
     tracks: Arc<Tracks>,
     muxer: Option<Muxer>,
-    /// What the last version said of its tracks.
-    shown: Vec<Arc<Track>>,
+    /// What the last version said of its tracks, and what of that is kept.
+    shown: Looks,
+    kept: Looks,
     cutter: Option<Cutter>,
     measuring: Measuring,
     dates: Dates,
@@ -73,7 +74,8 @@ impl<M: Memory> Packager<M> {
             window: None,
             tracks: Arc::default(),
             muxer: None,
-            shown: Vec::new(),
+            shown: Looks::default(),
+            kept: Looks::default(),
             cutter: None,
             measuring: Measuring::default(),
             dates: Dates::default(),
@@ -120,15 +122,16 @@ impl<M: Memory> Packager<M> {
         self.serial = self.serial.saturating_add(1);
         // Between two muxers, those of the one before.
         if let Some(muxer) = &self.muxer {
-            self.shown = muxer.tracks().to_vec();
+            let video = muxer.tracks().iter().find(|track| track.kind() == Kind::Video);
+            let measured = 1e9 / self.intervals.video.max(1) as f64;
+            let fps = video.map(|track| track.video.fps.unwrap_or(measured));
+            self.shown = Looks::of(muxer.tracks(), fps);
+            if !self.shown.is_like(&self.kept) {
+                self.kept = self.shown.clone();
+                self.memory.looks(&self.kept);
+            }
         }
-        let tracks = &self.shown;
-        let fps = tracks
-            .iter()
-            .find(|track| track.kind() == Kind::Video)
-            .map(|track| track.video.fps.unwrap_or_else(|| 1e9 / self.intervals.video.max(1) as f64));
-        let tracks = tracks.iter().map(AsRef::as_ref).collect::<Vec<_>>();
-        let stream = StreamInf::of(window, &tracks, fps);
+        let stream = StreamInf::of(window, self.shown.clone());
         Some(Version::of(window, self.serial, stream))
     }
 
@@ -147,6 +150,8 @@ impl<M: Memory> Packager<M> {
         window.restore(restored, shelf, now);
         self.memory.used(window.next_segment, window.last_discontinuity());
         self.window = Some(window);
+        self.shown = self.memory.looked(self.shaped).unwrap_or_default();
+        self.kept = self.shown.clone();
         self.fall_silent(now);
         self.changed = true;
     }

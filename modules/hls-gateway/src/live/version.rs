@@ -1,5 +1,6 @@
 //! One version of a media playlist, and the multivariant playlist that leads to it: made once, shared by all who ask.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -7,6 +8,7 @@ use av_media::Track;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
 
 use super::playlist::{Form, SUFFIX, Texts};
 use super::window::Window;
@@ -89,7 +91,7 @@ pub(crate) struct Version {
     full: OnceLock<Arc<Text>>,
     delta: OnceLock<Arc<Text>>,
     keyed: Mutex<Vec<(Form, String, Arc<Text>)>>,
-    stream: StreamInf,
+    pub(super) stream: StreamInf,
 }
 
 /// What a multivariant playlist says of the stream.
@@ -99,13 +101,38 @@ pub(crate) struct StreamInf {
     pub peak: u64,
     /// Of all of them.
     pub average: u64,
+    pub looks: Looks,
+}
+
+/// What a stream is made of: it is known of segments as well that an earlier process has made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Looks {
     pub codecs: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,
 }
 
+impl Looks {
+    pub(crate) fn of(tracks: &[Arc<Track>], fps: Option<f64>) -> Self {
+        let codecs = tracks.iter().map(|track| codec(track)).collect::<Vec<_>>().join(",");
+        let video = tracks.iter().map(|track| track.video).find(|video| video.width > 0 && video.height > 0);
+        Self { codecs, size: video.map(|video| (video.width, video.height)), fps }
+    }
+
+    /// The same, but for what is measured of a rate of frames and never stands still.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let same_rate = match (self.fps, other.fps) {
+            (Some(one), Some(other)) => (one - other).abs() <= other.abs() / 100.0,
+            (one, other) => one == other,
+        };
+        same_rate && self.codecs == other.codecs && self.size == other.size
+    }
+}
+
 impl StreamInf {
-    pub(crate) fn of(window: &Window, tracks: &[&Track], fps: Option<f64>) -> Self {
+    pub(crate) fn of(window: &Window, looks: Looks) -> Self {
         let rate = |bytes: usize, nanos: i64| {
             let bits = (bytes as u128).saturating_mul(8_000_000_000);
             u64::try_from(bits / u128::try_from(nanos.max(1)).unwrap_or(1)).unwrap_or(u64::MAX)
@@ -120,15 +147,12 @@ impl StreamInf {
         let (bytes, nanos) = media().fold((0_usize, 0_i64), |(bytes, nanos), segment| {
             (bytes.saturating_add(segment.size), nanos.saturating_add(segment.duration))
         });
-        let codecs = tracks.iter().map(|track| codec(track)).collect::<Vec<_>>().join(",");
-        let video = tracks.iter().map(|track| track.video).find(|video| video.width > 0 && video.height > 0);
-        let size = video.map(|video| (video.width, video.height));
-        Self { peak: peak.max(1), average: rate(bytes, nanos).clamp(1, peak.max(1)), codecs, size, fps }
+        Self { peak: peak.max(1), average: rate(bytes, nanos).clamp(1, peak.max(1)), looks }
     }
 
     fn text(&self, uri: &str, version: u8) -> String {
-        let Self { peak, average, codecs, size, fps } = self;
-        // What was listed before a restart tells no codecs until the publisher is back.
+        let Self { peak, average, looks: Looks { codecs, size, fps } } = self;
+        // What an older release has listed tells none until the publisher is back.
         let codecs = if codecs.is_empty() { String::new() } else { format!(",CODECS=\"{codecs}\"") };
         let size = size.map(|(width, height)| format!(",RESOLUTION={width}x{height}")).unwrap_or_default();
         let fps = fps.map(|fps| format!(",FRAME-RATE={fps:.3}")).unwrap_or_default();
@@ -219,8 +243,17 @@ impl Version {
     }
 
     /// The multivariant playlist. `directory`: where the media playlist lies from there.
-    pub(crate) fn multivariant(&self, directory: &str, suffix: &str) -> String {
+    pub(crate) fn multivariant(&self, directory: &str, suffix: &str) -> Arc<Text> {
         let uri = format!("{directory}{}.m3u8", self.name);
-        self.stream.text(&uri, if self.has_parts { 9 } else { 8 }).replace(SUFFIX, suffix)
+        let text = self.stream.text(&uri, if self.has_parts { 9 } else { 8 }).replace(SUFFIX, suffix);
+        let tag = tag_of(&text);
+        Text::new(text, tag)
     }
+}
+
+/// Tells texts apart.
+fn tag_of(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }

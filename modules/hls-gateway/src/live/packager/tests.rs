@@ -20,7 +20,7 @@ const FRAME: i64 = 40_000_000;
 
 /// What outlives the process, without a file.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Noted>>);
+struct Notes(Arc<Mutex<Noted>>, Arc<Mutex<Option<Looks>>>);
 
 /// The last number, what was promised, and the last discontinuity.
 type Noted = (u64, Option<(Numbers, String)>, u64);
@@ -48,6 +48,14 @@ impl Memory for Notes {
 
     fn promise(&mut self, _: Shaped, numbers: Numbers, name: &str) {
         self.0.lock().unwrap().1 = Some((numbers, name.to_owned()));
+    }
+
+    fn looked(&self, _: Shaped) -> Option<Looks> {
+        self.1.lock().unwrap().clone()
+    }
+
+    fn looks(&mut self, looks: &Looks) {
+        *self.1.lock().unwrap() = Some(looks.clone());
     }
 }
 
@@ -507,6 +515,8 @@ fn after_a_crash_old_segments_are_listed_and_numbers_and_discontinuities_go_on()
     rig.returns();
     rig.play(30);
     let (seen, constants) = (rig.seen.clone(), rig.constants.clone());
+    let looks = rig.versions.last().unwrap().stream.looks.clone();
+    assert!(looks.size.is_some() && looks.fps.is_some() && !looks.codecs.is_empty(), "{looks:?}");
     let mut rig = Rig::with_window(notes, Variant::LowLatency, 1_000_000_000, 600);
     // What was listed before is what is listed now, and what players hold against it.
     (rig.seen, rig.constants) = (seen.clone(), constants);
@@ -517,6 +527,7 @@ fn after_a_crash_old_segments_are_listed_and_numbers_and_discontinuities_go_on()
     let lost = count(&text, "#EXTINF") - seen.len();
     assert!((4..=8).contains(&lost), "{lost}");
     assert_eq!(rig.packager.state(), State::Silent);
+    assert_eq!(rig.versions.last().unwrap().stream.looks, looks);
     rig.wait(4);
     rig.play(20);
     let text = rig.text();
@@ -616,7 +627,7 @@ fn the_codecs_of_a_stream_are_told_while_its_tracks_change() {
     let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
     rig.play(20);
     let codecs = |version: &Version| {
-        let text = version.multivariant("", "");
+        let text = String::from_utf8(version.multivariant("", "").body.to_vec()).unwrap();
         text.split_once("CODECS=\"").unwrap().1.split('"').next().unwrap().to_owned()
     };
     let told = codecs(rig.versions.last().unwrap());
