@@ -135,9 +135,12 @@ impl AvcConfig {
         Ok(out.freeze())
     }
 
-    /// `avc1.PPCCLL` (RFC 6381 §3.3).
+    /// `avc1.PPCCLL` (RFC 6381 §3.3), of the first SPS: that is what decodes, whatever the record says in front of it.
     pub fn codec_string(&self) -> String {
-        format!("avc1.{:02x}{:02x}{:02x}", self.profile, self.compatibility, self.level)
+        let said = [self.profile, self.compatibility, self.level];
+        let first = self.sps.first().and_then(|sps| sps.get(1..4)?.try_into().ok());
+        let [profile, compatibility, level] = first.unwrap_or(said);
+        format!("avc1.{profile:02x}{compatibility:02x}{level:02x}")
     }
 
     /// The first sequence parameter set, if there is one and it can be understood.

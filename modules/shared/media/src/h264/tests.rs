@@ -12,6 +12,14 @@ fn interlaced_config() -> Bytes {
 }
 
 #[test]
+fn a_codec_string_is_of_the_sps_where_the_record_says_something_else() {
+    let config = AvcConfig::parse(x264_config()).unwrap();
+    let wrong = AvcConfig { profile: 66, compatibility: 0xc0, level: 10, ..config };
+    assert_eq!(wrong.codec_string(), "avc1.64000b");
+    assert_eq!(AvcConfig { sps: Vec::new(), ..wrong }.codec_string(), "avc1.42c00a");
+}
+
+#[test]
 fn an_x264_record_tells_profile_size_rate_and_reordering() {
     let config = AvcConfig::parse(x264_config()).unwrap();
     assert_eq!(config.codec_string(), "avc1.64000b");
