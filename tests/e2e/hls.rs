@@ -96,16 +96,19 @@ fn tag<'a>(playlist: &'a str, name: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no {name} in {playlist}"))
 }
 
+fn publish_with(clip: Clip) -> PublishWith {
+    match clip.tool() {
+        Tool::Ffmpeg9 => PublishWith::Ffmpeg9,
+        _ => PublishWith::Ffmpeg,
+    }
+}
+
 /// Plays a clip once through the gateway with `ffmpeg` from its first segment on, and compares every frame.
 fn plays_every_frame(clip: Clip, variant: &str) {
     needs!(Ffmpeg, Ffmpeg9);
     let output = json!({ "variant": variant, "segmentSeconds": 1, "windowSeconds": 60 });
     let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
-    let publishing = match clip.tool() {
-        Tool::Ffmpeg9 => PublishWith::Ffmpeg9,
-        _ => PublishWith::Ffmpeg,
-    };
-    let publishing = publishing.start(clip, &gateway.rtmp);
+    let publishing = publish_with(clip).start(clip, &gateway.rtmp);
     gateway.media();
     let mut command = Tool::Ffmpeg9.command();
     command.args([
@@ -161,10 +164,19 @@ fn hashes(ended: &str) -> Vec<String> {
 
 #[test]
 fn ffmpeg_decodes_every_picture_of_a_transport_stream() {
+    decodes_every_picture_of_a_transport_stream(Clip::Pyramid);
+}
+
+#[test]
+fn ffmpeg_decodes_every_picture_of_h265_in_a_transport_stream() {
+    decodes_every_picture_of_a_transport_stream(Clip::H265);
+}
+
+fn decodes_every_picture_of_a_transport_stream(clip: Clip) {
     needs!(Ffmpeg, Ffmpeg9);
     let output = json!({ "variant": "mpegts", "segmentSeconds": 1, "windowSeconds": 60 });
     let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
-    let publishing = PublishWith::Ffmpeg.start(Clip::Pyramid, &gateway.rtmp);
+    let publishing = publish_with(clip).start(clip, &gateway.rtmp);
     gateway.media();
     let playing = pictures(&format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port));
     publishing.finish();
@@ -173,7 +185,7 @@ fn ffmpeg_decodes_every_picture_of_a_transport_stream() {
     let clip = Tool::Ffmpeg9
         .command()
         .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"])
-        .arg(Clip::Pyramid.mp4())
+        .arg(clip.mp4())
         .args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"])
         .output()
         .unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
@@ -12,7 +13,7 @@ use av_tests::tool::{Tool, skip, tests_dir};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::hls::request;
+use crate::hls::{Gateway, request};
 use crate::{rtmp, twin, vlc};
 
 const VARIANTS: [&str; 3] = ["lowLatency", "fmp4", "mpegts"];
@@ -83,21 +84,32 @@ fn players(dir: &Path, variant: &str, url: &str) -> Vec<Player> {
         command.args(args);
         command
     };
-    let player = |name: &str, mut command: Command, pictures: Pictures| Player {
+    let player = |name: &str, command: Command, pictures: Pictures| player(name, variant, command, pictures);
+    let mut players = vec![player("ffmpeg 5.1", ffmpeg(Tool::Ffmpeg), Box::new(listed))];
+    if variant == "lowLatency" {
+        players.push(player("a current ffmpeg", ffmpeg(Tool::Ffmpeg9), Box::new(listed)));
+    }
+    if variant != "mpegts" {
+        // At the step between two rounds of a transport stream mpv encodes other pictures than were sent.
+        players.extend(others(dir, variant, url));
+    }
+    players
+}
+
+fn player(name: &str, variant: &str, mut command: Command, pictures: Pictures) -> Player {
+    Player {
         name: format!("{name}, {variant}"),
         program: Program::start(&mut command),
         pictures,
         joins: false,
         held_back: 0,
-    };
-    let mut players = vec![player("ffmpeg 5.1", ffmpeg(Tool::Ffmpeg), Box::new(listed))];
-    if variant == "lowLatency" {
-        players.push(player("a current ffmpeg", ffmpeg(Tool::Ffmpeg9), Box::new(listed)));
     }
-    if variant == "mpegts" {
-        // At the step between two rounds mpv encodes other pictures than were sent; ffmpeg does not.
-        return players;
-    }
+}
+
+/// Those but ffmpeg and GStreamer.
+fn others(dir: &Path, variant: &str, url: &str) -> Vec<Player> {
+    let player = |name: &str, command: Command, pictures: Pictures| player(name, variant, command, pictures);
+    let mut players = Vec::new();
     if Tool::Mpv.path().is_some() {
         let file = dir.join(format!("mpv-{variant}"));
         let mut command = Tool::Mpv.command();
@@ -311,4 +323,20 @@ fn all_players_show_every_picture_of_every_variant_and_parsers_read_every_playli
     let count = usize::try_from(count(Kind::Video)).unwrap();
     playing.into_iter().for_each(|player| player.judge(&sent, count));
     drop(module);
+}
+
+#[test]
+fn old_players_show_every_picture_of_a_transport_stream() {
+    needs!(Ffmpeg, Ffmpeg9);
+    let output = json!({ "variant": "mpegts", "segmentSeconds": 1, "windowSeconds": 60 });
+    let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
+    let publishing = PublishWith::Ffmpeg.start(Clip::Pyramid, &gateway.rtmp);
+    gateway.media();
+    let dir = tempfile::Builder::new().prefix("hls-").tempdir().unwrap();
+    let url = format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port);
+    let playing = others(dir.path(), "mpegts", &url);
+    publishing.finish();
+    let sent = decoded(&Clip::Pyramid.mp4());
+    assert_eq!(sent.len(), 150);
+    playing.into_iter().for_each(|player| player.judge(&sent, sent.len()));
 }

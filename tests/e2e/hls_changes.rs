@@ -1,0 +1,87 @@
+//! HLS of a stream that changes while its publisher stays, and of a slow camera.
+
+use std::process::Command;
+
+use av_tests::clip::Clip;
+use av_tests::flv::Tag;
+use av_tests::program::Program;
+use av_tests::rtmp::Publisher;
+use av_tests::tool::binary;
+use av_tests::{long_only, needs, wait};
+use serde_json::json;
+
+use crate::hls::Gateway;
+
+fn linter(gateway: &Gateway, seconds: &str) -> Program {
+    Program::start(
+        Command::new(binary("hls-gateway"))
+            .args(["lint", "--seconds", seconds])
+            .arg(format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port)),
+    )
+}
+
+fn found_nothing(linter: Program) {
+    let ended = linter.finish(wait::LONG * 2);
+    assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.ends_with(" 0 faults\n"), "{}", ended.stdout);
+    eprint!("{}", ended.stdout);
+}
+
+/// The first three seconds of a clip, from `start` milliseconds on.
+fn three_seconds(clip: Clip, start: u32, has_sound: bool) -> Vec<Tag> {
+    let tags = clip.tags().into_iter();
+    tags.filter(|tag| (tag.kind == 9 || tag.kind == 8 && has_sound) && tag.timestamp < 3000)
+        .map(|tag| Tag { timestamp: tag.timestamp + start, ..tag })
+        .collect()
+}
+
+#[test]
+fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault() {
+    needs!(Ffmpeg);
+    const HOUR: u32 = 3_600_000;
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 2, "windowSeconds": 60 }));
+    let pieces = [
+        three_seconds(Clip::Smaller, 0, false),
+        // Sound that comes late.
+        three_seconds(Clip::Smaller, 3000, true),
+        // Another size.
+        three_seconds(Clip::Plain, 6000, true),
+        // Another time, an hour later and then before all that was.
+        three_seconds(Clip::Plain, HOUR, true),
+        three_seconds(Clip::Plain, 1000, true),
+    ];
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let publishing = std::thread::spawn(move || {
+        pieces.iter().try_for_each(|piece| publisher.play_out(piece)).map(|()| publisher)
+    });
+    let media = gateway.media();
+    let linter = linter(&gateway, "16");
+    let publisher = publishing.join().unwrap().unwrap();
+    let text = wait::until("silence behind all of it", wait::LONG, || {
+        let text = gateway.get(&media).text();
+        (text.matches("#EXT-X-GAP\n").count() >= 1).then_some(text)
+    });
+    // Three timelines, and three sorts of media in the first: without sound, with sound, of another size.
+    assert!(text.matches("#EXT-X-DISCONTINUITY\n").count() >= 4, "{text}");
+    let mut maps = text.lines().filter(|line| line.starts_with("#EXT-X-MAP:")).collect::<Vec<_>>();
+    maps.sort_unstable();
+    maps.dedup();
+    assert_eq!(maps.len(), 3, "{text}");
+    let index = gateway.get("/live/cam/index.m3u8").text();
+    assert!(index.contains("RESOLUTION=320x180") && index.contains(",mp4a."), "{index}");
+    found_nothing(linter);
+    drop(publisher);
+}
+
+#[test]
+fn a_camera_of_five_pictures_and_a_key_frame_every_twenty_seconds_is_without_fault() {
+    long_only!();
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "windowSeconds": 120 }));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::SlowCamera.tags());
+    let media = gateway.media();
+    found_nothing(linter(&gateway, "90"));
+    let text = gateway.get(&media).text();
+    assert!(text.contains("#EXT-X-TARGETDURATION:20\n"), "{text}");
+    assert!(!text.contains("GAP") && text.matches("#EXTINF:20.0").count() >= 3, "{text}");
+}
