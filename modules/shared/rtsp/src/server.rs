@@ -361,6 +361,17 @@ impl ServerSession {
         self.decide(Response::new(status));
     }
 
+    /// Answers the request that waits with no: what was described is not what there is any more. A session that was set
+    /// up for it is over (454); without one it is the request that does not fit (455). DESCRIBE leads on.
+    pub fn refuse_outdated(&mut self) {
+        let had_session = self.session.take().is_some();
+        self.sessions_before += u32::from(had_session);
+        self.refuse(match had_session {
+            true => StatusCode::SessionNotFound,
+            false => StatusCode::MethodNotValidInThisState,
+        });
+    }
+
     /// Answers [`ServerEvent::Describe`].
     pub fn accept_describe(&mut self, description: &Description) {
         let Some(pending) = &self.pending else { return };
