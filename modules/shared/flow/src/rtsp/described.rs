@@ -42,7 +42,8 @@ impl Described {
 
 /// Whether what is coded in one way can be read by who was told of the other.
 pub(super) fn are_read_alike(told: &Format, sent: &Format) -> bool {
-    let carried = |format: &Format| (format.payload_type, format.encoding, format.clock_rate, format.channels);
+    let carried =
+        |format: &Format| (format.payload_type, format.encoding, format.clock_rate, format.channels);
     // Parameter sets of pictures travel with them; those of sound stand in the description alone.
     carried(told) == carried(sent)
         && told.kind == sent.kind

@@ -306,6 +306,21 @@ fn user_and_password_are_asked_for_and_a_guesser_is_told_to_go() {
 }
 
 #[test]
+fn who_shows_wrong_keys_is_told_to_go_and_what_it_sent_behind_the_last_is_not_read() {
+    let mut talk = Talk::new();
+    for wrong in 1..=MOST_WRONG {
+        assert!(!talk.session.is_over());
+        let described = "DESCRIBE rtsp://h/a?key=x RTSP/1.0\nCSeq: 1\n\n";
+        assert_eq!(talk.say(&described.repeat(if wrong == MOST_WRONG { 2 } else { 1 })), "");
+        assert!(matches!(talk.event(), ServerEvent::Describe(_)));
+        talk.session.showed_wrong();
+        talk.session.refuse(StatusCode::Forbidden);
+        assert_eq!(status(&talk.hear()), 403);
+    }
+    assert!(talk.session.is_over() && talk.session.guesses() && talk.events.is_empty());
+}
+
+#[test]
 fn http_on_this_port_is_told_with_what_came_behind_it() {
     let mut talk = Talk::new();
     talk.say("POST /live/one HTTP/1.0\nx-sessioncookie: abc\nContent-Length: 32767\n\nT1BUSU9OUw==");

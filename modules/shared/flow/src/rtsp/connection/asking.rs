@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Connection;
 use crate::config::Auth;
-use crate::net::auth;
+use crate::net::auth::{self, Denied};
 use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
@@ -193,7 +193,12 @@ impl Connection {
             None => Ok(()),
             Some(Auth::Key(keys)) => {
                 let checked = auth::check_key(secrets, keys, ask.query.as_deref()).await;
-                checked.map_err(|why| forbidden(why.to_string()))
+                checked.map_err(|why| {
+                    if matches!(why, Denied::WrongKey) {
+                        self.session.showed_wrong();
+                    }
+                    forbidden(why.to_string())
+                })
             }
             Some(Auth::User { username, password }) => {
                 let unavailable = StatusCode::ServiceUnavailable;
