@@ -120,7 +120,7 @@ where
     }
 }
 
-/// Answers requests until the peer ends it, is too slow, or what is being done when it is `over` is done.
+/// Answers requests until the peer leaves or is too slow. Once it is `over`, those that have begun are answered, and no more.
 pub(super) async fn exchange<S, A>(
     stream: S,
     http2: bool,
