@@ -3,6 +3,7 @@
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
+use av_tests::recording::Packet;
 use av_tests::rtsp::{Fate, Relay};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
@@ -151,41 +152,68 @@ fn gstreamer_publishes_over_tcp_and_udp() {
     }
 }
 
-/// Publishes a clip by UDP over a bad network; the indices of the pictures that came out of it, in order.
-fn over_a_bad_network(fate: fn(u64) -> Fate) -> (Vec<usize>, Module) {
+/// Publishes a clip by UDP over a bad network; the pictures that came out of it, in order.
+fn over_a_bad_network(fate: fn(u64) -> Fate, options: Value) -> (Vec<Packet>, Module) {
     let (listening, to) = (port::free(), rtmp(port::free(), "live/cam"));
-    let gateway = gateway(&rtsp(listening, "live/cam"), &to, json!({}));
+    let gateway = gateway(&rtsp(listening, "live/cam"), &to, options);
     gateway.wait_value("/flows/cam/state", "waiting");
     let relay = Relay::start(listening, fate);
     let publication = publish(Tool::Ffmpeg, Clip::Plain, "udp", &rtsp(relay.port, "live/cam"));
     gateway.wait_receiving("cam");
     let player = watch(Tool::Ffmpeg, "", &to, None);
     publication.finish(wait::LONG);
-    let played = seen(&player.finish(wait::LONG));
+    (seen(&player.finish(wait::LONG)), gateway)
+}
+
+/// The indices of pictures in the clip; `None`: one that was never sent, so it is broken.
+fn indices(pictures: &[Packet]) -> Vec<Option<usize>> {
     let clip = original(Clip::Plain);
-    let index = |hash: &String| clip.iter().position(|picture| picture.hash == *hash);
-    let whole = |picture| index(picture).expect("a picture that was never sent: one that is broken");
-    (played.iter().map(|picture| whole(&picture.hash)).collect(), gateway)
+    let index = |seen: &Packet| clip.iter().position(|picture| picture.hash == seen.hash);
+    pictures.iter().map(index).collect()
+}
+
+fn whole(pictures: &[Packet]) -> Vec<usize> {
+    indices(pictures).into_iter().map(|index| index.expect("no picture is broken")).collect()
 }
 
 #[test]
 fn packets_that_overtake_each_other_cost_no_picture() {
     needs!(Ffmpeg);
     let (pictures, gateway) =
-        over_a_bad_network(|number| if number % 5 == 0 { Fate::Late } else { Fate::Arrives });
+        over_a_bad_network(|number| if number % 5 == 0 { Fate::Late } else { Fate::Arrives }, json!({}));
+    let pictures = whole(&pictures);
     assert!(pictures.len() >= 50, "{} pictures\n{}", pictures.len(), gateway.log());
     assert!(pictures.windows(2).all(|pair| pair[1] == pair[0] + 1), "{pictures:?}\n{}", gateway.log());
+}
+
+/// Pictures from one key frame of the clip to the next.
+const GOP: usize = 25;
+
+fn one_in_a_hundred_is_lost(number: u64) -> Fate {
+    if number % 100 == 60 { Fate::Lost } else { Fate::Arrives }
 }
 
 #[test]
 fn a_packet_in_a_hundred_lost_costs_pictures_up_to_the_next_key_frame_and_breaks_none() {
     needs!(Ffmpeg);
-    const GOP: usize = 25;
-    let (pictures, gateway) =
-        over_a_bad_network(|number| if number % 100 == 60 { Fate::Lost } else { Fate::Arrives });
+    let (pictures, gateway) = over_a_bad_network(one_in_a_hundred_is_lost, json!({}));
+    let pictures = whole(&pictures);
     let gaps: Vec<_> = pictures.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
     assert!(!gaps.is_empty(), "nothing was lost: {pictures:?}");
     assert!(gaps.iter().all(|pair| pair[1] > pair[0] && pair[1] % GOP == 0), "{pictures:?}");
     assert!(pictures.len() >= 50, "{pictures:?}\n{}", gateway.log());
     gateway.wait_log(&["lost packets on the way"]);
+}
+
+#[test]
+fn with_keep_a_lost_packet_costs_its_own_picture_alone() {
+    needs!(Ffmpeg);
+    let (pictures, gateway) = over_a_bad_network(one_in_a_hundred_is_lost, json!({ "onPacketLoss": "keep" }));
+    let first = indices(&pictures).first().copied().flatten().expect("the first picture is whole");
+    // By their times: what follows a loss looks different.
+    let place = |picture: &Packet| first + ((picture.pts - pictures[0].pts + 20) / 40) as usize;
+    let places: Vec<_> = pictures.iter().map(place).collect();
+    let gaps: Vec<_> = places.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+    assert!(gaps.iter().any(|pair| pair[1] % GOP != 0), "{places:?}\n{}", gateway.log());
+    gateway.wait_log(&["pictures that are not whole are left out"]);
 }

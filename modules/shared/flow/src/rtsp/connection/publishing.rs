@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use av_edge::EventKind;
+use av_rtsp::depacketize::AfterLoss;
 use av_rtsp::message::StatusCode;
 use av_rtsp::rtcp::{REPORT_INTERVAL, Reception};
 use av_rtsp::sdp::{LeftAside, Presentation};
@@ -163,7 +164,7 @@ impl Connection {
         tracing::info!(flow = %input.flow, %peer, %path, %program, "publisher connected");
         self.module.emit(EventKind::InputConnected, &input.flow, None, format!("publisher {peer}"));
         self.buffer = vec![0; READ];
-        let ended = self.take_media(seated, &presentation, datagrams).await;
+        let ended = self.take_media(seated, &presentation, route.config.after_loss, datagrams).await;
         let why = match &ended {
             Ok(None) => "it stopped publishing".to_owned(),
             Ok(Some(reason)) => kick_text(*reason, &input),
@@ -191,6 +192,7 @@ impl Connection {
         &mut self,
         seated: Seated,
         presentation: &Presentation,
+        after_loss: AfterLoss,
         datagrams: Datagrams,
     ) -> Result<Option<KickReason>, End> {
         let mut presentation = presentation.clone();
@@ -199,7 +201,7 @@ impl Connection {
                 medium.coding = Err(LeftAside::NotSetUp);
             }
         }
-        let mut intake = Intake::new(&presentation, &seated.input.status, Instant::now());
+        let mut intake = Intake::new(&presentation, after_loss, &seated.input.status, Instant::now());
         let mut seated = seated;
         let ended = self.move_media(&mut seated, &mut intake, datagrams).await;
         // The last pictures wait for others.
