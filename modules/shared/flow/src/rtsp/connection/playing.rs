@@ -92,7 +92,7 @@ impl Connection {
             return Ok(());
         };
         let Way::Own(own_sink) = std::mem::replace(&mut self.way, Way::Gone) else { return Err(End::Done) };
-        if let Some(group) = route.group.as_ref().filter(|_| in_group) {
+        if let Some(group) = route.group.get().filter(|_| in_group) {
             let joined = group.join(&route, &described, self.peer.ip(), client).await;
             let Some((member, openings)) = joined else {
                 self.way = Way::Own(own_sink);
