@@ -15,7 +15,7 @@ use super::described::{Described, Layout};
 use super::options::Multicast;
 use super::port::PlayRoute;
 use super::reports;
-use super::udp::{Expected, Route, UdpPair, UdpSink};
+use super::udp::{Expected, Route, UdpPair, UdpSink, Way};
 use crate::endpoint::OutputContext;
 use crate::fanout::{Arrival, Client, Farewell, Opening, Tie, tie};
 use crate::net::{Attempts, listeners};
@@ -129,7 +129,8 @@ impl Group {
             for rtcp in [false, true] {
                 let (channel, port) = (first + u8::from(rtcp), pair.port + u16::from(rtcp));
                 let to = SocketAddr::from((self.config.group, port));
-                routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+                let way = Way { from: None, to };
+                routes.push(Route { pair: pair.clone(), channel, rtcp, way });
             }
         }
         let (tie, post) = tie();
@@ -221,8 +222,8 @@ mod tests {
         let member = UdpSocket::from_std(member.into()).unwrap();
 
         let pair = group.pairs[0].clone();
-        let to = SocketAddr::from((config(port).group, port));
-        let mut sink = UdpSink::new(vec![Route { pair: pair.clone(), channel: 0, rtcp: false, to }], None);
+        let way = Way { from: None, to: SocketAddr::from((config(port).group, port)) };
+        let mut sink = UdpSink::new(vec![Route { pair: pair.clone(), channel: 0, rtcp: false, way }], None);
         sink.write_all(&[b'$', 0, 0, 3, 1, 2, 3]).await.unwrap();
         let mut buffer = [0; 64];
         let (count, from) = soon("a packet", member.recv_from(&mut buffer)).await.unwrap();

@@ -46,6 +46,15 @@ pub(super) struct UdpPair {
     listening: [JoinHandle<()>; 2],
 }
 
+/// From where to where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    /// Which of this machine's addresses its receiver knows; `None`: the one that the routes decide.
+    pub(super) from: Option<IpAddr>,
+    /// Whereto.
+    pub(super) to: SocketAddr,
+}
+
 /// One of the two sockets.
 #[derive(Clone)]
 pub(super) struct Half {
@@ -111,9 +120,9 @@ impl UdpPair {
     }
 
     /// Sends a report, if the socket takes it.
-    pub(super) fn report(&self, to: SocketAddr, packet: &[u8]) {
+    pub(super) fn report(&self, way: Way, packet: &[u8]) {
         // A datagram that is not taken is lost, as any may be.
-        let _ = self.rtcp.send(to, packet, packet.len());
+        let _ = self.rtcp.send(way, packet, packet.len());
     }
 
     /// Listens for a player at that address, while the answer lives.
@@ -198,23 +207,23 @@ impl Half {
 
     /// Sends datagrams of `segment` bytes each, the last perhaps shorter, with one call where the system and the interface
     /// cut them.
-    fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
+    fn send(&self, way: Way, contents: &[u8], segment: usize) -> io::Result<()> {
         let most = self.state.max_gso_segments();
         if contents.len() > segment && contents.len().div_ceil(segment.max(1)) <= most {
-            match self.send_piece(to, contents, segment) {
+            match self.send_piece(way, contents, segment) {
                 Err(error) if !is_about_room(&error) => {}
                 sent => return sent,
             }
         }
         let mut first = true;
         for datagram in contents.chunks(segment.max(1)) {
-            let sent = self.send_piece(to, datagram, segment);
+            let sent = self.send_piece(way, datagram, segment);
             // Once some have left, the others go or are lost: nothing may leave twice.
             match sent {
                 Err(error) if first && is_about_room(&error) => return Err(error),
                 Err(error) if !is_about_room(&error) && !self.told.swap(true, Ordering::Relaxed) => {
                     tracing::warn!(
-                        peer = %to,
+                        peer = %way.to,
                         "a datagram of {} bytes was not taken: {error}; where the network takes only smaller ones, set mtu",
                         datagram.len()
                     );
@@ -226,9 +235,9 @@ impl Half {
         Ok(())
     }
 
-    fn send_piece(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
+    fn send_piece(&self, Way { from, to }: Way, contents: &[u8], segment: usize) -> io::Result<()> {
         let segment_size = (contents.len() > segment).then_some(segment);
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
+        let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
         self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&*self.socket).into(), &transmit))
     }
 }

@@ -17,7 +17,7 @@ use super::{Connection, End, GOODBYE, Way};
 use crate::fanout::{Arrival, Client, Farewell, Opening, Sink, Tie, tie};
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::reports;
-use crate::rtsp::udp::{Expected, Route, UdpSink};
+use crate::rtsp::udp::{self, Expected, Route, UdpSink};
 use crate::rtsp::wire::of_mark;
 
 /// A player's connection, while the fan-out has a sink of it.
@@ -184,11 +184,12 @@ impl Connection {
         for (kind, ports) in [Kind::Video, Kind::Audio].into_iter().zip(chosen.ports) {
             let Some((ports, (rtp, rtcp))) = ports.zip(chosen.layout.get(kind)) else { continue };
             for (channel, rtcp, port) in [(rtp, false, ports.rtp), (rtcp, true, ports.rtcp)] {
-                let to = SocketAddr::new(address, port);
-                routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+                // Players take nothing from an address that they do not know.
+                let way = udp::Way { from: self.local, to: SocketAddr::new(address, port) };
+                routes.push(Route { pair: pair.clone(), channel, rtcp, way });
             }
         }
-        let ports: Vec<u16> = routes.iter().map(|route| route.to.port()).collect();
+        let ports: Vec<u16> = routes.iter().map(|route| route.way.to.port()).collect();
         if ports.is_empty() {
             return None;
         }

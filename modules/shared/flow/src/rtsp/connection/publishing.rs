@@ -23,7 +23,7 @@ use crate::net::Found;
 use crate::rtsp::intake::Intake;
 use crate::rtsp::port::PublishRoute;
 use crate::rtsp::reports;
-use crate::rtsp::udp::{Datagram, Expected};
+use crate::rtsp::udp::{self, Datagram, Expected};
 use crate::stream::{Kick, KickReason, Publisher};
 use crate::trouble::chain;
 
@@ -334,7 +334,8 @@ impl Connection {
                 }
                 Some(Carried::Udp { client_ports, .. }) => {
                     if let Some(Expected { pair, .. }) = &datagrams.expected {
-                        pair.report((self.peer.ip(), client_ports.rtcp).into(), &report);
+                        let to = (self.peer.ip(), client_ports.rtcp).into();
+                        pair.report(udp::Way { from: self.local, to }, &report);
                     }
                 }
                 Some(Carried::Multicast { .. }) | None => {}
