@@ -115,15 +115,6 @@ impl Intake {
         opening
     }
 
-    /// The only medium with this payload type: for datagrams whose port was changed on the way.
-    pub(super) fn medium_of(&self, packet: &Bytes) -> Option<usize> {
-        let payload_type = Received::parse(packet).ok()?.payload_type;
-        let of_type =
-            |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.payload_type == payload_type);
-        let index = self.lanes.iter().position(of_type)?;
-        (self.lanes.iter().filter(|lane| of_type(lane)).count() == 1).then_some(index)
-    }
-
     /// Takes an RTP packet.
     pub(super) fn rtp(
         &mut self,

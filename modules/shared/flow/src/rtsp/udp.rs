@@ -1,5 +1,6 @@
 //! RTP over UDP: one pair of ports for all sessions, and the way of one player that is told apart by its address.
 
+mod pinned;
 mod ports;
 mod sink;
 
@@ -18,10 +19,12 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub(super) use pinned::Sent;
 pub(super) use ports::Ports;
 pub(super) use sink::{Route, UdpSink};
 
 use super::options::{Interface, Multicast};
+use pinned::{Pinned, whose};
 
 /// A flush of many players goes out at once.
 const SEND_BUFFER: usize = 4 << 20;
@@ -64,21 +67,24 @@ pub(super) struct Half {
     told: Arc<AtomicBool>,
 }
 
-/// When a player was last heard of.
-#[derive(Clone)]
-pub(super) struct Heard {
-    /// Its ports of RTP and RTCP.
-    ports: Vec<u16>,
+/// When a player or publisher was last heard of.
+struct Heard {
     /// Milliseconds since the pair was opened.
     at: Arc<AtomicU64>,
-    /// A publisher's: where its datagrams go.
-    taker: Option<mpsc::Sender<Datagram>>,
+    who: Who,
+}
+
+enum Who {
+    /// Its ports of RTP and RTCP.
+    Player(Vec<u16>),
+    /// Where its datagrams go, and which are its own.
+    Publisher(mpsc::Sender<Datagram>, Vec<Pinned>),
 }
 
 /// What came from a publisher.
 pub(super) struct Datagram {
-    /// The port from which it came, if that is one that was agreed upon.
-    pub(super) port: Option<u16>,
+    /// Of which medium.
+    pub(super) medium: usize,
     /// It came to the port of RTCP.
     pub(super) rtcp: bool,
     /// The packet.
@@ -127,29 +133,25 @@ impl UdpPair {
 
     /// Listens for a player at that address, while the answer lives.
     pub(super) fn expect(self: &Arc<Self>, address: IpAddr, ports: Vec<u16>) -> Expected {
-        self.enter(address, ports, None)
+        self.enter(address, Who::Player(ports))
     }
 
     /// Takes the datagrams of a publisher at that address, while the first answer lives.
     pub(super) fn take(
         self: &Arc<Self>,
         address: IpAddr,
-        ports: Vec<u16>,
+        media: impl IntoIterator<Item = Sent>,
     ) -> (Expected, mpsc::Receiver<Datagram>) {
         let (taker, datagrams) = mpsc::channel(MAX_WAITING);
-        (self.enter(address, ports, Some(taker)), datagrams)
+        let media = media.into_iter().map(Pinned::new).collect();
+        (self.enter(address, Who::Publisher(taker, media)), datagrams)
     }
 
-    fn enter(
-        self: &Arc<Self>,
-        address: IpAddr,
-        ports: Vec<u16>,
-        taker: Option<mpsc::Sender<Datagram>>,
-    ) -> Expected {
+    fn enter(self: &Arc<Self>, address: IpAddr, who: Who) -> Expected {
         let address = address.to_canonical();
-        let heard = Heard { ports, at: Arc::new(AtomicU64::new(millis(self.began))), taker };
-        lock(&self.players).entry(address).or_default().push(heard.clone());
-        Expected { pair: self.clone(), address, heard }
+        let at = Arc::new(AtomicU64::new(millis(self.began)));
+        lock(&self.players).entry(address).or_default().push(Heard { at: at.clone(), who });
+        Expected { pair: self.clone(), address, at }
     }
 }
 
@@ -251,14 +253,14 @@ fn is_about_room(error: &io::Error) -> bool {
 pub(super) struct Expected {
     pub(super) pair: Arc<UdpPair>,
     address: IpAddr,
-    heard: Heard,
+    at: Arc<AtomicU64>,
 }
 
 impl Expected {
     /// How long ago anything came from it.
     pub(super) fn silent_for(&self) -> Duration {
         let now = millis(self.pair.began);
-        Duration::from_millis(now.saturating_sub(self.heard.at.load(Ordering::Relaxed)))
+        Duration::from_millis(now.saturating_sub(self.at.load(Ordering::Relaxed)))
     }
 }
 
@@ -266,7 +268,7 @@ impl Drop for Expected {
     fn drop(&mut self) {
         let mut players = lock(&self.pair.players);
         if let Some(of_address) = players.get_mut(&self.address) {
-            of_address.retain(|heard| !Arc::ptr_eq(&heard.at, &self.heard.at));
+            of_address.retain(|heard| !Arc::ptr_eq(&heard.at, &self.at));
             if of_address.is_empty() {
                 players.remove(&self.address);
             }
@@ -275,7 +277,7 @@ impl Drop for Expected {
 }
 
 /// Hears what players and publishers send. Networks rewrite ports: what comes from an unknown one of a known address is a
-/// sign of life of all players there.
+/// sign of life of all players there; for publishers see [`pinned`].
 async fn listen(half: Half, rtcp: bool, players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>, began: Instant) {
     let Half { socket, state, .. } = half;
     let mut buffer = vec![0; READ];
@@ -291,18 +293,43 @@ async fn listen(half: Half, rtcp: bool, players: Arc<Mutex<HashMap<IpAddr, Vec<H
             continue;
         }
         let from = meta.addr;
-        let players = lock(&players);
-        let Some(of_address) = players.get(&from.ip().to_canonical()) else { continue };
-        let is_known = of_address.iter().any(|heard| heard.ports.contains(&from.port()));
-        for heard in of_address.iter().filter(|heard| !is_known || heard.ports.contains(&from.port())) {
-            heard.at.store(millis(began), Ordering::Relaxed);
-            let Some(taker) = &heard.taker else { continue };
-            let port = is_known.then_some(from.port());
-            // The system hands on datagrams of one size that came together as one piece.
-            for data in buffer.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1)) {
-                let _ = taker.try_send(Datagram { port, rtcp, data: Bytes::copy_from_slice(data) });
-            }
+        let mut players = lock(&players);
+        let Some(of_address) = players.get_mut(&from.ip().to_canonical()) else { continue };
+        let mut is_publisher = false;
+        // The system hands on datagrams of one size that came together as one piece.
+        for data in buffer.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1)) {
+            is_publisher |= published(of_address, (from.port(), rtcp), data, began);
         }
+        if !is_publisher {
+            player_is_heard(of_address, from.port(), began);
+        }
+    }
+}
+
+/// Hands a datagram to the publisher that sent it, if it was one.
+fn published(of_address: &mut [Heard], (port, rtcp): (u16, bool), data: &[u8], began: Instant) -> bool {
+    let media = of_address.iter_mut().enumerate().filter_map(|(index, heard)| match &mut heard.who {
+        Who::Publisher(_, media) => Some(media.iter_mut().map(move |pinned| (index, pinned))),
+        Who::Player(_) => None,
+    });
+    let Some((index, medium)) = whose(media.flatten(), port, rtcp, data) else { return false };
+    if let Some(Heard { at, who: Who::Publisher(taker, _) }) = of_address.get(index) {
+        at.store(millis(began), Ordering::Relaxed);
+        let _ = taker.try_send(Datagram { medium, rtcp, data: Bytes::copy_from_slice(data) });
+    }
+    true
+}
+
+fn player_is_heard(of_address: &[Heard], port: u16, began: Instant) {
+    let players = || {
+        of_address.iter().filter_map(|heard| match &heard.who {
+            Who::Player(ports) => Some((ports, &heard.at)),
+            Who::Publisher(..) => None,
+        })
+    };
+    let is_known = players().any(|(ports, _)| ports.contains(&port));
+    for (_, at) in players().filter(|(ports, _)| !is_known || ports.contains(&port)) {
+        at.store(millis(began), Ordering::Relaxed);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::net::Found;
 use crate::rtsp::intake::Intake;
 use crate::rtsp::port::PublishRoute;
 use crate::rtsp::reports;
-use crate::rtsp::udp::{self, Datagram, Expected};
+use crate::rtsp::udp::{self, Datagram, Expected, Sent};
 use crate::stream::{Kick, KickReason, Publisher};
 use crate::trouble::chain;
 
@@ -62,7 +62,6 @@ enum NoSeat {
 struct Datagrams {
     expected: Option<Expected>,
     receiver: Option<mpsc::Receiver<Datagram>>,
-    ports: Vec<(usize, Pair<u16>)>,
 }
 
 impl Datagrams {
@@ -71,12 +70,6 @@ impl Datagrams {
             Some(receiver) => receiver.recv().await,
             None => std::future::pending().await,
         }
-    }
-
-    /// The medium that sends from a port.
-    fn medium(&self, port: u16) -> Option<usize> {
-        let of_port = |ports: &Pair<u16>| ports.rtp == port || ports.rtcp == port;
-        self.ports.iter().find(|(_, ports)| of_port(ports)).map(|(medium, _)| *medium)
     }
 }
 
@@ -152,11 +145,14 @@ impl Connection {
         };
         let datagrams = match route.udp.get().filter(|_| !ports.is_empty()) {
             Some(pair) => {
-                let all = ports.iter().flat_map(|(_, ports)| [ports.rtp, ports.rtcp]).collect();
-                let (expected, receiver) = pair.take(self.peer.ip(), all);
-                Datagrams { expected: Some(expected), receiver: Some(receiver), ports }
+                let media = ports.iter().filter_map(|&(medium, ports)| {
+                    let payload_type = presentation.media.get(medium)?.payload_type;
+                    Some(Sent { medium, payload_type, ports })
+                });
+                let (expected, receiver) = pair.take(self.peer.ip(), media);
+                Datagrams { expected: Some(expected), receiver: Some(receiver) }
             }
-            None => Datagrams { expected: None, receiver: None, ports },
+            None => Datagrams { expected: None, receiver: None },
         };
         self.session.accept_record();
         let (peer, input) = (self.peer, seated.input.clone());
@@ -288,13 +284,10 @@ impl Connection {
                 Some(datagram) = datagrams.next() => {
                     self.session.sign_of_life(self.began.elapsed());
                     seat.heard();
-                    let Datagram { port, rtcp, data } = datagram;
-                    let known = port.and_then(|port| datagrams.medium(port));
+                    let (Datagram { medium, rtcp, data }, now) = (datagram, Instant::now());
                     if rtcp {
-                        let now = Instant::now();
-                        known.into_iter().for_each(|medium| intake.rtcp(medium, &data, now));
-                    } else if let Some(medium) = known.or_else(|| intake.medium_of(&data)) {
-                        let now = Instant::now();
+                        intake.rtcp(medium, &data, now);
+                    } else {
                         intake.rtp(medium, &data, now, &input.status, |item| {
                             written = written.and_then(|()| publisher.item(item, now));
                         });

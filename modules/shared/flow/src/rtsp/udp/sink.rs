@@ -156,9 +156,11 @@ impl AsyncWrite for UdpSink {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+    use av_rtsp::transport::Pair;
     use tokio::io::AsyncWriteExt;
     use tokio::net::UdpSocket;
 
+    use super::super::Sent;
     use super::*;
     use crate::rtmp::peer::soon;
 
@@ -234,16 +236,17 @@ mod tests {
     #[tokio::test]
     async fn packets_that_leave_together_are_taken_one_by_one() {
         let (from, to) = (pair(), pair());
-        let (_expected, mut datagrams) = to.take(LOCAL, vec![from.port]);
+        let ports = Pair { rtp: from.port, rtcp: from.port + 1 };
+        let (_expected, mut datagrams) = to.take(LOCAL, [Sent { medium: 1, payload_type: 96, ports }]);
         let way = Way { from: None, to: SocketAddr::new(LOCAL, to.port) };
         let mut sink = UdpSink::new(vec![Route { pair: from, channel: 0, rtcp: false, way }], None);
-        let packets: Vec<Vec<u8>> =
-            (0..20_u8).map(|at| vec![at; if at == 19 { 300 } else { 1000 }]).collect();
+        let packet = |at| [&[0x80, 96][..], &vec![at; if at == 19 { 300 } else { 1000 }]].concat();
+        let packets: Vec<Vec<u8>> = (0..20_u8).map(packet).collect();
         let bytes: Vec<u8> = packets.iter().flat_map(|packet| framed(0, packet)).collect();
         sink.write_all(&bytes).await.unwrap();
         for packet in &packets {
             let datagram = soon("a datagram", datagrams.recv()).await.unwrap();
-            assert_eq!(&datagram.data, packet);
+            assert_eq!((datagram.medium, datagram.rtcp, &datagram.data[..]), (1, false, &packet[..]));
         }
     }
 }
