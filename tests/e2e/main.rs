@@ -56,6 +56,7 @@ mod rtsp;
 mod rtsp_codecs;
 mod rtsp_hostile;
 mod rtsp_multicast;
+mod rtsp_players;
 mod rtsp_ports;
 mod rtsp_publish;
 mod rtsp_push;
