@@ -204,6 +204,7 @@ impl Half {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
+        let_be_cut(&socket, address);
         Ok(Self { socket: Arc::new(socket), state: Arc::new(state), told: Arc::default() })
     }
 
@@ -242,6 +243,24 @@ impl Half {
         let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
         self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&*self.socket).into(), &transmit))
     }
+}
+
+/// What is too large for a network on the way arrives in pieces: the library forbids that for the sake of its own
+/// protocol, and then it never arrives, without a word. The system may know nothing of it.
+fn let_be_cut(socket: &UdpSocket, address: SocketAddr) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::net::sockopt::{
+            Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+        };
+        // IPv4 in IPv6's clothes as well.
+        let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT);
+        if address.is_ipv6() {
+            let _ = set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, address);
 }
 
 /// There is no room at the moment: no reason to try in another way.
@@ -348,4 +367,23 @@ fn millis(began: Instant) -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_may_be_cut_on_the_way() {
+        for ip in ["127.0.0.1", "0.0.0.0", "::"] {
+            let Ok(half) = Half::open(SocketAddr::new(ip.parse().unwrap(), 0)) else {
+                assert_eq!(ip, "::", "a machine without IPv6");
+                continue;
+            };
+            let set = ip_mtu_discover(&*half.socket).unwrap();
+            assert_eq!(set, Ipv4PathMtuDiscovery::DONT, "{ip}");
+        }
+    }
 }
