@@ -38,6 +38,9 @@ const MAX_WAITING: usize = 2048;
 /// Pairs that are open, of all endpoints of the process.
 static OPEN: LazyLock<Mutex<HashMap<SocketAddr, Weak<UdpPair>>>> = LazyLock::new(Mutex::default);
 
+/// What still listened on pairs that were given up a moment ago, by the pair's first address.
+static CLOSING: LazyLock<Mutex<Vec<(SocketAddr, JoinHandle<()>)>>> = LazyLock::new(Mutex::default);
+
 /// A pair of ports.
 pub(super) struct UdpPair {
     rtp: Half,
@@ -46,7 +49,7 @@ pub(super) struct UdpPair {
     pub(super) port: u16,
     began: Instant,
     players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>,
-    listening: [JoinHandle<()>; 2],
+    listening: Vec<JoinHandle<()>>,
 }
 
 /// From where to where a datagram goes.
@@ -105,6 +108,16 @@ impl UdpPair {
         Ok(pair)
     }
 
+    /// Waits until nothing of a pair that was given up holds its ports any more.
+    pub(super) async fn closed(ip: IpAddr, port: u16) {
+        let address = SocketAddr::new(ip, port);
+        let closing: Vec<_> = lock(&CLOSING).extract_if(.., |(closing, _)| *closing == address).collect();
+        for (_, listening) in closing {
+            // It was cancelled, and says so.
+            let _ = listening.await;
+        }
+    }
+
     /// Opens a pair that nobody joins.
     pub(super) fn open_own(ip: IpAddr, port: u16) -> io::Result<Arc<Self>> {
         let [rtp, rtcp] = [port, port.saturating_add(1)].map(|port| Half::open(SocketAddr::new(ip, port)));
@@ -121,7 +134,8 @@ impl UdpPair {
     fn of(rtp: Half, rtcp: Half, port: u16) -> Arc<Self> {
         let (began, players) = (Instant::now(), Arc::default());
         let listening = [(&rtp, false), (&rtcp, true)]
-            .map(|(half, rtcp)| tokio::spawn(listen(half.clone(), rtcp, Arc::clone(&players), began)));
+            .map(|(half, rtcp)| tokio::spawn(listen(half.clone(), rtcp, Arc::clone(&players), began)))
+            .into();
         Arc::new(Self { rtp, rtcp, port, began, players, listening })
     }
 
@@ -157,7 +171,13 @@ impl UdpPair {
 
 impl Drop for UdpPair {
     fn drop(&mut self) {
-        self.listening.iter().for_each(JoinHandle::abort);
+        let Ok(address) = self.rtp.socket.local_addr() else { return };
+        let mut closing = lock(&CLOSING);
+        closing.retain(|(_, listening)| !listening.is_finished());
+        for listening in self.listening.drain(..) {
+            listening.abort();
+            closing.push((address, listening));
+        }
     }
 }
 
@@ -374,6 +394,21 @@ mod tests {
     use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_pair_that_was_given_up_is_opened_again_at_once() {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let opened = |port| Some((port, UdpPair::open(local, port).ok()?));
+        let (port, pair) = (20_000..60_000).step_by(2).find_map(opened).unwrap();
+        drop(pair);
+        for _ in 0..3 {
+            UdpPair::closed(local, port).await;
+            // What listens has begun.
+            let pair = UdpPair::open(local, port).unwrap();
+            tokio::task::yield_now().await;
+            drop(pair);
+        }
+    }
 
     #[tokio::test]
     async fn datagrams_may_be_cut_on_the_way() {
