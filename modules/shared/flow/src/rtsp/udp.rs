@@ -1,35 +1,32 @@
 //! RTP over UDP: one pair of ports for all sessions, and the way of one player that is told apart by its address.
 
+mod half;
 mod pinned;
 mod ports;
 mod sink;
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use quinn_udp::RecvMeta;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub(super) use half::Way;
 pub(super) use pinned::Sent;
 pub(super) use ports::Ports;
 pub(super) use sink::{Route, UdpSink};
 
-use super::options::{Interface, Multicast};
+use super::options::Multicast;
+use half::Half;
 use pinned::{Pinned, whose};
 
-/// A flush of many players goes out at once.
-const SEND_BUFFER: usize = 4 << 20;
-/// A picture of a publisher comes as hundreds of datagrams at once.
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Some cameras send datagrams of 10,000 bytes, which the network takes apart and puts together.
 const READ: usize = 64 << 10;
 /// Datagrams of one publisher that may wait for its connection; what comes beyond is lost, as any datagram may be.
@@ -50,24 +47,6 @@ pub(super) struct UdpPair {
     began: Instant,
     players: Arc<Mutex<HashMap<IpAddr, Vec<Heard>>>>,
     listening: Vec<JoinHandle<()>>,
-}
-
-/// From where to where a datagram goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
-    /// Which of this machine's addresses its receiver knows; `None`: the one that the routes decide.
-    pub(super) from: Option<IpAddr>,
-    /// Whereto.
-    pub(super) to: SocketAddr,
-}
-
-/// One of the two sockets.
-#[derive(Clone)]
-pub(super) struct Half {
-    socket: Arc<UdpSocket>,
-    state: Arc<UdpSocketState>,
-    /// That a datagram was not taken was said.
-    told: Arc<AtomicBool>,
 }
 
 /// When a player or publisher was last heard of.
@@ -181,113 +160,6 @@ impl Drop for UdpPair {
     }
 }
 
-impl Half {
-    fn open(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-        Self::bound(socket, address)
-    }
-
-    /// For datagrams to a group; with `hears`, for those that others send to it as well.
-    fn open_group(config: &Multicast, port: u16, hears: bool) -> io::Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-        // Members on this machine listen on the same ports.
-        socket.set_reuse_address(true)?;
-        #[cfg(target_os = "linux")]
-        socket.set_multicast_all_v4(false)?;
-        socket.set_multicast_ttl_v4(config.ttl.into())?;
-        let through = match &config.interface {
-            None => InterfaceIndexOrAddress::Address(Ipv4Addr::UNSPECIFIED),
-            Some(Interface::Address(address)) => {
-                socket.set_multicast_if_v4(address)?;
-                InterfaceIndexOrAddress::Address(*address)
-            }
-            Some(Interface::Name(name)) => {
-                #[cfg(target_os = "linux")]
-                socket.bind_device(Some(name.as_bytes()))?;
-                InterfaceIndexOrAddress::Index(interface_index(name)?)
-            }
-        };
-        if hears {
-            socket.join_multicast_v4_n(&config.group, &through)?;
-        }
-        Self::bound(socket, (Ipv4Addr::UNSPECIFIED, port).into())
-    }
-
-    fn bound(socket: Socket, address: SocketAddr) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        // The system gives what it allows.
-        let _ = socket.set_send_buffer_size(SEND_BUFFER);
-        socket.bind(&address.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let state = UdpSocketState::new((&socket).into())?;
-        let_be_cut(&socket, address);
-        Ok(Self { socket: Arc::new(socket), state: Arc::new(state), told: Arc::default() })
-    }
-
-    /// Sends datagrams of `segment` bytes each, the last perhaps shorter, with one call where the system and the interface
-    /// cut them.
-    fn send(&self, way: Way, contents: &[u8], segment: usize) -> io::Result<()> {
-        let most = self.state.max_gso_segments();
-        if contents.len() > segment && contents.len().div_ceil(segment.max(1)) <= most {
-            match self.send_piece(way, contents, segment) {
-                Err(error) if !is_about_room(&error) => {}
-                sent => return sent,
-            }
-        }
-        let mut first = true;
-        for datagram in contents.chunks(segment.max(1)) {
-            let sent = self.send_piece(way, datagram, segment);
-            // Once some have left, the others go or are lost: nothing may leave twice.
-            match sent {
-                Err(error) if first && is_about_room(&error) => return Err(error),
-                Err(error) if !is_about_room(&error) && !self.told.swap(true, Ordering::Relaxed) => {
-                    tracing::warn!(
-                        peer = %way.to,
-                        "a datagram of {} bytes was not taken: {error}; where the network takes only smaller ones, set mtu",
-                        datagram.len()
-                    );
-                }
-                _ => {}
-            }
-            first = false;
-        }
-        Ok(())
-    }
-
-    fn send_piece(&self, Way { from, to }: Way, contents: &[u8], segment: usize) -> io::Result<()> {
-        let segment_size = (contents.len() > segment).then_some(segment);
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
-        self.socket.try_io(Interest::WRITABLE, || self.state.try_send((&*self.socket).into(), &transmit))
-    }
-}
-
-/// What is too large for a network on the way arrives in pieces: the library forbids that for the sake of its own
-/// protocol, and then it never arrives, without a word. The system may know nothing of it.
-fn let_be_cut(socket: &UdpSocket, address: SocketAddr) {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::net::sockopt::{
-            Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
-        };
-        // IPv4 in IPv6's clothes as well.
-        let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT);
-        if address.is_ipv6() {
-            let _ = set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT);
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (socket, address);
-}
-
-/// There is no room at the moment: no reason to try in another way.
-fn is_about_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
-}
-
 /// A player that may be heard of.
 pub(super) struct Expected {
     pub(super) pair: Arc<UdpPair>,
@@ -372,15 +244,6 @@ fn player_is_heard(of_address: &[Heard], port: u16, began: Instant) {
     }
 }
 
-/// The system's number of an interface.
-fn interface_index(name: &str) -> io::Result<u32> {
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
-    text.map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {name}")))?
-        .trim()
-        .parse()
-        .map_err(io::Error::other)
-}
-
 fn millis(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -389,17 +252,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
-    use rustix::net::sockopt::{Ipv4PathMtuDiscovery, ip_mtu_discover};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
     #[tokio::test]
     async fn a_pair_that_was_given_up_is_opened_again_at_once() {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        // Where no other test looks for ports.
         let opened = |port| Some((port, UdpPair::open(local, port).ok()?));
-        let (port, pair) = (20_000..60_000).step_by(2).find_map(opened).unwrap();
+        let (port, pair) = (61_000..65_000).step_by(2).find_map(opened).unwrap();
         drop(pair);
         for _ in 0..3 {
             UdpPair::closed(local, port).await;
@@ -407,18 +271,6 @@ mod tests {
             let pair = UdpPair::open(local, port).unwrap();
             tokio::task::yield_now().await;
             drop(pair);
-        }
-    }
-
-    #[tokio::test]
-    async fn datagrams_may_be_cut_on_the_way() {
-        for ip in ["127.0.0.1", "0.0.0.0", "::"] {
-            let Ok(half) = Half::open(SocketAddr::new(ip.parse().unwrap(), 0)) else {
-                assert_eq!(ip, "::", "a machine without IPv6");
-                continue;
-            };
-            let set = ip_mtu_discover(&*half.socket).unwrap();
-            assert_eq!(set, Ipv4PathMtuDiscovery::DONT, "{ip}");
         }
     }
 }
