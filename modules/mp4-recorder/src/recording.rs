@@ -11,7 +11,7 @@ use std::time::Duration;
 use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
 use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::clip::{self, Before, Clips};
 use crate::lane::{Configured, Lane, LeftOff, Wish};
@@ -80,7 +80,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     );
     let Some((reader, tracks)) = begun else { return wait_for_events(output, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
-    let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
+    let of_output = spool.clone();
     let writer = Writer {
         spool,
         lane: lane.clone(),
@@ -100,7 +100,9 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync, reader, tracks).await;
+    Recording { output, report, jobs, wishes, clips, stopping, lane, stream, spool: of_output }
+        .run(reader, tracks)
+        .await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -156,10 +158,16 @@ struct Recording {
     lane: Arc<Lane>,
     /// Which stream it is.
     stream: usize,
+    spool: Arc<Spool>,
 }
 
 impl Recording {
-    async fn run(mut self, sync: Duration, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
+    /// `syncSeconds`, as it is configured now.
+    fn sync(&self) -> Duration {
+        Duration::from_secs(self.spool.limits().sync_seconds.max(1))
+    }
+
+    async fn run(mut self, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
         let content = self.output.content;
         let mut waiting: Vec<Entry> = Vec::new();
         let (mut bytes, mut read) = (0, 0);
@@ -170,8 +178,8 @@ impl Recording {
                 starts: false,
             });
         }
-        let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut sync = self.sync();
+        let mut ticks = commits(sync);
         // Since when there is something that the thread should have taken.
         let mut due: Option<Instant> = None;
         let mut end_file = None;
@@ -221,6 +229,10 @@ impl Recording {
                         due = Some(Instant::now());
                     }
                     self.watch(due);
+                    if self.sync() != sync {
+                        sync = self.sync();
+                        ticks = commits(sync);
+                    }
                 }
                 wish = self.wishes.recv() => match wish {
                     Some(Wish::EndFile) => end_file = end_file.or(Some(false)),
@@ -269,6 +281,12 @@ impl Recording {
         let state = if stalled < LAG { State::Retrying } else { State::Failed };
         self.report.fails(state, Reason::Silent, &why);
     }
+}
+
+fn commits(sync: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// When this output commits next. All outputs commit at the same moments: the file system makes what they sync together

@@ -224,16 +224,13 @@ impl Running {
             self.commit();
             self.cutter.break_here();
         }
-        self.carried.clear();
-        for track in tracks.iter() {
-            match segment::carries(track) {
-                Ok(()) => self.carried.push(Track::clone(track)),
-                Err(error) => {
-                    let (flow, output) = self.writer.lane.place();
-                    tracing::warn!(%flow, %output, "the {} is left out: {error}", track.kind().as_str());
-                }
-            }
-        }
+        let (carried, left_out): (Vec<_>, Vec<_>) =
+            tracks.iter().partition(|track| segment::carries(track).is_ok());
+        self.carried = carried.into_iter().map(|track| Track::clone(track)).collect();
+        let names =
+            left_out.iter().map(|track| format!("{} ({})", track.kind().as_str(), track.codec_string));
+        let names = names.collect::<Vec<_>>().join(", ");
+        self.writer.report.leaves_out((!names.is_empty()).then_some(&names));
         if self.carried.is_empty() && tracks.iter().next().is_some() {
             let why = "files carry H.264, H.265, AV1, AAC and Opus, and the stream has none of them";
             self.writer.report.fails(State::Failed, Reason::Content, &why);
@@ -361,8 +358,8 @@ impl Running {
         let Some(open) = self.open.take() else { return };
         let (id, durable) = (open.record.id, open.segment.durable());
         drop(open);
-        self.writer.spool.set_broken(id, true);
         let spool = &self.writer.spool;
+        spool.broke(id, durable.unwrap_or(0));
         match durable {
             None => drop(spool.remove(id)),
             Some(length) => housekeeping::repair(&self.writer.recorder, spool, id, Some(length)),
@@ -422,7 +419,7 @@ impl Running {
             self.rewrite(Some(error));
         }
         let Some(Open { record, segment, path }) = self.open.take() else { return };
-        let id = record.id;
+        let (id, durable) = (record.id, segment.durable().unwrap_or(0));
         let spool = &self.writer.spool;
         let finished = segment.finish().map_err(WriteError::from).and_then(|finished| {
             self.writer.recorder.totals.written.fetch_add(finished.written, Ordering::Relaxed);
@@ -443,7 +440,7 @@ impl Running {
             }
             Err(error) => {
                 tracing::warn!("{}: finished later: {error}", path.display());
-                spool.set_broken(id, true);
+                spool.broke(id, durable);
             }
         }
     }
