@@ -146,7 +146,6 @@ fn no_packet_is_larger_than_the_mtu_and_the_report_comes_before_it() {
     drop(publication);
 }
 
-/// Number and source of a picture's packet.
 #[test]
 fn datagrams_leave_from_the_address_that_the_player_connected_to() {
     needs!(Ffmpeg);
@@ -158,8 +157,8 @@ fn datagrams_leave_from_the_address_that_the_player_connected_to() {
     );
     let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
     gateway.wait_receiving("cam");
-    for address in ["127.0.0.1", "127.0.0.2"] {
-        let sockets = [pair(), pair()];
+    // All at once: a port that is used again still gets what was meant for its last owner.
+    for (address, sockets) in [("127.0.0.1", [pair(), pair()]), ("127.0.0.2", [pair(), pair()])] {
         let mut player = Player::on(Box::new(TcpStream::connect((address, port)).unwrap()));
         player.play(&format!("rtsp://{address}:{port}/live/cam"), |medium| unicast(sockets[medium].0));
         let (rtp, rtcp) = player.server_ports().unwrap();
@@ -173,6 +172,7 @@ fn datagrams_leave_from_the_address_that_the_player_connected_to() {
     drop(publication);
 }
 
+/// Number and source of a picture's packet.
 fn sent(packet: &[u8]) -> (u16, [u8; 4]) {
     (numbers(packet).0, packet[8..12].try_into().unwrap())
 }
