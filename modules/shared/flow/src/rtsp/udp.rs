@@ -35,8 +35,11 @@ const MAX_WAITING: usize = 2048;
 /// Pairs that are open, of all endpoints of the process.
 static OPEN: LazyLock<Mutex<HashMap<SocketAddr, Weak<UdpPair>>>> = LazyLock::new(Mutex::default);
 
-/// What still listened on pairs that were given up a moment ago, by the pair's first address.
-static CLOSING: LazyLock<Mutex<Vec<(SocketAddr, JoinHandle<()>)>>> = LazyLock::new(Mutex::default);
+/// What still listened on pairs that were given up a moment ago.
+static CLOSING: LazyLock<Mutex<Vec<Closing>>> = LazyLock::new(Mutex::default);
+
+/// With the pair's first address.
+type Closing = (SocketAddr, JoinHandle<()>);
 
 /// A pair of ports.
 pub(super) struct UdpPair {
