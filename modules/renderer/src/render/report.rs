@@ -101,10 +101,12 @@ impl Rendering {
         }
         tell("steps", timing.jumps().into());
         tell("resampledPpm", ((timing.rate() * 1e6).round() as i64).into());
-        if stage.config.audio.is_some() && self.audio.is_some() {
-            let picture = counts.late.load(Ordering::Relaxed);
-            let sound = self.sound_state.off.load(Ordering::Relaxed);
-            tell("avOffsetMilliseconds", ((picture - sound) / 1_000_000).into());
+        if stage.config.audio.is_some() {
+            if self.audio.is_some() {
+                let picture = counts.late.load(Ordering::Relaxed);
+                let sound = self.sound_state.off.load(Ordering::Relaxed);
+                tell("avOffsetMilliseconds", ((picture - sound) / 1_000_000).into());
+            }
             tell("audio", self.audio_report());
         }
         map
@@ -115,7 +117,7 @@ impl Rendering {
             Some((ways, None)) => {
                 json!({ "state": "failed", "error": ways.error.clone().unwrap_or_default() })
             }
-            _ => self.sound_state.report(),
+            _ => self.sound_state.report(locked(&self.stage.signal).there && self.audio.is_some()),
         }
     }
 
