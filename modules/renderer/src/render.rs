@@ -1,6 +1,7 @@
 //! `render`: one output. A thread of its own reads the stream and feeds the decoders, since starting and stopping them
 //! blocks; `paint` shows what comes out.
 
+mod again;
 mod report;
 
 use std::sync::Arc;
@@ -107,6 +108,9 @@ struct Rendering {
     video: Option<(Ways, Option<Decoder>)>,
     audio: Option<(Ways, Option<Sound>)>,
     ending: Vec<(Decoder, Instant)>,
+    /// Decoding time of the last picture that came, in nanoseconds.
+    fed_until: Option<i64>,
+    begun: again::Begun,
     counted: [u64; 2],
     /// When, and how many pictures a second were shown then.
     counted_at: Instant,
@@ -126,6 +130,8 @@ impl Rendering {
             video: None,
             audio: None,
             ending: Vec::new(),
+            fed_until: None,
+            begun: again::Begun::default(),
             counted: [0; 2],
             counted_at: Instant::now(),
             pace: 0.0,
@@ -290,6 +296,7 @@ impl Rendering {
         let decoder = match frame.kind {
             Kind::Video => {
                 self.stage.counts.received(self.stage.clock.now());
+                self.fed_until = Some(frame.dts.nanos());
                 self.video.as_mut().and_then(|(_, decoder)| decoder.as_mut())
             }
             Kind::Audio => self.audio.as_mut().and_then(|(_, sound)| Some(&mut sound.as_mut()?.decoder)),
@@ -352,9 +359,9 @@ impl Rendering {
             forget(&self.stage, running.output());
             *decoder = None;
             ways.stopped(&why, has_decoded, now);
-            self.start_picture();
+            self.replace_picture();
         } else if ways.is_due_again(now) {
-            self.start_picture();
+            self.replace_picture();
         }
     }
 
