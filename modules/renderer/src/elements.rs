@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
 
 /// Debian 12's packages, and what is used of them.
 const PACKAGES: &[(&str, &[&str])] = &[

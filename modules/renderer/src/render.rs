@@ -4,6 +4,7 @@
 mod again;
 mod report;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,8 @@ const STILL: i64 = 3 * SECOND;
 const DRAIN: Duration = Duration::from_secs(2);
 /// A thread that does nothing for so long is held up by a driver.
 const HANGS: i64 = 10 * SECOND;
+/// Between a panic and the next try.
+const ANEW: Duration = Duration::from_secs(2);
 /// How long ending an output may take, whatever the drivers do.
 const ENDING: Duration = Duration::from_secs(4);
 
@@ -64,13 +67,18 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let spawned = std::thread::Builder::new().name("render".into()).spawn({
         let stage = stage.clone();
         move || {
+            // Also when what follows panics.
+            let over = Over(stage.clone());
             let rendering = Rendering::new(output, stage.clone());
             let painting = std::thread::Builder::new().name("paint".into()).spawn({
                 let stage = stage.clone();
-                move || Painter::new(stage).run()
+                move || painted(&stage)
             });
+            if let Err(error) = &painting {
+                *locked(&stage.trouble) = Some(format!("no thread for the display: {error}"));
+            }
             runtime.block_on(rendering.run());
-            stage.over.store(true, Ordering::Relaxed);
+            drop(over);
             if let Ok(painting) = painting {
                 let _ = painting.join();
             }
@@ -84,7 +92,12 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = &mut ended => return,
+            ended = &mut ended => {
+                if ended.is_err() {
+                    fail("a fault of this program ended the output, see its log; `restartFlow` starts it anew".into());
+                }
+                return;
+            }
             () = cancel.cancelled() => break,
             _ = look.tick() => {
                 let still = stage.clock.now().saturating_sub(stage.alive.load(Ordering::Relaxed));
@@ -98,6 +111,28 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     }
     // A driver that hangs keeps its thread, and nobody else.
     let _ = tokio::time::timeout(ENDING, ended).await;
+}
+
+/// Ends the other threads of an output.
+struct Over(Arc<Stage>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Shows pictures until the output is over. A panic is told as the state, and everything begins anew.
+fn painted(stage: &Arc<Stage>) {
+    while !stage.is_over() {
+        let painting = AssertUnwindSafe(|| Painter::new(stage.clone()).run());
+        if std::panic::catch_unwind(painting).is_err() {
+            let why = "a fault of this program ended what shows pictures, see its log; it begins anew";
+            *locked(&stage.sink) = None;
+            *locked(&stage.trouble) = Some(why.into());
+            std::thread::sleep(ANEW);
+        }
+    }
 }
 
 struct Rendering {
