@@ -187,6 +187,30 @@ fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_ev
 }
 
 #[test]
+fn the_first_clip_of_an_output_that_records_all_the_time_begins_before_the_call_too() {
+    needs!(Ffmpeg, Ffprobe);
+    let bench = Bench::start(json!({ "disk": { "store": "file:///recordings", "segmentSeconds": 2 } }));
+    // Six seconds of pictures and sound: files of it are stored and no longer in the spool.
+    bench.wait_received(430);
+    wait::until_true("two files are stored", wait::LONG, || files(&bench.folder()).len() >= 2);
+    let asked = json!({ "flow": "cam", "id": "door-8", "preRollSeconds": 4, "seconds": 2 });
+    let (status, answer) = bench.ask("recordEvent", &asked);
+    assert_eq!(status, 202, "{answer}");
+    let file = bench.folder().join(answer["name"].as_str().unwrap());
+    wait::until_true("the clip is stored", wait::LONG, || file.exists());
+    let published = bench.publishing.stop();
+    let clip = Recording::of_framemd5_in_milliseconds(&run(
+        Tool::Ffmpeg,
+        &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"],
+        &file,
+    ));
+    must_be_a_part(&clip, &published);
+    let seconds = seconds(&file);
+    assert!((5.9..=7.5).contains(&seconds), "{seconds} s");
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
 fn what_is_deleted_is_gone_from_spool_and_store_and_does_not_come_back() {
     needs!(Ffmpeg, Ffprobe);
     let bench = Bench::start(json!({ "disk": { "store": "file:///recordings", "segmentSeconds": 2 } }));

@@ -81,6 +81,33 @@ fn what_is_no_rtsp_or_too_much_of_it_costs_its_own_connection_alone() {
 }
 
 #[test]
+fn who_guesses_keys_loses_its_connection_and_keeps_nobody_else_out() {
+    needs!(Ffmpeg);
+    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let output =
+        json!({ "serve": rtsp(port, "live/cam"), "transports": ["tcp"], "auth": { "key": "right" } });
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": { "input": { "listen": from }, "outputs": { "viewers": output } } })),
+    );
+    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_receiving("cam");
+    let mut guesser = Player::connect(port);
+    for _ in 0..5 {
+        let refused = guesser.ask("DESCRIBE", &rtsp(port, "live/cam?key=wrong"), &[]);
+        assert_eq!(refused.status, 403, "{}", refused.head);
+    }
+    assert!(guesser.frame().is_none(), "it is closed");
+    gateway.wait_log(&["showed 5 wrong keys or passwords"]);
+    // One that mistypes, from the same address.
+    let mut player = Player::connect(port);
+    assert_eq!(player.ask("DESCRIBE", &rtsp(port, "live/cam?key=rihgt"), &[]).status, 403);
+    player.play(&rtsp(port, "live/cam?key=right"), interleaved);
+    assert!(player.frame().is_some());
+    drop(publication);
+}
+
+#[test]
 fn datagrams_go_to_the_address_that_asked_whatever_destination_it_names() {
     needs!(Ffmpeg);
     let (from, port) = (rtmp(port::free(), "live/cam"), port::free());

@@ -259,6 +259,36 @@ fn a_change_of_codec_ends_sessions_with_a_goodbye() {
 }
 
 #[test]
+fn after_a_change_of_codec_describe_waits_for_the_new_one_and_the_old_one_is_not_played() {
+    needs!(Ffmpeg, Ffmpeg9);
+    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let (gateway, url) = (gateway(&from, port, json!({})), rtsp(port, "live/cam"));
+    let first = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_receiving("cam");
+    let [mut described, mut set_up, mut asking] = [(); 3].map(|()| Player::connect(port));
+    let (control, interleave) = (format!("{url}/trackID=0"), interleaved(0));
+    let transport = [("Transport", &*interleave)];
+    for player in [&mut described, &mut set_up] {
+        assert!(player.ask("DESCRIBE", &url, &[]).body.contains("H264/90000"));
+    }
+    assert_eq!(set_up.ask("SETUP", &control, &transport).status, 200);
+    drop(first);
+    gateway.wait_value("/flows/cam/input/state", "waiting");
+    // It is there, and nobody knows yet what it sends.
+    let mut again = Publisher::to(&from);
+    let answer = std::thread::spawn({
+        let url = url.clone();
+        move || asking.ask("DESCRIBE", &url, &[])
+    });
+    again.play_out(&Clip::H265.tags()).unwrap();
+    let answer = answer.join().unwrap();
+    assert!(answer.body.contains("H265/90000"), "{}{}", answer.head, answer.body);
+    assert_eq!(set_up.ask("PLAY", &url, &[]).status, 454, "{}", gateway.log());
+    assert_eq!(described.ask("SETUP", &control, &transport).status, 455, "{}", gateway.log());
+    described.play(&url, interleaved);
+}
+
+#[test]
 fn a_publisher_is_told_what_of_its_packets_was_lost() {
     const SDP: &str =
         "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\na=control:trackID=0\r\n";

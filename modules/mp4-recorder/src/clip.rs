@@ -14,12 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::lane::Lane;
+use crate::lately::Written;
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
+use crate::recording;
 use crate::report::Report;
 use crate::spool::Spool;
 use crate::store::StoreConfig;
-use crate::writer::{Job, Writer};
+use crate::writer::{Job, Recall, Writer};
 
 /// The longest `preRollSeconds`.
 pub const LONGEST_PRE_ROLL: Duration = Duration::from_secs(60);
@@ -58,9 +60,24 @@ impl Asked {
     }
 }
 
+/// What is in files already, and how it goes on.
+pub struct Before {
+    /// What is durable.
+    pub recalled: oneshot::Receiver<Vec<Written>>,
+    /// What was read of the stream behind that.
+    pub waiting: Vec<Entry>,
+    /// Has not given what comes next.
+    pub reader: Reader,
+}
+
+/// What a reader needs that begins now.
+pub fn behind() -> Keep {
+    Keep { pre_roll: Duration::ZERO, ..keep() }
+}
+
 /// What keeps enough for the longest pre-roll.
 pub fn keep() -> Keep {
-    Keep { pre_roll: LONGEST_PRE_ROLL, lag: LAG, bytes: PRE_ROLL_BYTES }
+    Keep { pre_roll: LONGEST_PRE_ROLL, lag: LAG, bytes: PRE_ROLL_BYTES, patience: recording::PATIENCE }
 }
 
 /// The clips of one output, or of one instance of it.
@@ -76,8 +93,6 @@ pub struct Clips {
     template: NameTemplate,
     ended: CancellationToken,
     running: JoinSet<()>,
-    /// Only there so that the stream keeps a pre-roll.
-    keeper: Option<Reader>,
     /// When the last frame that was seen is decoded.
     last: Option<Timestamp>,
     /// What was before has been deleted.
@@ -112,7 +127,6 @@ impl Clips {
             template,
             ended: CancellationToken::new(),
             running: JoinSet::new(),
-            keeper: None,
             last: None,
             not_before: None,
         }
@@ -130,15 +144,22 @@ impl Clips {
         }
     }
 
-    /// Begins one, which is counted as long as `counted` lives.
-    pub fn begin(&mut self, asked: &Asked, counted: Arc<()>) {
-        while self.running.try_join_next().is_some() {}
-        if self.keeper.is_none() && !asked.pre_roll.is_zero() {
-            self.keeper = Some(self.stream.reader_from(self.content, Start::NextSync, keep()));
+    /// Asks for what was written lately, where a clip wants it.
+    pub fn recall(&self, asked: &Asked) -> Option<(Recall, oneshot::Receiver<Vec<Written>>)> {
+        if asked.pre_roll.is_zero() {
+            return None;
         }
+        let (answer, recalled) = oneshot::channel();
+        let recall = Recall { from: back(self.last?, asked.pre_roll), not_before: self.not_before, answer };
+        Some((recall, recalled))
+    }
+
+    /// Begins one, which is counted as long as `counted` lives. `before`: with what is in files already.
+    pub fn begin(&mut self, asked: &Asked, counted: Arc<()>, before: Option<Before>) {
+        while self.running.try_join_next().is_some() {}
         let from = self.last.map(|last| back(last, asked.pre_roll)).max(self.not_before);
-        let lag = Keep { pre_roll: Duration::ZERO, ..keep() };
-        let reader = self.stream.reader_from(self.content, from.map_or(Start::LastSync, Start::Time), lag);
+        let reader =
+            self.stream.reader_from(self.content, from.map_or(Start::LastSync, Start::Time), behind());
         let length = asked.pre_roll + asked.length + LONGEST_GOP;
         let stopping = Arc::new(AtomicBool::new(false));
         let writer = Writer {
@@ -161,6 +182,7 @@ impl Clips {
         }
         let clip = Clip {
             reader,
+            before,
             jobs,
             stopping,
             ended: self.ended.clone(),
@@ -198,7 +220,10 @@ fn back(time: Timestamp, by: Duration) -> Timestamp {
 
 /// One that is being recorded.
 struct Clip {
+    /// Begins in memory.
     reader: Reader,
+    /// Where there is any of it, the clip begins with that instead.
+    before: Option<Before>,
     jobs: mpsc::Sender<Job>,
     stopping: Arc<AtomicBool>,
     ended: CancellationToken,
@@ -212,11 +237,25 @@ struct Clip {
 
 impl Clip {
     async fn run(self, sync: Duration) {
-        let Self { mut reader, jobs, stopping, ended, mut from, to, deadline, counted: _counted } = self;
+        let Self { mut reader, before, jobs, stopping, ended, mut from, to, deadline, counted: _counted } =
+            self;
         let mut ticks = tokio::time::interval(sync);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
         let (mut due, mut over) = (false, false);
+        if let Some(before) = before
+            && let Ok(Ok(written)) = tokio::time::timeout(PATIENCE, before.recalled).await
+            && !written.is_empty()
+        {
+            if jobs.send(Job::Written(written)).await.is_err() {
+                return;
+            }
+            reader = before.reader;
+            // It has begun.
+            from = None;
+            waiting = before.waiting;
+            over = waiting.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended));
+        }
         while !over {
             tokio::select! {
                 biased;

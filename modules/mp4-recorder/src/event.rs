@@ -107,6 +107,10 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
 fn lane(recorder: &Recorder, payload: &Payload) -> Result<Arc<Lane>, MethodReply> {
     let of_flow = |lane: &Arc<Lane>| lane.place().0 == payload.flow && lane.configured().is_some();
     let mut lanes: Vec<_> = recorder.lanes().into_iter().filter(of_flow).collect();
+    // One that is not configured any more still stores what it has.
+    if lanes.iter().any(|lane| lane.records()) {
+        lanes.retain(|lane| lane.records());
+    }
     if lanes.is_empty() {
         return Err(refused(404, format!("no flow that records is named {:?}", payload.flow)));
     }

@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 use crate::azure::OTHER_BLOCKS;
 use crate::folder;
 use crate::lane::{Lane, LaneError, template};
+use crate::mounted;
 use crate::name;
 use crate::recorder::Recorder;
 use crate::spool::{Held, Record, Spool};
@@ -107,7 +108,8 @@ async fn stage(
         }
     };
     // From here on the file may be stored as a whole by somebody else.
-    let _alone = lane.staging.lock().await;
+    let staging = lane.staging(id);
+    let _alone = staging.lock().await;
     let mut ends = upload.staged.clone();
     let path = spool.path(&held.record);
     let mut index = sent.blocks.get(&id).copied().unwrap_or(0);
@@ -157,7 +159,7 @@ async fn append(
     let id = held.record.id;
     let (spool, root) = (spool.clone(), root.to_owned());
     let work = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&root)?;
+        mounted::check(spool.dir(), &root)?;
         // It is as safe there as in the spool.
         if std::fs::metadata(&root)?.dev() == std::fs::metadata(spool.dir())?.dev() {
             return Ok(false);

@@ -16,6 +16,9 @@ pub type Told = BTreeMap<Place, (Timestamp, i64)>;
 /// Looks at the SAS of every output, and tells of those that end soon.
 pub async fn look(recorder: Arc<Recorder>, now: Timestamp) {
     for lane in recorder.lanes() {
+        if !lane.records() {
+            continue;
+        }
         let Some(credentials) = lane.configured().and_then(|now| now.config.credentials) else { continue };
         let (Credentials::ConnectionString(secret) | Credentials::Sas(secret)) = &credentials else {
             continue;

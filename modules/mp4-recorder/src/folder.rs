@@ -90,6 +90,11 @@ fn aside(target: &Path, file: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}.{id}.part"))
 }
 
+/// Where the part of a file of the spool lies that was sent while it was written.
+pub fn partial(root: &Path, name: &str, file_name: &str) -> PathBuf {
+    aside(&root.join(name), Path::new(file_name))
+}
+
 /// What a partial file will be called; `None`: it is none.
 pub fn of_partial(path: &Path) -> Option<String> {
     let inner = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".part")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -117,6 +117,8 @@ struct Progress {
     unknown: AtomicU64,
     failed: AtomicU64,
     why: Mutex<Option<String>>,
+    /// A store said no: it will say so for a while.
+    refused: AtomicBool,
 }
 
 impl Progress {
@@ -277,6 +279,7 @@ async fn from_store(
             }
             Err(error) => {
                 progress.failed(&format!("{}/{}: {error}", line.target, line.name));
+                progress.refused.fetch_or(error.is_refused(), Ordering::Relaxed);
                 // The next one would wait for nothing as long.
                 if error.is_out_of_reach() {
                     break;
@@ -329,11 +332,16 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime)
             retention(line).is_some_and(|kept| now.duration_since(line.end()).is_ok_and(|age| age > kept))
         };
         let Some(lane) = known.or_else(|| recorder.lane(&place)) else { continue };
+        if lane.refused_lately() {
+            continue;
+        }
         let (progress, mut deleted) = (Progress::default(), 0);
         for day in account.days(&place) {
             deleted += from_store(&recorder, &lane, &day, &is_old, &progress).await;
         }
+        lane.refused(progress.refused.load(Ordering::Relaxed));
         let failed = progress.failed.load(Ordering::Relaxed);
+        lane.set_overdue(failed);
         if failed > 0 {
             let why = progress.why.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
             tracing::warn!(flow = %place.0, output = %place.1, files = failed, "files are overdue: {why}");

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 /// Repairs what was being written when the last process ended.
 pub fn begin(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
     for held in spool.broken() {
-        repair(recorder, spool, held.record.id, None);
+        repair(recorder, spool, held.record.id, held.durable);
     }
     wake_all(recorder, spool);
 }
@@ -49,7 +49,7 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
                 let began = ended.ok().and_then(|ended| ended.checked_sub(repaired.duration));
                 record.set_start(began.unwrap_or(SystemTime::UNIX_EPOCH));
             }
-            spool.update(record).inspect(|()| spool.set_broken(id, false))
+            spool.update(record).inspect(|()| spool.mended(id))
         }
         Err(RepairError::Nothing) => {
             tracing::info!(flow = %place.0, output = %place.1, "no frame had reached the disk in {}", path.display());
@@ -79,7 +79,7 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         std::thread::sleep(if round == 0 { Duration::from_secs(1) } else { ROUND });
         let Some(recorder) = keeper.upgrade() else { return };
         for held in spool.broken() {
-            repair(&recorder, spool, held.record.id, None);
+            repair(&recorder, spool, held.record.id, held.durable);
         }
         recorder.sample();
         recorder.runtime.spawn(expiry::look(recorder.clone(), jiff::Timestamp::now()));

@@ -3,8 +3,8 @@
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health,
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
-//! `cut` (the thread: where files begin and end), `segment` (one file), `clip` (files of events), `spool` (what is kept until the store has it),
-//! `lane`, `folder` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share. `rescue` reads the spool of a
+//! `cut` (the thread: where files begin and end), `segment` (one file), `clip` (files of events) and `lately` (where they begin), `spool` (what is kept until the store has it),
+//! `lane`, `folder`, `mounted` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share. `rescue` reads the spool of a
 //! device that is dead.
 
 mod azure;
@@ -19,8 +19,10 @@ mod folder;
 mod forget;
 mod housekeeping;
 mod lane;
+mod lately;
 mod methods;
 mod metrics;
+mod mounted;
 mod name;
 mod recorder;
 mod recording;

@@ -170,6 +170,10 @@ impl Recorder {
                 format!("deleted a recording of {seconds} s ({bytes} bytes) that was not stored yet");
             tracing::warn!(flow = %place.0, output = %place.1, "the spool is full: {detail}");
             self.emit(EventKind::SpoolDropped, &place, detail);
+            // What was sent of it while it was written goes, too.
+            if let (Some(recorder), Some(lane)) = (self.shared(), self.lane(&place)) {
+                self.runtime.spawn(async move { lane.discard(&recorder, &record).await });
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! The stream's own memory is what a disk that stalls is bridged with: what the thread can't take yet stays there, for
 //! half a minute.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,9 +11,9 @@ use std::time::Duration;
 use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
 use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::clip::{self, Clips};
+use crate::clip::{self, Before, Clips};
 use crate::lane::{Configured, Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
@@ -25,6 +26,8 @@ use crate::writer::{Job, Writer};
 const LAG: Duration = Duration::from_secs(30);
 /// What the stream may keep for that.
 const LAG_BYTES: usize = 64 << 20;
+/// What comes is durable a second later: a read for each frame gains nothing.
+pub const PATIENCE: Duration = Duration::from_millis(40);
 /// Media is handed on before its second is over when there is so much of it.
 const MOST_WAITING: usize = 8 << 20;
 /// A disk that takes nothing for so long is told of.
@@ -55,7 +58,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     let begun = (!config.events_only).then(|| match lane.go_on(stream, content) {
         Some(left_off) => (left_off.reader, left_off.tracks),
         None => {
-            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES };
+            let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES, patience: PATIENCE };
             (output.stream.reader_from(content, Start::LastSync, keep), None)
         }
     });
@@ -77,7 +80,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     );
     let Some((reader, tracks)) = begun else { return wait_for_events(output, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
-    let sync = Duration::from_secs(spool.limits().sync_seconds.max(1));
+    let of_output = spool.clone();
     let writer = Writer {
         spool,
         lane: lane.clone(),
@@ -97,7 +100,9 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
     if let Err(error) = spawned {
         return report.fails(State::Failed, Reason::Internal, &error);
     }
-    Recording { output, report, jobs, wishes, clips, stopping, lane, stream }.run(sync, reader, tracks).await;
+    Recording { output, report, jobs, wishes, clips, stopping, lane, stream, spool: of_output }
+        .run(reader, tracks)
+        .await;
 }
 
 /// Waits for the spool, and says why it takes so long.
@@ -129,7 +134,7 @@ async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>
             biased;
             () = output.cancel.cancelled() => break,
             wish = wishes.recv() => match wish {
-                Some(Wish::Clip(asked, counted)) => clips.begin(&asked, counted),
+                Some(Wish::Clip(asked, counted)) => clips.begin(&asked, counted, None),
                 Some(Wish::Forget) => clips.forget(),
                 Some(Wish::EndFile) => {}
                 None => break,
@@ -153,10 +158,16 @@ struct Recording {
     lane: Arc<Lane>,
     /// Which stream it is.
     stream: usize,
+    spool: Arc<Spool>,
 }
 
 impl Recording {
-    async fn run(mut self, sync: Duration, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
+    /// `syncSeconds`, as it is configured now.
+    fn sync(&self) -> Duration {
+        Duration::from_secs(self.spool.limits().sync_seconds.max(1))
+    }
+
+    async fn run(mut self, mut reader: Reader, mut tracks: Option<Arc<Tracks>>) {
         let content = self.output.content;
         let mut waiting: Vec<Entry> = Vec::new();
         let (mut bytes, mut read) = (0, 0);
@@ -167,30 +178,36 @@ impl Recording {
                 starts: false,
             });
         }
-        let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut sync = self.sync();
+        let mut ticks = commits(sync);
         // Since when there is something that the thread should have taken.
         let mut due: Option<Instant> = None;
-        let mut end_file = false;
+        let mut end_file = None;
+        let mut recalls = VecDeque::new();
         loop {
-            let is_full = bytes >= MOST_WAITING;
-            if is_full && due.is_none() {
+            if bytes >= MOST_WAITING && due.is_none() {
                 due = Some(Instant::now());
             }
             tokio::select! {
                 biased;
                 () = self.output.cancel.cancelled() => break,
-                permit = self.jobs.reserve(), if due.is_some() || end_file => {
+                permit = self.jobs.reserve(), if due.is_some() || end_file.is_some() || !recalls.is_empty() => {
                     let Ok(permit) = permit else { break };
-                    if std::mem::take(&mut end_file) {
-                        permit.send(Job::EndFile);
+                    // Before what is waiting, which the clip has got.
+                    if let Some(recall) = recalls.pop_front() {
+                        permit.send(Job::Recall(recall));
+                        continue;
+                    }
+                    if let Some(forget) = end_file.take() {
+                        permit.send(Job::EndFile { forget });
                         continue;
                     }
                     due = None;
                     (bytes, read) = (0, 0);
                     permit.send(Job::Batch(std::mem::take(&mut waiting)));
                 }
-                () = reader.recv(&mut waiting), if !is_full => {
+                // What the thread can't take stays in the stream's memory, which is bounded.
+                () = reader.recv(&mut waiting), if due.is_none() => {
                     let new = waiting.get(read..).unwrap_or_default();
                     self.clips.saw(new);
                     bytes += new.iter().map(size).sum::<usize>();
@@ -212,13 +229,27 @@ impl Recording {
                         due = Some(Instant::now());
                     }
                     self.watch(due);
+                    if self.sync() != sync {
+                        sync = self.sync();
+                        ticks = commits(sync);
+                    }
                 }
                 wish = self.wishes.recv() => match wish {
-                    Some(Wish::EndFile) => end_file = true,
-                    Some(Wish::Clip(asked, counted)) => self.clips.begin(&asked, counted),
+                    Some(Wish::EndFile) => end_file = end_file.or(Some(false)),
+                    Some(Wish::Clip(asked, counted)) => {
+                        let before = self.clips.recall(&asked).map(|(recall, recalled)| {
+                            recalls.push_back(recall);
+                            Before {
+                                recalled,
+                                waiting: waiting.clone(),
+                                reader: reader.twin(clip::behind()),
+                            }
+                        });
+                        self.clips.begin(&asked, counted, before);
+                    }
                     Some(Wish::Forget) => {
                         self.clips.forget();
-                        end_file = true;
+                        end_file = Some(true);
                     }
                     None => break,
                 },
@@ -250,6 +281,12 @@ impl Recording {
         let state = if stalled < LAG { State::Retrying } else { State::Failed };
         self.report.fails(state, Reason::Silent, &why);
     }
+}
+
+fn commits(sync: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(next_commit(sync), sync);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// When this output commits next. All outputs commit at the same moments: the file system makes what they sync together

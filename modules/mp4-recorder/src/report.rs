@@ -24,6 +24,8 @@ struct Said {
     writing: Option<(State, Trouble)>,
     /// Why files do not get to their store.
     storing: Option<Trouble>,
+    /// What of the stream is in no file.
+    left_out: Option<Trouble>,
     /// What the log knows.
     logged: Option<String>,
     /// When the oldest frame arrived that was handed to the disk and is not durable yet.
@@ -51,6 +53,14 @@ impl Report {
             said.recording = true;
             self.refresh(said);
         }
+    }
+
+    /// What of the stream files can't carry, if anything.
+    pub fn leaves_out(&self, what: Option<&str>) {
+        let mut said = self.said();
+        let text = |what| format!("{}: left out, because MP4 has no place for it: {what}", self.path);
+        said.left_out = what.map(|what| Trouble::new(Reason::Content, text(what)));
+        self.refresh(said);
     }
 
     /// The disk is writing frames, the oldest of which arrived then; `None`: everything is durable.
@@ -99,7 +109,7 @@ impl Report {
         let (state, trouble) = match (&said.writing, &said.storing) {
             (Some((state, trouble)), _) => (*state, Some(trouble.clone())),
             (None, Some(trouble)) => (State::Retrying, Some(trouble.clone())),
-            (None, None) if said.recording => (State::Running, None),
+            (None, None) if said.recording => (State::Running, said.left_out.clone()),
             (None, None) => (State::Waiting, None),
         };
         let text = trouble.as_ref().map(|trouble| trouble.text.clone());
@@ -134,6 +144,10 @@ mod tests {
         assert_eq!(state().0, State::Retrying);
         report.storing(None);
         assert_eq!(state(), (State::Running, None));
+        report.leaves_out(Some("audio (mp3)"));
+        let why = "flows.a.outputs.b.store: left out, because MP4 has no place for it: audio (mp3)";
+        assert_eq!(state(), (State::Running, Some(why.into())));
+        report.leaves_out(None);
         report.idle();
         assert_eq!(state(), (State::Waiting, None));
     }

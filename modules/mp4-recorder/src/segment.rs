@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use av_media::mp4::{
@@ -12,6 +13,8 @@ use av_media::mp4::{
 use av_media::{Frame, Kind, Timestamp, Track};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
+
+use crate::lately::Stored;
 
 /// What the kernel takes in one call.
 const MOST_PIECES: usize = 1024;
@@ -30,7 +33,7 @@ pub enum SegmentError {
 /// A file that grows.
 #[derive(Debug)]
 pub struct Segment {
-    file: File,
+    file: Arc<File>,
     recording: Recording,
     /// Since the last commit.
     frames: Vec<Frame>,
@@ -39,6 +42,15 @@ pub struct Segment {
     /// Since the last sync frame, and between the two before.
     gop: Amount,
     last_gop: Amount,
+}
+
+/// What a commit took.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// That were written.
+    pub bytes: u64,
+    /// What is in the file now.
+    pub frames: Vec<Stored>,
 }
 
 /// A file that is whole.
@@ -86,7 +98,7 @@ impl Segment {
             return Err(error.into());
         }
         Ok(Self {
-            file,
+            file: Arc::new(file),
             recording,
             frames: Vec::new(),
             durable: None,
@@ -135,22 +147,28 @@ impl Segment {
         !self.has_room_for(Amount { pictures: 2, sounds: 2, fragments: 2 })
     }
 
-    /// Makes everything durable that was pushed, and says how many bytes that took. `next`: when the picture that
-    /// follows is decoded, where that is known.
+    /// Makes everything durable that was pushed, and says what that took. `next`: when the picture that follows is
+    /// decoded, where that is known.
     ///
     /// # Errors
     /// The disk refuses: what was durable before still is, and this file takes nothing more.
-    pub fn commit(&mut self, next: Option<Timestamp>) -> Result<u64, SegmentError> {
+    pub fn commit(&mut self, next: Option<Timestamp>) -> Result<Commit, SegmentError> {
         let at = self.recording.size();
         let fragment = self.recording.fragment(&self.frames, next)?;
-        self.frames.clear();
-        let Some(fragment) = fragment else { return Ok(0) };
-        self.file.seek(SeekFrom::Start(at))?;
+        let frames = std::mem::take(&mut self.frames);
+        let Some(fragment) = fragment else { return Ok(Commit::default()) };
+        let mut file = &*self.file;
+        file.seek(SeekFrom::Start(at))?;
         let mut pieces: Vec<IoSlice<'_>> = fragment.pieces().map(|piece| IoSlice::new(piece)).collect();
-        write_all(&self.file, &mut pieces)?;
-        self.file.sync_data()?;
+        write_all(file, &mut pieces)?;
+        file.sync_data()?;
         self.durable = Some(self.recording.size());
-        Ok(fragment.size)
+        Ok(Commit { bytes: fragment.size, frames: stored(&frames, at + fragment.header.len() as u64) })
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Bytes of the file.
@@ -175,6 +193,20 @@ impl Segment {
     pub fn finish(self) -> Result<Finished, SegmentError> {
         Ok(finish(&self.file, self.recording)?)
     }
+}
+
+/// Where the frames of a fragment lie, whose first is at `offset`: each track's behind the other's.
+fn stored(frames: &[Frame], mut offset: u64) -> Vec<Stored> {
+    let mut stored = Vec::with_capacity(frames.len());
+    for kind in [Kind::Video, Kind::Audio] {
+        for frame in frames.iter().filter(|frame| frame.kind == kind) {
+            let bytes = u32::try_from(frame.data.len()).unwrap_or(u32::MAX);
+            let Frame { kind, dts, pts, is_sync, .. } = *frame;
+            stored.push(Stored { offset, bytes, is_sync, kind, dts, pts });
+            offset += u64::from(bytes);
+        }
+    }
+    stored
 }
 
 fn finish(file: &File, recording: Recording) -> io::Result<Finished> {

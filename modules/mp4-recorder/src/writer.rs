@@ -17,6 +17,7 @@ use crate::clock::{self, Moment};
 use crate::cut::Cutter;
 use crate::housekeeping;
 use crate::lane::Lane;
+use crate::lately::{Lately, Written};
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
@@ -29,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Sound that comes behind the pictures that a file begins with may be so much older than they are.
 const SOUND_BEHIND: Duration = Duration::from_secs(2);
+/// Bytes of another thread's files that are read before they are committed.
+const MOST_AT_ONCE: usize = 8 << 20;
 /// What a new file takes before there is anything in it, at most.
 const HEADROOM: u64 = 1 << 20;
 
@@ -37,12 +40,30 @@ pub enum Job {
     /// Media, which is durable when the next job is taken.
     Batch(Vec<Entry>),
     /// The file ends at the next sync frame.
-    EndFile,
+    EndFile {
+        /// And what was written until now is deleted.
+        forget: bool,
+    },
+    /// What was written lately is wanted for a clip.
+    Recall(Recall),
+    /// What another thread wrote lately.
+    Written(Vec<Written>),
     /// The file ends here, and so does the thread.
     Stop {
         /// Told when everything is durable.
         done: oneshot::Sender<()>,
     },
+}
+
+/// What a clip begins with.
+#[derive(Debug)]
+pub struct Recall {
+    /// When its first frame is to be decoded.
+    pub from: Timestamp,
+    /// What was before has been deleted.
+    pub not_before: Option<Timestamp>,
+    /// Told what was written since; nothing, where that is not kept.
+    pub answer: oneshot::Sender<Vec<Written>>,
 }
 
 /// What one output records.
@@ -78,6 +99,7 @@ struct Running {
     boot: String,
     /// What a file of the configured length holds.
     expected: Amount,
+    lately: Lately,
 }
 
 struct Open {
@@ -107,12 +129,23 @@ impl Writer {
             pending: Vec::new(),
             boot: clock::boot_id(),
             expected: of_a_fast_camera(self.config.segment),
+            lately: Lately::default(),
             writer: self,
         };
         while let Some(job) = jobs.blocking_recv() {
             match job {
                 Job::Batch(entries) => running.batch(entries),
-                Job::EndFile => running.cutter.end_soon(),
+                Job::EndFile { forget } => {
+                    running.cutter.end_soon();
+                    if forget {
+                        running.lately.forget();
+                    }
+                }
+                Job::Recall(Recall { from, not_before, answer }) => {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(running.lately.since(from, not_before));
+                }
+                Job::Written(written) => running.written(&written),
                 Job::Stop { done } => {
                     running.close();
                     let _ = done.send(());
@@ -132,18 +165,52 @@ impl Running {
             match entry.item {
                 Item::Tracks(tracks) => self.tracks(tracks),
                 Item::Frame(frame) => self.frame(frame, entry.arrived),
-                Item::Gap(_) => self.cutter.break_here(),
+                Item::Gap(_) => self.break_here(),
                 Item::Lost(lost) => {
-                    self.cutter.break_here();
+                    self.break_here();
                     self.lost(lost);
                 }
                 // Whoever publishes next begins a file of its own, and this one can be stored.
-                Item::Away | Item::Ended => self.close(),
+                Item::Away | Item::Ended => {
+                    self.close();
+                    self.lately.forget();
+                }
                 Item::Anchor(_) | Item::Aside(_) | Item::GivenUp => {}
             }
         }
         self.commit();
         self.writer.report.behind(None);
+    }
+
+    /// What comes next does not go on where the last frame was.
+    fn break_here(&mut self) {
+        self.commit();
+        self.cutter.break_here();
+        self.lately.forget();
+    }
+
+    /// Takes what another thread wrote as if it came from the stream.
+    fn written(&mut self, written: &[Written]) {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for written in written {
+            match written.read() {
+                Ok(read) => {
+                    entries.extend(read);
+                    bytes += written.bytes();
+                }
+                Err(error) => {
+                    let (flow, output) = self.writer.lane.place();
+                    tracing::warn!(%flow, %output, "a clip has a hole: what was written can't be read: {error}");
+                    self.batch(std::mem::take(&mut entries));
+                    self.cutter.break_here();
+                }
+            }
+            if bytes >= MOST_AT_ONCE {
+                self.batch(std::mem::take(&mut entries));
+                bytes = 0;
+            }
+        }
+        self.batch(entries);
     }
 
     fn tracks(&mut self, tracks: Arc<Tracks>) {
@@ -153,18 +220,17 @@ impl Running {
             _ => false,
         };
         if !same(&self.tracks.video, &tracks.video) || !same(&self.tracks.audio, &tracks.audio) {
+            // What is pending belongs to the tracks of before.
+            self.commit();
             self.cutter.break_here();
         }
-        self.carried.clear();
-        for track in tracks.iter() {
-            match segment::carries(track) {
-                Ok(()) => self.carried.push(Track::clone(track)),
-                Err(error) => {
-                    let (flow, output) = self.writer.lane.place();
-                    tracing::warn!(%flow, %output, "the {} is left out: {error}", track.kind().as_str());
-                }
-            }
-        }
+        let (carried, left_out): (Vec<_>, Vec<_>) =
+            tracks.iter().partition(|track| segment::carries(track).is_ok());
+        self.carried = carried.into_iter().map(|track| Track::clone(track)).collect();
+        let names =
+            left_out.iter().map(|track| format!("{} ({})", track.kind().as_str(), track.codec_string));
+        let names = names.collect::<Vec<_>>().join(", ");
+        self.writer.report.leaves_out((!names.is_empty()).then_some(&names));
         if self.carried.is_empty() && tracks.iter().next().is_some() {
             let why = "files carry H.264, H.265, AV1, AAC and Opus, and the stream has none of them";
             self.writer.report.fails(State::Failed, Reason::Content, &why);
@@ -234,9 +300,14 @@ impl Running {
         admitted?;
         let written = open.segment.commit(next)?;
         self.writer.spool.grew(open.record.id, open.segment.bytes());
-        self.writer.recorder.totals.written.fetch_add(written, Ordering::Relaxed);
+        self.writer.recorder.totals.written.fetch_add(written.bytes, Ordering::Relaxed);
         let status = self.writer.report.status();
-        status.bytes.fetch_add(written, Ordering::Relaxed);
+        status.bytes.fetch_add(written.bytes, Ordering::Relaxed);
+        if let Some(first) = self.pending.first()
+            && self.writer.event.is_none()
+        {
+            self.lately.wrote(open.segment.file(), &self.tracks, first.arrived, written.frames);
+        }
         for pending in self.pending.drain(..) {
             status.frames.add(pending.frame.kind, 1);
         }
@@ -275,6 +346,7 @@ impl Running {
     }
 
     fn give_up(&mut self) {
+        self.lately.forget();
         let lost = std::mem::take(&mut self.pending);
         let of = |kind: Kind| lost.iter().filter(|pending| pending.frame.kind == kind).count() as u64;
         self.lost(Lost { video: of(Kind::Video), audio: of(Kind::Audio) });
@@ -286,8 +358,8 @@ impl Running {
         let Some(open) = self.open.take() else { return };
         let (id, durable) = (open.record.id, open.segment.durable());
         drop(open);
-        self.writer.spool.set_broken(id, true);
         let spool = &self.writer.spool;
+        spool.broke(id, durable.unwrap_or(0));
         match durable {
             None => drop(spool.remove(id)),
             Some(length) => housekeeping::repair(&self.writer.recorder, spool, id, Some(length)),
@@ -347,7 +419,7 @@ impl Running {
             self.rewrite(Some(error));
         }
         let Some(Open { record, segment, path }) = self.open.take() else { return };
-        let id = record.id;
+        let (id, durable) = (record.id, segment.durable().unwrap_or(0));
         let spool = &self.writer.spool;
         let finished = segment.finish().map_err(WriteError::from).and_then(|finished| {
             self.writer.recorder.totals.written.fetch_add(finished.written, Ordering::Relaxed);
@@ -368,7 +440,7 @@ impl Running {
             }
             Err(error) => {
                 tracing::warn!("{}: finished later: {error}", path.display());
-                spool.set_broken(id, true);
+                spool.broke(id, durable);
             }
         }
     }

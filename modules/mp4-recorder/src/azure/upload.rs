@@ -141,6 +141,13 @@ impl Store {
         };
         let client = self.blocks(described.name)?;
         let there = if resumed.is_some() && sees { self.staged(&client).await? } else { BTreeMap::new() };
+        let block = self.block(bytes);
+        if resumed.is_some() && sees && there.is_empty() && upload.staged.is_empty() && block < upload.block {
+            // The line has become slow, and none of the large blocks got through.
+            upload = Upload { block, md5: upload.md5, ..self.begin_open(&record.flow) };
+            record.upload = Some(upload.clone());
+            write_down(spool, record).await?;
+        }
         let pieces = upload.pieces(bytes);
         let in_order = pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1));
         for (count, (index, (at, length))) in in_order.enumerate() {
@@ -189,11 +196,14 @@ impl Store {
     }
 
     async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
-        let md5 = sum(path).await?;
+        Ok(Upload { block: self.block(bytes), md5: sum(path).await?, ..self.begin_open(flow) })
+    }
+
+    /// How large the blocks of a file of so many bytes are, by the rate of the last one.
+    fn block(&self, bytes: u64) -> u64 {
         let rate = self.rate.load(Ordering::Relaxed);
         let block = rate.saturating_mul(BLOCK_SECONDS).clamp(LEAST_BLOCK, self.most_block());
-        let block = block.max(bytes.div_ceil(MOST_BLOCKS));
-        Ok(Upload { block, md5, ..self.begin_open(flow) })
+        block.max(bytes.div_ceil(MOST_BLOCKS))
     }
 
     fn most_block(&self) -> u64 {
@@ -250,10 +260,16 @@ impl Store {
         let options =
             BlockBlobClientStageBlockOptions { transactional_content_md5: Some(md5), ..Default::default() };
         let began = Instant::now();
-        client.stage_block(id, length, piece.into(), Some(options)).await?;
+        let staged =
+            client.stage_block(id, length, piece.into(), Some(options)).await.map_err(BlobError::from);
         let rate = length as f64 / began.elapsed().as_secs_f64().max(0.001);
-        self.rate.store(rate as u64, Ordering::Relaxed);
-        Ok(())
+        match &staged {
+            Ok(_) => self.rate.store(rate as u64, Ordering::Relaxed),
+            // How much of it got through nobody knows: the next one is smaller.
+            Err(BlobError::Network(_)) => drop(self.rate.fetch_min((rate / 4.0) as u64, Ordering::Relaxed)),
+            Err(_) => {}
+        }
+        staged.map(drop)
     }
 
     async fn commit(

@@ -2,15 +2,41 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Lane, LaneError};
 use crate::azure::Gone;
+use crate::folder;
+use crate::mounted::{self, MountError};
 use crate::recorder::Recorder;
 use crate::spool::Record;
 use crate::store::Target;
 use crate::stored::Line;
 
+/// After a store refused to delete something it is not asked again for so long.
+const AFTER_REFUSAL: Duration = Duration::from_secs(86_400);
+
 impl Lane {
+    /// Whether the store refused to delete something within the last day.
+    pub fn refused_lately(&self) -> bool {
+        self.inner().refused.is_some_and(|at| at.elapsed() < AFTER_REFUSAL)
+    }
+
+    /// Files that are too old and still there, as far as is known.
+    pub fn overdue(&self) -> u64 {
+        self.inner().overdue
+    }
+
+    /// Notes how many those are.
+    pub fn set_overdue(&self, files: u64) {
+        self.inner().overdue = files;
+    }
+
+    /// Notes how the store took it when it was asked to delete what is too old.
+    pub fn refused(&self, refused: bool) {
+        self.inner().refused = refused.then(Instant::now);
+    }
+
     /// Deletes a file that this output stored.
     ///
     /// # Errors
@@ -18,7 +44,14 @@ impl Lane {
     pub async fn delete(&self, recorder: &Recorder, line: &Line) -> Result<Gone, LaneError> {
         match Target::of_shown(&line.target).ok_or(LaneError::NoTarget)? {
             Target::Folder(folder) => {
-                let path = recorder.resolve(&folder).join(&line.name);
+                let root = recorder.resolve(&folder);
+                let path = root.join(&line.name);
+                let spool = recorder.spool().ok_or(LaneError::Ended)?;
+                let looking = root.clone();
+                let is_there = tokio::task::spawn_blocking(move || mounted::is_there(spool.dir(), &looking));
+                if !is_there.await.map_err(|_| LaneError::Ended)? {
+                    return Err(MountError::NotMounted(root).into());
+                }
                 Ok(from_folder(&path, line.bytes).await?)
             }
             Target::Blobs(container) => {
@@ -34,13 +67,22 @@ impl Lane {
 
     /// Makes the store forget what it has of a recording that is not whole there, and is not being written any more.
     pub async fn discard(&self, recorder: &Recorder, record: &Record) {
-        let (Some(_), Some(name), Some(now)) = (&record.upload, &record.name, self.configured()) else {
+        let Some(name) = &record.name else { return };
+        if let Some(Target::Folder(folder)) = Target::of_shown(&record.target) {
+            let partial = folder::partial(&recorder.resolve(&folder), name, &record.file_name());
+            if let Err(error) = tokio::fs::remove_file(&partial).await
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("{}: {error}", partial.display());
+            }
             return;
-        };
+        }
+        let (Some(_), Some(now)) = (&record.upload, self.configured()) else { return };
         let Target::Blobs(container) = &now.config.target else { return };
         // A block that is on its way would arrive behind the deletion, and wait there. None follows it: the recording
         // is not open any more.
-        let _alone = self.staging.lock().await;
+        let staging = self.staging(record.id);
+        let _alone = staging.lock().await;
         let discarded = match self.open(recorder, container, &now.config).await {
             Ok(store) => store.discard(name).await.map_err(LaneError::from),
             Err(error) => Err(error),

@@ -9,11 +9,15 @@ use super::{Configured, Lane, LaneError, MOST_NUMBER, ONE_BY_ONE};
 use crate::azure::{Container, Described, Store};
 use crate::clock::{self, Moment};
 use crate::folder::{self, Stored};
+use crate::mounted;
 use crate::name::{self, NameTemplate};
 use crate::recorder::Recorder;
 use crate::spool::{Record, Spool, Stage};
 use crate::store::{StoreConfig, Target};
 use crate::stored::{Account, Line};
+
+/// A clock that differs by so much from what it was has been set.
+const STEP: Duration = Duration::from_secs(60);
 
 impl Lane {
     /// Puts a file into its store and into the account. `true`: its first name was in use.
@@ -116,7 +120,8 @@ impl Lane {
     ) -> Result<(Record, u32), LaneError> {
         let credentials = config.credentials.as_ref().ok_or(LaneError::NoCredentials)?;
         let store = self.open(recorder, container, config).await?;
-        let _alone = self.staging.lock().await;
+        let staging = self.staging(record.id);
+        let _alone = staging.lock().await;
         loop {
             let name = name::numbered(&first, number);
             if record.name.as_ref() != Some(&name) {
@@ -127,7 +132,10 @@ impl Lane {
             let described =
                 Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
             match store.store(spool, &mut record, described).await {
-                Ok(Stored::New | Stored::Already) => return Ok((record, number)),
+                Ok(Stored::New | Stored::Already) => {
+                    tokio::spawn(async move { store.look_as_a_player(&name).await });
+                    return Ok((record, number));
+                }
                 Ok(Stored::NameTaken) if number < MOST_NUMBER => number = next(number),
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
                 Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),
@@ -157,6 +165,7 @@ fn store_in_folder(
     mut number: u32,
     mut record: Record,
 ) -> Result<(Record, u32), LaneError> {
+    mounted::check(spool.dir(), root)?;
     loop {
         let name = name::numbered(&first, number);
         // The name is durable before the file moves: after a crash the file is looked for under it.
@@ -173,14 +182,19 @@ fn store_in_folder(
 
 /// When its first frame was.
 pub(super) fn start_of(record: &Record) -> Result<SystemTime, LaneError> {
-    if let Some(start) = record.start() {
-        return Ok(start);
-    }
     let now = Moment::now();
+    let is_of_this_run = || !record.boot.is_empty() && record.boot == clock::boot_id();
+    if let Some(start) = record.start() {
+        // A clock that was set since was wrong then: a board without a battery starts at its last shutdown.
+        let by_now = now.utc_of(Duration::from_millis(record.since_boot));
+        let step = by_now.duration_since(start).unwrap_or_else(|early| early.duration());
+        let was_set = record.name.is_none() && step > STEP && now.is_believed() && is_of_this_run();
+        return Ok(if was_set { by_now } else { start });
+    }
     if !now.is_believed() {
         return Err(LaneError::Clock);
     }
-    if !record.boot.is_empty() && record.boot == clock::boot_id() {
+    if is_of_this_run() {
         return Ok(now.utc_of(Duration::from_millis(record.since_boot)));
     }
     // The machine was started again before its clock was set, so nothing tells when it was, but before now.

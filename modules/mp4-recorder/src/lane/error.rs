@@ -5,12 +5,15 @@ use av_flow::Reason;
 use super::MOST_NUMBER;
 use crate::azure::BlobError;
 use crate::folder;
+use crate::mounted::MountError;
 
 /// Why a file did not get to its store.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
     #[error("{0}")]
     Folder(#[from] folder::FolderError),
+    #[error("{0}")]
+    Mount(#[from] MountError),
     #[error("{0}")]
     Blob(#[from] BlobError),
     #[error("credentials: {0}")]
@@ -38,7 +41,16 @@ impl LaneError {
     /// longer configured is that of one file: the next may lie in the present one.
     pub fn is_out_of_reach(&self) -> bool {
         let is_of_one_file = matches!(self, Self::Folder(_) | Self::Spool(_) | Self::OtherStore);
-        !is_of_one_file && !matches!(self, Self::Blob(BlobError::Refused { .. }))
+        match self {
+            // The permission is missing for all of them; anything else is about one, a lease or a legal hold.
+            Self::Blob(BlobError::Refused { status, .. }) => *status == 403,
+            _ => !is_of_one_file,
+        }
+    }
+
+    /// Whether the store was asked and said no.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Blob(BlobError::Refused { .. }))
     }
 
     /// Whether it is about this one file, so that others need not wait behind it.
@@ -52,7 +64,7 @@ impl LaneError {
 
     pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::Folder(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
+            Self::Folder(_) | Self::Mount(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
             Self::Blob(error) => error.reason(),
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
             Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,

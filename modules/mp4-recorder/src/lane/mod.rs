@@ -56,8 +56,8 @@ pub struct Lane {
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
     blobs: Blobs,
-    /// Held by whoever sends blocks of a file.
-    pub(crate) staging: tokio::sync::Mutex<()>,
+    /// Held by whoever sends blocks of a recording.
+    staging: Mutex<BTreeMap<u64, Weak<tokio::sync::Mutex<()>>>>,
     /// How long it took to store each file.
     took: Option<Histogram>,
 }
@@ -83,6 +83,10 @@ struct Inner {
     leaves: u64,
     /// The last name that had to be numbered, and the number.
     numbered: Option<(String, u32)>,
+    /// When the store last refused to delete something.
+    refused: Option<Instant>,
+    /// Files that are too old and could not be deleted when that was last tried.
+    overdue: u64,
 }
 
 impl Lane {
@@ -99,7 +103,7 @@ impl Lane {
             config: watch::Sender::new(None),
             inner: Mutex::default(),
             blobs: Blobs::default(),
-            staging: tokio::sync::Mutex::default(),
+            staging: Mutex::default(),
             took: Histogram::with_opts(options).ok(),
         })
     }
@@ -135,6 +139,18 @@ impl Lane {
         let wanted = |now: &Option<Configured>| now.as_ref().is_some_and(|now| now.config.upload_open);
         // The sender lives as long as this does.
         drop(self.config.subscribe().wait_for(wanted).await.map(drop));
+    }
+
+    /// What is held while blocks of a recording are sent.
+    pub(crate) fn staging(&self, id: u64) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, held| held.strong_count() > 0);
+        if let Some(known) = all.get(&id).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::default();
+        all.insert(id, Arc::downgrade(&new));
+        new
     }
 
     /// Tells the lane that a file may be ready.

@@ -56,12 +56,20 @@ impl Lane {
             report.storing(Some((*reason, why)));
         }
         drop(inner);
-        self.config.send_if_modified(|config| {
+        let is_news = self.config.send_if_modified(|config| {
             let is_news = config.as_ref() != Some(&configured);
             *config = Some(configured);
             is_news
         });
+        if is_news {
+            self.refused(false);
+        }
         wishes
+    }
+
+    /// Whether anything records for this output, or waits for its input.
+    pub fn records(&self) -> bool {
+        self.inner().recordings.iter().any(|recording| !recording.wishes.is_closed())
     }
 
     /// Passes a wish to everything that records for this output. Gives how many took it.

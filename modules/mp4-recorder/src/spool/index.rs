@@ -237,7 +237,7 @@ mod tests {
         let mut record = Record::of_file_name(&format!("{id:012x}.{flow}.out.mp4")).unwrap();
         record.stage = Stage::Complete;
         record.start = Some(1000 - i64::try_from(id).unwrap());
-        Held { record, bytes, busy: false, broken: false }
+        Held { record, bytes, busy: false, broken: false, durable: None }
     }
 
     /// The index equals one that is built anew.

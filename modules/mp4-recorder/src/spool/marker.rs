@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rand::Rng;
 use rustix::fs::{FlockOperation, flock};
@@ -65,7 +66,9 @@ impl From<io::Error> for SpoolError {
 #[derive(Debug)]
 pub struct Marker {
     /// Holds the lock.
-    file: File,
+    file: Mutex<File>,
+    /// What is in it: another disk's has other digits.
+    id: String,
     known: PathBuf,
 }
 
@@ -103,16 +106,28 @@ impl Marker {
         }
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SpoolError::InUse(dir.to_owned()))?;
-        Ok(Self { file, known })
+        let id = std::fs::read_to_string(&path).map_err(failed)?;
+        Ok(Self { file: Mutex::new(file), id, known })
     }
 
     /// Whether the folder is still the one that was claimed.
     pub fn check(&self, dir: &Path) -> Result<(), SpoolError> {
-        let mine = self.file.metadata()?;
-        match std::fs::metadata(dir.join(MARKER)) {
-            Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => Ok(()),
-            _ => Err(SpoolError::NotMounted { dir: dir.to_owned(), known: self.known.clone() }),
+        let gone = || SpoolError::NotMounted { dir: dir.to_owned(), known: self.known.clone() };
+        let path = dir.join(MARKER);
+        let there = std::fs::metadata(&path).map_err(|_| gone())?;
+        let mut mine = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if mine.metadata().is_ok_and(|mine| (mine.dev(), mine.ino()) == (there.dev(), there.ino())) {
+            return Ok(());
         }
+        // A disk that was unplugged and is back has another device number, and the same marker.
+        let file = File::open(&path).map_err(|_| gone())?;
+        if std::fs::read_to_string(&path).map_err(|_| gone())? != self.id {
+            return Err(gone());
+        }
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| SpoolError::InUse(dir.to_owned()))?;
+        *mine = file;
+        Ok(())
     }
 }
 

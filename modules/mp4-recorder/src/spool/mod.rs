@@ -24,6 +24,8 @@ pub use room::{Disk, Full, Limits};
 const BALLAST_BYTES: u64 = 1 << 20;
 const BALLAST: &str = "ballast";
 const QUARANTINE: &str = "quarantine";
+/// What containers without a volume lie on.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// One recording in the spool.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Held {
     pub busy: bool,
     /// It was being written by a process that is gone, or its disk refused: to be repaired.
     pub broken: bool,
+    /// What is behind that in a broken one was never confirmed by the disk.
+    pub durable: Option<u64>,
 }
 
 impl Held {
@@ -82,6 +86,12 @@ impl Spool {
     pub fn open(state: &Path, limits: Limits) -> Result<Self, SpoolError> {
         let dir = state.join("spool");
         let marker = Marker::claim(state, &dir)?;
+        if rustix::fs::statfs(&dir).is_ok_and(|disk| disk.f_type == OVERLAY) {
+            tracing::warn!(
+                "the spool {} lies in the container's own layer, and goes with the container: mount a volume there",
+                dir.display()
+            );
+        }
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
         let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id });
@@ -210,7 +220,7 @@ impl Spool {
     /// The record can't be written.
     pub fn enter(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
-        let held = Held { bytes: 0, busy: true, broken: false, record };
+        let held = Held { bytes: 0, busy: true, broken: false, durable: None, record };
         self.inner().index.insert(held);
         Ok(())
     }
@@ -265,12 +275,16 @@ impl Spool {
         self.inner().index.change(id, set).unwrap_or(false)
     }
 
-    /// A file whose disk refused is left to be repaired.
-    pub fn set_broken(&self, id: u64, broken: bool) {
+    /// A file whose disk refused is left to be repaired. What is behind `durable` is in the next one, too.
+    pub fn broke(&self, id: u64, durable: u64) {
         self.inner().index.change(id, |held| {
-            held.broken = broken;
-            held.busy = false;
+            (held.broken, held.busy, held.durable) = (true, false, Some(durable));
         });
+    }
+
+    /// It is whole.
+    pub fn mended(&self, id: u64) {
+        self.inner().index.change(id, |held| (held.broken, held.busy) = (false, false));
     }
 
     /// The next recording of a place that is ready for its store and not `put_off`.
@@ -306,7 +320,7 @@ impl Spool {
         std::fs::create_dir_all(self.dir.join(QUARANTINE))?;
         std::fs::rename(self.path(&held.record), self.path(&record))?;
         self.update(record)?;
-        self.set_broken(id, false);
+        self.mended(id);
         Ok(())
     }
 
@@ -349,6 +363,11 @@ fn gone(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A recording whose file may be in its store.
+fn found(record: Record) -> Held {
+    Held { record, bytes: 0, busy: false, broken: false, durable: None }
+}
+
 /// What lies in a spool, whoever left it there.
 pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
     let mut held = BTreeMap::new();
@@ -367,7 +386,7 @@ pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
                 record.stage = Stage::Quarantined;
             }
             let broken = record.stage == Stage::Writing;
-            held.insert(record.id, Held { record, bytes, busy: false, broken });
+            held.insert(record.id, Held { record, bytes, busy: false, broken, durable: None });
         }
     }
     // A file that was on its way to its store may have arrived just before the process ended: then there is a record
@@ -383,7 +402,7 @@ pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
                     Some(id) if held.contains_key(&id) => {}
                     Some(id) => match Record::read(&path) {
                         Ok(Some(record)) if record.stage == Stage::Delivering => {
-                            drop(held.insert(id, Held { record, bytes: 0, busy: false, broken: false }))
+                            drop(held.insert(id, found(record)))
                         }
                         Ok(_) => gone(std::fs::remove_file(&path))?,
                         // One bad sector costs that record, not the spool.

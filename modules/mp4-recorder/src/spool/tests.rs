@@ -71,6 +71,26 @@ fn nothing_is_recorded_into_a_folder_whose_disk_is_not_mounted() {
 }
 
 #[test]
+fn a_disk_that_was_unplugged_and_is_back_is_known_by_its_marker_and_another_one_is_not() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let marker = std::fs::read(spool.dir().join("spool.marker")).unwrap();
+    // Another file system at the same place: other numbers, the same names.
+    let mount = |marker: &[u8]| {
+        std::fs::rename(spool.dir(), state.path().join(format!("away{}", marker.len()))).unwrap();
+        std::fs::create_dir(spool.dir()).unwrap();
+        std::fs::write(spool.dir().join("spool.marker"), marker).unwrap();
+    };
+    mount(&marker);
+    for _ in 0..2 {
+        spool.admit(1, false, &mut Vec::new()).unwrap();
+    }
+    assert!(matches!(Spool::open(state.path(), limits(10)), Err(SpoolError::InUse(_))));
+    mount(b"0123\n");
+    assert!(matches!(spool.admit(1, false, &mut Vec::new()), Err(SpoolError::NotMounted { .. })));
+}
+
+#[test]
 fn a_full_spool_costs_the_oldest_of_the_flow_that_holds_most() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), limits(1)).unwrap();

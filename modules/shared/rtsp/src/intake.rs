@@ -34,7 +34,7 @@ pub struct LeftOut {
     pub packets: u64,
     /// Frames of which a packet was lost, and pictures up to the next sync frame after that.
     pub lost: u64,
-    /// What breaks RTP or the payload format.
+    /// What breaks RTP or the payload format, and packets far from all others.
     pub malformed: u64,
     /// Pictures before the first parameter sets.
     pub before_sync: u64,
@@ -227,7 +227,7 @@ impl Intake {
         LeftOut {
             packets: lane.reorder.lost(),
             lost: lost + if kind == Kind::Video { self.order.left_out() } else { 0 },
-            malformed: malformed + lane.malformed,
+            malformed: malformed + lane.malformed + lane.reorder.strays(),
             before_sync,
         }
     }

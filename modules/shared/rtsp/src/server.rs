@@ -21,6 +21,9 @@ use crate::{Limits, RtspError};
 pub use life::{Expired, Timeouts};
 use session::Session;
 
+/// Wrong keys and passwords that one connection may show.
+pub const MOST_WRONG: u32 = 5;
+
 /// What a server's connection is told at its start.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerConfig {
@@ -59,7 +62,8 @@ pub struct ServerSession {
     bound: Option<Bound>,
     session: Option<Session>,
     sessions_before: u32,
-    wrong_passwords: u32,
+    /// Keys and passwords.
+    wrong: u32,
     ignored: Ignored,
     life: life::Life,
     error: Option<RtspError>,
@@ -217,7 +221,7 @@ impl ServerSession {
             bound: None,
             session: None,
             sessions_before: 0,
-            wrong_passwords: 0,
+            wrong: 0,
             ignored: Ignored::default(),
             life: life::Life::new(now),
             error: None,
@@ -335,19 +339,27 @@ impl ServerSession {
         let header = request.headers.get("Authorization");
         let verdict = self.auth.check(header, (&request.method).into(), &request.uri, wanted);
         if verdict == Verdict::Wrong {
-            self.wrong_passwords += 1;
+            self.showed_wrong();
         }
         verdict
     }
 
-    /// Answers the request that waits with a question for user and password (401); a peer that was wrong five
-    /// times is told to go (403).
+    /// The request that waits showed a wrong key. A peer that was wrong [`MOST_WRONG`] times is told to go with the
+    /// answer.
+    pub const fn showed_wrong(&mut self) {
+        self.wrong = self.wrong.saturating_add(1);
+    }
+
+    /// Whether the peer was told to go because it showed wrong keys or passwords.
+    pub const fn guesses(&self) -> bool {
+        self.wrong >= MOST_WRONG
+    }
+
+    /// Answers the request that waits with a question for user and password (401); a peer that was wrong
+    /// [`MOST_WRONG`] times is told to go (403).
     pub fn challenge(&mut self) {
-        const MOST_WRONG: u32 = 5;
-        if self.wrong_passwords >= MOST_WRONG {
-            self.refuse(StatusCode::Forbidden);
-            self.over = true;
-            return;
+        if self.guesses() {
+            return self.refuse(StatusCode::Forbidden);
         }
         let mut response = Response::new(StatusCode::Unauthorized);
         for challenge in self.auth.challenges() {
@@ -358,7 +370,19 @@ impl ServerSession {
 
     /// Answers the request that waits with no.
     pub fn refuse(&mut self, status: StatusCode) {
+        self.over |= self.guesses();
         self.decide(Response::new(status));
+    }
+
+    /// Answers the request that waits with no: what was described is not what there is any more. A session that was set
+    /// up for it is over (454); without one it is the request that does not fit (455). DESCRIBE leads on.
+    pub fn refuse_outdated(&mut self) {
+        let had_session = self.session.take().is_some();
+        self.sessions_before += u32::from(had_session);
+        self.refuse(match had_session {
+            true => StatusCode::SessionNotFound,
+            false => StatusCode::MethodNotValidInThisState,
+        });
     }
 
     /// Answers [`ServerEvent::Describe`].

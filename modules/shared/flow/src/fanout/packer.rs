@@ -148,8 +148,9 @@ pub struct Opening {
     pub mark: u64,
 }
 
-/// What a player is told in front of everything else, once it is known where its stream begins.
-pub type Greeting = Box<dyn FnOnce(&[Opening]) -> Bytes + Send>;
+/// What a player is told in front of everything else, once it is known where its stream begins. `None`: what it asks for
+/// is not here any more, and its sink goes back.
+pub type Greeting = Box<dyn FnOnce(&[Opening]) -> Option<Bytes> + Send>;
 
 /// See the module's text.
 pub(super) struct Packer<W: Wire> {

@@ -139,7 +139,14 @@ impl<W: Wire> Serving<W> {
 
     fn join(&mut self, mut arrival: Arrival) {
         let joining = self.packer.join(self.join, arrival.variant);
-        let greeting = arrival.greeting.take().map(|greeting| greeting(&joining.openings));
+        let greeting = match arrival.greeting.take().map(|greeting| greeting(&joining.openings)) {
+            Some(None) => {
+                let Arrival { sink, farewell, .. } = arrival;
+                let _ = farewell.send(Farewell { sink, unsent: Vec::new() });
+                return;
+            }
+            greeting => greeting.flatten(),
+        };
         self.shards.join(Player::new(arrival, joining, greeting, Instant::now()));
     }
 

@@ -2,8 +2,11 @@
 //! protocol that has publishers.
 
 mod entrance;
+mod pace;
 mod pulled;
 mod seats;
+
+pub(crate) use pace::Pace;
 
 pub use entrance::{Entrance, Instances, NoInstance, Target};
 pub use pulled::Pulled;

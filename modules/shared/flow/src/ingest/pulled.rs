@@ -99,6 +99,11 @@ impl Pulled {
         }
     }
 
+    /// How long what comes may lie unread, as [`Publisher::patience`].
+    pub fn patience(&self) -> Duration {
+        self.writing.as_ref().map_or(Duration::ZERO, |writing| writing.publisher.patience())
+    }
+
     /// Waits until the stream wants its publisher gone.
     pub async fn kicked(&self) -> KickReason {
         match &self.writing {

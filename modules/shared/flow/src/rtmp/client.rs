@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::RtmpTarget;
 use super::credentials::credentials as credentials_of;
 use crate::config::{ClientTls, ConnectUrl, Credentials, SecretText};
+use crate::ingest::Pace;
 use crate::net::{Counted, DialError, Net, SecretUnavailable};
 use crate::trouble::{Reason, chain};
 
@@ -106,6 +107,7 @@ pub(super) async fn open(
             writer: connection.writer,
             session: ClientSession::new(config.clone()),
             buffer: vec![0; READ_BUFFER],
+            is_plain: tls.is_none(),
             host: host.clone(),
             refusals: refusals.clone(),
             _counted: connection.counted,
@@ -223,6 +225,7 @@ pub(super) struct Client {
     pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
     pub(super) session: ClientSession,
     pub(super) buffer: Vec<u8>,
+    is_plain: bool,
     pub(super) host: Arc<str>,
     refusals: Arc<Refusals>,
     _counted: Counted,
@@ -252,17 +255,29 @@ impl Client {
     /// Feeds the session with what arrives next. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<(), ClientError> {
         let read = self.reader.read(&mut self.buffer).await;
-        self.received(read)
+        self.received(read).map(drop)
+    }
+
+    /// The same after a pause, where `pace` wants one.
+    pub(super) async fn read_at(&mut self, pace: &mut Pace, patience: Duration) -> Result<(), ClientError> {
+        // A read of TLS gives one record, which says nothing of the socket.
+        let patience = if self.is_plain { patience } else { Duration::ZERO };
+        if let Some(pause) = pace.pause(patience, std::time::Instant::now()) {
+            tokio::time::sleep(pause).await;
+        }
+        let read = self.reader.read(&mut self.buffer).await;
+        pace.read(self.received(read)?, self.buffer.len());
+        Ok(())
     }
 
     /// Feeds the session with what a read into `buffer` gave.
-    pub(super) fn received(&mut self, read: io::Result<usize>) -> Result<(), ClientError> {
+    pub(super) fn received(&mut self, read: io::Result<usize>) -> Result<usize, ClientError> {
         let read = read.map_err(|source| self.broke(source))?;
         if read == 0 {
             return Err(self.closed());
         }
         self.session.handle_input(self.buffer.get(..read).unwrap_or_default());
-        Ok(())
+        Ok(read)
     }
 
     /// The session's next output. What the server did wrong comes once everything before it was given.

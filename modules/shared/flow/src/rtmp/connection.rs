@@ -198,11 +198,12 @@ impl Connection {
         event
     }
 
-    async fn read(&mut self) -> Result<(), End> {
+    /// Feeds the session with what arrives next, and says how many bytes that was.
+    async fn read(&mut self) -> Result<usize, End> {
         let count = self.hear().await?;
         let bytes = self.buffer.get(..count).filter(|bytes| !bytes.is_empty()).ok_or(End::Closed)?;
         self.session.handle_input(bytes);
-        Ok(())
+        Ok(count)
     }
 
     const fn broken(&self, source: RtmpError) -> End {

@@ -9,7 +9,7 @@ use super::client::{self, Client, ClientError};
 use super::incoming::Intake;
 use super::skipped::Omissions;
 use crate::endpoint::InputContext;
-use crate::ingest::Pulled;
+use crate::ingest::{Pace, Pulled};
 use crate::net::Attempts;
 use crate::stream::State;
 
@@ -89,6 +89,7 @@ impl Pull {
         let idle = self.input.idle_timeout;
         let mut heard = Instant::now();
         let mut pinged = None;
+        let mut pace = Pace::new(heard);
         loop {
             while let Some(output) = client.poll()? {
                 match output {
@@ -125,7 +126,7 @@ impl Pull {
                 continue;
             }
             tokio::select! {
-                read = client.read() => {
+                read = client.read_at(&mut pace, self.pulled.patience()) => {
                     read?;
                     heard = Instant::now();
                     pinged = None;

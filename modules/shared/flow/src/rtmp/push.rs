@@ -94,7 +94,7 @@ impl Push {
                     sender.written(written.map_err(|source| client.broke(source))?, Instant::now());
                     stalled = None;
                 }
-                read = from.read(buffer) => client.received(read)?,
+                read = from.read(buffer) => drop(client.received(read)?),
                 // What is not taken waits in the stream, which bounds it.
                 () = reader.recv(&mut entries), if !must_write && queue.is_empty() => {
                     queue.extend(entries.drain(..));

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use av_rtsp::server::{Expired, ServerConfig, ServerEvent, ServerOutput, Timeouts};
+use av_rtsp::server::{Expired, MOST_WRONG, ServerConfig, ServerEvent, ServerOutput, Timeouts};
 use av_rtsp::{Limits, RtspError, ServerSession};
 use bytes::{Bytes, BytesMut};
 use rand::Rng;
@@ -54,6 +54,8 @@ enum End {
     Broken { at: u64, source: RtspError },
     #[error("asks for more answers than it takes")]
     Greedy,
+    #[error("showed {MOST_WRONG} wrong keys or passwords")]
+    Guesses,
     #[error("opened the way down of a tunnel, and no way up within {} s", tunnel::PATIENCE.as_secs())]
     HalfTunnel,
     #[error(transparent)]
@@ -236,7 +238,7 @@ impl Connection {
                 return Ok(Next::Event(event));
             }
             if self.session.is_over() {
-                return Err(End::Done);
+                return Err(if self.session.guesses() { End::Guesses } else { End::Done });
             }
             let deadline = self.session.deadline().unwrap_or(Duration::MAX);
             let wait = deadline.saturating_sub(self.now());

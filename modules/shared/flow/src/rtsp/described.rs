@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use av_media::Kind;
-use av_rtsp::sdp::Description;
+use av_rtsp::sdp::{Description, Format};
 use tokio::sync::watch;
+
+use crate::stream::Tracks;
 
 /// A stream as DESCRIBE tells it.
 #[derive(Debug)]
@@ -15,6 +17,37 @@ pub(super) struct Described {
     pub(super) media: Vec<Kind>,
     /// The synchronisation source of each medium.
     pub(super) ssrcs: Vec<u32>,
+    /// How each medium is coded.
+    pub(super) formats: Vec<Format>,
+    /// What the stream had, whether it is carried or not.
+    pub(super) tracks: Arc<Tracks>,
+}
+
+impl Described {
+    /// Whether it says what there is to be said of these tracks.
+    pub(super) fn is_of(&self, tracks: &Tracks) -> bool {
+        [Kind::Video, Kind::Audio].into_iter().all(|kind| match (self.tracks.get(kind), tracks.get(kind)) {
+            (Some(described), Some(present)) => described.decodes_like(present),
+            (None, None) => true,
+            _ => false,
+        })
+    }
+
+    /// Whether a player that was told this can read what is sent as `now` tells it.
+    pub(super) fn holds_for(&self, now: &Self) -> bool {
+        self.formats.len() == now.formats.len()
+            && self.formats.iter().zip(&now.formats).all(|(told, now)| are_read_alike(told, now))
+    }
+}
+
+/// Whether what is coded in one way can be read by who was told of the other.
+pub(super) fn are_read_alike(told: &Format, sent: &Format) -> bool {
+    let carried =
+        |format: &Format| (format.payload_type, format.encoding, format.clock_rate, format.channels);
+    // Parameter sets of pictures travel with them; those of sound stand in the description alone.
+    carried(told) == carried(sent)
+        && told.kind == sent.kind
+        && (told.kind == Kind::Video || told.fmtp == sent.fmtp)
 }
 
 /// The newest, `None` before the stream's first tracks.

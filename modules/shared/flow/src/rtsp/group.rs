@@ -130,7 +130,7 @@ impl Group {
             variant: layout.variant(),
             greeting: Some(Box::new(|openings| {
                 let _ = tell.send(openings.to_vec());
-                Bytes::new()
+                Some(Bytes::new())
             })),
             client: None,
             tie: post,

@@ -40,6 +40,7 @@ struct Lane {
     /// What was counted so far.
     told: Counts,
     lost: u64,
+    strays: u64,
     /// Packets that never came.
     missing: u64,
 }
@@ -308,6 +309,7 @@ impl Lane {
             counter: Counter::new(rate.get()),
             told: Counts::default(),
             lost: 0,
+            strays: 0,
             missing: 0,
         };
         Some((lane, rate))
@@ -328,8 +330,8 @@ impl Lane {
 
     /// Tells what was left out since the last time.
     fn count(&mut self, status: &InputStatus) {
-        let (counts, lost) = (self.depacketizer.counts(), self.missing);
-        if counts == self.told && lost == self.lost {
+        let (counts, lost, strays) = (self.depacketizer.counts(), self.missing, self.reorder.strays());
+        if counts == self.told && lost == self.lost && strays == self.strays {
             return;
         }
         status.skipped.add(Skip::Malformed, counts.malformed - self.told.malformed);
@@ -338,10 +340,14 @@ impl Lane {
         if lost > self.lost {
             status.said.note("lost packets on the way: pictures are left out up to the next key frame");
         }
+        if strays > self.strays {
+            status.skipped.add(Skip::Malformed, strays - self.strays);
+            status.said.note("sends packets whose numbers are far from all others: those are left out");
+        }
         if counts.malformed > self.told.malformed {
             status.said.note("sends packets that break their payload format: those are left out");
         }
-        (self.told, self.lost) = (counts, lost);
+        (self.told, self.lost, self.strays) = (counts, lost, strays);
     }
 }
 

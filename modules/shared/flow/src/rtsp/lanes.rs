@@ -9,6 +9,7 @@ use av_rtsp::rtcp::{SenderReport, WallClock};
 use av_rtsp::sdp::{Format, NotCarried};
 use rand::Rng;
 
+use super::described::are_read_alike;
 use crate::stream::{Anchor, Tracks};
 
 /// See the module's text. At most one track of each kind.
@@ -177,14 +178,7 @@ impl Lanes {
             };
             match (self.get(kind), coming) {
                 (None, None) => true,
-                (Some(lane), Some(coming)) => {
-                    let same = |one: &Format, other: &Format| {
-                        (one.payload_type, one.encoding, one.clock_rate, one.channels)
-                            == (other.payload_type, other.encoding, other.clock_rate, other.channels)
-                    };
-                    // Parameter sets of pictures travel with them; those of sound stand in the description alone.
-                    same(&lane.format, &coming) && (kind == Kind::Video || lane.format.fmtp == coming.fmtp)
-                }
+                (Some(lane), Some(coming)) => are_read_alike(&lane.format, &coming),
                 _ => false,
             }
         })

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::connection::{self, Tunnels};
-use super::described::Watching;
+use super::described::{Described, Watching};
 use super::group::Group;
 use super::udp::Ports;
 use super::{ListenConfig, ServeConfig};
-use crate::config::{ListenUrl, ServerTls};
+use crate::config::{Content, ListenUrl, ServerTls};
 use crate::endpoint::OutputContext;
 use crate::fanout::Arrivals;
 use crate::ingest::Entrance;
@@ -96,6 +96,8 @@ pub(super) struct PlayRoute {
     pub(super) config: ServeConfig,
     pub(super) output: Arc<OutputStatus>,
     pub(super) stream: Stream,
+    /// Which of its kinds are served.
+    pub(super) content: Content,
     pub(super) described: Watching,
     pub(super) arrivals: Arrivals,
     /// Its ports for datagrams, where it sends such.
@@ -120,11 +122,19 @@ impl PlayRoute {
             config: config.clone(),
             output: output.status.clone(),
             stream: output.stream.clone(),
+            content: output.content,
             described,
             arrivals,
             udp,
             group,
         })
+    }
+}
+
+impl PlayRoute {
+    /// Whether a player that was told `described` can read what is sent now.
+    pub(super) fn still_sends(&self, described: &Described) -> bool {
+        self.described.borrow().as_ref().is_some_and(|now| described.holds_for(now))
     }
 }
 

@@ -120,7 +120,8 @@ impl Wire for Players {
         self.about.version += 1;
         let ssrcs = media.iter().map(|kind| self.lanes.chosen(*kind).ssrc).collect();
         let description = Description::new(&self.about, &formats);
-        self.news.send_replace(Some(Arc::new(Described { description, media, ssrcs })));
+        let described = Described { description, media, ssrcs, formats, tracks: tracks.clone() };
+        self.news.send_replace(Some(Arc::new(described)));
     }
 
     fn anchor(&mut self, anchor: &Anchor) {

@@ -113,6 +113,12 @@ impl Live {
         self.writer.is_some()
     }
 
+    /// What the present publisher sends, once readers were told of it.
+    pub(super) fn published(&self) -> Option<Arc<Tracks>> {
+        self.writer.as_ref().filter(|writer| writer.held.is_none())?;
+        self.tracks()
+    }
+
     pub(super) fn kick(&self) -> Option<Kick> {
         self.writer.as_ref().map(|writer| writer.kick.clone())
     }

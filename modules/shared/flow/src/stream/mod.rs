@@ -174,6 +174,11 @@ impl Stream {
         self.shared.live().has_publisher()
     }
 
+    /// What the present publisher sends, once readers were told of it.
+    pub fn published(&self) -> Option<Arc<Tracks>> {
+        self.shared.live().published()
+    }
+
     /// Ends the present publisher, if any.
     pub fn kick(&self, reason: KickReason) {
         if let Some(kick) = self.shared.live().kick() {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use av_media::{Frame, Kind, Normalised, Normaliser, Timestamp, Track};
 use tokio::time::Instant;
@@ -143,6 +143,11 @@ impl Publisher {
             self.turn = 0;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// How long what comes may lie unread: see [`Keep`](super::Keep).
+    pub fn patience(&self) -> Duration {
+        self.shared.live().patience()
     }
 
     /// A track's configuration: before its first frame, and at each change.

@@ -94,6 +94,26 @@ impl Reader {
         reader
     }
 
+    /// Another reader that is where this one is: both give the same from now on.
+    pub fn twin(&self, keep: Keep) -> Self {
+        let mut live = self.shared.live();
+        let place = live.enter(keep);
+        live.moved(place, self.cursor);
+        drop(live);
+        Self {
+            shared: self.shared.clone(),
+            content: self.content,
+            as_stamped: self.as_stamped,
+            place,
+            from: self.from,
+            cursor: self.cursor,
+            passed: self.passed,
+            behind: self.behind,
+            told: self.told.clone(),
+            first: self.first.clone(),
+        }
+    }
+
     /// Gives frames the times that the source stamped them with, on the stream's timeline: for a protocol whose times are
     /// as coarse, so that what comes in by it goes out the same.
     pub fn as_stamped(mut self) -> Self {

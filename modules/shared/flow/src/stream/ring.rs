@@ -27,12 +27,19 @@ pub struct Keep {
     pub lag: Duration,
     /// Bytes that the stream may keep for it.
     pub bytes: usize,
+    /// How long what comes may lie unread in its source, so that much is read at once. Zero: somebody is watching.
+    pub patience: Duration,
 }
 
 impl Default for Keep {
     /// Nothing from before, and 3 s for a reader that is a little behind.
     fn default() -> Self {
-        Self { pre_roll: Duration::ZERO, lag: Duration::from_secs(3), bytes: MAX_BYTES }
+        Self {
+            pre_roll: Duration::ZERO,
+            lag: Duration::from_secs(3),
+            bytes: MAX_BYTES,
+            patience: Duration::ZERO,
+        }
     }
 }
 
@@ -223,6 +230,11 @@ impl Ring {
     /// A reader has gone.
     pub(super) fn leave(&mut self, id: u64) {
         self.places.retain(|place| place.id != id);
+    }
+
+    /// How long all readers have patience. Who joins next finds what is unread in the stream before long.
+    pub(super) fn patience(&self) -> Duration {
+        self.places.iter().map(|place| place.keep.patience).min().unwrap_or_default()
     }
 
     /// Adds another slice to the picture that was written last. `None`: something follows it, or a reader has it.

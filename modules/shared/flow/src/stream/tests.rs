@@ -120,6 +120,23 @@ async fn a_reader_that_joins_mid_gop_starts_at_the_last_sync_frame() {
 }
 
 #[tokio::test]
+async fn a_twin_goes_on_where_its_reader_is_and_keeps_what_comes_after() {
+    let (stream, now) = (stream(settings()), Instant::now());
+    let mut publisher = publish(&stream, now);
+    let mut reader = stream.reader(Content::AudioVideo);
+    for frame in [idr(0), delta(40)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["tracks v+a", "I0", "p40"]);
+    let mut twin = reader.twin(Keep::default());
+    for frame in [delta(80), idr(120), delta(160)] {
+        publisher.frame(frame, now).unwrap();
+    }
+    assert_eq!(received(&mut reader).await, ["p80", "I120", "p160"]);
+    assert_eq!(received(&mut twin).await, ["p80", "I120", "p160"]);
+}
+
+#[tokio::test]
 async fn pictures_before_the_first_sync_frame_are_dropped_and_counted() {
     let (stream, now) = (stream(settings()), Instant::now());
     let mut publisher = publish(&stream, now);

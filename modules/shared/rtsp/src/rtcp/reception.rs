@@ -7,7 +7,7 @@ use crate::Received;
 
 /// Receiver reports are that far apart.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// A step of more is another beginning: of a source that started anew, or of nonsense.
+/// A step of more is a stray, or another beginning where the packet behind it follows (§A.1).
 const MAX_STEP: u32 = 3000;
 
 /// The counters of one track. `now` is the time since any moment, always the same.
@@ -15,6 +15,8 @@ const MAX_STEP: u32 = 3000;
 pub struct Counter {
     rate: u32,
     source: Option<Source>,
+    /// The source and number that would follow the last packet that was far from the others.
+    follows: Option<(u32, u16)>,
     /// The last sender report, and when it came.
     report: Option<(Ntp, Duration)>,
 }
@@ -36,7 +38,7 @@ struct Source {
 impl Counter {
     /// For a track of so many ticks a second.
     pub const fn new(rate: u32) -> Self {
-        Self { rate, source: None, report: None }
+        Self { rate, source: None, follows: None, report: None }
     }
 
     /// A packet came.
@@ -48,6 +50,10 @@ impl Counter {
         let step = |source: &Source| packet.sequence.wrapping_sub(source.highest as u16).cast_signed();
         let Some(source) = known.filter(|source| u32::from(step(source).unsigned_abs()) <= MAX_STEP) else {
             let ssrc = packet.ssrc;
+            let follows = self.follows.replace((ssrc, packet.sequence.wrapping_add(1)));
+            if self.source.is_some() && follows != Some((ssrc, packet.sequence)) {
+                return;
+            }
             self.source = Some(Source {
                 ssrc,
                 first: number,
@@ -59,6 +65,7 @@ impl Counter {
             });
             return;
         };
+        self.follows = None;
         let ahead = step(source);
         if ahead > 0 {
             source.highest = source.highest.wrapping_add(u32::from(ahead.unsigned_abs()));
@@ -147,13 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn another_source_and_a_far_number_begin_anew() {
+    fn another_source_and_a_far_number_begin_anew_where_the_next_packet_follows() {
         let mut counter = Counter::new(8000);
-        counter.packet(&packet(10, 0), Duration::ZERO);
-        counter.packet(&packet(20_000, 0), Duration::ZERO);
-        assert_eq!(counter.reception(MILLI).unwrap().lost, 0);
-        counter.packet(&Received { ssrc: 8, ..packet(20_005, 0) }, Duration::ZERO);
-        let told = counter.reception(MILLI).unwrap();
-        assert_eq!((told.ssrc, told.lost, told.highest), (8, 0, 20_005));
+        let mut told = |packets: &[Received]| {
+            packets.iter().for_each(|packet| counter.packet(packet, Duration::ZERO));
+            let told = counter.reception(MILLI).unwrap();
+            (told.ssrc, told.lost, told.highest)
+        };
+        assert_eq!(told(&[packet(10, 0), packet(20_000, 0), packet(11, 0), packet(20_001, 0)]), (7, 0, 11));
+        assert_eq!(told(&[packet(20_002, 0)]), (7, 0, 20_002));
+        let other = |sequence| Received { ssrc: 8, ..packet(sequence, 0) };
+        assert_eq!(told(&[other(20_005)]), (7, 0, 20_002));
+        assert_eq!(told(&[other(20_006), other(20_007)]), (8, 0, 20_007));
     }
 }

@@ -251,6 +251,29 @@ fn requests_out_of_order_or_of_others_sessions_are_refused_and_the_connection_go
 }
 
 #[test]
+fn what_was_described_and_is_no_more_ends_the_session_and_describe_leads_on() {
+    let mut talk = Talk::new();
+    talk.describe("rtsp://h/a");
+    talk.setup("rtsp://h/a/trackID=0", "RTP/AVP/TCP;unicast;interleaved=0-1");
+    talk.session.accept_setup(SetupAnswer::Tcp, None).unwrap();
+    let answer = talk.hear();
+    let id = header(&answer, "Session").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(talk.say(&format!("PLAY rtsp://h/a RTSP/1.0\nCSeq: 5\nSession: {id}\n\n")), "");
+    assert!(matches!(talk.event(), ServerEvent::Play { .. }));
+    talk.session.refuse_outdated();
+    let answer = talk.hear();
+    assert_eq!((status(&answer), talk.session.session_id()), (454, None), "{answer}");
+    // The second medium of what was described before.
+    talk.setup("rtsp://h/a/trackID=1", "RTP/AVP/TCP;unicast;interleaved=2-3");
+    talk.session.refuse_outdated();
+    assert_eq!(status(&talk.hear()), 455);
+    talk.describe("rtsp://h/a");
+    talk.setup("rtsp://h/a/trackID=0", "RTP/AVP/TCP;unicast;interleaved=0-1");
+    assert!(talk.session.accept_setup(SetupAnswer::Tcp, None).is_some());
+    assert!(!talk.hear().contains(&id), "another session");
+}
+
+#[test]
 fn other_versions_and_required_features_are_refused_in_1_0_syntax() {
     let mut talk = Talk::new();
     let answer = talk.say("DESCRIBE rtsp://h/a RTSP/2.0\nCSeq: 1\n\n");
@@ -280,6 +303,21 @@ fn user_and_password_are_asked_for_and_a_guesser_is_told_to_go() {
         last = status(&talk.hear());
     }
     assert_eq!((last, talk.session.is_over()), (403, true));
+}
+
+#[test]
+fn who_shows_wrong_keys_is_told_to_go_and_what_it_sent_behind_the_last_is_not_read() {
+    let mut talk = Talk::new();
+    for wrong in 1..=MOST_WRONG {
+        assert!(!talk.session.is_over());
+        let described = "DESCRIBE rtsp://h/a?key=x RTSP/1.0\nCSeq: 1\n\n";
+        assert_eq!(talk.say(&described.repeat(if wrong == MOST_WRONG { 2 } else { 1 })), "");
+        assert!(matches!(talk.event(), ServerEvent::Describe(_)));
+        talk.session.showed_wrong();
+        talk.session.refuse(StatusCode::Forbidden);
+        assert_eq!(status(&talk.hear()), 403);
+    }
+    assert!(talk.session.is_over() && talk.session.guesses() && talk.events.is_empty());
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Connection {
                     let _ = tokio::time::timeout(GOODBYE, self.say_goodbye(unsent)).await;
                     return Err(End::Done);
                 }
-                read = self.read() => read?,
+                read = self.read() => drop(read?),
             }
             let mut answer = BytesMut::new();
             loop {

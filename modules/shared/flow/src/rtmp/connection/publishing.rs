@@ -2,14 +2,14 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use av_edge::EventKind;
 use av_rtmp::{MediaItem, RequestId, ServerEvent, ServerOutput, SkipReason};
 
 use super::{BUFFERS, Connection, End, GOODBYE, NOTHING_GOOD};
 use crate::endpoint::InputContext;
-use crate::ingest::{Identity, Seat};
+use crate::ingest::{Identity, Pace, Seat};
 use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
 use crate::rtmp::port::PublishRoute;
@@ -87,6 +87,7 @@ impl Connection {
     ) -> Result<Option<KickReason>, End> {
         let mut intake = Intake::default();
         let mut nonsense = Nonsense::default();
+        let mut pace = Pace::new(Instant::now());
         loop {
             let now = Instant::now();
             loop {
@@ -116,8 +117,18 @@ impl Connection {
             }
             input.status.said.say(&input.flow, &self.peer);
             publisher.take_turns().await;
+            // A read of TLS gives one record, which says nothing of the socket.
+            let patience = if self.port.tls.is_none() { publisher.patience() } else { Duration::ZERO };
+            let pause = pace.pause(patience, now);
+            let room = self.buffer.len();
+            let read = async {
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+                self.read().await
+            };
             tokio::select! {
-                read = self.read() => read?,
+                read = read => pace.read(read?, room),
                 reason = kick.fired() => return Ok(Some(reason)),
             }
         }
@@ -194,8 +205,6 @@ fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

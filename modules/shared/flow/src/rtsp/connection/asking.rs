@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Connection;
 use crate::config::Auth;
-use crate::net::auth;
+use crate::net::auth::{self, Denied};
 use crate::rtsp::bridge;
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::port::PlayRoute;
@@ -22,7 +22,7 @@ use crate::stream::Want;
 
 /// A stream that is asked for may be just about to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a publisher is there.
+/// How often it is looked whether a publisher is there and sends what is described.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The stream that a connection is about.
@@ -102,6 +102,9 @@ impl Connection {
         }
         // Asked who it is.
         let Some(chosen) = &mut self.chosen else { return };
+        if !chosen.route.still_sends(&chosen.described) {
+            return self.refuse_outdated(&setup.ask.path);
+        }
         let medium = chosen.described.media.get(setup.medium).zip(chosen.described.ssrcs.get(setup.medium));
         let Some((kind, ssrc)) = medium else {
             return self.session.refuse(StatusCode::NotFound);
@@ -190,7 +193,12 @@ impl Connection {
             None => Ok(()),
             Some(Auth::Key(keys)) => {
                 let checked = auth::check_key(secrets, keys, ask.query.as_deref()).await;
-                checked.map_err(|why| forbidden(why.to_string()))
+                checked.map_err(|why| {
+                    if matches!(why, Denied::WrongKey) {
+                        self.session.showed_wrong();
+                    }
+                    forbidden(why.to_string())
+                })
             }
             Some(Auth::User { username, password }) => {
                 let unavailable = StatusCode::ServiceUnavailable;
@@ -216,10 +224,12 @@ impl Connection {
         let waiting = timeout(PATIENCE, async {
             loop {
                 let described = watching.borrow_and_update().clone();
-                match described.filter(|_| route.stream.has_publisher()) {
-                    Some(described) => return described,
+                let published = route.stream.published().map(|tracks| tracks.filtered(route.content));
+                match described.zip(published) {
+                    // Where the stream has changed, what is said of it is about to.
+                    Some((described, published)) if described.is_of(&published) => return described,
                     // It changes without a word when a publisher comes back.
-                    None => drop(timeout(LOOK, watching.changed()).await),
+                    _ => drop(timeout(LOOK, watching.changed()).await),
                 }
             }
         });
@@ -234,6 +244,16 @@ impl Connection {
                 Err(Refused { status: StatusCode::NotFound, why, route: Some(route) })
             }
         }
+    }
+
+    /// The stream is coded in another way than the player was told: it has to ask again.
+    pub(super) fn refuse_outdated(&mut self, path: &str) {
+        let route = self.chosen.as_mut().map(|chosen| {
+            chosen.clear();
+            chosen.route.clone()
+        });
+        self.log_refused(path, route.as_deref(), "the stream's coding has changed since it was described");
+        self.session.refuse_outdated();
     }
 
     fn refuse(&mut self, ask: &Ask, refused: Refused) {

@@ -80,6 +80,10 @@ impl Connection {
             return Ok(());
         };
         let (route, described, layout) = (chosen.route.clone(), chosen.described.clone(), chosen.layout);
+        if !route.still_sends(&described) {
+            self.refuse_outdated(&route.config.url.path);
+            return Ok(());
+        }
         let (datagrams, in_group) = (self.datagrams(chosen), chosen.in_group);
         let Some(client) = Client::admit(&route.output, &route.stream, route.config.max_clients) else {
             let why = format!("{}: maxClients ({}) is reached", route.path, route.config.max_clients);
@@ -104,8 +108,15 @@ impl Connection {
         let (give_back, given_back) = oneshot::channel();
         let mut session = std::mem::replace(&mut self.session, placeholder());
         let beside = datagrams.is_some();
+        let asked = route.clone();
         let greeting = move |openings: &[Opening]| {
-            session.accept_play(&first_packets(&described, openings));
+            // It may have changed on the way here, where nothing can come in between any more.
+            let holds = asked.still_sends(&described);
+            if holds {
+                session.accept_play(&first_packets(&described, openings));
+            } else {
+                session.refuse_outdated();
+            }
             let mut answer = BytesMut::new();
             let mut events = Vec::new();
             while let Ok(Some(output)) = session.poll() {
@@ -115,8 +126,8 @@ impl Connection {
                 }
             }
             let answer = answer.freeze();
-            let _ = give_back.send((session, answer.clone(), events));
-            if beside { Bytes::new() } else { answer }
+            let _ = give_back.send((session, answer.clone(), events, holds));
+            holds.then(|| if beside { Bytes::new() } else { answer })
         };
         let (sink, own_sink, expected, gate): (Sink, _, _, _) = match datagrams {
             Some(Datagrams { sink, expected, gate }) => {
@@ -139,8 +150,15 @@ impl Connection {
             return Err(End::Done);
         }
         // Otherwise the output ended before it took the player.
-        let Ok((session, answer, events)) = given_back.await else { return Err(End::Done) };
+        let Ok((session, answer, events, holds)) = given_back.await else { return Err(End::Done) };
         self.session = session;
+        if !holds {
+            let Ok(Farewell { sink, .. }) = ended.await else { return Err(End::Done) };
+            self.way = Way::Own(own_sink.unwrap_or(sink));
+            self.chosen.as_mut().into_iter().for_each(Chosen::clear);
+            self.waiting.extend(events);
+            return self.send(answer).await;
+        }
         let playing = Box::new(Playing { tie: own, ended, farewell: None, expected });
         self.stranger = None;
         tracing::debug!(flow = %route.flow, peer = %self.peer, path = %route.config.url.path, "player connected");

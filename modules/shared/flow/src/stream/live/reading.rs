@@ -1,5 +1,7 @@
 //! What readers see of a stream, and how much of it is kept for them.
 
+use std::time::Duration;
+
 use av_media::Timestamp;
 use tokio::time::Instant;
 
@@ -58,6 +60,10 @@ impl Live {
     }
 
     /// Where a reader is now.
+    pub(in crate::stream) fn patience(&self) -> Duration {
+        self.ring.patience()
+    }
+
     pub(in crate::stream) fn moved(&mut self, place: u64, cursor: Option<u64>) {
         self.ring.moved(place, cursor);
     }
