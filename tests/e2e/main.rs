@@ -40,6 +40,7 @@ mod publish_play;
 mod publisher_loss;
 mod recorder;
 mod recorder_blobs;
+mod recorder_changes;
 mod recorder_events;
 mod recorder_evidence;
 mod recorder_faults;

@@ -341,6 +341,7 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime)
         }
         lane.refused(progress.refused.load(Ordering::Relaxed));
         let failed = progress.failed.load(Ordering::Relaxed);
+        lane.set_overdue(failed);
         if failed > 0 {
             let why = progress.why.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
             tracing::warn!(flow = %place.0, output = %place.1, files = failed, "files are overdue: {why}");

@@ -132,7 +132,10 @@ async fn list_recordings(recorder: &Recorder, list: List) -> MethodReply {
         for held in held.into_iter().filter(|held| held.record.flow == list.flow) {
             let record = &held.record;
             let start = record.start.unwrap_or_default();
-            if list.wants(start, record.milliseconds, record.id) {
+            // What is being written has no length yet, and goes on.
+            let is_open = record.stage == Stage::Writing;
+            let length = if is_open { u64::MAX } else { record.milliseconds };
+            if list.wants(start, length, record.id) {
                 let mut value = Map::from_iter([
                     ("output".to_owned(), record.output.clone().into()),
                     ("state".to_owned(), stage(record.stage).into()),

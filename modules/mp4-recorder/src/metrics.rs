@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::recorder::Recorder;
 
@@ -39,8 +39,11 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
     let help = "Age of the oldest frame that was handed to the disk and is not durable yet";
     let lag = GaugeVec::new(Opts::new("av_spool_lag_seconds", help), &["flow", "output"])?;
+    let help = "Files older than retentionDays that could not be deleted when it was last tried";
+    let overdue = IntGaugeVec::new(Opts::new("av_recordings_overdue", help), &["flow", "output"])?;
     for lane in recorder.lanes() {
         let (flow, output) = lane.place();
+        overdue.with_label_values(&[flow, output]).set(i64::try_from(lane.overdue()).unwrap_or(i64::MAX));
         lag.with_label_values(&[flow, output]).set(lane.lag().as_secs_f64());
     }
     let rates = recorder.rates();
@@ -52,7 +55,9 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
         let help = "How long it takes until nothing waits, as fast as it goes now";
         gauge("av_spool_drain_seconds", help, left.as_secs())
     });
-    let mut families = [stored.collect(), dropped.collect(), written_bytes.collect(), lag.collect()].concat();
+    let mut families =
+        [stored.collect(), dropped.collect(), written_bytes.collect(), lag.collect(), overdue.collect()]
+            .concat();
     families.extend([held, waiting, oldest, rate].iter().flat_map(Collector::collect));
     if let Some(drain) = drain.transpose()? {
         families.extend(drain.collect());

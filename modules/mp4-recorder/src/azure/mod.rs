@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use av_flow::config::SecretText;
+use azure_core::http::headers::HeaderName;
 use azure_core::http::policies::Policy;
-use azure_core::http::{ClientOptions, RetryOptions, Transport, Url};
+use azure_core::http::{
+    ClientOptions, HttpClient, Method, Request, RetryOptions, StatusCode, Transport, Url,
+};
 use azure_storage_blob::models::{BlobClientGetPropertiesResultHeaders, BlockListType};
 use azure_storage_blob::{BlobClient, BlobClientOptions, BlockBlobClient, BlockBlobClientOptions};
 use base64::Engine;
@@ -59,6 +62,7 @@ pub struct Store {
     without_tags: AtomicBool,
     /// The SAS may not read.
     without_looks: AtomicBool,
+    looked_as_a_player: AtomicBool,
 }
 
 impl Store {
@@ -96,6 +100,7 @@ impl Store {
             outputs: AtomicU64::new(1),
             without_tags: AtomicBool::new(false),
             without_looks: AtomicBool::new(false),
+            looked_as_a_player: AtomicBool::new(false),
         })
     }
 
@@ -167,6 +172,26 @@ impl Store {
         let same =
             properties.content_length().ok().flatten() == Some(bytes) && md5.as_ref() == Some(&upload.md5);
         Ok(if ours || same { Seen::Ours } else { Seen::Other })
+    }
+
+    /// Asks once as a player does that signs nothing and names no version: accounts whose default version is from 2009 let
+    /// nobody seek, which calls with a version of their own hide. Most containers are closed to it.
+    pub async fn look_as_a_player(&self, name: &str) {
+        if self.looked_as_a_player.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Ok(mut url) = self.url(name) else { return };
+        url.set_query(None);
+        let request = Request::new(url, Method::Head);
+        let Ok(answer) = self.transport.execute_request(&request).await else { return };
+        let accepts = answer.headers().get_optional_str(&HeaderName::from_static("accept-ranges"));
+        if answer.status() == StatusCode::Ok && accepts.is_none() {
+            tracing::warn!(
+                "{}: players can't seek in what is stored here: the account answers as in 2009; set its default service \
+                 version (az storage account blob-service-properties update --default-service-version 2021-12-02)",
+                self.container.shown
+            );
+        }
     }
 
     fn tell_that_looks_are_refused(&self) {

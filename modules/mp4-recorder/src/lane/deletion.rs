@@ -22,6 +22,16 @@ impl Lane {
         self.inner().refused.is_some_and(|at| at.elapsed() < AFTER_REFUSAL)
     }
 
+    /// Files that are too old and still there, as far as is known.
+    pub fn overdue(&self) -> u64 {
+        self.inner().overdue
+    }
+
+    /// Notes how many those are.
+    pub fn set_overdue(&self, files: u64) {
+        self.inner().overdue = files;
+    }
+
     /// Notes how the store took it when it was asked to delete what is too old.
     pub fn refused(&self, refused: bool) {
         self.inner().refused = refused.then(Instant::now);

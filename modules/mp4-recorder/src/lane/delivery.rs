@@ -132,7 +132,10 @@ impl Lane {
             let described =
                 Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
             match store.store(spool, &mut record, described).await {
-                Ok(Stored::New | Stored::Already) => return Ok((record, number)),
+                Ok(Stored::New | Stored::Already) => {
+                    tokio::spawn(async move { store.look_as_a_player(&name).await });
+                    return Ok((record, number));
+                }
                 Ok(Stored::NameTaken) if number < MOST_NUMBER => number = next(number),
                 Ok(Stored::NameTaken) => return Err(LaneError::Names(first)),
                 Ok(Stored::Gone) => return Err(LaneError::Gone(record.file_name())),

@@ -85,6 +85,8 @@ struct Inner {
     numbered: Option<(String, u32)>,
     /// When the store last refused to delete something.
     refused: Option<Instant>,
+    /// Files that are too old and could not be deleted when that was last tried.
+    overdue: u64,
 }
 
 impl Lane {
