@@ -1,4 +1,5 @@
-//! `managedIdentity`: tokens from an identity endpoint as Azure's own SDK asks it, and Azurite, which looks at them.
+//! `managedIdentity`: tokens from an identity endpoint as Azure's own SDK asks it, and Azurite, which looks at them. And
+//! the way out by `HTTPS_PROXY`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -80,11 +81,82 @@ fn certificate(authority: &Path, folder: &Path) -> (PathBuf, PathBuf) {
     (file("cert.pem"), file("key.pem"))
 }
 
+/// Runs a manifest until two files are in an Azurite that speaks TLS alone.
+fn stores_two_files(manifest: &Value, ports: Vec<(u16, u16)>, folder: &Path, azurite_port: u16) {
+    let edge = Edge::start(manifest, ports);
+    wait::until_true("the recorder reports its configuration", wait::LONG, || {
+        edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
+    });
+    let (cert, key) = certificate(&edge.state_dir().join("certificates"), folder);
+    let secure = Azurite::start_with_tokens(folder, azurite_port, &cert, &key);
+    let publishing =
+        Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
+    let stored = || {
+        let answer = edge.ask(&["method", MODULE, "listRecordings", r#"{ "flow": "cam" }"#]);
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+        let recordings = answer["payload"]["recordings"].as_array().cloned().unwrap_or_default();
+        recordings.iter().filter(|recording| recording["state"] == "stored").count()
+    };
+    wait::until_true("two files are stored", wait::LONG, || stored() >= 2);
+    publishing.stop();
+    let ended = edge.interrupt();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    secure.end();
+}
+
+fn has_openssl(case: &str) -> bool {
+    let is_there = Command::new("openssl").arg("version").output().is_ok();
+    if !is_there {
+        av_tests::tool::skip(case, "openssl is not installed");
+    }
+    is_there
+}
+
+/// tinyproxy for whoever knows user and password.
+fn proxy(folder: &Path, user: &str, password: &str) -> (Program, u16) {
+    let port = port::free();
+    let config = folder.join("tinyproxy.conf");
+    let text = format!("Port {port}\nListen 127.0.0.1\nBasicAuth {user} {password}\nLogLevel Connect\n");
+    std::fs::write(&config, text).unwrap();
+    let program = Program::start(Tool::Tinyproxy.command().arg("-d").arg("-c").arg(&config));
+    wait::until_true("the proxy listens", wait::LONG, || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    (program, port)
+}
+
+#[test]
+fn files_go_through_the_proxy_that_the_environment_names_with_its_password() {
+    needs!(Ffmpeg, Azurite, BlobSdk, Tinyproxy);
+    if !has_openssl("recorder_identity::files_go_through_the_proxy") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let azurite_port = port::free();
+    let azurite = Azurite::start(folder.path(), azurite_port);
+    azurite.python("box.create_container()");
+    let sas = azurite.sas("rcw", 1);
+    azurite.end();
+    let (proxy, port) = proxy(folder.path(), "camera", "over-the-top");
+    let cloud = json!({
+        "store": format!("azblob+https://127.0.0.1:{azurite_port}/devstoreaccount1/recordings"),
+        "credentials": { "sas": sas },
+        "segmentSeconds": 2,
+    });
+    let (mut manifest, ports) = recorder_alone(json!({ "cloud": cloud }));
+    let module = &mut manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"][MODULE];
+    module["env"]["HTTPS_PROXY"] = json!({ "value": format!("http://camera:over-the-top@127.0.0.1:{port}") });
+    stores_two_files(&manifest, ports, folder.path(), azurite_port);
+    let said = proxy.end("TERM", wait::LONG);
+    let through = format!("CONNECT 127.0.0.1:{azurite_port}");
+    assert!(format!("{}{}", said.stdout, said.stderr).contains(&through), "{}{}", said.stdout, said.stderr);
+}
+
 #[test]
 fn a_managed_identity_opens_the_container_with_tokens_and_asks_for_one_once() {
     needs!(Ffmpeg, Azurite, BlobSdk, Python);
-    if Command::new("openssl").arg("version").output().is_err() {
-        return av_tests::tool::skip("recorder_identity::a_managed_identity", "openssl is not installed");
+    if !has_openssl("recorder_identity::a_managed_identity") {
+        return;
     }
     let folder = tempfile::tempdir().unwrap();
     let azurite_port = port::free();
@@ -104,30 +176,12 @@ fn a_managed_identity_opens_the_container_with_tokens_and_asks_for_one_once() {
     module["env"]["IDENTITY_ENDPOINT"] =
         json!({ "value": format!("http://127.0.0.1:{}/token", identities.port) });
     module["env"]["IDENTITY_HEADER"] = json!({ "value": "from-the-platform" });
-    let edge = Edge::start(&manifest, ports);
-    wait::until_true("the recorder reports its configuration", wait::LONG, || {
-        edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
-    });
-    let (cert, key) = certificate(&edge.state_dir().join("certificates"), folder.path());
-    let secure = Azurite::start_with_tokens(folder.path(), azurite_port, &cert, &key);
-    let publishing =
-        Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
-    let stored = || {
-        let answer = edge.ask(&["method", MODULE, "listRecordings", r#"{ "flow": "cam" }"#]);
-        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
-        let recordings = answer["payload"]["recordings"].as_array().cloned().unwrap_or_default();
-        recordings.iter().filter(|recording| recording["state"] == "stored").count()
-    };
-    wait::until_true("two files are stored", wait::LONG, || stored() >= 2);
-    publishing.stop();
+    stores_two_files(&manifest, ports, folder.path(), azurite_port);
     let asked = identities.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 1, "{asked:?}");
     for words in ["resource=https", "client_id=11112222", "x-identity-header: from-the-platform"] {
         assert!(asked[0].contains(words), "{words}: {asked:?}");
     }
-    let ended = edge.interrupt();
-    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
-    secure.end();
     let azurite = Azurite::start(folder.path(), azurite_port);
     let blobs = azurite.blobs(&folder.path().join("read"));
     assert!(blobs.len() >= 2 && blobs.iter().all(|blob| blob["same"] == true), "{blobs:?}");

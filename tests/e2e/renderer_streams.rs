@@ -263,7 +263,11 @@ fn a_decoder_that_is_not_installed_is_named_with_its_package_and_used_once_it_is
     let registry = setup.dir().join("registry").display().to_string();
     let setup = setup.env("GST_PLUGIN_SYSTEM_PATH_1_0", &some.display().to_string());
     let module = setup.env("GST_REGISTRY_1_0", &registry).start();
-    let _publisher = publish_card(&url);
+    // One key frame, and then none for as long as this lasts: the decoder begins at it although it is long past.
+    let mut command = Tool::Ffmpeg.command();
+    command.args(["-v", "error", "-nostdin", "-re", "-f", "lavfi", "-i", "testsrc=s=320x180:r=15"]);
+    command.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "100000", "-sc_threshold", "0"]);
+    let _publisher = Program::start(command.args(["-f", "flv", &url]));
     module.wait_value(&format!("{OUTPUT}/state"), "failed");
     let error = module.wait_status(&format!("{OUTPUT}/error"), Value::is_string);
     let wanted = "can't be decoded: the GStreamer element `avdec_h264` is missing; install the Debian package \
@@ -272,6 +276,34 @@ fn a_decoder_that_is_not_installed_is_named_with_its_package_and_used_once_it_is
     symlink(all.join("libgstlibav.so"), some.join("libgstlibav.so")).unwrap();
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     renders_on(&module);
+}
+
+#[test]
+fn what_a_window_needs_is_named_with_its_package_and_used_once_it_is_there() {
+    needs!(Xvfb);
+    let screen = Screen::start();
+    let output = json!({ "render": "display://x11", "audio": false });
+    let setup = setup(
+        json!({ "cam": flow(json!({ "listen": rtmp(port::free(), "live/a") }), output) }),
+        Some(&screen),
+        None,
+    );
+    let (all, some) = plugins_without(&setup, &["libgstvideoconvert", "libgstvideoscale"]);
+    let registry = setup.dir().join("registry").display().to_string();
+    let setup = setup.env("GST_PLUGIN_SYSTEM_PATH_1_0", &some.display().to_string());
+    let module = setup.env("GST_REGISTRY_1_0", &registry).start();
+    let error = module.wait_status(&format!("{OUTPUT}/error"), Value::is_string);
+    let wanted = "the GStreamer element `videoconvert` is missing; install the Debian package \
+                  gstreamer1.0-plugins-base";
+    assert!(error.as_str().unwrap().ends_with(wanted), "{error}");
+    for entry in std::fs::read_dir(&all).unwrap() {
+        let name = entry.unwrap().file_name();
+        if !some.join(&name).exists() {
+            symlink(all.join(&name), some.join(&name)).unwrap();
+        }
+    }
+    module.wait_status(&format!("{OUTPUT}/displayOpened"), |opened| opened.as_u64() > Some(0));
+    module.wait_value(&format!("{OUTPUT}/state"), "waiting");
 }
 
 #[test]

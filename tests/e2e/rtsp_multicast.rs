@@ -10,6 +10,7 @@ use av_tests::module::Module;
 use av_tests::program::Program;
 use av_tests::recording::Packet;
 use av_tests::rtmp::Publisher;
+use av_tests::rtsp::{Player, interleaved};
 use av_tests::tool::{self, Tool};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
@@ -158,4 +159,34 @@ fn a_group_is_refused_with_tls_with_a_pattern_and_where_another_output_has_it() 
         let error = gateway.wait_status(&format!("/config/errors/{flow}"), Value::is_string);
         assert!(error.as_str().unwrap().contains(said), "{flow}: {error}");
     }
+}
+
+#[test]
+fn players_are_served_alone_while_a_group_can_t_be_sent_to_and_by_it_when_it_can() {
+    needs!(Ffmpeg);
+    let (from, number) = (rtmp(port::free(), "live/cam"), port::free());
+    let ((group, port), to) = (group(4), rtsp(number, "live/cam"));
+    // Another program that shares the port with nobody.
+    let other = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+    let gateway = gateway(&from, &to, json!({ "group": group, "port": port, "interface": "127.0.0.1" }));
+    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_value("/flows/cam/outputs/viewers/state", "serving");
+    let error = gateway.wait_status("/flows/cam/outputs/viewers/error", Value::is_string);
+    let said = format!("flows.cam.outputs.viewers.multicast: the group {group}, ports {port}-");
+    assert!(error.as_str().unwrap().starts_with(&said), "{error}");
+    let asked_for_group = || {
+        let mut player = Player::connect(number);
+        assert_eq!(player.ask("DESCRIBE", &to, &[]).status, 200);
+        player.ask("SETUP", &format!("{to}/trackID=0"), &[("Transport", "RTP/AVP;multicast")]).status
+    };
+    assert_eq!(asked_for_group(), 461);
+    let mut alone = Player::connect(number);
+    alone.play(&to, interleaved);
+    assert!(alone.frame().is_some());
+    drop(other);
+    gateway.wait_status("/flows/cam/outputs/viewers/error", Value::is_null);
+    assert_eq!(asked_for_group(), 200);
+    assert!(alone.drain(), "who came before is still there");
+    assert_eq!(gateway.log_lines("can't be sent to").len(), 1, "{}", gateway.log());
+    drop(publication);
 }

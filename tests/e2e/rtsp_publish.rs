@@ -1,9 +1,13 @@
 //! Publishers that push by RTSP: every picture comes out by RTMP, in order, at its time.
 
+use std::net::UdpSocket;
+use std::time::Duration;
+
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
-use av_tests::rtsp::{Fate, Relay};
+use av_tests::recording::Packet;
+use av_tests::rtsp::{Fate, Player, Relay, interleaved};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
@@ -151,41 +155,146 @@ fn gstreamer_publishes_over_tcp_and_udp() {
     }
 }
 
-/// Publishes a clip by UDP over a bad network; the indices of the pictures that came out of it, in order.
-fn over_a_bad_network(fate: fn(u64) -> Fate) -> (Vec<usize>, Module) {
+/// Publishes a clip by UDP over a bad network; the pictures that came out of it, in order.
+fn over_a_bad_network(fate: fn(u64) -> Fate, options: Value) -> (Vec<Packet>, Module) {
     let (listening, to) = (port::free(), rtmp(port::free(), "live/cam"));
-    let gateway = gateway(&rtsp(listening, "live/cam"), &to, json!({}));
+    let gateway = gateway(&rtsp(listening, "live/cam"), &to, options);
     gateway.wait_value("/flows/cam/state", "waiting");
     let relay = Relay::start(listening, fate);
     let publication = publish(Tool::Ffmpeg, Clip::Plain, "udp", &rtsp(relay.port, "live/cam"));
     gateway.wait_receiving("cam");
     let player = watch(Tool::Ffmpeg, "", &to, None);
     publication.finish(wait::LONG);
-    let played = seen(&player.finish(wait::LONG));
+    (seen(&player.finish(wait::LONG)), gateway)
+}
+
+/// The indices of pictures in the clip; `None`: one that was never sent, so it is broken.
+fn indices(pictures: &[Packet]) -> Vec<Option<usize>> {
     let clip = original(Clip::Plain);
-    let index = |hash: &String| clip.iter().position(|picture| picture.hash == *hash);
-    let whole = |picture| index(picture).expect("a picture that was never sent: one that is broken");
-    (played.iter().map(|picture| whole(&picture.hash)).collect(), gateway)
+    let index = |seen: &Packet| clip.iter().position(|picture| picture.hash == seen.hash);
+    pictures.iter().map(index).collect()
+}
+
+fn whole(pictures: &[Packet]) -> Vec<usize> {
+    indices(pictures).into_iter().map(|index| index.expect("no picture is broken")).collect()
 }
 
 #[test]
 fn packets_that_overtake_each_other_cost_no_picture() {
     needs!(Ffmpeg);
     let (pictures, gateway) =
-        over_a_bad_network(|number| if number % 5 == 0 { Fate::Late } else { Fate::Arrives });
+        over_a_bad_network(|number| if number % 5 == 0 { Fate::Late } else { Fate::Arrives }, json!({}));
+    let pictures = whole(&pictures);
     assert!(pictures.len() >= 50, "{} pictures\n{}", pictures.len(), gateway.log());
     assert!(pictures.windows(2).all(|pair| pair[1] == pair[0] + 1), "{pictures:?}\n{}", gateway.log());
+}
+
+/// Pictures from one key frame of the clip to the next.
+const GOP: usize = 25;
+
+fn one_in_a_hundred_is_lost(number: u64) -> Fate {
+    if number % 100 == 60 { Fate::Lost } else { Fate::Arrives }
 }
 
 #[test]
 fn a_packet_in_a_hundred_lost_costs_pictures_up_to_the_next_key_frame_and_breaks_none() {
     needs!(Ffmpeg);
-    const GOP: usize = 25;
-    let (pictures, gateway) =
-        over_a_bad_network(|number| if number % 100 == 60 { Fate::Lost } else { Fate::Arrives });
+    let (pictures, gateway) = over_a_bad_network(one_in_a_hundred_is_lost, json!({}));
+    let pictures = whole(&pictures);
     let gaps: Vec<_> = pictures.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
     assert!(!gaps.is_empty(), "nothing was lost: {pictures:?}");
     assert!(gaps.iter().all(|pair| pair[1] > pair[0] && pair[1] % GOP == 0), "{pictures:?}");
     assert!(pictures.len() >= 50, "{pictures:?}\n{}", gateway.log());
     gateway.wait_log(&["lost packets on the way"]);
+}
+
+#[test]
+fn with_keep_a_lost_packet_costs_its_own_picture_alone() {
+    needs!(Ffmpeg);
+    let (pictures, gateway) = over_a_bad_network(one_in_a_hundred_is_lost, json!({ "onPacketLoss": "keep" }));
+    let first = indices(&pictures).first().copied().flatten().expect("the first picture is whole");
+    // By their times: what follows a loss looks different.
+    let place = |picture: &Packet| first + ((picture.pts - pictures[0].pts + 20) / 40) as usize;
+    let places: Vec<_> = pictures.iter().map(place).collect();
+    let gaps: Vec<_> = places.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+    assert!(gaps.iter().any(|pair| pair[1] % GOP != 0), "{places:?}\n{}", gateway.log());
+    gateway.wait_log(&["pictures that are not whole are left out"]);
+}
+
+const TELEPHONE: &str =
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 0 RTP/AVP 0\r\na=control:trackID=0\r\n";
+
+/// A publisher of telephone sound by UDP, each byte of which is the same, that sends from another port than it announces.
+struct Rewritten {
+    connection: Player,
+    socket: UdpSocket,
+    sent: u16,
+    byte: u8,
+}
+
+impl Rewritten {
+    fn start(url: &str, byte: u8) -> Self {
+        let mut connection = Player::connect(url.split([':', '/']).nth(4).unwrap().parse().unwrap());
+        let content = [("Content-Type", "application/sdp")];
+        assert_eq!(connection.ask_with("ANNOUNCE", url, &content, TELEPHONE).status, 200);
+        let transport = [("Transport", "RTP/AVP;unicast;client_port=5004-5005;mode=record")];
+        let answer = connection.ask("SETUP", &format!("{url}/trackID=0"), &transport);
+        let ports =
+            answer.header("Transport").and_then(|header| header.split("server_port=").nth(1)).unwrap();
+        let port: u16 = ports.split('-').next().unwrap().parse().unwrap();
+        assert_eq!(connection.ask("RECORD", url, &[]).status, 200);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", port)).unwrap();
+        Self { connection, socket, sent: 0, byte }
+    }
+
+    /// 20 ms of it.
+    fn send(&mut self) {
+        let mut packet = vec![0x80, 0];
+        packet.extend(self.sent.to_be_bytes());
+        packet.extend((u32::from(self.sent) * 160).to_be_bytes());
+        packet.extend([0, 0, 0, self.byte]);
+        packet.resize(12 + 160, self.byte);
+        self.socket.send(&packet).unwrap();
+        self.sent += 1;
+    }
+}
+
+#[test]
+fn publishers_behind_one_address_with_rewritten_ports_get_nothing_of_each_other() {
+    let (port, to) = (port::free(), port::free());
+    let flow = |name: &str, ports: &str| {
+        json!({
+            "input": { "listen": rtsp(port, name), "udpPorts": ports },
+            "outputs": { "viewers": { "serve": rtsp(to, name), "transports": ["tcp"] } },
+        })
+    };
+    let ports = udp_ports();
+    let flows = json!({ "one": flow("live/one", &ports), "two": flow("live/two", &ports) });
+    let gateway = Module::start("rtsp-gateway", &twin(flows));
+    let mut publishers: Vec<Rewritten> = Vec::new();
+    for (name, byte) in [("one", 0xaa), ("two", 0x55)] {
+        gateway.wait_value(&format!("/flows/{name}/state"), "waiting");
+        publishers.push(Rewritten::start(&rtsp(port, &format!("live/{name}")), byte));
+        // The first one goes on while the second one begins.
+        wait::until_true(&format!("{name} to be received"), wait::LONG, || {
+            publishers.iter_mut().for_each(Rewritten::send);
+            gateway.status()["flows"][name]["input"]["state"] == "receiving"
+        });
+    }
+    for (name, byte) in [("one", 0xaa), ("two", 0x55)] {
+        let mut player = Player::connect(to);
+        player.play(&rtsp(to, &format!("live/{name}")), interleaved);
+        let mut heard = 0;
+        wait::until_true(&format!("sound of {name}"), wait::LONG, || {
+            (0..10).for_each(|_| publishers.iter_mut().for_each(Rewritten::send));
+            while let Some((channel, packet)) = player.frame_within(Duration::ZERO) {
+                let is_own = channel == 1 || packet[12..].iter().all(|sound| *sound == byte);
+                assert!(is_own, "{name} got {:x}\n{}", packet[12], gateway.log());
+                heard += usize::from(channel == 0);
+            }
+            heard >= 50
+        });
+    }
+    assert!(publishers.iter_mut().all(|publisher| publisher.connection.drain()), "{}", gateway.log());
 }

@@ -1,6 +1,6 @@
 //! What an RTSP player is told and sent, packet by packet, by a player that does nothing by itself.
 
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use av_tests::clip::Clip;
@@ -143,6 +143,32 @@ fn no_packet_is_larger_than_the_mtu_and_the_report_comes_before_it() {
         });
     }
     assert!((MTU - 100..=MTU).contains(&largest), "{largest} bytes with their headers");
+    drop(publication);
+}
+
+#[test]
+fn datagrams_leave_from_the_address_that_the_player_connected_to() {
+    needs!(Ffmpeg);
+    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let output = json!({ "serve": format!("rtsp://0.0.0.0:{port}/live/cam"), "udpPorts": udp_ports() });
+    let gateway = Module::start(
+        "rtsp-gateway",
+        &twin(json!({ "cam": { "input": { "listen": from }, "outputs": { "viewers": output } } })),
+    );
+    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    gateway.wait_receiving("cam");
+    // All at once: a port that is used again still gets what was meant for its last owner.
+    for (address, sockets) in [("127.0.0.1", [pair(), pair()]), ("127.0.0.2", [pair(), pair()])] {
+        let mut player = Player::on(Box::new(TcpStream::connect((address, port)).unwrap()));
+        player.play(&format!("rtsp://{address}:{port}/live/cam"), |medium| unicast(sockets[medium].0));
+        let (rtp, rtcp) = player.server_ports().unwrap();
+        let mut buffer = [0; 2048];
+        for (socket, port) in [(&sockets[0].1, rtp), (&sockets[0].2, rtcp)] {
+            let sender =
+                wait::until("a datagram", wait::LONG, || Some(socket.recv_from(&mut buffer).ok()?.1));
+            assert_eq!(sender.to_string(), format!("{address}:{port}"), "{}", gateway.log());
+        }
+    }
     drop(publication);
 }
 

@@ -41,6 +41,8 @@ pub enum Tool {
     Weston,
     /// A log of system calls, and faults put into them.
     Strace,
+    /// An HTTP proxy.
+    Tinyproxy,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -62,6 +64,7 @@ impl Tool {
             Self::Curl => on_path("curl"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
             Self::Strace => on_path("strace"),
+            Self::Tinyproxy => on_path("tinyproxy"),
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
             Self::Xvfb => on_path("Xvfb"),
             Self::PulseAudio => on_path("pulseaudio"),

@@ -50,8 +50,9 @@ pub fn find(name: &str) -> Service {
 /// What it takes to build a service that is not linked because it needs system libraries.
 pub fn needs_building(name: &str) -> Option<&'static str> {
     (name == "renderer").then_some(
-        "it is built apart, because it needs GStreamer: `apt-get install libgstreamer1.0-dev \
-         libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav`, then \
+        "it is built apart, because it needs GStreamer: `apt-get install pkg-config libgstreamer1.0-dev \
+         libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+         gstreamer1.0-plugins-bad gstreamer1.0-libav gstreamer1.0-pulseaudio gstreamer1.0-alsa`, then \
          `cargo build --release -p renderer`",
     )
 }

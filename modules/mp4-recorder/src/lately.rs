@@ -16,7 +16,8 @@ use crate::clip::LONGEST_PRE_ROLL;
 
 /// A pre-roll begins at a sync frame, which may lie so far before it.
 const SYNC_BEFORE: Duration = Duration::from_secs(10);
-/// Files that are kept open for it. One that was stored and removed meanwhile keeps its room on the disk until then.
+/// Files that are kept open for it. One that was stored and removed meanwhile keeps its room on the disk until then; one
+/// that has to go to make room is let go at once.
 const MOST_FILES: usize = 16;
 
 /// A frame that is in a file.
@@ -39,6 +40,8 @@ pub struct Stored {
 /// What one commit wrote.
 #[derive(Clone, Debug)]
 pub struct Written {
+    /// The recording's number.
+    id: u64,
     file: Arc<File>,
     tracks: Arc<Tracks>,
     /// When its first frame arrived.
@@ -98,9 +101,16 @@ pub struct Lately {
 }
 
 impl Lately {
-    /// These were made durable, the first of which arrived then.
-    pub fn wrote(&mut self, file: &Arc<File>, tracks: &Arc<Tracks>, arrived: Instant, frames: Vec<Stored>) {
+    /// These were made durable in the file of recording `id`, the first of which arrived then.
+    pub fn wrote(
+        &mut self,
+        (id, file): (u64, &Arc<File>),
+        tracks: &Arc<Tracks>,
+        arrived: Instant,
+        frames: Vec<Stored>,
+    ) {
         let written = Written {
+            id,
             file: file.clone(),
             tracks: tracks.clone(),
             arrived,
@@ -124,6 +134,13 @@ impl Lately {
             before = Some(&written.file);
         }
         files
+    }
+
+    /// A recording has to go: it is needed for nothing any more, and nothing before it.
+    pub fn let_go(&mut self, id: u64) {
+        if let Some(last) = self.written.iter().rposition(|written| written.id == id) {
+            self.written.drain(..=last);
+        }
     }
 
     /// What comes next does not go on where this ends, or this is deleted.
@@ -167,6 +184,7 @@ mod tests {
     /// Commits of a second: a picture each 250 ms, a sync frame each two seconds, and sound beside it.
     struct Bench {
         lately: Lately,
+        id: u64,
         file: Arc<File>,
         tracks: Arc<Tracks>,
     }
@@ -175,8 +193,12 @@ mod tests {
         fn new(seconds: i64) -> Self {
             let video = Track::h264(Bytes::from_static(b"\x01\x42\xc0\x1e\xff\xe0\x00")).ok().map(Arc::new);
             let tracks = Arc::new(Tracks { video, ..Tracks::default() });
-            let mut bench =
-                Self { lately: Lately::default(), file: Arc::new(tempfile::tempfile().unwrap()), tracks };
+            let mut bench = Self {
+                lately: Lately::default(),
+                id: 1,
+                file: Arc::new(tempfile::tempfile().unwrap()),
+                tracks,
+            };
             (0..seconds).for_each(|second| bench.second(second));
             bench
         }
@@ -192,7 +214,7 @@ mod tests {
                 let bytes = u32::try_from(text.len()).unwrap();
                 frames.push(Stored { offset, bytes, is_sync, kind: Kind::Video, dts, pts: dts });
             }
-            self.lately.wrote(&self.file, &self.tracks, Instant::now(), frames);
+            self.lately.wrote((self.id, &self.file), &self.tracks, Instant::now(), frames);
         }
 
         fn read(&self, from: i64, not_before: Option<i64>) -> Vec<String> {
@@ -232,6 +254,17 @@ mod tests {
         let bench = Bench::new(200);
         let kept = bench.lately.written.len();
         assert!((70..=72).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_recording_that_has_to_go_is_not_kept_and_nothing_before_it() {
+        let mut bench = Bench::new(4);
+        (bench.id, bench.file) = (2, Arc::new(tempfile::tempfile().unwrap()));
+        (4..8).for_each(|second| bench.second(second));
+        bench.lately.let_go(3);
+        assert_eq!(bench.read(0, None).first().unwrap(), "0");
+        bench.lately.let_go(1);
+        assert_eq!(bench.read(0, None).first().unwrap(), "4000");
     }
 
     #[test]

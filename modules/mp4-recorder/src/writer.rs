@@ -1,8 +1,8 @@
 //! The thread that writes what one output records: a card that stalls holds up this thread and nothing else.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use av_edge::EventKind;
@@ -99,7 +99,7 @@ struct Running {
     boot: String,
     /// What a file of the configured length holds.
     expected: Amount,
-    lately: Lately,
+    lately: Arc<Mutex<Lately>>,
 }
 
 struct Open {
@@ -129,7 +129,7 @@ impl Writer {
             pending: Vec::new(),
             boot: clock::boot_id(),
             expected: of_a_fast_camera(self.config.segment),
-            lately: Lately::default(),
+            lately: self.spool.lately(),
             writer: self,
         };
         while let Some(job) = jobs.blocking_recv() {
@@ -138,12 +138,12 @@ impl Writer {
                 Job::EndFile { forget } => {
                     running.cutter.end_soon();
                     if forget {
-                        running.lately.forget();
+                        running.lately().forget();
                     }
                 }
                 Job::Recall(Recall { from, not_before, answer }) => {
                     // Whoever asked may have given up.
-                    let _ = answer.send(running.lately.since(from, not_before));
+                    let _ = answer.send(running.lately().since(from, not_before));
                 }
                 Job::Written(written) => running.written(&written),
                 Job::Stop { done } => {
@@ -158,6 +158,10 @@ impl Writer {
 }
 
 impl Running {
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn batch(&mut self, entries: Vec<Entry>) {
         let is_frame = |entry: &&Entry| matches!(entry.item, Item::Frame(_));
         self.writer.report.behind(entries.iter().find(is_frame).map(|entry| entry.arrived));
@@ -173,7 +177,7 @@ impl Running {
                 // Whoever publishes next begins a file of its own, and this one can be stored.
                 Item::Away | Item::Ended => {
                     self.close();
-                    self.lately.forget();
+                    self.lately().forget();
                 }
                 Item::Anchor(_) | Item::Aside(_) | Item::GivenUp => {}
             }
@@ -186,7 +190,7 @@ impl Running {
     fn break_here(&mut self) {
         self.commit();
         self.cutter.break_here();
-        self.lately.forget();
+        self.lately().forget();
     }
 
     /// Takes what another thread wrote as if it came from the stream.
@@ -306,7 +310,9 @@ impl Running {
         if let Some(first) = self.pending.first()
             && self.writer.event.is_none()
         {
-            self.lately.wrote(open.segment.file(), &self.tracks, first.arrived, written.frames);
+            let of = (open.record.id, open.segment.file());
+            let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+            lately.wrote(of, &self.tracks, first.arrived, written.frames);
         }
         for pending in self.pending.drain(..) {
             status.frames.add(pending.frame.kind, 1);
@@ -346,7 +352,7 @@ impl Running {
     }
 
     fn give_up(&mut self) {
-        self.lately.forget();
+        self.lately().forget();
         let lost = std::mem::take(&mut self.pending);
         let of = |kind: Kind| lost.iter().filter(|pending| pending.frame.kind == kind).count() as u64;
         self.lost(Lost { video: of(Kind::Video), audio: of(Kind::Audio) });

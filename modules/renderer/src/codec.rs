@@ -3,6 +3,8 @@
 use av_media::{Codec, Kind, Track};
 use gstreamer as gst;
 
+use crate::elements::{self, has, package};
+
 /// One way to decode a track: elements between `appsrc` and raw media, as `gst-launch-1.0` would take them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -14,19 +16,14 @@ pub struct Candidate {
     pub hardware: bool,
 }
 
-/// What is needed for a codec: names of the elements that would do, and the Debian packages that have them.
+/// What is needed for a codec: names of the elements that would do.
 struct Ways {
     parser: &'static str,
     hardware: &'static [&'static str],
-    software: &'static [(&'static str, &'static str)],
+    software: &'static [&'static str],
     /// What the parser puts out.
     media: &'static str,
 }
-
-const LIBAV: &str = "gstreamer1.0-libav";
-const GOOD: &str = "gstreamer1.0-plugins-good";
-const BAD: &str = "gstreamer1.0-plugins-bad";
-const BASE: &str = "gstreamer1.0-plugins-base";
 
 fn ways(codec: Codec) -> Option<Ways> {
     let with = |parser, hardware, software, media| Some(Ways { parser, hardware, software, media });
@@ -34,33 +31,30 @@ fn ways(codec: Codec) -> Option<Ways> {
         Codec::H264 => with(
             "h264parse",
             &["vah264dec", "v4l2slh264dec", "v4l2h264dec"],
-            &[("avdec_h264", LIBAV), ("openh264dec", BAD)],
+            &["avdec_h264", "openh264dec"],
             "video/x-h264",
         ),
         Codec::H265 => with(
             "h265parse",
             &["vah265dec", "v4l2slh265dec", "v4l2h265dec"],
-            &[("avdec_h265", LIBAV), ("libde265dec", BAD)],
+            &["avdec_h265", "libde265dec"],
             "video/x-h265",
         ),
-        Codec::Av1 => with("av1parse", &["vaav1dec"], &[("dav1ddec", ""), ("av1dec", BAD)], "video/x-av1"),
-        Codec::Vp8 => with("", &["vavp8dec", "v4l2slvp8dec"], &[("vp8dec", GOOD), ("avdec_vp8", LIBAV)], ""),
-        Codec::Vp9 => with(
-            "vp9parse",
-            &["vavp9dec", "v4l2slvp9dec"],
-            &[("vp9dec", GOOD), ("avdec_vp9", LIBAV)],
-            "video/x-vp9",
-        ),
-        Codec::Aac => with("aacparse", &[], &[("avdec_aac", LIBAV), ("faad", BAD)], ""),
-        Codec::Opus => with("", &[], &[("opusdec", BASE), ("avdec_opus", LIBAV)], ""),
-        Codec::Flac => with("flacparse", &[], &[("flacdec", GOOD), ("avdec_flac", LIBAV)], ""),
-        Codec::Ac3 => with("ac3parse", &[], &[("avdec_ac3", LIBAV)], ""),
-        Codec::Eac3 => with("ac3parse", &[], &[("avdec_eac3", LIBAV)], ""),
-        Codec::Mp3 => with("mpegaudioparse", &[], &[("mpg123audiodec", GOOD), ("avdec_mp3", LIBAV)], ""),
-        Codec::PcmA => with("", &[], &[("alawdec", GOOD)], ""),
-        Codec::PcmU => with("", &[], &[("mulawdec", GOOD)], ""),
-        Codec::G722 => with("", &[], &[("avdec_g722", LIBAV)], ""),
-        Codec::L16 => with("", &[], &[("audioconvert", BASE)], ""),
+        Codec::Av1 => with("av1parse", &["vaav1dec"], &["dav1ddec", "av1dec"], "video/x-av1"),
+        Codec::Vp8 => with("", &["vavp8dec", "v4l2slvp8dec"], &["vp8dec", "avdec_vp8"], ""),
+        Codec::Vp9 => {
+            with("vp9parse", &["vavp9dec", "v4l2slvp9dec"], &["vp9dec", "avdec_vp9"], "video/x-vp9")
+        }
+        Codec::Aac => with("aacparse", &[], &["avdec_aac", "faad"], ""),
+        Codec::Opus => with("", &[], &["opusdec", "avdec_opus"], ""),
+        Codec::Flac => with("flacparse", &[], &["flacdec", "avdec_flac"], ""),
+        Codec::Ac3 => with("ac3parse", &[], &["avdec_ac3"], ""),
+        Codec::Eac3 => with("ac3parse", &[], &["avdec_eac3"], ""),
+        Codec::Mp3 => with("mpegaudioparse", &[], &["mpg123audiodec", "avdec_mp3"], ""),
+        Codec::PcmA => with("", &[], &["alawdec"], ""),
+        Codec::PcmU => with("", &[], &["mulawdec"], ""),
+        Codec::G722 => with("", &[], &["avdec_g722"], ""),
+        Codec::L16 => with("", &[], &["audioconvert"], ""),
         _ => None,
     }
 }
@@ -84,25 +78,17 @@ pub enum Missing {
         height: u32,
     },
     /// An element is not installed.
-    #[error(
-        "{codec} can't be decoded: the GStreamer element `{element}` is missing; install the Debian package {package}"
-    )]
+    #[error("{codec} can't be decoded: {missing}")]
     Element {
         /// The track's codec string.
         codec: String,
-        /// What is missing.
-        element: &'static str,
-        /// Where Debian has it.
-        package: &'static str,
+        /// Which.
+        missing: elements::Missing,
     },
 }
 
 /// Of a picture: 8K. A decoder holds a dozen of them, and whoever publishes says how large they are.
 const MOST_PIXELS: u64 = 36_000_000;
-
-fn has(element: &str) -> bool {
-    gst::ElementFactory::find(element).is_some()
-}
 
 /// The ways to decode a track on this machine, the best one first.
 ///
@@ -115,11 +101,12 @@ pub fn candidates(track: &Track) -> Result<Vec<Candidate>, Missing> {
     }
     let unknown = || Missing::Unknown(track.codec_string.clone());
     let ways = ways(track.codec).ok_or_else(unknown)?;
-    let missing = |element, package| Missing::Element { codec: track.codec_string.clone(), element, package };
+    let missing = |element| Missing::Element {
+        codec: track.codec_string.clone(),
+        missing: elements::Missing::of(element),
+    };
     if !ways.parser.is_empty() && !has(ways.parser) {
-        // Debian has the parsers of pictures in one package and those of sound in another.
-        let package = if track.kind() == Kind::Video { BAD } else { GOOD };
-        return Err(missing(ways.parser, package));
+        return Err(missing(ways.parser));
     }
     let chain = |element: &str, plain: bool| {
         let mut parts = Vec::new();
@@ -140,13 +127,13 @@ pub fn candidates(track: &Track) -> Result<Vec<Candidate>, Missing> {
             found.push(Candidate { element, chain: chain(element, true), hardware: true });
         }
     }
-    for (element, _) in ways.software.iter().copied().filter(|(element, _)| has(element)) {
+    for element in ways.software.iter().copied().filter(|element| has(element)) {
         found.push(Candidate { element, chain: chain(element, false), hardware: false });
     }
     // Debian 12 does not have all that would do.
-    match (found.is_empty(), ways.software.iter().find(|(_, package)| !package.is_empty())) {
+    match (found.is_empty(), ways.software.iter().find(|element| package(element).is_some())) {
         (false, _) => Ok(found),
-        (true, Some((element, package))) => Err(missing(element, package)),
+        (true, Some(element)) => Err(missing(element)),
         (true, None) => Err(unknown()),
     }
 }
@@ -209,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_with_the_package_that_has_it() {
-        let error = Missing::Element { codec: "avc1.64001f".into(), element: "avdec_h264", package: LIBAV };
+        let missing = elements::Missing::of("avdec_h264");
+        let error = Missing::Element { codec: "avc1.64001f".into(), missing };
         assert_eq!(
             error.to_string(),
             "avc1.64001f can't be decoded: the GStreamer element `avdec_h264` is missing; install the Debian package \
@@ -244,7 +232,9 @@ mod tests {
             Codec::G722,
             Codec::L16,
         ] {
-            assert!(ways(codec).is_some_and(|ways| !ways.software.is_empty()), "{codec:?}");
+            let ways = ways(codec).unwrap();
+            assert!(ways.software.iter().any(|element| package(element).is_some()), "{codec:?}");
+            assert!(ways.parser.is_empty() || package(ways.parser).is_some(), "{codec:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use gstreamer_app::{AppSink, AppSrc};
 use tokio::time::Instant;
 
 use crate::codec::{self, Candidate};
+use crate::elements;
 
 /// Stream times may be negative, those of GStreamer are not.
 const ORIGIN: i64 = 3_600_000_000_000;
@@ -42,7 +43,24 @@ pub fn to_stream(time: gst::ClockTime) -> i64 {
 
 /// A pipeline out of a description as of `gst-launch-1.0`.
 pub fn pipeline(description: &str) -> Result<gst::Pipeline, PipelineError> {
-    let element = gst::parse::launch(description)?;
+    let launch = || {
+        let mut context = gst::ParseContext::new();
+        let launched =
+            gst::parse::launch_full(description, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
+        launched.map_err(|error| (error, context.missing_elements()))
+    };
+    let element = launch()
+        .or_else(|(error, missing)| {
+            if missing.is_empty() {
+                return Err((error, missing));
+            }
+            elements::look();
+            launch()
+        })
+        .map_err(|(error, missing)| match missing.first() {
+            Some(element) => PipelineError(elements::Missing::of(element).to_string()),
+            None => error.into(),
+        })?;
     element.downcast::<gst::Pipeline>().map_err(|_| PipelineError("one element is no pipeline".into()))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health, SIGTERM, exit
 //! codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here, in the order
-//! in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways` and `decode` (GStreamer's
+//! in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways` `decode` and `elements` (GStreamer's
 //! decoders), `timing` (when what is due), `paint` (pictures to a `screen`, or the `card`), `sound`, `pace` (how fast it
 //! is played) and `speaker`. `watch` tells why a picture stands still, `snapshot` what is on the screen; the threads of
 //! an output share its `stage`, and all outputs `renderer`.
@@ -11,6 +11,7 @@ mod card;
 mod clock;
 mod codec;
 mod decode;
+mod elements;
 mod options;
 mod pace;
 mod paint;

@@ -28,12 +28,15 @@ const LATENCY: OptionSpec = OptionSpec::new("latencyMilliseconds", RENDERS, whol
     "From a frame's arrival to its show: what jitter of the network and decoding may take. Where decoding takes \
      longer, time is added.",
 );
-const LAYOUT: OptionSpec = OptionSpec::new("layout", RENDERS, Shape::Object { properties: CELL })
-    .means("One cell of a grid on the screen, counted from 1: so several flows share a display.");
-const ROW: OptionSpec = OptionSpec::property("row", whole(1, 8, 1));
-const COLUMN: OptionSpec = OptionSpec::property("column", whole(1, 8, 1));
-const ROWS: OptionSpec = OptionSpec::property("rows", whole(1, 8, 1));
-const COLUMNS: OptionSpec = OptionSpec::property("columns", whole(1, 8, 1));
+const LAYOUT: OptionSpec = OptionSpec::new("layout", RENDERS, Shape::Object { properties: CELL }).means(
+    "One cell of a grid on the screen of an X server, counted from 1: so several flows share a display.",
+);
+/// Of a grid, in each direction. See [`pieces`] before it is raised.
+const MOST_CELLS: u32 = 8;
+const ROW: OptionSpec = OptionSpec::property("row", whole(1, MOST_CELLS as u64, 1));
+const COLUMN: OptionSpec = OptionSpec::property("column", whole(1, MOST_CELLS as u64, 1));
+const ROWS: OptionSpec = OptionSpec::property("rows", whole(1, MOST_CELLS as u64, 1));
+const COLUMNS: OptionSpec = OptionSpec::property("columns", whole(1, MOST_CELLS as u64, 1));
 const CELL: &[OptionSpec] = &[ROW, COLUMN, ROWS, COLUMNS];
 
 /// Screen and speaker.
@@ -111,6 +114,13 @@ impl Cell {
     }
 }
 
+/// Where the pieces begin of which a row or column consists that all grids divide alike. A screen is 840 long, since that
+/// is what one to eight all divide.
+fn pieces(at: u32, of: u32) -> impl Iterator<Item = u32> {
+    let edge = move |at: u32| 840 * at / of.max(1);
+    (edge(at)..edge(at + 1)).filter(|place| (1..=MOST_CELLS).any(|parts| place % (840 / parts) == 0))
+}
+
 impl Display {
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
         let url = options.url();
@@ -156,8 +166,18 @@ fn device(text: &str) -> Device {
     }
 }
 
-fn cell(options: &Options<'_>) -> Result<Option<Cell>, ConfigError> {
+fn cell(options: &Options<'_>, display: &Display) -> Result<Option<Cell>, ConfigError> {
     let Some(layout) = options.object(&LAYOUT) else { return Ok(None) };
+    let why = match display {
+        Display::Kms(_) => {
+            "KMS shows one flow on each connector: use display://kms/CONNECTOR, or display://x11"
+        }
+        Display::Wayland => "a Wayland client can't choose where its windows are: use display://x11",
+        Display::Default | Display::X11 | Display::None => "",
+    };
+    if !why.is_empty() {
+        return Err(ConfigError::rule(layout.path(), why));
+    }
     let number = |spec: &OptionSpec| Ok(u32::try_from(layout.whole(spec)?).unwrap_or(1));
     let (row, column, rows, columns) = (number(&ROW)?, number(&COLUMN)?, number(&ROWS)?, number(&COLUMNS)?);
     for (name, at, of) in [("row", row, rows), ("column", column, columns)] {
@@ -183,14 +203,15 @@ impl Output for RenderConfig {
             return Err(ConfigError { path: format!("{}.rotate", options.path()), fault });
         }
         let wanted = options.text(&AUDIO_DEVICE)?.map_or(Device::Default, device);
+        let display = Display::read(options)?;
         Ok(Self {
-            display: Display::read(options)?,
+            cell: cell(options, &display)?,
+            display,
             fullscreen: options.flag(&FULLSCREEN)?,
             audio: options.flag(&AUDIO)?.then_some(wanted),
             volume: options.whole(&VOLUME)?,
             rotate,
             latency: Duration::from_millis(options.whole(&LATENCY)?),
-            cell: cell(options)?,
         })
     }
 
@@ -201,19 +222,25 @@ impl Output for RenderConfig {
             return Vec::new();
         }
         let name = self.display.name();
-        let path = match self.cell {
-            None => ClaimedPath::Below(name),
-            Some(Cell { row, column, rows, columns }) => {
-                ClaimedPath::Exact(format!("{name}/{rows}x{columns}/{row}-{column}"))
-            }
-        };
-        vec![Claim {
+        let claim = |path, shown| Claim {
             address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
             protocol: "display",
             tls: Default::default(),
             path,
-            shown: self.url(None),
-        }]
+            shown,
+        };
+        let Some(cell) = self.cell else {
+            return vec![claim(ClaimedPath::Below(name), self.url(None))];
+        };
+        let Cell { row, column, rows, columns } = cell;
+        let shown =
+            format!("{} row {} of {rows}, column {} of {columns}", self.url(None), row + 1, column + 1);
+        // Cells of different grids may overlap, so each claims the pieces that no grid divides.
+        let across: Vec<u32> = pieces(column, columns).collect();
+        pieces(row, rows)
+            .flat_map(|y| across.iter().map(move |x| (y, *x)))
+            .map(|(y, x)| claim(ClaimedPath::Exact(format!("{name}/{y}-{x}")), shown.clone()))
+            .collect()
     }
 
     fn url(&self, _public_host: Option<&str>) -> String {
@@ -316,18 +343,64 @@ mod tests {
     }
 
     #[test]
-    fn two_flows_on_one_screen_are_refused_unless_each_has_its_cell() {
-        let config = |layout: Option<Value>| {
-            let mut output = json!({ "render": "display://kms/HDMI-A-1" });
-            if let Some(layout) = layout {
-                output["layout"] = layout;
-            }
-            read(output).unwrap().claims().remove(0).path
+    fn a_layout_where_no_window_can_be_placed_is_refused_with_what_to_use() {
+        for (url, remedy) in [
+            ("display://kms", "use display://kms/CONNECTOR, or display://x11"),
+            ("display://kms/HDMI-A-1", "use display://kms/CONNECTOR, or display://x11"),
+            ("display://wayland", "use display://x11"),
+        ] {
+            let error = read(json!({ "render": url, "layout": { "columns": 2 } })).unwrap_err();
+            assert!(error.starts_with("flows.a.outputs.screen.layout: "), "{error}");
+            assert!(error.ends_with(remedy), "{error}");
+        }
+        for url in ["display://default", "display://x11", "display://none"] {
+            assert!(read(json!({ "render": url, "layout": { "columns": 2 } })).is_ok(), "{url}");
+        }
+    }
+
+    /// Why flow `b` can't have its output beside that of flow `a`.
+    fn beside(a: Value, b: Value) -> Option<String> {
+        let flow = |name: &str, mut output: Value| {
+            output["audio"] = json!(false);
+            let listen = format!("rtmp://0.0.0.0/live/{name}");
+            json!({ "input": { "listen": listen }, "outputs": { "screen": output } })
         };
-        let whole = config(None);
-        let left = config(Some(json!({ "columns": 2 })));
-        let right = config(Some(json!({ "columns": 2, "column": 2 })));
-        assert_eq!(whole, ClaimedPath::Below("kms/HDMI-A-1".into()));
-        assert_ne!(left, right);
+        let document = json!({ "flows": { "a": flow("a", a), "b": flow("b", b) } });
+        let desired = parse(document.as_object().unwrap(), crate::service().supports());
+        assert!(!desired.errors.contains_key("a"), "{:?}", desired.errors);
+        desired.errors.get("b").map(ToString::to_string)
+    }
+
+    #[test]
+    fn two_flows_on_one_screen_are_refused_unless_each_has_its_cell() {
+        let on = |url: &str, layout: Value| json!({ "render": url, "layout": layout });
+        let cell = |row: u32, column: u32, rows: u32, columns: u32| {
+            on("display://x11", json!({ "row": row, "column": column, "rows": rows, "columns": columns }))
+        };
+        let whole = || json!({ "render": "display://x11" });
+        for (a, b, overlap) in [
+            (cell(1, 1, 1, 2), cell(1, 2, 1, 2), false),
+            (cell(1, 1, 1, 2), cell(1, 1, 1, 2), true),
+            (cell(1, 1, 1, 2), cell(1, 2, 2, 2), false),
+            (cell(1, 1, 1, 2), cell(2, 1, 2, 2), true),
+            (cell(1, 1, 1, 3), cell(1, 1, 1, 2), true),
+            (cell(1, 1, 1, 3), cell(1, 2, 1, 2), false),
+            (cell(1, 2, 1, 3), cell(1, 2, 1, 2), true),
+            (cell(7, 8, 7, 8), cell(6, 7, 7, 8), false),
+            (cell(7, 8, 7, 8), cell(8, 7, 8, 7), true),
+            (whole(), cell(2, 2, 2, 2), true),
+            (cell(1, 1, 1, 1), whole(), true),
+            (whole(), on("display://none", json!({ "columns": 2 })), false),
+        ] {
+            assert_eq!(beside(a.clone(), b.clone()).is_some(), overlap, "{a} {b}");
+        }
+        assert_eq!(
+            beside(cell(1, 1, 1, 2), cell(2, 1, 2, 2)).unwrap(),
+            "flows.b.outputs.screen.render: display://x11 row 2 of 2, column 1 of 2 is taken by \
+             flows.a.outputs.screen.render"
+        );
+        let connector = |name: &str| json!({ "render": format!("display://kms/{name}") });
+        assert_eq!(beside(connector("HDMI-A-1"), connector("HDMI-A-2")), None);
+        assert!(beside(connector("HDMI-A-1"), connector("HDMI-A-1")).is_some());
     }
 }

@@ -31,6 +31,8 @@ const CARD_AFTER: i64 = SECOND;
 const LONG_WAIT: i64 = 3 * SECOND / 2;
 /// A picture is shown so much later than it is decoded at most, beyond the latency: as far as B-frames of slow cameras go.
 const MOST_AHEAD: i64 = 3 * SECOND;
+/// A time of day alone would be taken for one of today.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A display that takes nothing for so long is opened anew where that may help.
 const STILL: i64 = 3 * SECOND;
 
@@ -290,7 +292,7 @@ impl Painter {
             return;
         }
         let size = screen.size().or(signal.size).unwrap_or((1280, 720));
-        let lines = vec![self.stage.title.clone(), sentence(&signal)];
+        let lines = vec![self.stage.title.clone(), sentence(&signal, SystemTime::now())];
         let minute = u64::try_from(now / (60 * SECOND)).unwrap_or(0);
         let wanted = (lines, minute, size);
         if self.card.as_ref() == Some(&wanted) {
@@ -306,18 +308,14 @@ impl Painter {
     }
 }
 
-fn sentence(signal: &Signal) -> String {
+fn sentence(signal: &Signal, now: SystemTime) -> String {
     if signal.sound_only {
         return "sound only".to_owned();
     }
-    format!("no signal since {}", minute(signal.since))
-}
-
-/// UTC, as people write it.
-fn minute(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let of_day = seconds % 86_400;
-    format!("{:02}:{:02}:{:02} UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
+    let day = now.duration_since(signal.since).unwrap_or(Duration::ZERO) >= DAY;
+    let since = jiff::Timestamp::try_from(signal.since).unwrap_or_default();
+    let shown = since.strftime(if day { "%Y-%m-%d %H:%M:%S UTC" } else { "%H:%M:%S UTC" });
+    format!("no signal since {shown}")
 }
 
 /// A number that differs for pictures that differ, by some thousand bytes of each.
@@ -328,4 +326,18 @@ fn digest(sample: &gst::Sample) -> u64 {
     bytes.iter().step_by(step).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_has_been_lost_for_a_day_is_missed_with_its_date() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_255_308);
+        let signal = Signal { there: false, since, since_here: 0, size: None, sound_only: false };
+        let after = |time| sentence(&signal, since + time);
+        assert_eq!(after(DAY - Duration::from_secs(1)), "no signal since 08:15:08 UTC");
+        assert_eq!(after(DAY), "no signal since 2026-01-01 08:15:08 UTC");
+    }
 }

@@ -1,8 +1,10 @@
 //! `render`: one output. A thread of its own reads the stream and feeds the decoders, since starting and stopping them
 //! blocks; `paint` shows what comes out.
 
+mod again;
 mod report;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -36,6 +38,8 @@ const STILL: i64 = 3 * SECOND;
 const DRAIN: Duration = Duration::from_secs(2);
 /// A thread that does nothing for so long is held up by a driver.
 const HANGS: i64 = 10 * SECOND;
+/// Between a panic and the next try.
+const ANEW: Duration = Duration::from_secs(2);
 /// How long ending an output may take, whatever the drivers do.
 const ENDING: Duration = Duration::from_secs(4);
 
@@ -63,13 +67,18 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let spawned = std::thread::Builder::new().name("render".into()).spawn({
         let stage = stage.clone();
         move || {
+            // Also when what follows panics.
+            let over = Over(stage.clone());
             let rendering = Rendering::new(output, stage.clone());
             let painting = std::thread::Builder::new().name("paint".into()).spawn({
                 let stage = stage.clone();
-                move || Painter::new(stage).run()
+                move || painted(&stage)
             });
+            if let Err(error) = &painting {
+                *locked(&stage.trouble) = Some(format!("no thread for the display: {error}"));
+            }
             runtime.block_on(rendering.run());
-            stage.over.store(true, Ordering::Relaxed);
+            drop(over);
             if let Ok(painting) = painting {
                 let _ = painting.join();
             }
@@ -83,7 +92,12 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = &mut ended => return,
+            ended = &mut ended => {
+                if ended.is_err() {
+                    fail("a fault of this program ended the output, see its log; `restartFlow` starts it anew".into());
+                }
+                return;
+            }
             () = cancel.cancelled() => break,
             _ = look.tick() => {
                 let still = stage.clock.now().saturating_sub(stage.alive.load(Ordering::Relaxed));
@@ -99,6 +113,28 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
     let _ = tokio::time::timeout(ENDING, ended).await;
 }
 
+/// Ends the other threads of an output.
+struct Over(Arc<Stage>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Shows pictures until the output is over. A panic is told as the state, and everything begins anew.
+fn painted(stage: &Arc<Stage>) {
+    while !stage.is_over() {
+        let painting = AssertUnwindSafe(|| Painter::new(stage.clone()).run());
+        if std::panic::catch_unwind(painting).is_err() {
+            let why = "a fault of this program ended what shows pictures, see its log; it begins anew";
+            *locked(&stage.sink) = None;
+            *locked(&stage.trouble) = Some(why.into());
+            std::thread::sleep(ANEW);
+        }
+    }
+}
+
 struct Rendering {
     output: OutputContext,
     stage: Arc<Stage>,
@@ -107,6 +143,9 @@ struct Rendering {
     video: Option<(Ways, Option<Decoder>)>,
     audio: Option<(Ways, Option<Sound>)>,
     ending: Vec<(Decoder, Instant)>,
+    /// Decoding time of the last picture that came, in nanoseconds.
+    fed_until: Option<i64>,
+    begun: again::Begun,
     counted: [u64; 2],
     /// When, and how many pictures a second were shown then.
     counted_at: Instant,
@@ -126,6 +165,8 @@ impl Rendering {
             video: None,
             audio: None,
             ending: Vec::new(),
+            fed_until: None,
+            begun: again::Begun::default(),
             counted: [0; 2],
             counted_at: Instant::now(),
             pace: 0.0,
@@ -290,6 +331,7 @@ impl Rendering {
         let decoder = match frame.kind {
             Kind::Video => {
                 self.stage.counts.received(self.stage.clock.now());
+                self.fed_until = Some(frame.dts.nanos());
                 self.video.as_mut().and_then(|(_, decoder)| decoder.as_mut())
             }
             Kind::Audio => self.audio.as_mut().and_then(|(_, sound)| Some(&mut sound.as_mut()?.decoder)),
@@ -352,9 +394,9 @@ impl Rendering {
             forget(&self.stage, running.output());
             *decoder = None;
             ways.stopped(&why, has_decoded, now);
-            self.start_picture();
+            self.replace_picture();
         } else if ways.is_due_again(now) {
-            self.start_picture();
+            self.replace_picture();
         }
     }
 

@@ -42,10 +42,6 @@ fn encode(
     (width, height): (i32, i32),
     quality: u32,
 ) -> Result<Vec<u8>, PipelineError> {
-    if gst::ElementFactory::find("jpegenc").is_none() {
-        let why = "the element `jpegenc` is missing; install the Debian package gstreamer1.0-plugins-good";
-        return Err(PipelineError(why.into()));
-    }
     let pipeline = pipeline(&format!(
         "appsrc name=in format=time ! videoconvert ! videoscale add-borders=false ! \
          video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 ! jpegenc quality={quality} ! \

@@ -78,15 +78,15 @@ impl SoundState {
         self.told().error.clone()
     }
 
-    /// For `getStatus`.
-    pub fn report(&self) -> Value {
+    /// For `getStatus`. `expected`: a publisher with sound is there.
+    pub fn report(&self, expected: bool) -> Value {
         let told = self.told();
         let played = self.played.load(Ordering::Relaxed) / 1_000_000;
         let dropped = self.dropped.load(Ordering::Relaxed);
         let state = match (&told.error, &told.device) {
             (Some(_), _) => "failed",
-            (None, Some(_)) => "playing",
-            (None, None) => "waiting",
+            (None, Some(_)) if expected => "playing",
+            (None, _) => "waiting",
         };
         let steps = self.steps.load(Ordering::Relaxed);
         let mut report = json!({

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use av_media::Track;
-use gstreamer as gst;
 use tokio::time::Instant;
 
 use crate::codec::{Candidate, candidates};
+use crate::elements;
 
 /// After every way has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ impl Ways {
         if is_due {
             self.again = None;
             if self.all.is_empty() {
-                look_for_plugins();
+                elements::look();
                 self.error = None;
                 self.find();
             }
@@ -126,15 +126,6 @@ impl Ways {
     }
 }
 
-/// Finds what was installed since the start, where GStreamer's own elements are.
-fn look_for_plugins() {
-    let registry = gst::Registry::get();
-    let file = registry.find_plugin("coreelements").and_then(|plugin| plugin.filename());
-    if let Some(folder) = file.as_deref().and_then(|file| file.parent()) {
-        registry.scan_path(folder);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -142,7 +133,7 @@ mod tests {
     use super::*;
 
     fn ways(elements: &[(&'static str, bool)]) -> Ways {
-        gst::init().unwrap();
+        gstreamer::init().unwrap();
         let mut ways = Ways::new(&Arc::new(Track::aac(Bytes::from_static(b"\x12\x10")).unwrap()));
         let candidate = |(element, hardware): &(&'static str, bool)| Candidate {
             element,

@@ -12,13 +12,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use index::Index;
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
 pub use room::{Disk, Full, Limits};
+
+use crate::lately::Lately;
 
 /// Deleted where tidying up needs space of its own.
 const BALLAST_BYTES: u64 = 1 << 20;
@@ -69,6 +71,8 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Records are changed one at a time.
     changing: Mutex<()>,
+    /// What its writers keep open.
+    lately: Mutex<Vec<Weak<Mutex<Lately>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +99,7 @@ impl Spool {
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
         let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id });
-        let spool = Self { dir, marker, inner, changing: Mutex::default() };
+        let spool = Self { dir, marker, inner, changing: Mutex::default(), lately: Mutex::default() };
         spool.restore_ballast();
         Ok(spool)
     }
@@ -191,7 +195,25 @@ impl Spool {
             };
             let Some(held) = self.get(victim) else { continue };
             self.remove(victim)?;
+            self.let_go(victim);
             dropped.push(Dropped { record: held.record, bytes: held.bytes });
+        }
+    }
+
+    /// For what a writer keeps open of its last minute.
+    pub fn lately(&self) -> Arc<Mutex<Lately>> {
+        let new = Arc::default();
+        let mut all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&new));
+        new
+    }
+
+    /// A file that somebody keeps open takes its room even when it is deleted.
+    fn let_go(&self, id: u64) {
+        let all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in all.iter().filter_map(Weak::upgrade) {
+            known.lock().unwrap_or_else(PoisonError::into_inner).let_go(id);
         }
     }
 

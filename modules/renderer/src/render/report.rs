@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::{Rendering, STILL};
 use crate::codec::Candidate;
-use crate::options::Display;
 use crate::stage::locked;
 use crate::watch::{Frozen, frozen};
 
@@ -101,10 +100,12 @@ impl Rendering {
         }
         tell("steps", timing.jumps().into());
         tell("resampledPpm", ((timing.rate() * 1e6).round() as i64).into());
-        if stage.config.audio.is_some() && self.audio.is_some() {
-            let picture = counts.late.load(Ordering::Relaxed);
-            let sound = self.sound_state.off.load(Ordering::Relaxed);
-            tell("avOffsetMilliseconds", ((picture - sound) / 1_000_000).into());
+        if stage.config.audio.is_some() {
+            if self.audio.is_some() {
+                let picture = counts.late.load(Ordering::Relaxed);
+                let sound = self.sound_state.off.load(Ordering::Relaxed);
+                tell("avOffsetMilliseconds", ((picture - sound) / 1_000_000).into());
+            }
             tell("audio", self.audio_report());
         }
         map
@@ -115,7 +116,7 @@ impl Rendering {
             Some((ways, None)) => {
                 json!({ "state": "failed", "error": ways.error.clone().unwrap_or_default() })
             }
-            _ => self.sound_state.report(),
+            _ => self.sound_state.report(locked(&self.stage.signal).there && self.audio.is_some()),
         }
     }
 
@@ -128,36 +129,35 @@ impl Rendering {
         let decoding = self.video.as_ref().and_then(|(ways, _)| ways.error.clone());
         let sound = self.audio.as_ref().and_then(|(ways, _)| ways.error.clone());
         let has_picture = self.stage.counts.rendered.load(Ordering::Relaxed) > 0;
-        let (state, trouble) =
-            if let Some(why) = screen.filter(|_| self.stage.config.display != Display::None) {
-                (State::Failed, trouble(Reason::Device, why))
-            } else if let Some(why) = decoding {
-                (State::Failed, trouble(Reason::Content, why))
-            } else if !signal.there {
-                (State::Waiting, None)
-            } else if self.tracks.is_empty() {
-                (
-                    State::Waiting,
-                    trouble(Reason::Content, "the stream has nothing that `content` lets through".into()),
-                )
-            } else if frozen(&self.stage.seen(), STILL) == Some(Frozen::Display) {
-                (State::Retrying, trouble(Reason::Device, "no picture reaches the display".into()))
-            } else if signal.sound_only {
-                match sound {
-                    Some(why) => (State::Failed, trouble(Reason::Content, why)),
-                    None => match self.sound_state.error() {
-                        Some(why) => (State::Retrying, trouble(Reason::Device, why)),
-                        None if self.sound_state.plays() || self.stage.config.audio.is_none() => {
-                            (State::Running, None)
-                        }
-                        None => (State::Waiting, None),
-                    },
-                }
-            } else if has_picture {
-                (State::Running, None)
-            } else {
-                (State::Waiting, None)
-            };
+        let (state, trouble) = if let Some(why) = screen {
+            (State::Failed, trouble(Reason::Device, why))
+        } else if let Some(why) = decoding {
+            (State::Failed, trouble(Reason::Content, why))
+        } else if !signal.there {
+            (State::Waiting, None)
+        } else if self.tracks.is_empty() {
+            (
+                State::Waiting,
+                trouble(Reason::Content, "the stream has nothing that `content` lets through".into()),
+            )
+        } else if frozen(&self.stage.seen(), STILL) == Some(Frozen::Display) {
+            (State::Retrying, trouble(Reason::Device, "no picture reaches the display".into()))
+        } else if signal.sound_only {
+            match sound {
+                Some(why) => (State::Failed, trouble(Reason::Content, why)),
+                None => match self.sound_state.error() {
+                    Some(why) => (State::Retrying, trouble(Reason::Device, why)),
+                    None if self.sound_state.plays() || self.stage.config.audio.is_none() => {
+                        (State::Running, None)
+                    }
+                    None => (State::Waiting, None),
+                },
+            }
+        } else if has_picture {
+            (State::Running, None)
+        } else {
+            (State::Waiting, None)
+        };
         self.told(state, trouble);
     }
 

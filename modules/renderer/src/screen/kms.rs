@@ -116,14 +116,12 @@ pub fn open(wanted: Option<&str>, look: &Look, cards: &Cards) -> Result<Screen, 
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
-    sink::open("kmssink", "gstreamer1.0-plugins-bad", &properties, look, Box::new(watch)).map_err(|error| {
-        match error {
-            ScreenError::Pipeline(why) => ScreenError::Kms(format!(
-                "{} on {}: {why}; if another program owns the display (a desktop, a boot splash), end it",
-                connector.name, connector.card
-            )),
-            other => other,
-        }
+    sink::open("kmssink", &properties, look, Box::new(watch)).map_err(|error| match error {
+        ScreenError::Pipeline(why) => ScreenError::Kms(format!(
+            "{} on {}: {why}; if another program owns the display (a desktop, a boot splash), end it",
+            connector.name, connector.card
+        )),
+        other => other,
     })
 }
 

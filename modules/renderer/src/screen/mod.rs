@@ -13,6 +13,7 @@ use gstreamer as gst;
 use gstreamer_app::AppSrc;
 
 use crate::decode::PipelineError;
+use crate::elements::Missing;
 use crate::options::{Cell, Display};
 
 pub use kms::Cards;
@@ -36,13 +37,8 @@ pub enum ScreenError {
     #[error("KMS: {0}")]
     Kms(String),
     /// An element is not installed.
-    #[error("the GStreamer element `{element}` is missing; install the Debian package {package}")]
-    Element {
-        /// Which.
-        element: &'static str,
-        /// Where it is.
-        package: &'static str,
-    },
+    #[error(transparent)]
+    Element(#[from] Missing),
     /// A pipeline does not start.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),

@@ -12,6 +12,7 @@ use gstreamer_app::AppSrc;
 
 use super::{Kind, Look, Screen, ScreenError};
 use crate::decode::{PipelineError, error_of, named, pipeline};
+use crate::elements;
 
 /// A pipeline that ends in a sink.
 pub struct Sink {
@@ -63,14 +64,11 @@ impl Drop for Sink {
 /// Shows pictures by `element`; `properties` as `gst-launch-1.0` takes them.
 pub fn open(
     element: &'static str,
-    package: &'static str,
     properties: &str,
     look: &Look,
     watch: Watch,
 ) -> Result<Screen, ScreenError> {
-    if gst::ElementFactory::find(element).is_none() {
-        return Err(ScreenError::Element { element, package });
-    }
+    elements::need(element)?;
     let pipeline = pipeline(&format!(
         "appsrc name=in is-live=true format=time max-bytes=0 ! videoconvert ! {}videoscale add-borders=true ! \
          {element} name=sink sync=false qos=false enable-last-sample=false {properties}",
@@ -132,7 +130,7 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
         _ => None,
     };
     let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
-    open("waylandsink", "gstreamer1.0-plugins-bad", &properties, look, Box::new(watch))
+    open("waylandsink", &properties, look, Box::new(watch))
 }
 
 /// A text as a property's value in a description.

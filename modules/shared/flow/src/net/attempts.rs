@@ -94,9 +94,11 @@ impl Attempts {
         self.backoff.next_wait()
     }
 
-    /// What was lacking is there.
-    pub fn has_all(&self) {
-        self.status().remark(None);
+    /// What was lacking is there. What else is lacking stays.
+    pub fn has_all(&mut self) {
+        if let Some(said) = self.said.take() {
+            self.status().forget_remark(&said);
+        }
     }
 
     /// The whole sentence, which is in the log once.

@@ -7,7 +7,7 @@ mod tunnel;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,8 @@ type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 struct Connection {
     peer: SocketAddr,
+    /// Which of this machine's addresses the peer knows.
+    local: Option<IpAddr>,
     port: Arc<Port<Rtsp>>,
     module: Arc<Module>,
     session: ServerSession,
@@ -158,6 +160,7 @@ impl Connection {
         module: Arc<Module>,
         stranger: Stranger,
     ) -> Result<Self, End> {
+        let local = stream.local_addr().ok().map(|local| local.ip().to_canonical());
         let (reader, sink): (Reader, Sink) = match &port.tls {
             None => {
                 let (reader, writer) = stream.into_split();
@@ -172,6 +175,7 @@ impl Connection {
         let session = session(port.tls.is_some(), Duration::ZERO);
         Ok(Self {
             peer,
+            local,
             port,
             module,
             session,

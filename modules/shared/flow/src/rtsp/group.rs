@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use av_rtsp::server::SetupAnswer;
@@ -15,12 +15,10 @@ use super::described::{Described, Layout};
 use super::options::Multicast;
 use super::port::PlayRoute;
 use super::reports;
-use super::udp::{Expected, Route, UdpPair, UdpSink};
+use super::udp::{Expected, Route, UdpPair, UdpSink, Way};
 use crate::endpoint::OutputContext;
 use crate::fanout::{Arrival, Client, Farewell, Opening, Tie, tie};
 use crate::net::{Attempts, listeners};
-use crate::stream::State;
-use crate::trouble::Reason;
 
 /// To tell the members that it is over.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -32,6 +30,10 @@ pub(super) struct Group {
     pairs: [Arc<UdpPair>; 2],
     sender: Mutex<Weak<Sender>>,
 }
+
+/// The group of an output, as soon as it can be sent to.
+#[derive(Clone, Default)]
+pub(super) struct GroupSlot(Arc<OnceLock<Group>>);
 
 /// What is sent to the group, while anybody holds it.
 struct Sender {
@@ -47,28 +49,37 @@ pub(super) struct Member {
     _client: Client,
 }
 
-impl Group {
-    /// Opens the ports that a group is sent from, however often that takes.
-    pub(super) async fn open_at_last(output: &OutputContext, config: Option<&Multicast>) -> Option<Self> {
-        let config = config?.clone();
-        let mut attempts = Attempts::of_output(output, "multicast", listeners::RETRY);
-        loop {
-            match Self::open(&config) {
-                Ok(group) => return Some(group),
-                Err(source) => {
-                    let Multicast { group, port, .. } = config;
-                    let error = format!(
-                        "the group {group}, ports {port}-{}, can't be sent to: {source}; set `interface` to one that \
-                         is up, or choose another port",
-                        port.saturating_add(3)
-                    );
-                    let wait = attempts.failed(State::Retrying, Reason::Address, &error, Duration::ZERO);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        }
+impl GroupSlot {
+    /// The group, where it can be sent to.
+    pub(super) fn get(&self) -> Option<&Group> {
+        self.0.get()
     }
 
+    /// Opens the ports that a group is sent from, however often that takes. Until then players are served alone, and the
+    /// state says what is lacking. The first attempt is made before anything is waited for.
+    pub(super) async fn open(&self, output: &OutputContext, config: Option<&Multicast>) {
+        let Some(config) = config else { return };
+        let mut attempts = Attempts::of_output(output, "multicast", listeners::RETRY);
+        loop {
+            let source = match Group::open(config) {
+                Ok(group) => {
+                    let _ = self.0.set(group);
+                    return attempts.has_all();
+                }
+                Err(source) => source,
+            };
+            let Multicast { group, port, .. } = config;
+            let wait = attempts.lacks(&format!(
+                "the group {group}, ports {port}-{}, can't be sent to: {source}; until it can, multicast is refused \
+                 and every player served alone; set `interface` to one that is up, or choose another port",
+                port.saturating_add(3)
+            ));
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+impl Group {
     fn open(config: &Multicast) -> io::Result<Self> {
         let [video, audio] = [0, 1].map(|medium| UdpPair::open_group(config, config.port_of(medium)));
         Ok(Self { config: config.clone(), pairs: [video?, audio?], sender: Mutex::default() })
@@ -118,7 +129,8 @@ impl Group {
             for rtcp in [false, true] {
                 let (channel, port) = (first + u8::from(rtcp), pair.port + u16::from(rtcp));
                 let to = SocketAddr::from((self.config.group, port));
-                routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+                let way = Way { from: None, to };
+                routes.push(Route { pair: pair.clone(), channel, rtcp, way });
             }
         }
         let (tie, post) = tie();
@@ -210,8 +222,8 @@ mod tests {
         let member = UdpSocket::from_std(member.into()).unwrap();
 
         let pair = group.pairs[0].clone();
-        let to = SocketAddr::from((config(port).group, port));
-        let mut sink = UdpSink::new(vec![Route { pair: pair.clone(), channel: 0, rtcp: false, to }], None);
+        let way = Way { from: None, to: SocketAddr::from((config(port).group, port)) };
+        let mut sink = UdpSink::new(vec![Route { pair: pair.clone(), channel: 0, rtcp: false, way }], None);
         sink.write_all(&[b'$', 0, 0, 3, 1, 2, 3]).await.unwrap();
         let mut buffer = [0; 64];
         let (count, from) = soon("a packet", member.recv_from(&mut buffer)).await.unwrap();

@@ -35,6 +35,7 @@ struct Lane {
     payload_type: u8,
     reorder: Reorder,
     depacketizer: Depacketizer,
+    after_loss: AfterLoss,
     /// For the reports that go back.
     counter: Counter,
     /// What was counted so far.
@@ -48,7 +49,12 @@ struct Lane {
 impl Intake {
     /// For what was announced: the first medium of each kind that can be read. The others are left aside, and the state
     /// says why where nothing of their kind is left.
-    pub(super) fn new(presentation: &Presentation, status: &InputStatus, now: Instant) -> Self {
+    pub(super) fn new(
+        presentation: &Presentation,
+        after_loss: AfterLoss,
+        status: &InputStatus,
+        now: Instant,
+    ) -> Self {
         let taken = [Kind::Video, Kind::Audio].map(|kind| presentation.first(kind).map(|(index, ..)| index));
         for (kind, taken) in [Kind::Video, Kind::Audio].into_iter().zip(taken) {
             let aside = presentation.media.iter().filter(|medium| medium.kind == Some(kind));
@@ -62,16 +68,21 @@ impl Intake {
                 status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
             }
         }
-        Self::of(presentation, taken, now)
+        Self::of(presentation, taken, after_loss, now)
     }
 
     /// For what was described, of which these media are taken: at most one of each kind.
-    pub(super) fn of(presentation: &Presentation, taken: [Option<usize>; 2], now: Instant) -> Self {
+    pub(super) fn of(
+        presentation: &Presentation,
+        taken: [Option<usize>; 2],
+        after_loss: AfterLoss,
+        now: Instant,
+    ) -> Self {
         let mut rates = [None, None];
         let mut lanes = Vec::new();
         for (index, medium) in presentation.media.iter().enumerate() {
             let is_taken = taken.contains(&Some(index));
-            let lane = is_taken.then(|| Lane::new(medium)).flatten();
+            let lane = is_taken.then(|| Lane::new(medium, after_loss)).flatten();
             if let Some((lane, rate)) = &lane {
                 let [video, audio] = &mut rates;
                 *(if lane.kind == Kind::Video { video } else { audio }) = Some(*rate);
@@ -102,15 +113,6 @@ impl Intake {
             }
         }
         opening
-    }
-
-    /// The only medium with this payload type: for datagrams whose port was changed on the way.
-    pub(super) fn medium_of(&self, packet: &Bytes) -> Option<usize> {
-        let payload_type = Received::parse(packet).ok()?.payload_type;
-        let of_type =
-            |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| lane.payload_type == payload_type);
-        let index = self.lanes.iter().position(of_type)?;
-        (self.lanes.iter().filter(|lane| of_type(lane)).count() == 1).then_some(index)
     }
 
     /// Takes an RTP packet.
@@ -297,15 +299,16 @@ fn frame((pts, dts, (is_sync, data)): (Timestamp, Timestamp, (bool, Bytes))) -> 
 
 impl Lane {
     /// With its ticks a second; `None` where it can't be read.
-    fn new(medium: &Medium) -> Option<(Self, NonZeroU32)> {
+    fn new(medium: &Medium, after_loss: AfterLoss) -> Option<(Self, NonZeroU32)> {
         let (kind, coding) = (medium.kind?, medium.coding.as_ref().ok()?);
         let rate = NonZeroU32::new(medium.clock_rate)?;
-        let depacketizer = Depacketizer::new(Payload::from(coding), rate, coding.track(), AfterLoss::Drop);
+        let depacketizer = Depacketizer::new(Payload::from(coding), rate, coding.track(), after_loss);
         let lane = Self {
             kind,
             payload_type: medium.payload_type,
             reorder: Reorder::default(),
             depacketizer,
+            after_loss,
             counter: Counter::new(rate.get()),
             told: Counts::default(),
             lost: 0,
@@ -338,7 +341,10 @@ impl Lane {
         let left_out = |counts: Counts| counts.lost + counts.before_sync;
         status.skipped.add(Skip::BeforeSync, left_out(counts) - left_out(self.told));
         if lost > self.lost {
-            status.said.note("lost packets on the way: pictures are left out up to the next key frame");
+            status.said.note(match self.after_loss {
+                AfterLoss::Drop => "lost packets on the way: pictures are left out up to the next key frame",
+                AfterLoss::Keep => "lost packets on the way: pictures that are not whole are left out",
+            });
         }
         if strays > self.strays {
             status.skipped.add(Skip::Malformed, strays - self.strays);
@@ -372,7 +378,7 @@ mod tests {
         let presentation = Presentation::parse(sdp).unwrap();
         let (status, began) = (InputStatus::new(Changes::default()), Instant::now());
         for at_the_end in [false, true] {
-            let mut intake = Intake::new(&presentation, &status, began);
+            let mut intake = Intake::new(&presentation, AfterLoss::Drop, &status, began);
             let mut frames = 0;
             let mut count = |item| frames += usize::from(matches!(item, Incoming::Frame(_)));
             for number in [1, 2, 4] {

@@ -23,6 +23,8 @@ pub async fn listen(input: InputContext, config: ListenConfig) {
         () = input.cancel.cancelled() => return,
         lease = opening => lease,
     };
+    // What an earlier version of it lacked.
+    input.status.status.remark(None);
     let (attempts, udp) = (Attempts::of_input(&input, "udpPorts", listeners::RETRY), Ports::default());
     let (transports, ports) = (config.transports, (config.url.address, config.udp_port));
     let mut opening = pin!(udp.open(&input.module, transports, ports, attempts).fuse());

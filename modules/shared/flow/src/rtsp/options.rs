@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use av_rtsp::depacketize::AfterLoss;
 use ipnet::IpNet;
 
 use crate::config::{
@@ -34,6 +35,13 @@ pub const TRANSPORTS: OptionSpec =
         .means(
             "How media may travel: in the RTSP connection, or in datagrams beside it. With `rtsps` only in the connection.",
         );
+/// `onPacketLoss`.
+pub const ON_PACKET_LOSS: OptionSpec =
+    OptionSpec::new("onPacketLoss", "RTSP `listen` and `pull` inputs", word(&["drop", "keep"])).means(
+        "What becomes of pictures when packets are lost on the way. `drop`: they are left out up to the next key frame, so \
+         that none is shown broken. `keep`: only those are left out that are not whole, and what follows is shown with \
+         what the loss does to it.",
+    );
 /// `udpPorts`.
 pub const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", SERVERS, Shape::PortPair { default: 8000 })
     .means("The ports of RTP and RTCP over UDP, the same for all sessions.");
@@ -61,9 +69,10 @@ pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outp
     );
 
 /// Options of `listen`.
-pub const LISTEN: &[OptionSpec] = &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS];
+pub const LISTEN: &[OptionSpec] =
+    &[ON_SECOND_PUBLISHER, AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, ON_PACKET_LOSS];
 /// Options of `pull`.
-pub const PULL: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT];
+pub const PULL: &[OptionSpec] = &[CREDENTIALS, RETRY, CLIENT_TLS, TRANSPORT, ON_PACKET_LOSS];
 /// Options of `serve`.
 pub const SERVE: &[OptionSpec] =
     &[AUTH, ALLOW, SERVER_TLS, TRANSPORTS, UDP_PORTS, MULTICAST, MTU, MAX_CLIENTS, JOIN, BATCH];
@@ -83,6 +92,8 @@ pub struct PullConfig {
     pub tls: ClientTls,
     /// `transport`: true for `udp`.
     pub udp: bool,
+    /// `onPacketLoss`.
+    pub after_loss: AfterLoss,
 }
 
 /// `push`.
@@ -117,6 +128,8 @@ pub struct ListenConfig {
     pub transports: Transports,
     /// `udpPorts`: the first of them.
     pub udp_port: u16,
+    /// `onPacketLoss`.
+    pub after_loss: AfterLoss,
     /// `tls`, for `rtsps`.
     pub tls: ServerTls,
 }
@@ -190,6 +203,7 @@ impl Input for ListenConfig {
             allow: options.allow()?,
             transports: transports(options)?,
             udp_port: options.port_pair(&UDP_PORTS)?,
+            after_loss: after_loss(options)?,
             tls: options.server_tls()?,
         })
     }
@@ -214,6 +228,7 @@ impl Input for PullConfig {
             credentials: options.credentials(&CREDENTIALS, user_info)?,
             retry: options.retry()?,
             tls: options.client_tls()?,
+            after_loss: after_loss(options)?,
         })
     }
 
@@ -290,6 +305,10 @@ impl Output for PushConfig {
 
 fn mtu(options: &Options<'_>) -> Result<u16, ConfigError> {
     Ok(u16::try_from(options.whole(&MTU)?).unwrap_or(u16::MAX))
+}
+
+fn after_loss(options: &Options<'_>) -> Result<AfterLoss, ConfigError> {
+    Ok(if options.is_first_word(&ON_PACKET_LOSS)? { AfterLoss::Drop } else { AfterLoss::Keep })
 }
 
 /// With TLS nothing would protect datagrams beside it.

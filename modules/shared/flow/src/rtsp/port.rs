@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::connection::{self, Tunnels};
 use super::described::{Described, Watching};
-use super::group::Group;
+use super::group::GroupSlot;
 use super::udp::Ports;
 use super::{ListenConfig, ServeConfig};
 use crate::config::{Content, ListenUrl, ServerTls};
@@ -103,7 +103,7 @@ pub(super) struct PlayRoute {
     /// Its ports for datagrams, where it sends such.
     pub(super) udp: Ports,
     /// Where it is sent for all who want that, where there is such a place.
-    pub(super) group: Option<Group>,
+    pub(super) group: GroupSlot,
 }
 
 impl PlayRoute {
@@ -113,7 +113,7 @@ impl PlayRoute {
         described: Watching,
         arrivals: Arrivals,
         udp: Ports,
-        group: Option<Group>,
+        group: GroupSlot,
     ) -> Arc<Self> {
         Arc::new(Self {
             flow: output.flow.clone(),

@@ -144,7 +144,7 @@ impl Pull {
         };
         self.input.status.status.set(State::Waiting, None);
         self.pulled.reconnected();
-        let mut intake = Intake::new(&source);
+        let mut intake = Intake::new(&source, config.after_loss);
         let error = tokio::select! {
             ended = self.receive(&peer, &mut source, &mut intake) => match ended {
                 Ok(never) => match never {},

@@ -4,10 +4,11 @@ use std::future::{pending, ready};
 use std::pin::pin;
 
 use futures_util::FutureExt;
+use futures_util::future::join;
 use tokio::sync::watch;
 
 use super::ServeConfig;
-use super::group::Group;
+use super::group::GroupSlot;
 use super::port::{PlayRoute, Rtsp, listener};
 use super::udp::Ports;
 use super::wire::Players;
@@ -25,6 +26,8 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
         () = output.cancel.cancelled() => return,
         lease = opening => lease,
     };
+    // What an earlier version of it lacked.
+    output.status.status.remark(None);
     let (attempts, udp) = (Attempts::of_output(&output, "udpPorts", listeners::RETRY), Ports::default());
     let (transports, ports) = (config.transports, (config.url.address, config.udp_port));
     let mut opening = pin!(udp.open(&output.module, transports, ports, attempts).fuse());
@@ -34,13 +37,16 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
         () = &mut opening => {}
         () = ready(()), if transports.tcp => {}
     }
-    let group = tokio::select! {
-        () = output.cancel.cancelled() => return,
-        group = Group::open_at_last(&output, config.multicast.as_ref()) => group,
-    };
+    let group = GroupSlot::default();
+    let mut grouping = pin!(group.open(&output, config.multicast.as_ref()).fuse());
+    tokio::select! {
+        biased;
+        () = &mut grouping => {}
+        () = ready(()) => {}
+    }
     let (arrivals, arriving) = fanout::arrivals();
     let (news, described) = watch::channel(None);
-    let route = PlayRoute::new(&output, &config, described, arrivals, udp.clone(), group);
+    let route = PlayRoute::new(&output, &config, described, arrivals, udp.clone(), group.clone());
     let (play, place) = (&lease.port().play, Place::of(&config.url.path));
     let _route = if output.of_instance { play.add_of_instance(place, route) } else { play.add(place, route) };
     output.status.status.set(State::Waiting, None);
@@ -51,7 +57,7 @@ pub async fn serve(output: OutputContext, config: ServeConfig) {
     let players = Players::new(config.mtu, name, news, output.status.clone(), output.path.clone());
     tokio::select! {
         () = Serving::new(&output, reader, players, options).run(&output, arriving) => {}
-        // Ports that were not free before.
-        () = opening.then(|()| pending()) => {}
+        // Ports that were not free before, and a group that could not be sent to.
+        () = join(opening, grouping).then(|_| pending()) => {}
     }
 }

@@ -115,6 +115,17 @@ impl Status {
         }
     }
 
+    /// Takes a remark back, if it is still the last one.
+    pub fn forget_remark(&self, remark: &str) {
+        let remark = shorten(remark.to_owned(), MAX_ERROR_BYTES);
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.remark.as_ref() == Some(&remark) {
+            current.remark = None;
+            drop(current);
+            self.changes.tick();
+        }
+    }
+
     /// The state of this moment.
     pub fn get(&self) -> Current {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -54,7 +54,7 @@ impl Chosen {
         Allowed {
             tcp: transports.tcp && (is_first || !datagrams && !self.in_group),
             udp: self.route.udp.get().is_some() && (is_first || datagrams),
-            multicast: self.route.group.is_some() && (is_first || self.in_group),
+            multicast: self.route.group.get().is_some() && (is_first || self.in_group),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Connection {
             return self.session.refuse(StatusCode::NotFound);
         };
         let PlayRoute { udp, group, .. } = &*chosen.route;
-        let answer = match (setup.offers.choose(chosen.allowed()), udp.get(), group) {
+        let answer = match (setup.offers.choose(chosen.allowed()), udp.get(), group.get()) {
             (Some(Offer::Tcp { .. }), ..) => SetupAnswer::Tcp,
             (Some(Offer::Udp { client_ports }), Some(pair), _) => {
                 let server_ports = Pair { rtp: pair.port, rtcp: pair.port.saturating_add(1) };

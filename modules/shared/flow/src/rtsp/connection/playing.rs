@@ -17,7 +17,7 @@ use super::{Connection, End, GOODBYE, Way};
 use crate::fanout::{Arrival, Client, Farewell, Opening, Sink, Tie, tie};
 use crate::rtsp::described::{Described, Layout};
 use crate::rtsp::reports;
-use crate::rtsp::udp::{Expected, Route, UdpSink};
+use crate::rtsp::udp::{self, Expected, Route, UdpSink};
 use crate::rtsp::wire::of_mark;
 
 /// A player's connection, while the fan-out has a sink of it.
@@ -92,7 +92,7 @@ impl Connection {
             return Ok(());
         };
         let Way::Own(own_sink) = std::mem::replace(&mut self.way, Way::Gone) else { return Err(End::Done) };
-        if let Some(group) = route.group.as_ref().filter(|_| in_group) {
+        if let Some(group) = route.group.get().filter(|_| in_group) {
             let joined = group.join(&route, &described, self.peer.ip(), client).await;
             let Some((member, openings)) = joined else {
                 self.way = Way::Own(own_sink);
@@ -184,11 +184,12 @@ impl Connection {
         for (kind, ports) in [Kind::Video, Kind::Audio].into_iter().zip(chosen.ports) {
             let Some((ports, (rtp, rtcp))) = ports.zip(chosen.layout.get(kind)) else { continue };
             for (channel, rtcp, port) in [(rtp, false, ports.rtp), (rtcp, true, ports.rtcp)] {
-                let to = SocketAddr::new(address, port);
-                routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+                // Players take nothing from an address that they do not know.
+                let way = udp::Way { from: self.local, to: SocketAddr::new(address, port) };
+                routes.push(Route { pair: pair.clone(), channel, rtcp, way });
             }
         }
-        let ports: Vec<u16> = routes.iter().map(|route| route.to.port()).collect();
+        let ports: Vec<u16> = routes.iter().map(|route| route.way.to.port()).collect();
         if ports.is_empty() {
             return None;
         }

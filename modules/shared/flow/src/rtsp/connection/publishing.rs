@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use av_edge::EventKind;
+use av_rtsp::depacketize::AfterLoss;
 use av_rtsp::message::StatusCode;
 use av_rtsp::rtcp::{REPORT_INTERVAL, Reception};
 use av_rtsp::sdp::{LeftAside, Presentation};
@@ -22,7 +23,7 @@ use crate::net::Found;
 use crate::rtsp::intake::Intake;
 use crate::rtsp::port::PublishRoute;
 use crate::rtsp::reports;
-use crate::rtsp::udp::{Datagram, Expected};
+use crate::rtsp::udp::{self, Datagram, Expected, Sent};
 use crate::stream::{Kick, KickReason, Publisher};
 use crate::trouble::chain;
 
@@ -61,7 +62,6 @@ enum NoSeat {
 struct Datagrams {
     expected: Option<Expected>,
     receiver: Option<mpsc::Receiver<Datagram>>,
-    ports: Vec<(usize, Pair<u16>)>,
 }
 
 impl Datagrams {
@@ -70,12 +70,6 @@ impl Datagrams {
             Some(receiver) => receiver.recv().await,
             None => std::future::pending().await,
         }
-    }
-
-    /// The medium that sends from a port.
-    fn medium(&self, port: u16) -> Option<usize> {
-        let of_port = |ports: &Pair<u16>| ports.rtp == port || ports.rtcp == port;
-        self.ports.iter().find(|(_, ports)| of_port(ports)).map(|(medium, _)| *medium)
     }
 }
 
@@ -151,11 +145,14 @@ impl Connection {
         };
         let datagrams = match route.udp.get().filter(|_| !ports.is_empty()) {
             Some(pair) => {
-                let all = ports.iter().flat_map(|(_, ports)| [ports.rtp, ports.rtcp]).collect();
-                let (expected, receiver) = pair.take(self.peer.ip(), all);
-                Datagrams { expected: Some(expected), receiver: Some(receiver), ports }
+                let media = ports.iter().filter_map(|&(medium, ports)| {
+                    let payload_type = presentation.media.get(medium)?.payload_type;
+                    Some(Sent { medium, payload_type, ports })
+                });
+                let (expected, receiver) = pair.take(self.peer.ip(), media);
+                Datagrams { expected: Some(expected), receiver: Some(receiver) }
             }
-            None => Datagrams { expected: None, receiver: None, ports },
+            None => Datagrams { expected: None, receiver: None },
         };
         self.session.accept_record();
         let (peer, input) = (self.peer, seated.input.clone());
@@ -163,7 +160,7 @@ impl Connection {
         tracing::info!(flow = %input.flow, %peer, %path, %program, "publisher connected");
         self.module.emit(EventKind::InputConnected, &input.flow, None, format!("publisher {peer}"));
         self.buffer = vec![0; READ];
-        let ended = self.take_media(seated, &presentation, datagrams).await;
+        let ended = self.take_media(seated, &presentation, route.config.after_loss, datagrams).await;
         let why = match &ended {
             Ok(None) => "it stopped publishing".to_owned(),
             Ok(Some(reason)) => kick_text(*reason, &input),
@@ -191,6 +188,7 @@ impl Connection {
         &mut self,
         seated: Seated,
         presentation: &Presentation,
+        after_loss: AfterLoss,
         datagrams: Datagrams,
     ) -> Result<Option<KickReason>, End> {
         let mut presentation = presentation.clone();
@@ -199,7 +197,7 @@ impl Connection {
                 medium.coding = Err(LeftAside::NotSetUp);
             }
         }
-        let mut intake = Intake::new(&presentation, &seated.input.status, Instant::now());
+        let mut intake = Intake::new(&presentation, after_loss, &seated.input.status, Instant::now());
         let mut seated = seated;
         let ended = self.move_media(&mut seated, &mut intake, datagrams).await;
         // The last pictures wait for others.
@@ -286,13 +284,10 @@ impl Connection {
                 Some(datagram) = datagrams.next() => {
                     self.session.sign_of_life(self.began.elapsed());
                     seat.heard();
-                    let Datagram { port, rtcp, data } = datagram;
-                    let known = port.and_then(|port| datagrams.medium(port));
+                    let (Datagram { medium, rtcp, data }, now) = (datagram, Instant::now());
                     if rtcp {
-                        let now = Instant::now();
-                        known.into_iter().for_each(|medium| intake.rtcp(medium, &data, now));
-                    } else if let Some(medium) = known.or_else(|| intake.medium_of(&data)) {
-                        let now = Instant::now();
+                        intake.rtcp(medium, &data, now);
+                    } else {
                         intake.rtp(medium, &data, now, &input.status, |item| {
                             written = written.and_then(|()| publisher.item(item, now));
                         });
@@ -332,7 +327,8 @@ impl Connection {
                 }
                 Some(Carried::Udp { client_ports, .. }) => {
                     if let Some(Expected { pair, .. }) = &datagrams.expected {
-                        pair.report((self.peer.ip(), client_ports.rtcp).into(), &report);
+                        let to = (self.peer.ip(), client_ports.rtcp).into();
+                        pair.report(udp::Way { from: self.local, to }, &report);
                     }
                 }
                 Some(Carried::Multicast { .. }) | None => {}

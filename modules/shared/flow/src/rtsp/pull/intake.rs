@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use av_media::{Kind, Track};
 use av_rtsp::Received;
+use av_rtsp::depacketize::AfterLoss;
 use av_rtsp::reorder::Ordered;
 use av_rtsp::rtcp::Ntp;
 use retina::client::PacketItem;
@@ -36,9 +37,9 @@ pub(super) struct Intake {
 
 impl Intake {
     /// For a session that begins.
-    pub(super) fn new(source: &Source) -> Self {
+    pub(super) fn new(source: &Source, after_loss: AfterLoss) -> Self {
         Self {
-            intake: intake::Intake::of(&source.presentation, source.taken, Instant::now()),
+            intake: intake::Intake::of(&source.presentation, source.taken, after_loss, Instant::now()),
             media: source.media.clone(),
             begun: Vec::new(),
             at_begin: None,

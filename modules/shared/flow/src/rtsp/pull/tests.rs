@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use av_media::{Frame, Kind};
+use av_rtsp::depacketize::AfterLoss;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +100,7 @@ fn config(port: u16) -> PullConfig {
         retry: retry(),
         tls: ClientTls::default(),
         udp: false,
+        after_loss: AfterLoss::Drop,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::net::{Counted, DialError, Net};
 use crate::rtsp::PushConfig;
 use crate::rtsp::asked::{asked, key, secret, without_secrets};
 use crate::rtsp::described::Layout;
-use crate::rtsp::udp::{Route, UdpPair, UdpSink};
+use crate::rtsp::udp::{self, Route, UdpPair, UdpSink};
 
 /// From the first look-up of the name to the moment when media may flow. Below the ten seconds within which an
 /// output has to say that its target does not answer.
@@ -85,8 +85,8 @@ pub(super) async fn open(
                 let Some(pair) = pairs.get(index) else { continue };
                 let address = source.unwrap_or(peer.ip());
                 for (channel, rtcp, port) in [(own, false, ports.rtp), (own + 1, true, ports.rtcp)] {
-                    let to = SocketAddr::new(address, port);
-                    routes.push(Route { pair: pair.clone(), channel, rtcp, to });
+                    let way = udp::Way { from: None, to: SocketAddr::new(address, port) };
+                    routes.push(Route { pair: pair.clone(), channel, rtcp, way });
                 }
             }
         }

@@ -36,6 +36,7 @@ impl Ports {
         }
         let ip = module.net.bind_address(address).ip();
         loop {
+            UdpPair::closed(ip, first).await;
             let source = match UdpPair::open(ip, first) {
                 Ok(pair) => {
                     let _ = self.0.set(pair);

@@ -2,7 +2,6 @@
 //! datagrams again, and those of one size leave together.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::UdpPair;
+use super::{UdpPair, Way};
 
 /// Datagrams that leave with one call, and bytes of them.
 const MAX_SEGMENTS: usize = 60;
@@ -29,8 +28,8 @@ pub(in crate::rtsp) struct Route {
     pub(in crate::rtsp) channel: u8,
     /// From the port of RTCP.
     pub(in crate::rtsp) rtcp: bool,
-    /// Whereto.
-    pub(in crate::rtsp) to: SocketAddr,
+    /// From where to where.
+    pub(in crate::rtsp) way: Way,
 }
 
 /// See the module's text.
@@ -128,10 +127,10 @@ impl AsyncWrite for UdpSink {
             // No whole frame: nothing that can be sent.
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, "half a frame")));
         }
-        if let Some(Route { pair, rtcp, to, .. }) = target.and_then(|route| this.routes.get(route)) {
+        if let Some(Route { pair, rtcp, way, .. }) = target.and_then(|route| this.routes.get(route)) {
             let half = if *rtcp { &pair.rtcp } else { &pair.rtp };
             loop {
-                match half.send(*to, &this.batch, segment) {
+                match half.send(*way, &this.batch, segment) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         ready!(half.socket.poll_send_ready(cx))?;
                     }
@@ -155,11 +154,13 @@ impl AsyncWrite for UdpSink {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+    use av_rtsp::transport::Pair;
     use tokio::io::AsyncWriteExt;
     use tokio::net::UdpSocket;
 
+    use super::super::Sent;
     use super::*;
     use crate::rtmp::peer::soon;
 
@@ -188,8 +189,8 @@ mod tests {
             [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         let pair = pair();
         let routes = [(0, false, &rtp), (1, true, &rtcp)].map(|(channel, rtcp, socket)| {
-            let to = socket.local_addr().unwrap();
-            Route { pair: pair.clone(), channel, rtcp, to }
+            let way = Way { from: Some(LOCAL), to: socket.local_addr().unwrap() };
+            Route { pair: pair.clone(), channel, rtcp, way }
         });
         let (open, gate) = oneshot::channel();
         let mut sink = UdpSink::new(routes.into(), Some(gate));
@@ -235,16 +236,17 @@ mod tests {
     #[tokio::test]
     async fn packets_that_leave_together_are_taken_one_by_one() {
         let (from, to) = (pair(), pair());
-        let (_expected, mut datagrams) = to.take(LOCAL, vec![from.port]);
-        let to = SocketAddr::new(LOCAL, to.port);
-        let mut sink = UdpSink::new(vec![Route { pair: from, channel: 0, rtcp: false, to }], None);
-        let packets: Vec<Vec<u8>> =
-            (0..20_u8).map(|at| vec![at; if at == 19 { 300 } else { 1000 }]).collect();
+        let ports = Pair { rtp: from.port, rtcp: from.port + 1 };
+        let (_expected, mut datagrams) = to.take(LOCAL, [Sent { medium: 1, payload_type: 96, ports }]);
+        let way = Way { from: None, to: SocketAddr::new(LOCAL, to.port) };
+        let mut sink = UdpSink::new(vec![Route { pair: from, channel: 0, rtcp: false, way }], None);
+        let packet = |at| [&[0x80, 96][..], &vec![at; if at == 19 { 300 } else { 1000 }]].concat();
+        let packets: Vec<Vec<u8>> = (0..20_u8).map(packet).collect();
         let bytes: Vec<u8> = packets.iter().flat_map(|packet| framed(0, packet)).collect();
         sink.write_all(&bytes).await.unwrap();
         for packet in &packets {
             let datagram = soon("a datagram", datagrams.recv()).await.unwrap();
-            assert_eq!(&datagram.data, packet);
+            assert_eq!((datagram.medium, datagram.rtcp, &datagram.data[..]), (1, false, &packet[..]));
         }
     }
 }
