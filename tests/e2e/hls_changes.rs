@@ -1,4 +1,4 @@
-//! HLS of a stream that changes while its publisher stays, and of a slow camera.
+//! HLS of a stream that changes while its publisher stays.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use av_tests::flv::Tag;
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
 use av_tests::tool::binary;
-use av_tests::{long_only, needs, wait};
+use av_tests::{needs, wait};
 use serde_json::json;
 
 use crate::hls::Gateway;
@@ -71,17 +71,4 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
     assert!(index.contains("RESOLUTION=320x180") && index.contains(",mp4a."), "{index}");
     found_nothing(linter);
     drop(publisher);
-}
-
-#[test]
-fn a_camera_of_five_pictures_and_a_key_frame_every_twenty_seconds_is_without_fault() {
-    long_only!();
-    needs!(Ffmpeg);
-    let gateway = Gateway::start(&json!({}), &json!({ "windowSeconds": 120 }));
-    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::SlowCamera.tags());
-    let media = gateway.media();
-    found_nothing(linter(&gateway, "90"));
-    let text = gateway.get(&media).text();
-    assert!(text.contains("#EXT-X-TARGETDURATION:20\n"), "{text}");
-    assert!(!text.contains("GAP") && text.matches("#EXTINF:20.0").count() >= 3, "{text}");
 }

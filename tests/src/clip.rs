@@ -32,8 +32,6 @@ pub enum Clip {
     Smaller,
     /// H.264 at one picture a second, AAC.
     OnePictureASecond,
-    /// H.264 at five pictures a second with a key frame every 20 s, AAC, 40 s.
-    SlowCamera,
     /// H.264 of a size that no block divides, with colour values that are legal and unusual, without sound.
     OddSize,
 }
@@ -52,7 +50,6 @@ impl Clip {
             Self::Heavy => "heavy-by-quality",
             Self::Smaller => "smaller",
             Self::OnePictureASecond => "one-picture-a-second",
-            Self::SlowCamera => "slow-camera",
             Self::OddSize => "odd-size",
         }
     }
@@ -81,9 +78,6 @@ impl Clip {
             }
             Self::OnePictureASecond => {
                 "-t 8 -r 1 -c:v libx264 -preset veryfast -g 2 -bf 0 -sc_threshold 0 -c:a aac"
-            }
-            Self::SlowCamera => {
-                "-t 40 -r 5 -c:v libx264 -preset veryfast -b:v 200k -g 100 -keyint_min 100 -bf 0 -sc_threshold 0 -c:a aac"
             }
             Self::OddSize => {
                 "-t 6 -an -s 314x178 -c:v libx264 -preset veryfast -b:v 500k -g 25 -sc_threshold 0 -bf 3 -color_primaries film -color_trc log316 -colorspace ycgco -color_range pc"
