@@ -6,8 +6,8 @@ use av_tests::clip::Clip;
 use av_tests::flv::Tag;
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
-use av_tests::tool::binary;
-use av_tests::{needs, wait};
+use av_tests::tool::{Tool, binary};
+use av_tests::{long_only, needs, wait};
 use serde_json::json;
 
 use crate::hls::Gateway;
@@ -71,4 +71,45 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
     assert!(index.contains("RESOLUTION=320x180") && index.contains(",mp4a."), "{index}");
     found_nothing(linter);
     drop(publisher);
+}
+
+#[test]
+fn a_camera_of_five_pictures_a_second_and_a_key_frame_every_twenty_seconds_is_without_fault() {
+    long_only!();
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "windowSeconds": 120 }));
+    let mut camera = Tool::Ffmpeg.command();
+    camera.args([
+        "-v",
+        "error",
+        "-nostdin",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x180:rate=5",
+        "-f",
+        "lavfi",
+    ]);
+    camera.args(["-i", "sine=sample_rate=48000", "-c:v", "libx264", "-preset", "veryfast", "-g", "100"]);
+    camera.args([
+        "-keyint_min",
+        "100",
+        "-bf",
+        "0",
+        "-sc_threshold",
+        "0",
+        "-c:a",
+        "aac",
+        "-f",
+        "flv",
+        &gateway.rtmp,
+    ]);
+    let camera = Program::start(&mut camera);
+    let media = gateway.media();
+    found_nothing(linter(&gateway, "90"));
+    let text = gateway.get(&media).text();
+    assert!(text.contains("#EXT-X-TARGETDURATION:20\n"), "{text}");
+    assert!(!text.contains("GAP") && text.matches("#EXTINF:20.00000,").count() >= 3, "{text}");
+    camera.end("TERM", wait::LONG);
 }
