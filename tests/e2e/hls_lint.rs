@@ -1,13 +1,14 @@
 //! `hls-gateway lint` over the module's own streams, while publishers come and go.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
 use av_tests::tool::binary;
-use av_tests::{needs, wait};
+use av_tests::{long_only, needs, wait};
 use serde_json::{Value, json};
 
 use crate::hls::Gateway;
@@ -54,4 +55,51 @@ fn the_linter_finds_no_fault_in_whole_segments_while_the_publisher_is_killed_and
     // Players give up after half a target duration more than one: a busy machine needs that to be a second.
     let output = json!({ "segmentSeconds": 2, "variant": "fmp4" });
     has_no_fault_while_the_publisher_is_killed_and_comes_back(&output, "24");
+}
+
+#[test]
+fn in_ten_minutes_of_kills_the_linter_finds_nothing_but_that_the_module_was_away() {
+    long_only!();
+    needs!(Ffmpeg);
+    const TIME: Duration = Duration::from_secs(600);
+    let mut gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    let mut linter = None;
+    let begun = Instant::now();
+    let mut kills = 0;
+    for round in 1.. {
+        let publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+        let media = gateway.media();
+        linter.get_or_insert_with(|| {
+            Program::start(
+                Command::new(binary("hls-gateway"))
+                    .args(["lint", "--seconds", &TIME.as_secs().to_string()])
+                    .arg(format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port)),
+            )
+        });
+        // Behind the last break.
+        let newest = || {
+            let text = gateway.get(&media).text();
+            text.rsplit_once("#EXT-X-DISCONTINUITY\n").map_or(text.clone(), |(_, rest)| rest.to_owned())
+        };
+        wait::until_true("ten seconds of media", wait::LONG, || {
+            let newest = newest();
+            !newest.contains("#EXT-X-GAP") && newest.matches("#EXTINF").count() >= 10
+        });
+        if begun.elapsed() > TIME {
+            break;
+        }
+        if round % 6 == 0 {
+            gateway.module = gateway.module.kill_and_restart(|setup| setup);
+            kills += 1;
+        } else {
+            publisher.stop();
+            wait::until_true("a gap", wait::LONG, || newest().contains("#EXT-X-GAP"));
+        }
+    }
+    let ended = linter.unwrap().finish(wait::LONG);
+    eprint!("{kills} kills of the module\n{}", ended.stdout);
+    let is_other = |line: &&str| line.contains(" fault ") && !line.contains("error-status");
+    let other = ended.stdout.lines().filter(is_other);
+    assert_eq!(other.collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(kills >= 3 && ended.stdout.lines().count() > 1, "{}", ended.stdout);
 }
