@@ -48,3 +48,25 @@ pub(super) fn without_secrets(text: &str, hidden: &[String]) -> String {
     }
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtsp::options::RTSPS;
+
+    #[test]
+    fn an_option_of_unifi_is_taken_off_and_what_else_is_asked_stays() {
+        let url = |query: &str| ConnectUrl {
+            scheme: RTSPS,
+            host: "192.0.2.7".into(),
+            port: 7441,
+            path: "aBcD".into(),
+            query: Some(query.into()),
+        };
+        let of = |query, key| asked(&url(query), key).unwrap();
+        assert_eq!(of("enableSrtp", None).0.as_str(), "rtsps://192.0.2.7:7441/aBcD");
+        let (url, hidden) = of("channel=1&enableSrtp", Some("se cret"));
+        assert_eq!(url.as_str(), "rtsps://192.0.2.7:7441/aBcD?channel=1&key=se%20cret");
+        assert!(hidden.contains(&"se cret".to_owned()), "{hidden:?}");
+    }
+}
