@@ -46,6 +46,7 @@ pub async fn pull(input: InputContext, config: PullConfig) {
         moved: None,
         hops: 0,
         mends: false,
+        hurried: false,
         input,
         config,
     };
@@ -68,6 +69,8 @@ struct Pull {
     hops: usize,
     /// The library does not read all that this camera answers.
     mends: bool,
+    /// The session before was made anew without a pause, and nothing flowed on it.
+    hurried: bool,
 }
 
 impl Pull {
@@ -97,7 +100,8 @@ impl Pull {
             {
                 self.input.module.net.secrets().refused(secret);
             }
-            let (group, wait) = (self.group.clone(), error.wait(usual, flowed));
+            let (group, wait) = (self.group.clone(), error.wait(usual, flowed, self.hurried));
+            self.hurried = wait.is_zero() && !error::is_proof(flowed);
             let rest = async {
                 let _ = tokio::time::timeout(FAREWELL, group.await_teardown()).await;
                 tokio::time::sleep(wait).await;

@@ -139,14 +139,19 @@ impl PullError {
         matches!(self, Self::Ended { .. } | Self::Idle { .. })
     }
 
-    /// How long to wait before the next attempt, where the usual pauses would say `usual`. A session on which media
-    /// `flowed` and that ended for no fault is made anew at once.
-    pub(super) fn wait(&self, usual: Duration, flowed: Duration) -> Duration {
+    /// How long to wait before the next attempt, where the usual pauses would say `usual`. A session that ended for no
+    /// fault is made anew at once, unless the one before was `hurried` as well and no media `flowed` since.
+    pub(super) fn wait(&self, usual: Duration, flowed: Duration, hurried: bool) -> Duration {
         match self {
             Self::Full { .. } => usual.max(FULL),
             Self::Moved { .. } | Self::Content { .. } => Duration::ZERO,
-            Self::Anew { .. } if flowed >= Duration::from_secs(1) => Duration::ZERO,
+            Self::Anew { .. } if is_proof(flowed) || !hurried => Duration::ZERO,
             _ => usual,
         }
     }
+}
+
+/// Whether media `flowed` for so long that the camera is in order.
+pub(super) fn is_proof(flowed: Duration) -> bool {
+    flowed >= Duration::from_secs(1)
 }

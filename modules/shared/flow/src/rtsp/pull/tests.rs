@@ -232,6 +232,32 @@ async fn user_and_password_are_shown_when_asked_for_and_refusals_say_what_to_che
 }
 
 #[tokio::test]
+async fn a_nonce_that_goes_stale_in_the_set_up_costs_no_pause_unless_it_does_so_again_and_again() {
+    let (listener, port) = Camera::listen().await;
+    let credentials = Some(Credentials::User { username: "viewer".into(), password: plain("secret") });
+    // With a pause the test would not end.
+    let hour = Duration::from_secs(3600);
+    let retry = crate::config::Retry { initial: hour, max: hour };
+    let pulling = Pulling::with(PullConfig { credentials, retry, ..config(port) });
+    let challenge = "WWW-Authenticate: Digest realm=\"cam\", nonce=\"abc\", algorithm=\"MD5\"";
+    for _ in 0..2 {
+        let mut camera = Camera::accept(&listener).await;
+        camera.request().await;
+        camera.answer("401 Unauthorized", &[challenge], "").await;
+        camera.request().await;
+        camera.answer("200 OK", &[], VIDEO_ONLY).await;
+        let asked = camera.request().await;
+        assert!(asked.starts_with("SETUP "), "{asked}");
+        camera.answer("401 Unauthorized", &[challenge], "").await;
+    }
+    let trouble = pulling.trouble().await;
+    assert!(trouble.contains("server.example asks for user and password again"), "{trouble}");
+    let anew = PullError::Anew { host: "cam".into(), why: "" };
+    let wait = |flowed, hurried| anew.wait(hour, Duration::from_millis(flowed), hurried);
+    assert_eq!((wait(0, false), wait(0, true), wait(1000, true)), (Duration::ZERO, hour, Duration::ZERO));
+}
+
+#[tokio::test]
 async fn a_redirect_is_followed_and_a_full_camera_left_in_peace() {
     let (listener, port) = Camera::listen().await;
     let (other, other_port) = Camera::listen().await;
@@ -253,7 +279,7 @@ async fn a_redirect_is_followed_and_a_full_camera_left_in_peace() {
     let trouble = pulling.trouble().await;
     assert!(trouble.contains("127.0.0.1 has no room for another session"), "{trouble}");
     let full = PullError::Full { host: "cam".into(), said: String::new() };
-    let wait = full.wait(Duration::from_millis(500), Duration::ZERO);
+    let wait = full.wait(Duration::from_millis(500), Duration::ZERO, false);
     assert!(wait > Duration::from_secs(60), "beyond the time after which sessions are forgotten");
 }
 
