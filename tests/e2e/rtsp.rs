@@ -159,27 +159,39 @@ fn h265_is_played_over_tcp_and_udp() {
 }
 
 #[test]
-fn mpv_shows_every_picture() {
+fn mpv_shows_every_picture_over_tcp_and_udp() {
     needs!(Ffmpeg, Mpv);
     let (from, to) = (rtmp(port::free(), "live/cam"), rtsp(port::free(), "live/cam"));
     let gateway = gateway(&from, &to, "close");
     gateway.wait_value("/flows/cam/outputs/viewers/state", "waiting");
-    let file = gateway.dir().join("mpv");
-    let mut command = Tool::Mpv.command();
-    command.args(["--no-config", "--really-quiet", "--no-audio", "--rtsp-transport=tcp"]);
-    command.args(["--ovc=rawvideo", "--of=framemd5"]).arg(format!("--o={}", file.display())).arg(&to);
-    let playing = Program::start(&mut command);
+    let players = ["tcp", "udp"].map(|transport| {
+        let file = gateway.dir().join(format!("mpv-{transport}"));
+        let mut command = Tool::Mpv.command();
+        command.args(["--no-config", "--really-quiet", "--no-audio"]);
+        command.arg(format!("--rtsp-transport={transport}"));
+        // By UDP nobody is told reliably that it is over.
+        command.args((transport == "udp").then_some("--frames=60"));
+        command.args(["--ovc=rawvideo", "--of=framemd5"]).arg(format!("--o={}", file.display())).arg(&to);
+        (transport, file, Program::start(&mut command))
+    });
     PublishWith::Ffmpeg.start(Clip::Plain, &from).finish();
-    let ended = playing.finish(wait::LONG);
-    let played =
-        Recording::of_framemd5_in_milliseconds(&std::fs::read_to_string(&file).unwrap_or_default()).0;
     let clip = original(Clip::Plain);
-    let at = played.first().and_then(|first| clip.iter().position(|picture| picture.hash == first.hash));
-    let at = at.unwrap_or_else(|| panic!("{played:?}\n{}\n{}", ended.stderr, gateway.log()));
-    for (index, (seen, sent)) in played.iter().zip(&clip[at..]).enumerate() {
-        assert_eq!(seen.hash, sent.hash, "picture {index} is another one\n{}", gateway.log());
+    for (transport, file, playing) in players {
+        let ended = playing.finish(wait::LONG);
+        let played = std::fs::read_to_string(&file).unwrap_or_default();
+        let played = Recording::of_framemd5_in_milliseconds(&played).0;
+        let at = played.first().and_then(|first| clip.iter().position(|picture| picture.hash == first.hash));
+        let at = at.unwrap_or_else(|| panic!("{transport}: {played:?}\n{}\n{}", ended.stderr, gateway.log()));
+        for (index, (seen, sent)) in played.iter().zip(&clip[at..]).enumerate() {
+            assert_eq!(
+                seen.hash,
+                sent.hash,
+                "{transport}: picture {index} is another one\n{}",
+                gateway.log()
+            );
+        }
+        assert!(played.len() >= 50, "{transport}: {} pictures\n{}", played.len(), gateway.log());
     }
-    assert!(played.len() >= 50, "{} pictures\n{}", played.len(), gateway.log());
 }
 
 /// The times in seconds at which GStreamer's `fakesink` took pictures, as it says them.
