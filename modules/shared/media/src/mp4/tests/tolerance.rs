@@ -414,9 +414,11 @@ fn entries_that_say_the_same_are_one_and_a_change_amid_a_track_is_told() {
 
     let mut other = chunked();
     let mut bigger = entry.clone();
-    // Another level in the record.
-    let at = bigger.windows(4).position(|four| four == b"avcC").unwrap() + 4 + 3;
-    bigger[at] += 1;
+    // Another level, in the record and in its SPS.
+    let record = bigger.windows(4).position(|four| four == b"avcC").unwrap() + 4;
+    for at in [3, 11] {
+        bigger[record + at] += 1;
+    }
     grow(&mut other, &[entry, bigger]);
     assert_plays_like(&other.bytes(), &clip("bframes.mp4"), &[Kind::Video]);
     assert_eq!(configurations(&other.bytes()), [[0; 10].as_slice(), &[1; 15]].concat());
