@@ -135,7 +135,7 @@ fn others(dir: &Path, variant: &str, url: &str) -> Vec<Player> {
         let read = move |_: &str| decoded(&file);
         players.push(player("streamlink", command, Box::new(read)));
     }
-    if Tool::Vlc.path().is_some() && variant != "fmp4" {
+    if Tool::Vlc.path().is_some() {
         let home = dir.join(format!("vlc-{variant}"));
         std::fs::create_dir(&home).unwrap();
         let file = home.join("played.ts");
