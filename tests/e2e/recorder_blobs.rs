@@ -245,6 +245,10 @@ fn a_store_that_was_away_gets_everything_once_also_over_a_kill() {
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &listen).finish();
     let error = module.wait_status("/flows/cam/outputs/cloud/error", Value::is_string);
     assert!(error.as_str().unwrap().starts_with("flows.cam.outputs.cloud.store: "), "{error}");
+    // What is not durable yet may be lost.
+    module.wait_status("/flows/cam/outputs/cloud/frames", |frames| {
+        frames.as_u64() >= Some(published.0.len() as u64)
+    });
     let module = module.kill_and_restart(|setup| setup);
     module.wait_status("/summary/spoolBytes", |bytes| bytes.as_u64() > Some(0));
 
