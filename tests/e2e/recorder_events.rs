@@ -115,6 +115,11 @@ fn run(tool: Tool, arguments: &[&str], file: &Path) -> String {
     ran.stdout
 }
 
+fn recorded(file: &Path) -> Recording {
+    let said = run(Tool::Ffmpeg, &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"], file);
+    Recording::of_framemd5_in_milliseconds(&said)
+}
+
 fn seconds(file: &Path) -> f64 {
     let said =
         run(Tool::Ffprobe, &["-v", "quiet", "-show_entries", "format=duration", "-of", "csv=p=0"], file);
@@ -164,12 +169,7 @@ fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_ev
     let folder = bench.folder();
     let Bench { edge, publishing } = bench;
     let published = publishing.stop();
-    let clip = Recording::of_framemd5_in_milliseconds(&run(
-        Tool::Ffmpeg,
-        &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"],
-        &file,
-    ));
-    must_be_a_part(&clip, &published);
+    must_be_a_part(&recorded(&file), &published);
     // From the sync frame before the three seconds on, to the end of the two.
     let seconds = seconds(&file);
     assert!((4.9..=6.5).contains(&seconds), "{seconds} s");
@@ -199,12 +199,7 @@ fn the_first_clip_of_an_output_that_records_all_the_time_begins_before_the_call_
     let file = bench.folder().join(answer["name"].as_str().unwrap());
     wait::until_true("the clip is stored", wait::LONG, || file.exists());
     let published = bench.publishing.stop();
-    let clip = Recording::of_framemd5_in_milliseconds(&run(
-        Tool::Ffmpeg,
-        &["-hide_banner", "-nostdin", "-loglevel", "quiet", "-i"],
-        &file,
-    ));
-    must_be_a_part(&clip, &published);
+    must_be_a_part(&recorded(&file), &published);
     let seconds = seconds(&file);
     assert!((5.9..=7.5).contains(&seconds), "{seconds} s");
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));

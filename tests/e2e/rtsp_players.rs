@@ -8,7 +8,7 @@ use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::program::Program;
-use av_tests::rtmp::Publisher;
+use av_tests::rtmp::{Endless, Publisher};
 use av_tests::rtsp::{Player, interleaved};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
@@ -51,13 +51,19 @@ fn first_unit(packet: &[u8]) -> u8 {
     packet[at] & 31
 }
 
+/// A gateway that gets a clip again and again: itself, the port and the URL of its players, and the publisher.
+fn plays(clip: Clip) -> (Module, u16, String, Endless) {
+    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let gateway = gateway(json!({ "listen": from }), port, json!({}));
+    let publication = Publisher::to(&from).run_endlessly(clip.tags());
+    gateway.wait_receiving("cam");
+    (gateway, port, rtsp(port, "live/cam"), publication)
+}
+
 #[test]
 fn a_player_that_pauses_gets_nothing_until_it_plays_and_then_begins_with_a_key_frame() {
     needs!(Ffmpeg);
-    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
-    let (gateway, url) = (gateway(json!({ "listen": from }), port, json!({})), rtsp(port, "live/cam"));
-    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
-    gateway.wait_receiving("cam");
+    let (gateway, port, url, publication) = plays(Clip::Plain);
     let [mut player, mut other] = [(); 2].map(|()| Player::connect(port));
     player.play(&url, interleaved);
     other.play(&url, interleaved);
@@ -124,10 +130,7 @@ fn players_whose_address_is_not_allowed_and_those_beyond_the_bound_are_refused()
 #[test]
 fn a_player_that_stops_reading_costs_the_one_beside_it_no_packet() {
     needs!(Ffmpeg);
-    let (from, port) = (rtmp(port::free(), "live/cam"), port::free());
-    let (gateway, url) = (gateway(json!({ "listen": from }), port, json!({})), rtsp(port, "live/cam"));
-    let publication = Publisher::to(&from).run_endlessly(Clip::Heavy.tags());
-    gateway.wait_receiving("cam");
+    let (gateway, port, url, publication) = plays(Clip::Heavy);
     let small = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     small.set_recv_buffer_size(64 << 10).unwrap();
     small.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();

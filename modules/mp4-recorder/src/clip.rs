@@ -210,7 +210,8 @@ impl Clips {
     }
 }
 
-fn nanos(duration: Duration) -> i64 {
+/// As far as that goes.
+pub fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -12,7 +12,7 @@ use av_media::{Frame, Kind, Timestamp};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::clip::LONGEST_PRE_ROLL;
+use crate::clip::{LONGEST_PRE_ROLL, nanos};
 
 /// A pre-roll begins at a sync frame, which may lie so far before it.
 const SYNC_BEFORE: Duration = Duration::from_secs(10);
@@ -167,10 +167,6 @@ impl Lately {
         }
         since
     }
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

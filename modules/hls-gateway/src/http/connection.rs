@@ -133,6 +133,23 @@ where
     A: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     A::Future: Send + 'static,
 {
+    tokio::select! {
+        ended = serve(stream, http2, answers, over) => Ok(ended?),
+        () = pace.too_slow() => Err(Ended::TooSlow),
+    }
+}
+
+async fn serve<S, A>(
+    stream: S,
+    http2: bool,
+    answers: A,
+    over: impl Future<Output = ()>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    A::Future: Send + 'static,
+{
     let io = TokioIo::new(Patient::new(stream));
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -144,18 +161,12 @@ where
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
         let mut connection = std::pin::pin!(builder.serve_connection(io, answers));
-        let talking = async {
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = over => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        };
         tokio::select! {
-            ended = talking => Ok(ended?),
-            () = pace.too_slow() => Err(Ended::TooSlow),
+            ended = connection.as_mut() => ended,
+            () = over => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     } else {
         let mut builder = http1::Builder::new();
@@ -165,18 +176,12 @@ where
             .max_buf_size(MOST_HEAD)
             .max_headers(MOST_HEADERS);
         let mut connection = std::pin::pin!(builder.serve_connection(io, answers));
-        let talking = async {
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = over => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        };
         tokio::select! {
-            ended = talking => Ok(ended?),
-            () = pace.too_slow() => Err(Ended::TooSlow),
+            ended = connection.as_mut() => ended,
+            () = over => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ const SHORTEST: Duration = Duration::from_millis(5);
 /// frames instead of one for each. What comes in a pause is bounded by what came in the time before it.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    /// A read of TLS gives one record, which says nothing of the socket: there is no pause then.
+    is_plain: bool,
     /// Since the last pause began.
     since: Instant,
     bytes: u32,
@@ -19,8 +21,8 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { since: now, bytes: 0, is_drained: false }
+    pub(crate) fn new(is_plain: bool, now: Instant) -> Self {
+        Self { is_plain, since: now, bytes: 0, is_drained: false }
     }
 
     /// A read gave so many bytes of those that it had room for.
@@ -29,9 +31,15 @@ impl Pace {
         self.is_drained = bytes < room;
     }
 
-    /// How long to wait before the next read; `patience`: what the stream's readers have.
-    pub(crate) fn pause(&mut self, patience: Duration, now: Instant) -> Option<Duration> {
-        if patience.is_zero() || !self.is_drained {
+    /// Waits before the next read, where that is worth it; `patience`: what the stream's readers have.
+    pub(crate) async fn rest(&mut self, patience: Duration) {
+        if let Some(pause) = self.pause(patience, Instant::now()) {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn pause(&mut self, patience: Duration, now: Instant) -> Option<Duration> {
+        if patience.is_zero() || !self.is_plain || !self.is_drained {
             return None;
         }
         let passed = now.saturating_duration_since(self.since);
@@ -50,7 +58,7 @@ mod tests {
     #[test]
     fn a_slow_source_is_read_as_seldom_as_readers_bear() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(true, now);
         pace.read(8000, 16_384);
         let now = now + Duration::from_millis(33);
         assert_eq!(pace.pause(PATIENCE, now), Some(PATIENCE));
@@ -62,7 +70,7 @@ mod tests {
     fn of_a_fast_source_no_more_is_left_unread_than_a_socket_takes() {
         // 4 MB a second.
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(true, now);
         let mut pause = Duration::from_millis(1);
         for _ in 0..20 {
             now += pause;
@@ -76,10 +84,13 @@ mod tests {
     #[test]
     fn nothing_waits_where_a_reader_wants_it_at_once_or_more_is_at_hand() {
         let now = Instant::now() + Duration::from_secs(1);
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new(true, Instant::now());
         pace.read(100, 16_384);
         assert_eq!(pace.pause(Duration::ZERO, now), None);
         pace.read(16_384, 16_384);
         assert_eq!(pace.pause(PATIENCE, now), None);
+        let mut secure = Pace::new(false, Instant::now());
+        secure.read(100, 16_384);
+        assert_eq!(secure.pause(PATIENCE, now), None);
     }
 }

@@ -225,7 +225,7 @@ pub(super) struct Client {
     pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
     pub(super) session: ClientSession,
     pub(super) buffer: Vec<u8>,
-    is_plain: bool,
+    pub(super) is_plain: bool,
     pub(super) host: Arc<str>,
     refusals: Arc<Refusals>,
     _counted: Counted,
@@ -260,11 +260,7 @@ impl Client {
 
     /// The same after a pause, where `pace` wants one.
     pub(super) async fn read_at(&mut self, pace: &mut Pace, patience: Duration) -> Result<(), ClientError> {
-        // A read of TLS gives one record, which says nothing of the socket.
-        let patience = if self.is_plain { patience } else { Duration::ZERO };
-        if let Some(pause) = pace.pause(patience, std::time::Instant::now()) {
-            tokio::time::sleep(pause).await;
-        }
+        pace.rest(patience).await;
         let read = self.reader.read(&mut self.buffer).await;
         pace.read(self.received(read)?, self.buffer.len());
         Ok(())

@@ -89,7 +89,7 @@ impl Pull {
         let idle = self.input.idle_timeout;
         let mut heard = Instant::now();
         let mut pinged = None;
-        let mut pace = Pace::new(heard);
+        let mut pace = Pace::new(client.is_plain, heard);
         loop {
             while let Some(output) = client.poll()? {
                 match output {

@@ -2,6 +2,7 @@ use av_media::{AudioFormat, Codec, Track};
 
 use super::*;
 use crate::sdp::{About, Format};
+use crate::transport::Pair;
 
 const AT: Duration = Duration::from_secs(100);
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use av_edge::EventKind;
 use av_rtmp::{MediaItem, RequestId, ServerEvent, ServerOutput, SkipReason};
@@ -87,7 +87,7 @@ impl Connection {
     ) -> Result<Option<KickReason>, End> {
         let mut intake = Intake::default();
         let mut nonsense = Nonsense::default();
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new(self.port.tls.is_none(), Instant::now());
         loop {
             let now = Instant::now();
             loop {
@@ -117,14 +117,9 @@ impl Connection {
             }
             input.status.said.say(&input.flow, &self.peer);
             publisher.take_turns().await;
-            // A read of TLS gives one record, which says nothing of the socket.
-            let patience = if self.port.tls.is_none() { publisher.patience() } else { Duration::ZERO };
-            let pause = pace.pause(patience, now);
-            let room = self.buffer.len();
+            let (patience, room) = (publisher.patience(), self.buffer.len());
             let read = async {
-                if let Some(pause) = pause {
-                    tokio::time::sleep(pause).await;
-                }
+                pace.rest(patience).await;
                 self.read().await
             };
             tokio::select! {
@@ -205,6 +200,8 @@ fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) ->
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
