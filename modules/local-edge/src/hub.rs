@@ -194,6 +194,16 @@ impl Hub {
         self.modules.changes()
     }
 
+    /// What a change would make of desired properties.
+    ///
+    /// # Errors
+    /// There is no such module.
+    pub fn with_desired(&self, module: &str, change: &Object, replace: bool) -> Result<Object, HubError> {
+        let mut twin = self.twin(module)?;
+        twin.set_desired(change.clone(), replace);
+        Ok(twin.desired)
+    }
+
     /// Changes desired properties and tells the module.
     pub fn set_desired(&self, module: &str, change: Object, replace: bool) -> Result<Change, HubError> {
         let done = self.modules.change(module, |state| {

@@ -25,6 +25,7 @@ use crate::manifest::{Manifest, Module, Protocol};
 use crate::process::{ProcessState, ProcessStatus};
 use crate::services;
 use crate::state_dir::{StateDir, StateDirError, bind_socket};
+use crate::twin::Object;
 use crate::workload::Workload;
 pub use agent::AGENT;
 use running::Running;
@@ -249,10 +250,10 @@ impl Instance {
 
     /// Says what of a module's desired properties would fail on a device, each once; an error where the rules of a
     /// device are to be kept.
-    pub fn look_at_device_rules(&self, name: &str) -> Result<(), String> {
+    pub fn look_at_device_rules(&self, name: &str, desired: &Object) -> Result<(), String> {
         let spec = self.modules.iter().map(|module| &module.spec).find(|spec| spec.name == name);
-        let (Some(spec), Ok(twin)) = (spec, self.hub.twin(name)) else { return Ok(()) };
-        let found = device_rules::check_desired(spec, &twin.desired, &self.manifest);
+        let Some(spec) = spec else { return Ok(()) };
+        let found = device_rules::check_desired(spec, desired, &self.manifest);
         let found: Vec<String> = found.iter().map(|text| device_rules::warning(text)).collect();
         found.iter().for_each(|text| self.journal.say_once(text));
         if self.device_rules && !found.is_empty() { Err(found.join("\n")) } else { Ok(()) }

@@ -26,6 +26,7 @@ pub fn render(view: &View, program: &str) -> Vec<String> {
     };
     block("Watch", view.pages());
     block("Open", view.play.clone());
+    block("UDP", view.udp.clone());
     block("Sends", targets(view));
     if let Some(url) = view.play.iter().find(|url| url.starts_with("rtmp")).or(view.play.first()) {
         block(
@@ -228,6 +229,7 @@ mod tests {
                 renderer,
             ],
             publish: vec!["rtmp://127.0.0.1:1935/live/NAME".into()],
+            udp: vec!["rtsp-gateway at 127.0.1.3, 8000 and 8001: not at 127.0.0.1".into()],
             play: Vec::new(),
         };
         view.collect_play();
@@ -259,6 +261,8 @@ Watch    http://127.0.0.1:8080/
 Open     rtmp://127.0.0.1:1935/live/testcard
          rtsp://127.0.0.1:8554/live/testcard
          http://127.0.0.1:8080/live/testcard/index.m3u8
+
+UDP      rtsp-gateway at 127.0.1.3, 8000 and 8001: not at 127.0.0.1
 
 Sends    mp4-source to rtmp://rtmp-splitter/live
          mp4-recorder to azblob://account/recordings
@@ -314,6 +318,7 @@ Sends    mp4-source to rtmp://rtmp-splitter/live
         let view = View {
             modules: Vec::new(),
             publish: vec!["rtmp://127.0.0.1:1935/live/NAME".into()],
+            udp: Vec::new(),
             play: vec!["rtmp://127.0.0.1:1935/live/testcard".into()],
         };
         let text = render(&view, "local-edge").join("\n");

@@ -19,6 +19,9 @@ pub struct View {
     pub publish: Vec<String>,
     /// Addresses of what is served.
     pub play: Vec<String>,
+    /// Ports for UDP, which are at the modules' own addresses alone.
+    #[serde(default)]
+    pub udp: Vec<String>,
 }
 
 /// One module.
@@ -98,6 +101,14 @@ pub struct Reach<'a> {
 }
 
 impl Reach<'_> {
+    /// The ports for UDP, as a line: nothing forwards them.
+    pub fn udp(&self, module: &str) -> Option<String> {
+        let ports = self.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+        let ports: Vec<_> = ports.map(|port| port.container.to_string()).collect();
+        let address = self.address.filter(|_| !ports.is_empty())?;
+        Some(format!("{module} at {address}, {}: not at 127.0.0.1", ports.join(" and ")))
+    }
+
     /// A URL on a wildcard or on the gateway's name, as a program on this machine opens it. `None` for any
     /// other: it is not the module's own.
     pub fn url(&self, url: &str) -> Option<String> {

@@ -143,14 +143,18 @@ async fn twin_set(
 ) -> std::io::Result<Result<(), Refused>> {
     // Before the change, so that no report is missed.
     let mut changes = instance.hub.changes();
-    let change = match instance.hub.set_desired(module, desired, replace) {
+    let change = instance.hub.with_desired(module, &desired, replace).map_err(|error| error.to_string());
+    let change = change.and_then(|wanted| {
+        instance.look_at_device_rules(module, &wanted)?;
+        instance.hub.set_desired(module, desired, replace).map_err(|error| error.to_string())
+    });
+    let change = match change {
         Ok(change) => change,
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(why) => return Ok(Err(why)),
     };
-    let kept = instance.look_at_device_rules(module);
     item(write, json!({ "version": change.version, "connected": change.connected })).await?;
     if !change.connected {
-        return Ok(kept);
+        return Ok(Ok(()));
     }
     let reported = async {
         loop {
@@ -170,7 +174,7 @@ async fn twin_set(
     if let Ok(config) = tokio::time::timeout(REPORT_TIMEOUT, reported).await {
         item(write, config).await?;
     }
-    Ok(kept)
+    Ok(Ok(()))
 }
 
 async fn logs_of(

@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::MethodAnswer;
 use super::login;
 use super::modules::{Attached, Command, Message, Shared};
 use super::topic::{self, Published};
 use super::wire::{End, Wire};
+use super::{MAX_METHOD_BYTES, MethodAnswer};
 
 /// edgeHub waits that long for CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -324,6 +324,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let text = String::from_utf8_lossy(body);
         let payload = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text) };
         let answer = match (status, payload) {
+            _ if body.len() > MAX_METHOD_BYTES => MethodAnswer {
+                status: 500,
+                payload: format!(
+                    "the module's answer is {} bytes long, IoT Hub takes at most {MAX_METHOD_BYTES}",
+                    body.len()
+                )
+                .into(),
+            },
             (Some(status), Ok(payload)) => MethodAnswer { status, payload },
             (None, _) => MethodAnswer { status: 500, payload: "the module's status is not a number".into() },
             (_, Err(error)) => MethodAnswer {

@@ -242,6 +242,17 @@ async fn a_method_is_answered_refused_or_times_out() {
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer, MethodAnswer { status: 200, payload: json!({"ok": true}) });
 
+    // More than a device lets pass.
+    let hub = Arc::clone(&bench.hub);
+    let call = tokio::spawn(async move { hub.invoke("cam", "ping", &Value::Null, LONG).await });
+    let (topic, _) = cam.json().await;
+    let rid = topic.strip_prefix("$iothub/methods/POST/ping/?$rid=").expect(&topic);
+    let large = json!("x".repeat(MAX_METHOD_BYTES)).to_string();
+    cam.publish(&format!("$iothub/methods/res/200/?$rid={rid}"), large.as_str()).await;
+    while !matches!(cam.next().await, Packet::PubAck(_)) {}
+    let answer = call.await.unwrap().unwrap();
+    assert!(answer.status == 500 && answer.payload.to_string().contains("131072"), "{}", answer.payload);
+
     let late = bench.hub.invoke("cam", "slow", &Value::Null, Duration::from_millis(50));
     let (late, _) = tokio::join!(late, cam.json());
     assert!(matches!(late, Err(HubError::TimedOut { .. })));

@@ -35,6 +35,7 @@ impl Instance {
                 && let Ok(twin) = self.hub.twin(&shown.name)
             {
                 view.publish.extend(publish_urls(&twin.desired, reach));
+                view.udp.extend(reach.udp(&shown.name));
             }
         }
         view.collect_play();
