@@ -58,6 +58,11 @@ pub trait Wire: Send + 'static {
         true
     }
 
+    /// Whether frames of a track are sent as things stand.
+    fn sends(&self, track: &Track) -> bool {
+        Self::carries(track)
+    }
+
     /// What follows is coded so.
     fn tracks(&mut self, _tracks: &Arc<Tracks>) {}
 
@@ -320,6 +325,12 @@ impl<W: Wire> Packer<W> {
         pending.into_iter().chain(self.wire.due()).min()
     }
 
+    /// Whether frames of that kind are left out, because there is no word for their track.
+    pub(super) fn leaves_out(&self, kind: Kind) -> bool {
+        let track = self.tracks.as_ref().and_then(|tracks| tracks.get(kind));
+        track.is_some_and(|track| !self.wire.sends(track))
+    }
+
     /// Whether players that are there can go on with these tracks.
     pub(super) fn goes_on(&self, tracks: &Tracks) -> bool {
         self.wire.goes_on(tracks)
@@ -337,10 +348,14 @@ impl<W: Wire> Packer<W> {
         let mut flush = Flush { sync: false, pictures: 0, sounds: 0, arrived: [None; 2], parts: Vec::new() };
         for unit in &mut units {
             let Unit::Frame(frame, arrived, starts, packed) = unit else { continue };
-            *packed = tracks.get(frame.kind).map(|track| self.wire.pack(track, frame));
+            let track = tracks.get(frame.kind);
+            *packed = track.map(|track| self.wire.pack(track, frame));
             self.newest = frame.dts;
             let [picture, sound] = &mut flush.arrived;
             flush.sync |= *starts;
+            if !track.is_some_and(|track| self.wire.sends(track)) {
+                continue;
+            }
             match frame.kind {
                 Kind::Video => {
                     flush.pictures += 1;

@@ -116,6 +116,9 @@ impl<W: Wire> Serving<W> {
                     self.shards.end().await;
                     output.status.status.set(State::Waiting, None);
                 }
+                Item::Frame(frame) if self.packer.leaves_out(frame.kind) => {
+                    output.status.dropped.add(frame.kind, 1);
+                }
                 Item::Frame(_)
                 | Item::Aside(_)
                 | Item::Anchor(_)

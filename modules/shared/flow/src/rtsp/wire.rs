@@ -106,6 +106,10 @@ impl Wire for Players {
         self.away = true;
     }
 
+    fn sends(&self, track: &Track) -> bool {
+        self.lanes.get(track.kind()).is_some()
+    }
+
     fn tracks(&mut self, tracks: &Arc<Tracks>) {
         let Laid { media, formats, waits, dropped } = self.lanes.lay(tracks);
         if !dropped.is_empty() {

@@ -116,6 +116,10 @@ impl Sender {
                 let Some(track) = self.tracks.as_ref().and_then(|tracks| tracks.get(frame.kind)) else {
                     return;
                 };
+                if !Egress::carries(track) {
+                    self.status.dropped.add(frame.kind, 1);
+                    return;
+                }
                 let time = wire(frame.dts.millis(), self.base);
                 self.egress.frame(&mut self.out, track, &frame, time);
                 self.last = time;

@@ -87,11 +87,11 @@ impl Sender {
     }
 
     fn frame(&mut self, frame: &Frame, arrived: Instant) {
-        let Some((channel, _)) = self.layout.get(frame.kind) else { return };
         let packets = self.lanes.pack(frame);
-        if packets.is_empty() {
+        let Some((channel, _)) = self.layout.get(frame.kind).filter(|_| !packets.is_empty()) else {
+            self.status.dropped.add(frame.kind, 1);
             return;
-        }
+        };
         // A target's clock starts with the first report.
         self.report(Instant::now());
         for packet in packets {

@@ -164,8 +164,10 @@ fn parameter_sets_may_change_and_a_codec_may_not() {
 #[test]
 fn a_track_that_rtp_does_not_carry_is_left_out_and_the_state_says_so() {
     let (mut players, watching) = players();
-    players.tracks(&tracks([video(), Track::other(av_media::Codec::Flac)]));
+    let flac = Track::other(av_media::Codec::Flac);
+    players.tracks(&tracks([video(), flac.clone()]));
     assert_eq!(watching.borrow().as_ref().unwrap().media, [Kind::Video]);
+    assert_eq!([players.sends(&video()), players.sends(&flac)], [true, false]);
     let trouble = players.status.status.get().trouble.unwrap();
     assert!(trouble.text.starts_with("flows.cam.outputs.viewers: audio is left out"), "{}", trouble.text);
 }
