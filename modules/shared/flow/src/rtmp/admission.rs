@@ -1,5 +1,7 @@
 //! Who a connection has proved to be.
 
+use std::sync::Arc;
+
 use av_rtmp::{AuthStep, Connect};
 
 use super::credentials::credentials;
@@ -22,6 +24,8 @@ pub(super) struct ConnectRefused {
     pub(super) description: String,
     /// For the log; `None` where it is a step of the dialogue.
     pub(super) log: Option<String>,
+    /// The flow that it came for, where that can be only one.
+    pub(super) flow: Option<Arc<str>>,
 }
 
 impl Admission {
@@ -43,8 +47,9 @@ impl Admission {
         let auths = auths_below(port, application, connect.intent);
         let offers = query.as_ref().is_some_and(is_offer);
         let users = |auth: &&Auth| matches!(auth, Auth::User { .. });
-        let all = auths.iter().all(|auth| auth.as_ref().is_some_and(|auth| users(&auth)));
-        let mut wanted: Vec<_> = auths.iter().flatten().filter(users).cloned().collect();
+        let all = auths.iter().all(|(_, auth)| auth.as_ref().is_some_and(|auth| users(&auth)));
+        let mut wanted: Vec<_> =
+            auths.iter().filter_map(|(_, auth)| auth.as_ref()).filter(users).cloned().collect();
         if wanted.is_empty() || (!offers && !all) {
             return Ok(());
         }
@@ -59,6 +64,7 @@ impl Admission {
         let known = credentials(net.secrets(), username, password).await.map_err(|error| ConnectRefused {
             description: "[ AccessManager.Reject ] : the server can't check passwords now".into(),
             log: Some(error.to_string()),
+            flow: None,
         })?;
         let step = port.state.lock().check(query, &known);
         match step {
@@ -74,10 +80,14 @@ impl Admission {
                 }
                 Ok(())
             }
-            AuthStep::Challenge(description) => Err(ConnectRefused { description, log: None }),
+            AuthStep::Challenge(description) => Err(ConnectRefused { description, log: None, flow: None }),
             AuthStep::Denied(description) => {
                 net.secrets().refused(password);
-                Err(ConnectRefused { description, log: Some("user or password is wrong".into()) })
+                let tried = |auth: &Option<Auth>| auth.as_ref().is_some_and(|auth| wanted.contains(auth));
+                let mut flows = auths.iter().filter(|(_, auth)| tried(auth)).map(|(flow, _)| flow);
+                let first = flows.next();
+                let flow = first.filter(|first| flows.all(|other| other == *first)).cloned();
+                Err(ConnectRefused { description, log: Some("user or password is wrong".into()), flow })
             }
         }
     }

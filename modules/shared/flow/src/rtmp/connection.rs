@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use av_edge::EventKind;
 use av_rtmp::{Connect, Limits, Refusal, RequestId, RtmpError, ServerEvent, ServerOutput, ServerSession};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -263,6 +264,9 @@ impl Connection {
                     let (peer, address) = (self.peer, self.port.address);
                     if let Some(suppressed) = self.module.peer_log.admit() {
                         tracing::warn!(%peer, %address, %application, suppressed, "connect refused: {why}");
+                    }
+                    if let Some(flow) = refused.flow {
+                        self.module.emit(EventKind::ClientRejected, &flow, None, format!("{peer}: {why}"));
                     }
                 }
                 self.session.reject_connect(&refused.description);

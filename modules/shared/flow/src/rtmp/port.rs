@@ -88,15 +88,19 @@ pub(super) fn listener<'a>(url: &ListenUrl, tls: &'a ServerTls) -> (SocketAddr, 
     (url.address, url.scheme.tls.then_some(tls))
 }
 
-/// `auth` of every route below an application that a client with this intent may have come for: what a `connect` is
-/// judged by.
-pub(super) fn auths_below(port: &Port<Rtmp>, application: &str, intent: Option<Intent>) -> Vec<Option<Auth>> {
+/// The flow and the `auth` of every route below an application that a client with this intent may have come for: what
+/// a `connect` is judged by.
+pub(super) fn auths_below(
+    port: &Port<Rtmp>,
+    application: &str,
+    intent: Option<Intent>,
+) -> Vec<(Arc<str>, Option<Auth>)> {
     let trimmed = names::trimmed(application);
     let below = |place: &Place| is_below(place, application) || is_below(place, &trimmed);
     let publish = port.publish.all(|place| intent != Some(Intent::Play) && below(place));
-    let publish = publish.into_iter().map(|route| route.config.auth.clone());
+    let publish = publish.into_iter().map(|route| (route.entrance.flow.clone(), route.config.auth.clone()));
     let play = port.play.all(|place| intent != Some(Intent::Publish) && below(place));
-    publish.chain(play.into_iter().map(|route| route.config.auth.clone())).collect()
+    publish.chain(play.into_iter().map(|route| (route.flow.clone(), route.config.auth.clone()))).collect()
 }
 
 /// Whether some name, or none, leads from this application to that place.
