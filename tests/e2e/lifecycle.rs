@@ -71,6 +71,14 @@ fn a_twin_file_of_which_nothing_is_usable_ends_a_module_with_78() {
 }
 
 #[test]
+fn a_document_without_flows_runs_whatever_is_wrong_beside_them() {
+    for text in [r#"{ "logLevle": "info" }"#, r#"{ "logLevel": "loud" }"#, r#"{ "flows": {}, "spool": {} }"#] {
+        let module = Setup::new("rtmp-splitter").twin_text(text).start();
+        assert_eq!(module.status()["config"]["status"], "partial", "{text}");
+    }
+}
+
+#[test]
 fn a_document_without_flows_is_applied() {
     let module = Module::start("rtmp-splitter", &json!({}));
     module.wait_value("/config/status", "applied");

@@ -15,7 +15,9 @@ use crate::log::{self, LogLevel};
 use crate::module::{Identity, Module, new_instance};
 use crate::open_files::raise_open_files;
 use crate::options::{Command, Options, host_name};
-use crate::service::{Certificates, Context, EventKind, EventSink, Paths, Running, Service, StateDir};
+use crate::service::{
+    Certificates, ConfigStatus, Context, EventKind, EventSink, Paths, Running, Service, StateDir,
+};
 use crate::source::Source;
 use crate::{http, telemetry};
 
@@ -104,6 +106,11 @@ fn healthcheck(options: &Options, ready: bool) -> ExitCode {
     }
 }
 
+/// A variable of the environment; an empty one is none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 async fn live(
     name: &'static str,
     version: &'static str,
@@ -125,6 +132,7 @@ async fn live(
         .clone()
         .filter(|device| !device.is_empty())
         .or_else(|| source.device().map(str::to_owned))
+        .or_else(|| variable("IOTEDGE_DEVICEID"))
         .unwrap_or_else(host_name);
     let module = Arc::new(Module::new(
         Identity {
@@ -145,7 +153,10 @@ async fn live(
         service: name.to_owned(),
         module: module.identity.module.clone(),
         device,
-        gateway_host: source.gateway_host().map(str::to_owned),
+        gateway_host: source
+            .gateway_host()
+            .map(str::to_owned)
+            .or_else(|| variable("IOTEDGE_GATEWAYHOSTNAME")),
         state: StateDir::new(
             options.state_dir.clone().unwrap_or_else(|| std::path::Path::new("/var/lib").join(name)),
         ),
@@ -185,7 +196,7 @@ async fn live(
                 Ok(outcome)
                     if outcome.usable == 0
                         && outcome.kept == 0
-                        && !outcome.errors.is_empty()
+                        && outcome.status == ConfigStatus::Rejected
                         && !restored =>
                 {
                     tracing::error!("nothing in the configuration is usable, and there is no last good one");
