@@ -21,7 +21,7 @@ const PART: OptionSpec = OptionSpec::new("partMilliseconds", OUTPUTS, whole(100,
     .means("How long parts of `lowLatency` are at most: whole frames.");
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", OUTPUTS, whole(6, 86_400, 30))
     .means("How far back a player can go; never less than three target durations.");
-const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS }).means(
+const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS, default: "*" }).means(
     "Origins whose pages may play: a text or a list; `*` is all. One that is listed may send credentials.",
 );
 const LINKS: OptionSpec =

@@ -143,7 +143,7 @@ const VARIANT: OptionSpec = OptionSpec::new("variant", HLS, word(&["lowLatency",
 const HLS_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(1, 10, 2));
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", HLS, whole(100, 1000, 200));
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", HLS, whole(6, 86_400, 30));
-const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64 });
+const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64, default: "*" });
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
 const LINK: &[OptionSpec] =
     &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];

@@ -172,7 +172,7 @@ impl ConfigError {
 }
 
 /// `text` cut at a character, so that it has at most `most` bytes with the three dots at its end.
-pub(super) fn shortened(mut text: String, most: usize) -> String {
+pub(crate) fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
         let mut end = most.saturating_sub(3);
         while !text.is_char_boundary(end) {

@@ -32,6 +32,7 @@ pub use conflicts::{Claim, ClaimedPath, Claims, Conflict, conflicts};
 pub use diff::{Diff, FlowDiff};
 pub(crate) use document::CONNECTIONS;
 pub use document::{MAX_FLOWS, MODULE, parse};
+pub(crate) use error::shortened;
 pub use error::{ConfigError, Fault, MAX_ERROR_BYTES};
 pub use flow::MAX_OUTPUTS;
 pub use options::{

@@ -105,6 +105,8 @@ pub enum Shape {
     Texts {
         /// How many.
         most: usize,
+        /// What absence means.
+        default: &'static str,
     },
     /// A list of at most `most` objects.
     Objects {

@@ -208,7 +208,7 @@ impl<'a> Options<'a> {
     /// A text or a list of them, where it is there.
     pub fn texts(&self, spec: &OptionSpec) -> Result<Vec<&'a str>, ConfigError> {
         match (spec.shape, self.get(spec)) {
-            (Shape::Texts { most }, Some((path, value))) => texts(&path, value, most),
+            (Shape::Texts { most, .. }, Some((path, value))) => texts(&path, value, most),
             _ => Ok(Vec::new()),
         }
     }

@@ -118,7 +118,7 @@ fn described(option: &OptionSpec, is_input: bool) -> (String, String) {
             ("see [credentials](#auth-and-credentials)".into(), none())
         }
         Shape::Object { .. } => (format!("see [{0}](#{0})", option.name), "see there".into()),
-        Shape::Texts { most } => (format!("text, or list of 1 to {most}"), none()),
+        Shape::Texts { most, default } => (format!("text, or list of 1 to {most}"), format!("`{default}`")),
         Shape::Objects { properties, most } => {
             let names = properties.iter().map(|property| format!("`{}`", property.name)).collect::<Vec<_>>();
             (format!("list of up to {most}, each with {}", names.join(" and ")), none())

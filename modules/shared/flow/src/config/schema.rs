@@ -279,7 +279,7 @@ fn value(spec: &OptionSpec, role: Role) -> Value {
         Shape::Credentials { keys } => reference(&credentials(keys)),
         Shape::Keys { names } => object(&[], names.iter().map(|name| (*name, json!({})))),
         Shape::Object { .. } => object(&[], properties(spec)),
-        Shape::Texts { most } => {
+        Shape::Texts { most, .. } => {
             let one = text(1024, NO_CONTROLS);
             json!({ "anyOf": [one, { "type": "array", "minItems": 1, "maxItems": most, "items": one }] })
         }

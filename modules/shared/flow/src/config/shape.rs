@@ -30,7 +30,7 @@ impl OptionSpec {
             Shape::Credentials { keys } => access::credentials(path, value, keys).map(drop),
             Shape::Keys { names } => access::keys(path, value, names),
             Shape::Object { properties } => known(path, object(path, value)?, properties),
-            Shape::Texts { most } => texts(path, value, most).map(drop),
+            Shape::Texts { most, .. } => texts(path, value, most).map(drop),
             Shape::Objects { properties, most } => objects(path, value, properties, most),
             Shape::AnyObject => object(path, value).map(drop),
             Shape::AnyList if value.is_array() => Ok(()),

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::flow::Flow;
+use super::remembered::Memory;
 use super::service::{Flows, MOST_STOP};
 use super::task::{Ended, Environment, Places};
 use super::{metrics, remembered, status};
@@ -21,8 +22,8 @@ use crate::extension::Extension;
 use crate::stream::Changes;
 
 /// A document is applied that long after endpoints were asked to end at the latest; what replaces an endpoint that
-/// takes longer starts when it has ended.
-const GRACE: Duration = Duration::from_secs(2);
+/// takes longer starts when it has ended. A second after a change the outcome has to be reported.
+const GRACE: Duration = Duration::from_millis(500);
 /// At the end of the process, until peers have been told too.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -40,6 +41,7 @@ impl Flows {
             supports: self.supports,
             stop: self.stop,
             present: Mutex::default(),
+            memory: Memory::default(),
             applying: tokio::sync::Mutex::default(),
         });
         let ticking = Arc::downgrade(&supervisor);
@@ -69,6 +71,7 @@ pub(super) struct Supervisor {
     /// How long endpoints have at the end.
     stop: Duration,
     present: Mutex<Present>,
+    memory: Memory,
     /// Documents are applied one after the other.
     applying: tokio::sync::Mutex<()>,
 }
@@ -186,12 +189,17 @@ impl Supervisor {
                 if let Some(mut flow) = present.flows.remove(name) {
                     stopping.extend(flow.stop());
                     tracing::info!(flow = %name, "flow removed");
-                    self.module().emit(EventKind::FlowStopped, name, None, "removed from the configuration");
+                    if flow.config.enabled {
+                        self.tell(EventKind::FlowStopped, name, "removed from the configuration");
+                    }
                 }
             }
             for (name, change) in &diff.changed {
                 if let (Some(flow), Some(config)) = (present.flows.get_mut(name), wanted.get(name)) {
                     stopping.extend(flow.stop_changed(change, config));
+                    if change.enabled && !config.enabled {
+                        self.tell(EventKind::FlowStopped, name, "disabled");
+                    }
                 }
             }
             (diff, stopping)
@@ -209,6 +217,9 @@ impl Supervisor {
                     if !change.is_cosmetic() {
                         tracing::info!(flow = %name, "flow changed");
                     }
+                    if change.enabled && is_enabled {
+                        self.tell(EventKind::FlowStarted, &name, "enabled");
+                    }
                     flow.start_missing(config);
                 }
             } else {
@@ -216,7 +227,7 @@ impl Supervisor {
                 let flow = Flow::start(self.environment.clone(), config);
                 present.flows.insert(name.clone(), flow);
                 if is_enabled {
-                    self.module().emit(EventKind::FlowStarted, &name, None, "added to the configuration");
+                    self.tell(EventKind::FlowStarted, &name, "added to the configuration");
                 }
             }
             if let Some(flow) = present.flows.get_mut(&name) {
@@ -229,6 +240,21 @@ impl Supervisor {
             }
         }
         true
+    }
+
+    fn tell(&self, event: EventKind, flow: &str, detail: &str) {
+        self.module().emit(event, flow, None, detail);
+    }
+
+    /// A document that can't be told apart: everything runs on as it was, of an older version.
+    fn reject(&self, errors: BTreeMap<String, String>) -> Outcome {
+        let kept = {
+            let mut present = self.present();
+            present.flows.values_mut().for_each(|flow| flow.using_version = flow.good_version);
+            present.flows.len()
+        };
+        self.environment.changes.tick();
+        Outcome { status: ConfigStatus::Rejected, errors, kept, ..Outcome::default() }
     }
 
     /// The answer to a document that the end of the process leaves aside. The state dir keeps what ran before.
@@ -250,13 +276,7 @@ impl Supervisor {
         let parsed = parse(desired, &self.supports);
         let version = desired.get("$version").and_then(Value::as_i64);
         if parsed.rejected.is_some() {
-            let kept = self.present().flows.len();
-            return Outcome {
-                status: ConfigStatus::Rejected,
-                errors: parsed.errors,
-                kept,
-                ..Outcome::default()
-            };
+            return self.reject(parsed.errors);
         }
         let mut errors = parsed.errors;
         let good = parsed.flows.len();
@@ -286,7 +306,7 @@ impl Supervisor {
                 ),
             )
         };
-        remembered::remember(self.module().context.state.clone(), content).await;
+        self.memory.remember(self.module().context.state.clone(), content).await;
         self.environment.changes.tick();
         let kept = errors.keys().filter(|name| running.contains_key(*name)).count();
         let usable = running.len().saturating_sub(kept);
@@ -420,7 +440,10 @@ impl Running for Supervisor {
             let ending = self.environment.places.taken();
             let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
             // A document that runs already is written to the state dir, unless that takes too long.
-            let written = tokio::time::timeout(self.stop / 3, self.applying.lock());
+            let written = tokio::time::timeout(self.stop / 3, async {
+                let _applied = self.applying.lock().await;
+                self.memory.written().await;
+            });
             let (ended, _) = tokio::join!(tokio::time::timeout(self.stop, all), written);
             if ended.is_err() {
                 for late in ending.iter().filter(|ending| !ending.is_over()) {

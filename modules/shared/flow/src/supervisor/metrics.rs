@@ -23,7 +23,7 @@ pub(super) fn families<'a>(
         "av_flow_trouble",
         "What is wrong with an input (it has no output) or an output now: 0 nothing, 1 address, 2 TLS, 3 secret, \
          4 name, 5 unreachable, 6 refused, 7 silent, 8 lost, 9 protocol, 10 ended, 11 content, 12 file, 13 internal, \
-         14 ending",
+         14 ending, 15 nobody watches, 16 device",
         &["flow", "output"],
     )?;
     let input_bytes = counter("av_input_bytes_total", "Media bytes received", &["flow", "kind"])?;

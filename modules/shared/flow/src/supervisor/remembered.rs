@@ -4,6 +4,9 @@ use av_edge::StateDir;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
 
 use super::flow::Flow;
 use crate::config::{Desired, Supports, parse};
@@ -11,6 +14,8 @@ use crate::config::{Desired, Supports, parse};
 const FILE: &str = "flows.json";
 /// 10,000 flows of a few kilobytes each.
 const MAX_BYTES: u64 = 64 << 20;
+/// A document's outcome waits that long at most until it is written.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Desired versions that flows are from, by name. A key like this is ignored in documents.
 const VERSIONS: &str = "$versions";
@@ -78,8 +83,47 @@ pub(super) fn document(
     serde_json::to_vec(&remembered).unwrap_or_default()
 }
 
-/// Writes it; a state dir that can't be written is said, and everything else goes on.
-pub(super) async fn remember(state: StateDir, content: Vec<u8>) {
+/// What is to be written, by one writer at a time.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Newer than what is written.
+    next: Arc<Mutex<Option<Vec<u8>>>>,
+    writing: Arc<tokio::sync::Mutex<()>>,
+    /// The last one that nobody waited for.
+    late: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Memory {
+    /// Writes it; a state dir that can't be written is said, and everything else goes on. A disk that takes long is not
+    /// waited for: it writes the newest when it can.
+    pub(super) async fn remember(&self, state: StateDir, content: Vec<u8>) {
+        *lock(&self.next) = Some(content);
+        let (next, writing) = (self.next.clone(), self.writing.clone());
+        let mut written = tokio::spawn(async move {
+            let _alone = writing.lock_owned().await;
+            // Who waited before this one may have written it.
+            let Some(content) = lock(&next).take() else { return };
+            write(state, content).await;
+        });
+        if tokio::time::timeout(PATIENCE, &mut written).await.is_err() {
+            *lock(&self.late) = Some(written);
+        }
+    }
+
+    /// Waits for what is being written.
+    pub(super) async fn written(&self) {
+        let late = lock(&self.late).take();
+        if let Some(late) = late {
+            let _ = late.await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn write(state: StateDir, content: Vec<u8>) {
     let dir = state.path().to_path_buf();
     let written = tokio::task::spawn_blocking(move || state.write(FILE, &content)).await;
     if let Ok(Err(error)) = written {

@@ -6,9 +6,14 @@ use serde_json::{Map, Value, json};
 use super::flow::Flow;
 use super::flows::{NotRestarted, Present, Supervisor};
 use super::report::{Detail, Reporter, summary};
+use crate::config;
 
 /// The body of a method's answer, with room for what the runtime adds.
 const MAX_METHOD_BYTES: usize = 110 * 1024;
+/// Of an error in a flow that is too long for an answer.
+const MAX_ERROR: usize = 120;
+/// The name of an output, and what stands around it.
+const NAME: usize = 72;
 /// Flows (or instances of one flow) in one answer.
 const DEFAULT_LIMIT: usize = 50;
 /// Instances of every pattern flow that `/status` lists.
@@ -122,10 +127,41 @@ fn fitting(reporter: &Reporter, flow: &mut Flow, from: usize, limit: usize, max:
     let mut limit = limit.min(max / 100);
     loop {
         let value = reporter.flow(flow, (from, limit));
-        if limit <= 1 || value.to_string().len() <= max {
+        if value.to_string().len() <= max {
             return value;
         }
+        if limit <= 1 {
+            return shortened(value, max);
+        }
         limit /= 2;
+    }
+}
+
+/// A flow that is too long by itself: errors lose their ends, then all but the first outputs say only how they do.
+fn shortened(mut flow: Value, max: usize) -> Value {
+    let mut size = 0;
+    for_each_output(&mut flow, &mut |output| {
+        if let Some(Value::String(error)) = output.get_mut("error") {
+            *error = config::shortened(std::mem::take(error), MAX_ERROR);
+        }
+        size += Value::Object(output.clone()).to_string().len() + NAME;
+        if size > max / 2 {
+            output.retain(|key, _| key == "state");
+        }
+    });
+    if let Some(flow) = flow.as_object_mut() {
+        flow.insert("truncated".into(), true.into());
+    }
+    flow
+}
+
+/// Those of the flow, and of its instances.
+fn for_each_output(flow: &mut Value, work: &mut impl FnMut(&mut Map<String, Value>)) {
+    let outputs = flow.get_mut("outputs").and_then(Value::as_object_mut);
+    outputs.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut).for_each(&mut *work);
+    let instances = flow.get_mut("instances").and_then(|instances| instances.get_mut("list"));
+    for instance in instances.and_then(Value::as_array_mut).into_iter().flatten() {
+        for_each_output(instance, work);
     }
 }
 

@@ -149,6 +149,18 @@ async fn a_flow_that_breaks_keeps_its_last_good_version_and_says_which_also_afte
 }
 
 #[tokio::test]
+async fn a_document_that_is_rejected_as_a_whole_leaves_flows_of_an_older_version_that_say_which() {
+    let rig = Rig::new();
+    rig.apply(3, json!({ "a": rig.flow("live/a") })).await;
+    let desired = json!({ "$version": 4, "schemaVersion": "2.0", "flows": {} });
+    let outcome = rig.running.apply(desired.as_object().unwrap().clone()).await;
+    assert_eq!((outcome.status, outcome.kept), (ConfigStatus::Rejected, 1));
+    assert_eq!(rig.status("a")["usingVersion"], 3);
+    rig.apply(5, json!({ "a": rig.flow("live/a") })).await;
+    assert_eq!(rig.status("a")["usingVersion"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_fault_beside_the_flows_does_not_reject_the_document() {
     let rig = Rig::new();
     let desired = json!({ "flovs": {}, "flows": {} });
@@ -277,6 +289,25 @@ async fn instances_that_are_too_long_for_an_answer_come_in_pages_and_none_is_lef
         next = after;
     }
     assert_eq!(listed, names);
+}
+
+#[tokio::test]
+async fn a_flow_that_is_too_long_for_an_answer_says_of_every_output_how_it_does() {
+    let rig = Rig::new();
+    let name = |index: usize| format!("{index:0>64}");
+    let output = |index: usize| {
+        let target = format!("rtmp://{}.example/{}/key", "h".repeat(60), "p".repeat(600));
+        (name(index), json!({ "push": target }))
+    };
+    let outputs: Map<_, _> = (0..256).map(output).collect();
+    rig.apply(1, json!({ "f": { "input": { "listen": rig.at("live/f") }, "outputs": outputs } })).await;
+    for payload in [Value::Null, json!({ "flow": "f" })] {
+        let answer = status::method(&rig.running, "getStatus", payload).await.unwrap();
+        assert!(answer.body.to_string().len() <= 120 * 1024, "{}", answer.body.to_string().len());
+        let flow = &answer.body["flows"]["f"];
+        assert_eq!(flow["truncated"], true);
+        assert!((0..256).all(|index| flow["outputs"][name(index)]["state"].is_string()));
+    }
 }
 
 #[tokio::test]
