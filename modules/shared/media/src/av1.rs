@@ -6,7 +6,8 @@ use crate::MediaError;
 use crate::bits::BitReader;
 use crate::record::Record;
 
-/// `av1C`, the AV1CodecConfigurationRecord.
+/// `av1C`, the AV1CodecConfigurationRecord. Where it holds a sequence header, that is what decodes: it counts, whatever the
+/// fields in front of it say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Av1Config {
     /// `seq_profile`: 0 Main, 1 High, 2 Professional.
@@ -35,6 +36,10 @@ impl Av1Config {
         if version != 0x81 {
             return Err(MediaError::Version { what: Self::WHAT, found: version });
         }
+        let rest = record.rest();
+        let header = sequence_header(&rest);
+        let sequence = header.and_then(|payload| Sequence::parse(payload).ok());
+        let [profile_level, flags] = sequence.map_or([profile_level, flags], |sequence| sequence.fields());
         let bit_depth = match (flags & 0x40 != 0, flags & 0x20 != 0) {
             (true, true) => 12,
             (true, false) => 10,
@@ -45,7 +50,7 @@ impl Av1Config {
             level: profile_level & 0x1f,
             high_tier: flags & 0x80 != 0,
             bit_depth,
-            size: sequence_header(&record.rest()).and_then(|payload| frame_size(payload).ok()),
+            size: header.and_then(|payload| frame_size(payload).ok()),
         })
     }
 
@@ -57,9 +62,9 @@ impl Av1Config {
     pub fn from_sequence_header(obu: &[u8]) -> Result<Bytes, MediaError> {
         let what = "AV1 sequence header";
         let payload = sequence_header(obu).ok_or(MediaError::Truncated { what, need: 1, have: obu.len() })?;
-        let sequence = Sequence::parse(payload)?;
+        let [profile_level, flags] = Sequence::parse(payload)?.fields();
         let mut out = BytesMut::with_capacity(4 + obu.len());
-        out.put_slice(&[0x81, sequence.profile << 5 | sequence.level, sequence.flags, 0]);
+        out.put_slice(&[0x81, profile_level, flags, 0]);
         out.put_slice(obu);
         Ok(out.freeze())
     }
@@ -147,6 +152,11 @@ impl Sequence {
         bits.skip(3)?; // superres, cdef, restoration
         let colour = colour(&mut bits, profile)?;
         Ok(Self { profile, level, flags: tier << 7 | colour })
+    }
+
+    /// The second and third byte of a record.
+    const fn fields(&self) -> [u8; 2] {
+        [self.profile << 5 | self.level, self.flags]
     }
 }
 

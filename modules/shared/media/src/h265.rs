@@ -46,10 +46,7 @@ pub(crate) fn parameter_set_id(nal: &[u8]) -> Option<u32> {
     let (id, most) = match nal_type(nal) {
         NAL_VPS => (bits.bits(4).ok()?, 15),
         NAL_SPS => {
-            bits.skip(4).ok()?;
-            let layers = 1 + bits.small(3).ok()?;
-            bits.skip(1).ok()?;
-            ProfileTierLevel::parse(&mut bits, layers).ok()?;
+            sps::Start::parse(&mut bits).ok()?;
             (bits.ue().ok()?, 15)
         }
         _ => (bits.ue().ok()?, 63),
@@ -71,7 +68,7 @@ pub struct NalArray {
 /// `hvcC`, the HEVCDecoderConfigurationRecord (ISO/IEC 14496-15 §8.3.3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HevcConfig {
-    /// Profile, tier and level of the whole stream.
+    /// Profile, tier and level of the whole stream, as the record says.
     pub profile: ProfileTierLevel,
     /// `min_spatial_segmentation_idc`; 0 when unknown.
     pub min_spatial_segmentation: u16,
@@ -223,9 +220,15 @@ impl HevcConfig {
         Vps::parse(self.units(NAL_VPS).next()?).ok()
     }
 
-    /// `hvc1.1.6.L93.B0` (ISO/IEC 14496-15 §E.3).
+    /// Profile, tier and level of the first SPS, whatever else of it can be understood: that is what decodes. The
+    /// record's own word counts where there is none.
+    pub fn true_profile(&self) -> ProfileTierLevel {
+        self.units(NAL_SPS).next().and_then(|sps| sps::profile(sps).ok()).unwrap_or(self.profile)
+    }
+
+    /// `hvc1.1.6.L93.B0` (ISO/IEC 14496-15 §E.3), of the first SPS.
     pub fn codec_string(&self) -> String {
-        format!("hvc1.{}", self.profile.codec_parameters())
+        format!("hvc1.{}", self.true_profile().codec_parameters())
     }
 }
 

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use av_media::av1::Av1Config;
+use av_media::h265::HevcConfig;
 use av_media::mp4::{Amount, Finish, FragmentWriter, Mp4, Playback, Recording, Recovered, Write, recover};
 use av_media::mpegts::TsMuxer;
-use av_media::{Frame, Kind, Normaliser, Track};
+use av_media::{Codec, Frame, Kind, Normaliser, Track};
 
 /// Clips as ffmpeg's encoders make them: name, and options of video and sound.
 const CLIPS: [(&str, &str); 4] = [
@@ -67,6 +69,33 @@ fn clip(folder: &Path, name: &str, coding: &str) -> (PathBuf, Vec<Track>, Vec<Fr
         frames.extend(normaliser.frame(frame).frame.map(|normal| normal.frame));
     }
     (path, tracks, frames)
+}
+
+#[test]
+fn codec_strings_of_what_encoders_write_are_those_of_their_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let x265 = |options: &str| format!("-c:v libx265 -x265-params log-level=error:{options} -tag:v hvc1 -an");
+    let clips = [
+        (x265("bframes=3"), "hvc1.1.6.L60.90"),
+        (x265("bframes=3:level-idc=5:high-tier=1 -pix_fmt yuv420p10le"), "hvc1.2.4.H150.90"),
+        (x265("bframes=3 -pix_fmt yuv422p10le"), "hvc1.4.10.L60.9D.8"),
+        ("-c:v libsvtav1 -preset 12 -an".to_owned(), "av01.0.00M.08"),
+        ("-c:v libsvtav1 -preset 12 -pix_fmt yuv420p10le -an".to_owned(), "av01.0.00M.10"),
+        ("-c:v libaom-av1 -cpu-used 8 -pix_fmt yuv444p -an".to_owned(), "av01.1.00M.08"),
+    ];
+    for (index, (coding, wanted)) in clips.iter().enumerate() {
+        let (_, tracks, _) = clip(folder.path(), &index.to_string(), coding);
+        let record = &tracks[0].config;
+        assert_eq!(tracks[0].codec_string, *wanted, "{coding}");
+        // As it was before what the record is about was read: from its first bytes alone.
+        let own = match tracks[0].codec {
+            Codec::H265 => {
+                HevcConfig { arrays: Vec::new(), ..HevcConfig::parse(record.clone()).unwrap() }.codec_string()
+            }
+            _ => Av1Config::parse(record.slice(..4)).unwrap().codec_string(),
+        };
+        assert_eq!(own, *wanted, "{coding}");
+    }
 }
 
 fn origin(frames: &[Frame]) -> av_media::Timestamp {

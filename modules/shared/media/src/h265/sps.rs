@@ -44,10 +44,7 @@ impl Sps {
     pub fn parse(nal: &[u8]) -> Result<Self, MediaError> {
         let rbsp = unescape(nal.get(2..).unwrap_or_default());
         let mut bits = BitReader::new("SPS", &rbsp);
-        bits.skip(4)?; // sps_video_parameter_set_id
-        let temporal_layers = 1 + bits.small(3)?;
-        let temporal_id_nested = bits.flag()?;
-        let profile = ProfileTierLevel::parse(&mut bits, temporal_layers)?;
+        let Start { profile, temporal_layers, temporal_id_nested } = Start::parse(&mut bits)?;
         bits.ue_max("sps_seq_parameter_set_id", 15)?;
         let chroma_format = bits.ue_max("chroma_format_idc", 3)? as u8;
         let separate_planes = chroma_format == 3 && bits.flag()?;
@@ -83,6 +80,29 @@ impl Sps {
             fps: vui_frame_rate(&mut bits, poc_bits).ok().flatten(),
         })
     }
+}
+
+/// What stands in front of an SPS's number.
+pub(super) struct Start {
+    profile: ProfileTierLevel,
+    temporal_layers: u8,
+    temporal_id_nested: bool,
+}
+
+impl Start {
+    pub(super) fn parse(bits: &mut BitReader<'_>) -> Result<Self, MediaError> {
+        bits.skip(4)?; // sps_video_parameter_set_id
+        let temporal_layers = 1 + bits.small(3)?;
+        let temporal_id_nested = bits.flag()?;
+        let profile = ProfileTierLevel::parse(bits, temporal_layers)?;
+        Ok(Self { profile, temporal_layers, temporal_id_nested })
+    }
+}
+
+/// Profile, tier and level of an SPS NAL unit, its two-byte header included.
+pub(super) fn profile(nal: &[u8]) -> Result<ProfileTierLevel, MediaError> {
+    let rbsp = unescape(nal.get(2..).unwrap_or_default());
+    Ok(Start::parse(&mut BitReader::new("SPS", &rbsp))?.profile)
 }
 
 /// Left plus right, top plus bottom.

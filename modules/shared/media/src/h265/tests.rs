@@ -39,6 +39,33 @@ fn main_10_has_ten_bits() {
 }
 
 #[test]
+fn a_codec_string_is_of_the_sps_where_the_record_says_something_else() {
+    let config = HevcConfig::parse(main10_config()).unwrap();
+    let wrong = ProfileTierLevel {
+        high_tier: true,
+        profile: 1,
+        compatibility: 0x6000_0000,
+        constraints: [0xb0, 0, 0, 0, 0, 0],
+        level: 153,
+        ..config.profile
+    };
+    let wrong = HevcConfig { profile: wrong, ..config };
+    assert_eq!(wrong.codec_string(), "hvc1.2.4.L30.90");
+    let record = wrong.build().unwrap();
+    assert_eq!(crate::Track::h265(record).unwrap().codec_string, "hvc1.2.4.L30.90");
+    // Of an SPS that ends behind its level, that much counts; with its parameters in the stream, the record does.
+    let with = |sps: Bytes| {
+        let sps = NalArray { complete: true, nal_type: NAL_SPS, units: vec![sps] };
+        HevcConfig { arrays: vec![sps], ..wrong.clone() }.codec_string()
+    };
+    let sps = wrong.units(NAL_SPS).next().unwrap();
+    let level = sps.windows(2).position(|two| two == [0, 30]).unwrap() + 2;
+    assert_eq!(with(sps.slice(..level)), "hvc1.2.4.L30.90");
+    assert_eq!(with(sps.slice(..level - 1)), "hvc1.1.6.H153.B0");
+    assert_eq!(HevcConfig { arrays: Vec::new(), ..wrong }.codec_string(), "hvc1.1.6.H153.B0");
+}
+
+#[test]
 fn the_codec_string_leaves_out_zero_constraints_and_names_tier_and_space() {
     let profile = ProfileTierLevel {
         space: 1,

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::{MuxError, put_box, put_full_box};
+use crate::av1::Av1Config;
 use crate::h264::AvcConfig;
 use crate::h265::{self, HevcConfig};
 use crate::opus::OpusHead;
@@ -18,7 +19,7 @@ pub(super) fn sample_entry(track: &Track) -> Result<Vec<u8>, MuxError> {
     match track.codec {
         Codec::H264 => visual(&mut out, b"avc1", track, b"avcC", &avcc(track)?),
         Codec::H265 => visual(&mut out, b"hvc1", track, b"hvcC", &hvcc(track)?),
-        Codec::Av1 => visual(&mut out, b"av01", track, b"av1C", &track.config),
+        Codec::Av1 => visual(&mut out, b"av01", track, b"av1C", &av1c(track)),
         Codec::Aac => sound(&mut out, b"mp4a", track, |out| esds(out, &track.config)),
         Codec::Opus => {
             let head = match track.config.is_empty() {
@@ -49,8 +50,9 @@ fn avcc(track: &Track) -> Result<Bytes, MuxError> {
         return Err(MuxError::NoConfig(track.codec));
     }
     let rebuilt = AvcConfig::from_parameter_sets(config.sps.clone(), config.pps.clone())?;
-    let says_the_same = (config.profile, config.level) == (rebuilt.profile, rebuilt.level)
-        && (!config.extension.is_empty() || rebuilt.extension.is_empty());
+    let fields = |config: &AvcConfig| (config.profile, config.compatibility, config.level);
+    let says_the_same =
+        fields(&config) == fields(&rebuilt) && (!config.extension.is_empty() || rebuilt.extension.is_empty());
     Ok(if says_the_same { track.config.clone() } else { rebuilt.build()? })
 }
 
@@ -61,10 +63,21 @@ fn hvcc(track: &Track) -> Result<Bytes, MuxError> {
     if SETS.iter().any(|kind| config.units(*kind).next().is_none()) {
         return Err(MuxError::NoConfig(track.codec));
     }
+    config.profile = config.true_profile();
     for array in &mut config.arrays {
         array.complete |= SETS.contains(&array.nal_type);
     }
     Ok(config.build()?)
+}
+
+/// The record, with what its sequence header says in front of it.
+fn av1c(track: &Track) -> Bytes {
+    let says = |header: &[u8]| Av1Config::from_sequence_header(header).ok();
+    let (fields, header) = track.config.split_at_checked(4).unwrap_or_default();
+    match says(header) {
+        Some(rebuilt) if rebuilt.get(..3) != fields.get(..3) => rebuilt,
+        _ => track.config.clone(),
+    }
 }
 
 /// VisualSampleEntry (§12.1.3).

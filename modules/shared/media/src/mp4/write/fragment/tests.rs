@@ -75,6 +75,25 @@ fn what_is_written_is_read_back_frame_by_frame() {
 }
 
 #[test]
+fn a_record_that_says_something_else_than_its_parameter_sets_is_written_as_they_say() {
+    // Profile, tier and level stand in the first bytes of each; all bits are flipped, but not a version's.
+    for (name, kind, fields) in [
+        ("bframes.mp4", b"avcC", [1, 2, 3].as_slice()),
+        ("hevc10.mp4", b"hvcC", &[1, 2, 5, 6, 12]),
+        ("av1.mp4", b"av1C", &[1, 2]),
+    ] {
+        let (tracks, frames) = stream_of(clip(name));
+        let init = |tracks: &[Track]| FragmentWriter::new(tracks, frames[0].dts).unwrap().init();
+        let mut lies = tracks.clone();
+        let mut config = lies[0].config.to_vec();
+        fields.iter().for_each(|&at| config[at] ^= 0xff);
+        lies[0].config = config.into();
+        let (right, written) = (init(&tracks), init(&lies));
+        assert!(right == written, "{}", String::from_utf8_lossy(kind));
+    }
+}
+
+#[test]
 fn media_is_not_copied() {
     let (tracks, frames) = stream_of(clip("bframes.mp4"));
     let (_, fragments) = written(&tracks, &frames, 20);
