@@ -20,6 +20,8 @@ use super::rule::{self, Fault};
 const MAX_RENDITIONS: usize = 8;
 /// Answers in a row that can't be used.
 const MAX_FAILURES: u32 = 5;
+/// How often one request may be led elsewhere.
+const MAX_REDIRECTS: usize = 5;
 /// URLs whose content is remembered.
 const MAX_KNOWN: usize = 100_000;
 
@@ -64,7 +66,9 @@ impl<'a, W: Write> Follower<'a, W> {
     /// Follows `url` for so long.
     pub(super) async fn run(&mut self, url: Url, time: Duration) -> Result<(), FetchError> {
         let end = Instant::now() + time;
-        let Some(first) = self.playlist(&url, &url).await? else { return Err(FetchError::Playlist(url)) };
+        let Some((url, first)) = self.playlist(&url, &url).await? else {
+            return Err(FetchError::Playlist(url));
+        };
         if url.scheme() != "https" {
             self.report.take(url.as_str(), vec![Fault::new(&rule::NOT_HTTPS, url.as_str())]);
         }
@@ -95,23 +99,33 @@ impl<'a, W: Write> Follower<'a, W> {
         Ok(())
     }
 
-    /// Fetches a playlist and looks at what holds of it by itself. `None` where it is none.
-    async fn playlist(&mut self, place: &Url, url: &Url) -> Result<Option<Playlist>, FetchError> {
-        let mut answer = self.client.get(url).await?;
-        let faults = http::headers(place.path(), answer.status, &answer.headers, true);
-        self.report.take(place.as_str(), faults);
-        if answer.status.is_redirection() {
+    /// Fetches a playlist and looks at what holds of it by itself; gives the address that it was found at, which its own
+    /// addresses are relative to. `None` where it is none.
+    async fn playlist(&mut self, place: &Url, url: &Url) -> Result<Option<(Url, Playlist)>, FetchError> {
+        let mut url = url.clone();
+        let mut answer = self.client.get(&url).await?;
+        let mut faults = http::headers(place.path(), answer.status, &answer.headers, true);
+        for _ in 0..MAX_REDIRECTS {
+            if !answer.status.is_redirection() {
+                break;
+            }
             let location = answer.headers.get("location").and_then(|value| value.to_str().ok());
-            let Some(next) = location.and_then(|location| url.join(location).ok()) else { return Ok(None) };
-            answer = self.client.get(&next).await?;
+            let Some(next) = location.and_then(|location| url.join(location).ok()) else { break };
+            url = next;
+            answer = self.client.get(&url).await?;
+            // That it was led elsewhere is said; what is wrong with the answer, too.
+            if !answer.status.is_redirection() {
+                faults.extend(http::headers(url.path(), answer.status, &answer.headers, true));
+            }
         }
+        self.report.take(place.as_str(), faults);
         if !answer.status.is_success() {
             return Ok(None);
         }
         self.looked.versions += 1;
         let list = Playlist::parse(&String::from_utf8_lossy(&answer.body));
         self.report.take(place.as_str(), check::playlist(&list));
-        Ok(Some(list))
+        Ok(Some((url, list)))
     }
 
     /// One version of one media playlist, and what is new in it.
@@ -120,7 +134,13 @@ impl<'a, W: Write> Follower<'a, W> {
         let (url, wanted) = rendition.request();
         let asked = Instant::now();
         let list = match self.playlist(&place, &url).await {
-            Ok(Some(list)) => list,
+            Ok(Some((found, list))) => {
+                // Where it was led at first it stays.
+                if rendition.last.is_none() {
+                    rendition.url = found;
+                }
+                list
+            }
             Ok(None) => return rendition.failed(),
             Err(error) => {
                 let detail = format!("{}: {}", place.path(), chain(&error));
@@ -161,7 +181,7 @@ impl<'a, W: Write> Follower<'a, W> {
         let mut url = rendition.url.clone();
         url.query_pairs_mut().append_pair("_HLS_skip", "YES");
         let place = rendition.url.clone();
-        if let Ok(Some(delta)) = self.playlist(&place, &url).await {
+        if let Ok(Some((_, delta))) = self.playlist(&place, &url).await {
             self.report.take(place.as_str(), rendition.history.delta(&delta).into_iter().collect());
         }
     }

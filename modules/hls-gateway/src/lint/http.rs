@@ -1,5 +1,6 @@
 //! A client for one request at a time, and what has to hold of the answers.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -26,6 +28,10 @@ pub(super) enum FetchError {
     Address(Url),
     #[error("{0} answers with no playlist")]
     Playlist(Url),
+    #[error("--ca {file}: no certificates as PEM", file = file.display())]
+    Authority { file: PathBuf, source: pem::Error },
+    #[error("--ca: a certificate that nobody can trust")]
+    Certificate(#[from] rustls::Error),
     #[error("no connection")]
     Io(#[from] std::io::Error),
     #[error("no answer by HTTP")]
@@ -51,10 +57,22 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new() -> Self {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    /// Trusts the public authorities, and those of a file.
+    pub(super) fn new(ca: Option<&Path>) -> Result<Self, FetchError> {
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        if let Some(file) = ca {
+            let unusable = |source| FetchError::Authority { file: file.to_owned(), source };
+            let mut found = 0;
+            for certificate in CertificateDer::pem_file_iter(file).map_err(unusable)? {
+                roots.add(certificate.map_err(unusable)?)?;
+                found += 1;
+            }
+            if found == 0 {
+                return Err(unusable(pem::Error::NoItemsFound));
+            }
+        }
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Self { tls: TlsConnector::from(Arc::new(config)) }
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
 
     pub(super) async fn get(&self, url: &Url) -> Result<Answer, FetchError> {
@@ -70,7 +88,8 @@ impl Client {
         match url.scheme() {
             "http" => Self::ask(TokioIo::new(stream), url).await,
             "https" => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| address())?;
+                let name =
+                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| address())?;
                 Self::ask(TokioIo::new(self.tls.connect(name, stream).await?), url).await
             }
             _ => Err(address()),

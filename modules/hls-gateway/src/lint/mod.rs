@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,11 +25,12 @@ const UNAVAILABLE: u8 = 69;
 const HELP: &str = "\
 Follows a stream of HLS and says what in it breaks which player.
 
-Usage: hls-gateway lint URL [--seconds N] [--apple]
+Usage: hls-gateway lint URL [--seconds N] [--apple] [--ca FILE]
 
   URL          a multivariant or media playlist, http or https
   --seconds N  how long to follow it [30]
   --apple      what Apple advises counts as well
+  --ca FILE    certificates of authorities that are trusted beside the public ones, as PEM
 
 Exit code: 0 nothing was wrong, 1 something was, 64 usage, 69 the stream can't be had.
 ";
@@ -37,6 +39,7 @@ struct Arguments {
     url: Url,
     time: Duration,
     apple: bool,
+    ca: Option<PathBuf>,
 }
 
 /// Runs the subcommand with what follows its name.
@@ -63,11 +66,12 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn read(arguments: &[String]) -> Option<Arguments> {
-    let (mut url, mut seconds, mut apple) = (None, 30, false);
+    let (mut url, mut seconds, mut apple, mut ca) = (None, 30, false, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--apple" => apple = true,
+            "--ca" => ca = Some(rest.next()?.into()),
             "--seconds" => {
                 seconds = rest.next()?.parse().ok().filter(|seconds| (1..=86_400).contains(seconds))?
             }
@@ -75,11 +79,17 @@ fn read(arguments: &[String]) -> Option<Arguments> {
             _ => return None,
         }
     }
-    Some(Arguments { url: url?, time: Duration::from_secs(seconds), apple })
+    Some(Arguments { url: url?, time: Duration::from_secs(seconds), apple, ca })
 }
 
 async fn lint(arguments: Arguments, out: impl Write) -> u8 {
-    let client = http::Client::new();
+    let client = match http::Client::new(arguments.ca.as_deref()) {
+        Ok(client) => client,
+        Err(error) => {
+            eprintln!("{}", follow::chain(&error));
+            return USAGE;
+        }
+    };
     let mut report = report::Report::new(out, arguments.apple);
     let mut follower = follow::Follower::new(&client, &mut report);
     let followed = follower.run(arguments.url, arguments.time).await;

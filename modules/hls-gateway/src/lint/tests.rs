@@ -444,7 +444,7 @@ async fn a_stream_is_followed_to_its_end_and_the_exit_code_tells() {
         .await;
         let mut out = Vec::new();
         let time = Duration::from_secs(30);
-        let code = lint(Arguments { url, time, apple }, &mut out).await;
+        let code = lint(Arguments { url, time, apple, ca: None }, &mut out).await;
         (code, String::from_utf8(out).unwrap())
     };
     let (code, text) = run(init.clone(), &fragments, false).await;
@@ -474,7 +474,8 @@ async fn media_that_is_encrypted_or_in_byte_ranges_is_not_looked_into() {
         ])
         .await;
         let mut out = Vec::new();
-        let code = lint(Arguments { url, time: Duration::from_secs(30), apple: false }, &mut out).await;
+        let code =
+            lint(Arguments { url, time: Duration::from_secs(30), apple: false, ca: None }, &mut out).await;
         let text = String::from_utf8(out).unwrap();
         assert!(code == 0 && text.contains(&format!(" and {fetched} pieces of media")), "{text}");
     }

@@ -108,7 +108,7 @@ async fn linted(
     });
     let url = Url::parse(&format!("http://{address}/index.m3u8")).unwrap();
     let mut out = Vec::new();
-    let code = lint(Arguments { url, time: Duration::from_secs(60), apple }, &mut out).await;
+    let code = lint(Arguments { url, time: Duration::from_secs(60), apple, ca: None }, &mut out).await;
     (code, String::from_utf8(out).unwrap())
 }
 
@@ -240,7 +240,8 @@ async fn a_stream_that_can_not_be_had_has_an_exit_code_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("http://{}/index.m3u8", listener.local_addr().unwrap())).unwrap();
     drop(listener);
-    let code = lint(Arguments { url, time: Duration::from_secs(5), apple: false }, Vec::new()).await;
+    let code =
+        lint(Arguments { url, time: Duration::from_secs(5), apple: false, ca: None }, Vec::new()).await;
     assert_eq!(code, UNAVAILABLE);
     let (code, text) = linted(false, |path, _, answered| answered.found = path != "/index.m3u8").await;
     assert_eq!(code, UNAVAILABLE, "{text}");
