@@ -6,12 +6,21 @@ const at = (id) => document.getElementById(id);
 const video = at("video"), none = "–";
 let live = null, chosen = null;
 
+/** What an address names, also where somebody has typed a stray `%`. */
+function named(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 const streams = new Streams((list, error) => {
   at("lost").hidden = !error;
   at("lost").textContent = error ? `${error[0].toUpperCase()}${error.slice(1)}; the list is an older one.` : "";
   at("empty").hidden = list.length > 0;
   show(list);
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = named(location.hash.slice(1));
   if (!chosen) choose(list.find(({ path }) => path === wanted) ?? list.find((one) => one.live) ?? list[0]);
   else addresses(list.find(({ path }) => path === chosen.path) ?? chosen);
 });
@@ -97,4 +106,4 @@ const sound = () => {
 at("sound").addEventListener("click", () => { video.muted = !video.muted; });
 video.addEventListener("volumechange", sound);
 at("live").addEventListener("click", () => live?.toLive());
-addEventListener("hashchange", () => choose(streams.list.find(({ path }) => path === decodeURIComponent(location.hash.slice(1)))));
+addEventListener("hashchange", () => choose(streams.list.find(({ path }) => path === named(location.hash.slice(1)))));

@@ -74,11 +74,15 @@ function enlarge(path) {
 
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") enlarge(null);
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   const buttons = [...tiles.values()].map(({ button }) => button);
+  const row = buttons.filter(({ offsetTop }) => offsetTop === buttons[0].offsetTop).length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: row, ArrowUp: -row }[event.key];
   const here = buttons.indexOf(document.activeElement?.closest(".tile"));
   if (!step || here < 0) return;
-  const next = buttons[(here + step + buttons.length) % buttons.length];
+  // Up and down stay in their column; left and right go round.
+  const next = buttons[Math.abs(step) > 1 ? here + step : (here + step + buttons.length) % buttons.length];
+  if (!next) return;
+  event.preventDefault();
   next.focus();
   if (large !== null) next.click();
 });
