@@ -75,6 +75,11 @@ fn a_page_plays_on_through_new_publishers_killed_modules_other_sizes_and_sleep()
 }
 
 #[test]
+fn the_page_and_plain_hls_js_play_on_behind_a_hole_that_no_buffer_reaches_over() {
+    drive("the_page_and_plain_hls_js_play_on", "hole.mjs", &["6"]);
+}
+
+#[test]
 fn a_page_comes_back_from_h265_which_it_may_not_decode() {
     drive("a_page_comes_back_from_h265", "codec.mjs", &[]);
 }
