@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 from servers import (LOAD, NGINX_MODULE, TARGET, clip, cpu_seconds, free_port, has_nginx, listens, memory_kib, start,
@@ -17,8 +18,8 @@ from servers import (LOAD, NGINX_MODULE, TARGET, clip, cpu_seconds, free_port, h
 HLS_LOAD = TARGET / "release/hls-load"
 TMPFS = "/dev/shm"
 STREAMS, VIEWERS, CONNECTIONS = 20, 200, 16
-# Of the stream whose memory is measured.
-WINDOW = 30
+# Of the stream whose memory is measured, and a bound of the cache.
+WINDOW, CACHE = 30, 24
 
 
 class Server:
@@ -46,13 +47,15 @@ def ended(process):
 
 
 @contextlib.contextmanager
-def gateway(binary, **options):
-    """hls-gateway for any stream below live/."""
+def gateway(binary, cache=None, **options):
+    """hls-gateway for any stream below live/. `cache`: its `cacheMegabytes`."""
     with tempfile.TemporaryDirectory() as home:
         home, rtmp, http = pathlib.Path(home), free_port(), free_port()
         twin = {"flows": {"any": {
             "input": {"listen": f"rtmp://127.0.0.1:{rtmp}/live/*"},
             "outputs": {"web": {"serve": f"http://127.0.0.1:{http}/live/*", **options}}}}}
+        if cache:
+            twin["cacheMegabytes"] = cache
         (home / "twin.json").write_text(json.dumps(twin))
         with ended(start(0, binary, "--twin", home / "twin.json", "--state-dir", home / "state",
                          "--metrics-address", f"127.0.0.1:{free_port()}")) as process:
@@ -204,19 +207,26 @@ def memory(_, binaries):
     print(f"memory with a window of {WINDOW} s at 5 Mbit/s; what was listed stays for as long again")
     with clip("5M") as source:
         for name, binary in binaries.items():
-            with gateway(binary, windowSeconds=WINDOW) as server:
-                idle = memory_kib(server.process.pid) * 1024 / 1e6
-                with published(server, source):
-                    time.sleep(2.5 * WINDOW + 10)
-                    url, text = media(server)
-                    sizes = [len(fetched(f"{server.web}/cam/{line}")) for line in text.splitlines()
-                             if line.endswith(".m4s")]
-                    listed = sum(sizes) / 1e6
-                    resident = memory_kib(server.process.pid) * 1024 / 1e6
-                # The stream's GOP and what is no longer listed are media, too.
-                print(f"{name}: idle {idle:.1f} MB, resident {resident:.1f} MB; {len(sizes)} segments listed, {listed:.1f} MB; "
-                      f"1.5 times what is listed and 10 MB: {1.5 * listed + 10:.1f} MB; "
-                      f"1.5 times what must be there and 10 MB: {3 * listed + 10:.1f} MB")
+            for cache in (None, CACHE):
+                with gateway(binary, cache, windowSeconds=WINDOW) as server:
+                    idle = memory_kib(server.process.pid) * 1024 / 1e6
+                    with published(server, source):
+                        time.sleep(2.5 * WINDOW + 10)
+                        url, text = media(server)
+                        uris = [line for line in text.splitlines() if line.endswith(".m4s")]
+                        sizes = [len(fetched(f"{server.web}/cam/{uri}")) for uri in uris]
+                        # What was listed before that, as long as it can be fetched.
+                        first, before = int(uris[0].split(".")[0]), []
+                        with contextlib.suppress(urllib.error.HTTPError):
+                            while True:
+                                before.append(len(fetched(f"{server.web}/cam/{first - len(before) - 1}.m4s")))
+                        written = int(pathlib.Path(f"/proc/{server.process.pid}/io").read_text()
+                                      .split("write_bytes: ")[1].split()[0]) / 1e6
+                        listed, resident = sum(sizes) / 1e6, memory_kib(server.process.pid) * 1024 / 1e6
+                    print(f"{name}, cacheMegabytes {cache or 'as it is'}: idle {idle:.1f} MB, resident {resident:.1f} MB; "
+                          f"{len(sizes)} segments listed, {listed:.1f} MB, and {len(before)} that were, "
+                          f"{sum(before) / 1e6:.1f} MB; {written:.1f} MB written to the disk; "
+                          f"1.5 times what is listed and 10 MB: {1.5 * listed + 10:.1f} MB", flush=True)
 
 
 def viewers(options, binaries, source):
