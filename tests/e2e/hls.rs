@@ -68,7 +68,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
@@ -150,16 +150,34 @@ fn ffmpeg_plays_every_frame_of_sound_alone() {
     plays_every_frame(Clip::AudioOnly, "lowLatency");
 }
 
-/// A hash of every picture, decoded.
-fn pictures(input: &str) -> Program {
+/// What ffmpeg 9 decodes of pictures, and has of sound.
+fn shown(options: &[&str], input: &str) -> Program {
     let mut command = Tool::Ffmpeg9.command();
-    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-live_start_index", "0", "-i", input]);
-    Program::start(command.args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"]))
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]).args(options).args(["-i", input]);
+    let pictures = ["-map", "0:v", "-fps_mode", "passthrough", "-enc_time_base:v", "1/90000"];
+    let sound = ["-map", "0:a", "-c:a", "copy", "-bsf:a", "aac_adtstoasc", "-f", "framemd5", "-"];
+    Program::start(command.args(pictures).args(sound))
 }
 
-fn hashes(ended: &str) -> Vec<String> {
-    let lines = ended.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| Some(line.rsplit_once(',')?.1.trim().to_owned())).collect()
+/// Of the first stream or the second: when each frame is shown, from the first picture on, in milliseconds, and its hash.
+fn frames(said: &str, stream: usize) -> Vec<(f64, String)> {
+    let mut units = [0.0; 2];
+    let mut all = Vec::new();
+    for line in said.lines() {
+        if let Some(unit) = line.strip_prefix("#tb ") {
+            let (stream, unit) = unit.split_once(": ").unwrap();
+            let (ticks, rate) = unit.split_once('/').unwrap();
+            units[stream.parse::<usize>().unwrap()] =
+                ticks.parse::<f64>().unwrap() * 1000.0 / rate.parse::<f64>().unwrap();
+        } else if !line.starts_with('#') {
+            let fields = line.split(',').map(str::trim).collect::<Vec<_>>();
+            let of: usize = fields[0].parse().unwrap();
+            all.push((of, fields[2].parse::<f64>().unwrap() * units[of], fields[5].to_owned()));
+        }
+    }
+    let zero = all.iter().find(|(of, ..)| *of == 0).unwrap().1;
+    let own = all.into_iter().filter(|(of, ..)| *of == stream);
+    own.map(|(_, time, hash)| (time - zero, hash)).collect()
 }
 
 #[test]
@@ -178,19 +196,24 @@ fn decodes_every_picture_of_a_transport_stream(clip: Clip) {
     let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
     let publishing = publish_with(clip).start(clip, &gateway.rtmp);
     gateway.media();
-    let playing = pictures(&format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port));
+    let url = format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port);
+    let playing = shown(&["-live_start_index", "0"], &url);
     publishing.finish();
     let ended = playing.finish(wait::LONG);
     assert!(ended.status.success(), "{}", ended.stderr);
-    let clip = Tool::Ffmpeg9
-        .command()
-        .args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"])
-        .arg(clip.mp4())
-        .args(["-map", "0:v", "-fps_mode", "passthrough", "-f", "framemd5", "-"])
-        .output()
-        .unwrap();
-    let sent = hashes(&String::from_utf8_lossy(&clip.stdout));
-    assert_eq!((hashes(&ended.stdout), sent.len()), (sent, 150));
+    let sent = shown(&[], clip.mp4().to_str().unwrap()).finish(wait::LONG).stdout;
+    let (pictures, sound) = (frames(&sent, 0), frames(&sent, 1));
+    assert_eq!(pictures.len(), 150);
+    // RTMP has whole milliseconds.
+    for (stream, sent) in [(0, pictures), (1, sound)] {
+        let played = frames(&ended.stdout, stream);
+        // What an encoder hides in front of a file's first picture is heard by nobody, or by all.
+        let first = played.iter().position(|(_, hash)| *hash == sent[0].1).unwrap();
+        assert_eq!(played.len() - first, sent.len(), "stream {stream}");
+        for ((at, hash), (was, wanted)) in played[first..].iter().zip(&sent) {
+            assert!(hash == wanted && (at - was).abs() <= 1.0, "stream {stream}: {at} for {was} ms");
+        }
+    }
 }
 
 #[test]

@@ -113,3 +113,26 @@ fn a_camera_of_five_pictures_a_second_and_a_key_frame_every_twenty_seconds_is_wi
     assert!(!text.contains("GAP") && text.matches("#EXTINF:20.00000,").count() >= 3, "{text}");
     camera.end("TERM", wait::LONG);
 }
+
+#[test]
+fn a_track_that_the_variant_does_not_carry_is_left_out_and_the_state_says_so() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    // Frames of MP3, 44.1 kHz at 128 kbit/s.
+    let sound = |tag: Tag| {
+        let body = [&[0x2f, 0xff, 0xfb, 0x90, 0x64][..], &[0; 413]].concat();
+        Tag { body, ..tag }
+    };
+    let tags = Clip::Plain.tags().into_iter();
+    let tags = tags.map(|tag| if tag.kind == 8 { sound(tag) } else { tag }).collect::<Vec<_>>();
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(tags);
+    gateway.media();
+    let index = gateway.get("/live/cam/index.m3u8").text();
+    assert!(index.contains("CODECS=\"avc1.") && !index.contains("mp4a"), "{index}");
+    let status = gateway.module.status();
+    let output = status.pointer("/flows/cam/outputs/web").unwrap();
+    assert_eq!(output["state"], "serving", "{output}");
+    let why = "lowLatency does not carry it";
+    assert_eq!(output["audio"], json!({ "codec": "mp4a.40.34", "dropped": why }), "{output}");
+    assert!(output["error"].as_str().unwrap().ends_with(why), "{output}");
+}

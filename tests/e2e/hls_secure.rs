@@ -1,12 +1,13 @@
 //! HLS over https with a certificate file, as curl gets it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use av_tests::clip::Clip;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
-use av_tests::tool::Tool;
+use av_tests::tool::{Tool, binary};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
@@ -93,6 +94,18 @@ fn over_https_http_2_is_spoken_with_who_can_and_the_key_is_in_every_address() {
     assert_eq!(gateway.get(keyed, &["--http1.1"]).version, "1.1");
     let refused = gateway.get("/live/cam/index.m3u8", &["--http2"]);
     assert_eq!((refused.version.as_str(), refused.status), ("2", 403));
+    // A HEAD has no content, whatever the answer: curl ends a connection that sends some.
+    for (path, status) in [(keyed, 200), ("/live/cam/index.m3u8", 403), ("/live/none/index.m3u8", 404)] {
+        let head = gateway.get(path, &["--http2", "--head"]);
+        assert_eq!((head.version.as_str(), head.status), ("2", status), "{}", head.body);
+        assert!(
+            head.body.contains("content-length: ") && head.body.trim_end().lines().count() > 3,
+            "{}",
+            head.body
+        );
+    }
+    let options = gateway.get(keyed, &["--http2", "--request", "OPTIONS"]);
+    assert_eq!((options.version.as_str(), options.status), ("2", 204));
 
     let media = multivariant.body.lines().filter_map(address).next_back().unwrap();
     let playlist = gateway.get(&format!("/live/cam/{media}"), &["--http2"]);
@@ -135,4 +148,23 @@ fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     assert_eq!(refused.status.code(), Some(78), "{told}");
     let why = "flows.cam.outputs.web.auth: user and password are taken over https only";
     assert!(told.contains(why) && !told.contains("5150"), "{told}");
+}
+
+#[test]
+fn the_linter_follows_a_stream_over_https_whose_authority_it_is_told() {
+    needs!(Ffmpeg);
+    let gateway = Secure::start(&Value::Null);
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    gateway.playlist("/live/cam/index.m3u8", &[]);
+    let lint = |options: &[&str]| {
+        let mut command = Command::new(binary("hls-gateway"));
+        let url = format!("https://127.0.0.1:{}/live/cam/index.m3u8", gateway.port);
+        Program::run(command.args(["lint", "--seconds", "6"]).args(options).arg(url), wait::LONG)
+    };
+    let trusted = gateway.trusted.to_str().unwrap();
+    let known = lint(&["--ca", trusted, "--apple"]);
+    assert_eq!(known.status.code(), Some(0), "{}{}", known.stdout, known.stderr);
+    assert_eq!(lint(&[]).status.code(), Some(69), "nobody says whom to trust");
+    assert_eq!(lint(&["--ca", "/dev/null"]).status.code(), Some(64));
 }

@@ -98,6 +98,7 @@ impl Channel {
 
     /// Shows a version, and wakes those who wait for it.
     pub(crate) fn publish(&self, version: Version) {
+        self.viewers.set_target(version.target);
         self.shown.version.send_replace(Some(Arc::new(version)));
     }
 

@@ -1,7 +1,7 @@
 //! `serve`: a stream is packaged, and shown to those who ask by HTTP.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::net::{Attempts, Place, listeners};
@@ -9,6 +9,7 @@ use av_flow::stream::{Entry, Item, State as Health, Tracks};
 use av_flow::{OutputContext, Reason, Trouble};
 use av_media::Kind;
 use prometheus::Histogram;
+use serde_json::json;
 
 use crate::channel::Channel;
 use crate::handover::{Counted, Left};
@@ -54,6 +55,7 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
         latency,
         timed: VecDeque::new(),
         nothing: None,
+        left_out: Vec::new(),
         counted: found.counted,
     };
     serving.run().await;
@@ -89,17 +91,16 @@ async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> 
     });
     let folder = hls.disk().folder(url, shaped.variant);
     let shown = left.shown.clone();
-    if shaped.window <= IN_MEMORY {
-        if shown.folder.get().is_none() {
-            // Of a longer window that was configured once.
-            folder.clear();
-        }
-    } else if shown.folder.set(folder.clone()).is_ok() {
-        left.packager.set_attic(folder.clone(), &mut shown.shelf_mut());
-        if is_new && left.packager.state() == State::Waiting {
-            let restored = folder.load(left.packager.expected_name()).await.unwrap_or_default();
-            left.packager.restore(restored, &mut shown.shelf_mut(), Instant::now());
-        }
+    let outlives = shaped.window > IN_MEMORY;
+    let is_first = shown.folder.set(folder.clone()).is_ok();
+    if is_first && !outlives {
+        // Of an earlier process.
+        folder.clear();
+    }
+    shown.shelf_mut().set_attic(shown.folder.get().cloned().unwrap_or_else(|| folder.clone()), outlives);
+    if is_first && outlives && is_new && left.packager.state() == State::Waiting {
+        let restored = folder.load(left.packager.expected_name()).await.unwrap_or_default();
+        left.packager.restore(restored, &mut shown.shelf_mut(), Instant::now());
     }
     left
 }
@@ -113,6 +114,8 @@ struct Serving<'a> {
     timed: VecDeque<(Kind, Instant)>,
     /// Why there is nothing to serve.
     nothing: Option<Trouble>,
+    /// Tracks that can't be served, and their codecs.
+    left_out: Vec<(Kind, String)>,
     counted: Counted,
 }
 
@@ -156,7 +159,10 @@ impl Serving<'_> {
                 Item::Frame(frame) if self.timed.len() < MOST_TIMED => {
                     self.timed.push_back((frame.kind, entry.arrived.into()));
                 }
-                Item::Tracks(tracks) => self.nothing = self.lacks(tracks),
+                Item::Tracks(tracks) => {
+                    self.nothing = self.lacks(tracks);
+                    self.leave_out(tracks);
+                }
                 _ => {}
             }
             self.packager.entry(entry, &mut shelf, now);
@@ -178,6 +184,33 @@ impl Serving<'_> {
             return None;
         };
         Some(Trouble::new(Reason::Content, format!("{}: {why}", self.output.path)))
+    }
+
+    /// Says which tracks go without, where others are served.
+    fn leave_out(&mut self, tracks: &Tracks) {
+        let variant = self.channel.config.shape.variant;
+        let lost = tracks.iter().filter(|track| !crate::live::carried(variant, track));
+        let lost = lost.map(|track| (track.kind(), track.codec_string.clone())).collect::<Vec<_>>();
+        if lost == self.left_out {
+            return;
+        }
+        let why = format!("{} does not carry it", variant.as_str());
+        let mut details = self.output.status.details.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in [Kind::Video, Kind::Audio] {
+            details.remove(kind.as_str());
+        }
+        for (kind, codec) in &lost {
+            details.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": why }));
+        }
+        drop(details);
+        let names = lost.iter().map(|(_, codec)| codec.as_str()).collect::<Vec<_>>().join(" and ");
+        let remark = format!("{}: {names} is left out: {why}", self.output.path);
+        let remark = Some(remark).filter(|_| !lost.is_empty() && self.nothing.is_none());
+        if let Some(remark) = &remark {
+            tracing::warn!("{remark}");
+        }
+        self.output.status.status.remark(remark);
+        self.left_out = lost;
     }
 
     fn publish(&mut self, now: Instant) {

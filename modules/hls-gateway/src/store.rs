@@ -70,6 +70,9 @@ struct Promise {
     /// What the stream was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     looks: Option<Looks>,
+    /// The playlist has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ended: bool,
 }
 
 impl Store {
@@ -149,11 +152,13 @@ impl Store {
         self.write();
     }
 
-    fn looks(self: &Arc<Self>, url: &str, looks: &Looks) {
+    /// Changes what is known of a playlist; `change` says whether it has.
+    fn change(self: &Arc<Self>, url: &str, change: impl FnOnce(&mut Promise) -> bool) {
         let mut inner = self.lock();
         let promise = inner.kept.playlists.iter_mut().find(|promise| promise.url == url);
-        let Some(promise) = promise.filter(|promise| promise.looks.as_ref() != Some(looks)) else { return };
-        promise.looks = Some(looks.clone());
+        if !promise.is_some_and(change) {
+            return;
+        }
         inner.changed = true;
         drop(inner);
         self.write();
@@ -227,7 +232,7 @@ impl Memory for StreamMemory {
     fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str) {
         let shape = described(shaped);
         let (url, name) = (self.url.clone(), name.to_owned());
-        self.store.promise(Promise { url, shape, numbers, name, looks: None });
+        self.store.promise(Promise { url, shape, numbers, name, looks: None, ended: false });
     }
 
     fn looked(&self, shaped: Shaped) -> Option<Looks> {
@@ -235,7 +240,19 @@ impl Memory for StreamMemory {
     }
 
     fn looks(&mut self, looks: &Looks) {
-        self.store.looks(&self.url, looks);
+        self.store.change(&self.url, |promise| {
+            let is_new = promise.looks.as_ref() != Some(looks);
+            promise.looks = Some(looks.clone());
+            is_new
+        });
+    }
+
+    fn has_ended(&self, shaped: Shaped) -> bool {
+        self.of(shaped, |promise| promise.ended).unwrap_or(false)
+    }
+
+    fn end(&mut self) {
+        self.store.change(&self.url, |promise| !std::mem::replace(&mut promise.ended, true));
     }
 }
 

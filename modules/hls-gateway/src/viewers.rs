@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use av_flow::stream::OutputStatus;
 
-/// Who has not asked for that long is gone.
+/// Who has not asked for that long is gone, or for two target durations: players without low latency ask that seldom.
 const AWAY: Duration = Duration::from_secs(10);
 /// So often a viewer is noted.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -35,15 +35,26 @@ pub(crate) struct Viewers {
     status: Arc<OutputStatus>,
     /// `maxClients`; 0 = no bound.
     most: usize,
+    /// The playlist's target duration, in seconds.
+    target: AtomicU32,
 }
 
 impl Viewers {
     pub(crate) fn new(status: Arc<OutputStatus>, most: usize) -> Self {
-        Self { seen: Mutex::default(), status, most }
+        Self { seen: Mutex::default(), status, most, target: AtomicU32::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Viewer, Instant>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the playlist has this target duration.
+    pub(crate) fn set_target(&self, seconds: u32) {
+        self.target.store(seconds, Ordering::Relaxed);
+    }
+
+    fn away(&self) -> Duration {
+        AWAY.max(Duration::from_secs(self.target.load(Ordering::Relaxed).into()).saturating_mul(2))
     }
 
     /// Notes a viewer. `false`: there are as many as there may be.
@@ -56,7 +67,7 @@ impl Viewers {
         let bound = if self.most == 0 { MOST } else { self.most };
         if seen.len() >= bound {
             // Some may have left since the last sweep.
-            seen.retain(|_, last| now.saturating_duration_since(*last) < AWAY);
+            seen.retain(|_, last| now.saturating_duration_since(*last) < self.away());
         }
         if seen.len() >= bound {
             return self.most == 0;
@@ -74,7 +85,7 @@ impl Viewers {
     /// Once a second.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut seen = self.lock();
-        seen.retain(|_, last| now.saturating_duration_since(*last) < AWAY);
+        seen.retain(|_, last| now.saturating_duration_since(*last) < self.away());
         self.count(seen.len());
     }
 
@@ -126,6 +137,13 @@ mod tests {
         assert_eq!(clients(), 2);
         assert!(viewers.watches(viewer(2, b"vlc"), now + AWAY), "the first has gone");
         viewers.sweep(now + AWAY * 2);
+        assert_eq!(clients(), 0);
+        // Of segments of 20 s a player asks every 20 s.
+        viewers.set_target(20);
+        assert!(viewers.watches(viewer(1, b"vlc"), now));
+        viewers.sweep(now + AWAY * 3);
+        assert_eq!(clients(), 1);
+        viewers.sweep(now + AWAY * 4);
         assert_eq!(clients(), 0);
     }
 }

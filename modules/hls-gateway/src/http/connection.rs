@@ -202,6 +202,13 @@ async fn unused(port: Arc<Port<Http>>) {
 }
 
 async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
+    let is_head = request.method() == Method::HEAD;
+    let response = answer_with_content(visit, request).await;
+    // HTTP/1.1 leaves it out by itself; over HTTP/2 it would break the protocol.
+    if is_head { reply::without_content(response) } else { response }
+}
+
+async fn answer_with_content(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let raw = request.uri().path().to_owned();
     let Some((channel, file, key)) = find(visit, &raw, request.uri().query()).await else {

@@ -61,9 +61,9 @@ impl Wanted<'_> {
         }
         let Some(number) = number(name) else { return reply::nothing() };
         let source = match self.channel.segment(number) {
+            Some(InShelf::Memory(pieces)) if pieces.len() == 0 => return self.gap(),
             Some(InShelf::Memory(pieces)) => Some(pieces.into()),
-            // Of a gap there is nothing on disk.
-            Some(InShelf::Attic(0)) => Some(Pieces::default().into()),
+            Some(InShelf::Attic(0)) => return self.gap(),
             Some(InShelf::Attic(len)) => self.stored(number, len as u64).await,
             None => None,
         };
@@ -79,6 +79,13 @@ impl Wanted<'_> {
         });
         let (found, file) = opened.await.ok()?.ok()?;
         (found == len).then(|| Source::File(Arc::new(file), len))
+    }
+
+    /// Players that know no gaps ask for them all the same. Nobody keeps it: after a crash a segment may be a gap that was
+    /// none, where it was listed and not written yet.
+    fn gap(&self) -> Response<Body> {
+        let empty = self.media("gap", Pieces::default());
+        reply::kept_by_none(empty)
     }
 
     /// Media never changes under its URL.
@@ -118,7 +125,8 @@ impl Wanted<'_> {
         let viewer = self.visit.viewer(self.headers);
         if self.visit.noted.watches(&self.channel.viewers, viewer, Instant::now()) {
             // A player asks again within three target durations at most.
-            let target = self.channel.config.shape.segment;
+            let known = self.channel.version().map(|version| Duration::from_secs(version.target.into()));
+            let target = known.unwrap_or(self.channel.config.shape.segment);
             self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
             return None;
         }
@@ -209,15 +217,16 @@ impl Wanted<'_> {
 
     async fn part(&self, file: &str, run: u64, part: u64) -> Response<Body> {
         let ready = |version: Option<&Arc<Version>>| match version {
-            Some(version) if version.run != run => Found::Not,
-            Some(version) if part < version.next_part => {
-                self.channel.shelf().part(part).map_or(Found::Not, Found::Yes)
+            Some(version) if version.is_gap(run, part) => Found::Yes(Pieces::default()),
+            Some(version) if version.run != run || part < version.next_part => {
+                self.channel.shelf().part(run, part).map_or(Found::Not, Found::Yes)
             }
             // Hinted at: it is the next, whatever it will be.
             Some(version) if part == version.next_part && !version.ended => Found::Later,
             _ => Found::Not,
         };
         match self.when(ready).await {
+            Ok(pieces) if pieces.len() == 0 => self.gap(),
             Ok(pieces) => self.media(file, pieces),
             Err(Missed::Crowded) => crowded(),
             Err(Missed::Late(_)) => {

@@ -91,6 +91,19 @@ pub(crate) fn words(status: StatusCode, text: impl Into<String>) -> Response<Bod
     response
 }
 
+/// What must not be found in a cache.
+pub(crate) fn kept_by_none(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.remove(header::ETAG);
+    insert(headers, header::CACHE_CONTROL, NEVER);
+    response
+}
+
+/// A HEAD is answered without the content that its headers tell of (RFC 9110 §9.3.2).
+pub(crate) fn without_content(response: Response<Body>) -> Response<Body> {
+    response.map(|_| Body::empty())
+}
+
 /// Only these methods are answered (RFC 9110 §15.5.6).
 pub(crate) fn only(methods: &'static str) -> Response<Body> {
     let mut refused = words(StatusCode::METHOD_NOT_ALLOWED, format!("answered are {methods}"));
@@ -261,7 +274,12 @@ pub(crate) fn share(response: &mut Response<Body>, cors: &Cors, origin: Option<&
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }
         Cors::Listed(origins) => {
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+            // In one line: caches as nginx 1.22 look at the last one alone.
+            let vary = match headers.contains_key(header::VARY) {
+                true => "Accept-Encoding, Origin",
+                false => "Origin",
+            };
+            insert(headers, header::VARY, vary);
             let Some(origin) = origin else { return };
             if !origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) {
                 return;
@@ -286,7 +304,7 @@ pub(crate) fn options() -> Response<Body> {
     insert(
         headers,
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "Authorization, Content-Type, If-None-Match, If-Range, Range, CMCD-Object, CMCD-Request, CMCD-Session, CMCD-Status",
+        "Authorization, Cache-Control, Content-Type, If-None-Match, If-Range, Range, CMCD-Object, CMCD-Request, CMCD-Session, CMCD-Status",
     );
     insert(headers, header::ACCESS_CONTROL_MAX_AGE, "86400");
     insert(headers, header::CACHE_CONTROL, NEVER);
@@ -353,6 +371,16 @@ mod tests {
 
     #[test]
     fn an_origin_that_is_listed_is_echoed_and_no_other() {
+        let one = |varies: bool| {
+            let mut response = words(StatusCode::OK, "");
+            if varies {
+                insert(response.headers_mut(), header::VARY, "Accept-Encoding");
+            }
+            share(&mut response, &Cors::Listed(Vec::new()), None);
+            let lines = response.headers().get_all(header::VARY).into_iter();
+            lines.map(|line| line.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!((one(false), one(true)), (vec!["Origin".into()], vec!["Accept-Encoding, Origin".into()]));
         let shared = |cors: &Cors, origin: Option<&'static str>| {
             let mut response = words(StatusCode::OK, "");
             share(&mut response, cors, origin.map(HeaderValue::from_static).as_ref());

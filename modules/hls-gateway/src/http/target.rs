@@ -46,7 +46,7 @@ pub(crate) fn path(raw: &str) -> Option<String> {
 /// The key in front of a path, `/k/KEY/PATH`, and that path. A key may hold a slash, percent-encoded.
 pub(crate) fn keyed(raw: &str) -> Option<(String, String)> {
     let (key, rest) = raw.strip_prefix("/k/").filter(|raw| raw.len() <= MOST_BYTES)?.split_once('/')?;
-    let key = percent_decode_str(key).decode_utf8().ok().filter(|key| !key.is_empty())?;
+    let key = percent_decode_str(key).decode_utf8().ok().filter(|key| !matches!(&**key, "" | "." | ".."))?;
     Some((key.into_owned(), path(&format!("/{rest}"))?))
 }
 
@@ -144,7 +144,15 @@ mod tests {
         let of = |key: &str, path: &str| Some((key.to_owned(), path.to_owned()));
         assert_eq!(keyed("/k/a%2Fb+c%3D/live/my%20cam.m3u8"), of("a/b+c=", "live/my cam.m3u8"));
         assert_eq!(keyed("/k/abc/live/x"), of("abc", "live/x"));
-        for raw in ["/k/a", "/k//live/x", "/live/k/a", "/k/a/live/%2e%2e", "/k/a/b%2Fc", "/k/%ff/live"] {
+        for raw in [
+            "/k/a",
+            "/k//live/x",
+            "/live/k/a",
+            "/k/a/live/%2e%2e",
+            "/k/a/b%2Fc",
+            "/k/%ff/live",
+            "/k/../live/x",
+        ] {
             assert_eq!(keyed(raw), None, "{raw}");
         }
     }

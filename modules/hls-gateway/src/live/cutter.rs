@@ -12,6 +12,8 @@ const MAX_AUDIO: usize = 8192;
 const MAX_FRAMES: usize = 4096;
 /// Two ticks at 90 kHz: as much longer or shorter may a part be when its times are rounded to ticks.
 const ROUNDING: i64 = 22_224;
+/// So far may what is listed be behind media, in nanoseconds: players bear a second (hls.js moves its timeline beyond it).
+const MOST_OWED: i64 = 1_000_000_000;
 
 /// Some frames in a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,8 +24,8 @@ pub(crate) struct Part {
     pub start: Timestamp,
     /// dts of the one behind them.
     pub end: Timestamp,
-    /// How long it may be listed, in nanoseconds. Where its time is longer, [`Cut::Gap`] tells the rest.
-    pub most: i64,
+    /// How long it is listed, in nanoseconds, where that is not what its times say.
+    pub told: Option<i64>,
 }
 
 /// What the cutter gives.
@@ -31,7 +33,7 @@ pub(crate) struct Part {
 pub(crate) enum Cut {
     /// The next part of the segment.
     Part(Part),
-    /// A part of so many nanoseconds in which nothing can be fetched: a frame stands for longer than a part may last.
+    /// A part of so many nanoseconds in which nothing can be fetched: a frame stands for much longer than a part may last.
     Gap(i64),
     /// It was the segment's last.
     Segment,
@@ -76,6 +78,11 @@ pub(crate) struct Cutter {
     last_sync: Timestamp,
     /// Distance of the last two sync frames.
     gop: i64,
+    /// A frame that comes late stands for longer than a part may be listed: so much is owed, and listed by the parts behind
+    /// it, which have room. A gap would stop players: behind one, hls.js waits for a sync frame.
+    owed: i64,
+    /// What was owed when the segment began.
+    carried: i64,
     /// The last two distances of frames: one lost frame alone makes no other rate.
     steps: [i64; 2],
 }
@@ -97,6 +104,8 @@ impl Cutter {
             segment_starts: true,
             last_sync: Timestamp::ZERO,
             gop: 0,
+            owed: 0,
+            carried: 0,
             steps: [step; 2],
         }
     }
@@ -147,13 +156,19 @@ impl Cutter {
             self.part(at, out);
             self.segment(at, starts, out);
         } else if length > self.longest_part() || self.ends_part(length, starts, usual) {
+            let is_short = length.saturating_add(self.owed) < self.shortest_part();
             self.part(at, out);
             // What is shorter than a part has to be is the last of its segment.
-            if length < self.shortest_part() {
+            if is_short {
                 self.segment(at, starts, out);
             }
         }
         self.open.push(frame);
+    }
+
+    /// How long the segment is when it ends at `at` and owes nothing.
+    fn elapsed(&self, at: Timestamp) -> i64 {
+        at.nanos_since(self.segment_start).saturating_add(self.carried)
     }
 
     /// The longest part, with room for times that are rounded to ticks.
@@ -170,7 +185,7 @@ impl Cutter {
     /// is too long now, and ends before that.
     fn make_room(&mut self, at: Timestamp, out: &mut Vec<Cut>) {
         let part_is_full = at.nanos_since(self.part_start) > self.longest_part();
-        let segment_is_full = at.nanos_since(self.segment_start) > self.numbers.longest_segment();
+        let segment_is_full = self.elapsed(at) > self.numbers.longest_segment();
         if !(part_is_full || segment_is_full) {
             return;
         }
@@ -181,7 +196,8 @@ impl Cutter {
                 self.segment(last.dts, self.last_sync == last.dts, out);
             }
         } else {
-            let is_short = last.dts.nanos_since(self.part_start) < self.shortest_part();
+            let told = last.dts.nanos_since(self.part_start).saturating_add(self.owed);
+            let is_short = told < self.shortest_part();
             self.part(last.dts, out);
             if segment_is_full || is_short {
                 self.segment(last.dts, self.last_sync == last.dts, out);
@@ -191,7 +207,7 @@ impl Cutter {
     }
 
     fn ends_segment(&self, at: Timestamp, starts: bool, usual: i64) -> bool {
-        let elapsed = at.nanos_since(self.segment_start);
+        let elapsed = self.elapsed(at);
         let longest = self.numbers.longest_segment();
         if starts {
             let half = self.intervals.get(self.leading) / 2;
@@ -217,6 +233,17 @@ impl Cutter {
 
     /// Ends the segment before the frame with dts `at`. `starts`: a decoder can start there.
     fn segment(&mut self, at: Timestamp, starts: bool, out: &mut Vec<Cut>) {
+        // Players go on at a sync frame behind a gap: time to be even.
+        if starts && self.owed > self.intervals.get(self.leading) / 2 {
+            let mut room =
+                self.numbers.longest_segment().saturating_sub(self.elapsed(at).saturating_sub(self.owed));
+            while self.owed > 0 && room > 0 {
+                let piece = self.owed.min(self.longest_part()).min(room);
+                out.push(Cut::Gap(piece));
+                (self.owed, room) = (self.owed.saturating_sub(piece), room.saturating_sub(piece));
+            }
+        }
+        self.carried = self.owed;
         if out.last() != Some(&Cut::Segment) {
             out.push(Cut::Segment);
         }
@@ -231,14 +258,20 @@ impl Cutter {
         }
         let start = self.part_start;
         let longest = self.longest_part();
-        let mut room = self.numbers.longest_segment().saturating_sub(start.nanos_since(self.segment_start));
+        let listed = self.elapsed(start).saturating_sub(self.owed);
+        let mut room = self.numbers.longest_segment().saturating_sub(listed);
         let length = at.nanos_since(start);
-        let most = longest.min(room);
+        let due = length.saturating_add(self.owed);
+        let told = due.min(longest).min(room);
         // Where it fits, what its times say when they are rounded to ticks is what is told.
-        let told = if length > most { most } else { i64::MAX };
-        out.push(Cut::Part(Part { frames, start, end: at, most: told }));
-        let mut rest = length.saturating_sub(most);
-        room = room.saturating_sub(most);
+        let is_exact = told == length;
+        out.push(Cut::Part(Part { frames, start, end: at, told: (!is_exact).then_some(told) }));
+        let mut rest = due.saturating_sub(told);
+        room = room.saturating_sub(told);
+        self.owed = 0;
+        if rest <= MOST_OWED && self.numbers.part.is_some() {
+            self.owed = std::mem::take(&mut rest);
+        }
         while rest > 0 {
             if room <= 0 {
                 let told = at.moved(rest.saturating_neg());
@@ -263,7 +296,7 @@ impl Cutter {
             // No longer than there is room for.
             let room = self.longest_part().saturating_sub(last.dts.nanos_since(self.part_start));
             let longest = self.numbers.longest_segment();
-            let room = room.min(longest.saturating_sub(last.dts.nanos_since(self.segment_start)));
+            let room = room.min(longest.saturating_sub(self.elapsed(last.dts)));
             let at = last.dts.moved(before.min(step).min(room).max(ROUNDING));
             // Sound may go on behind the last picture.
             self.open.extend(self.audio.drain(..));
@@ -271,6 +304,7 @@ impl Cutter {
             self.segment(at, false, out);
         }
         self.audio.clear();
+        (self.owed, self.carried) = (0, 0);
         self.steps = [self.intervals.get(self.leading); 2];
         self.gop = 0;
     }

@@ -17,6 +17,10 @@ pub(crate) trait Memory {
     fn promised(&self, shaped: Shaped) -> Option<(Numbers, String)>;
     /// Keeps that.
     fn promise(&mut self, shaped: Shaped, numbers: Numbers, name: &str);
+    /// Whether that playlist has ended: nothing comes behind it.
+    fn has_ended(&self, shaped: Shaped) -> bool;
+    /// It ends.
+    fn end(&mut self);
     /// What the stream of that playlist was made of, where that is known.
     fn looked(&self, shaped: Shaped) -> Option<Looks>;
     /// Keeps that, once there is a promise.

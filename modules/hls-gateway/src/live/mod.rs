@@ -20,7 +20,7 @@ mod window;
 
 pub(crate) use attic::{Attic, Fate, Record, Restored, Slip};
 pub(crate) use memory::Memory;
-pub(crate) use muxer::fits;
+pub(crate) use muxer::{carried, fits};
 pub(crate) use numbers::Numbers;
 pub(crate) use packager::{Packager, State};
 pub(crate) use pieces::{Pieces, Ranged};

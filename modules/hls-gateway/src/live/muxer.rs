@@ -52,7 +52,8 @@ pub(crate) fn fits(variant: Variant, tracks: &Tracks) -> bool {
     tracks.iter().any(|track| carried(variant, track))
 }
 
-fn carried(variant: Variant, track: &Track) -> bool {
+/// Whether this one can.
+pub(crate) fn carried(variant: Variant, track: &Track) -> bool {
     Writer::new(variant, std::slice::from_ref(track)).is_some()
 }
 

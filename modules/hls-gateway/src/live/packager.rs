@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use av_flow::stream::{Entry, Item, Tracks};
 use av_media::{Frame, Kind, Timestamp};
 
-use super::attic::{Attic, Restored};
+use super::attic::Restored;
 use super::cutter::{Cut, Cutter, Intervals};
 use super::dates::{Dates, nanos};
 use super::measuring::Measuring;
@@ -108,8 +108,11 @@ impl<M: Memory> Packager<M> {
         }
     }
 
-    /// The URL at which a playlist will be that was there before, if one was.
+    /// The URL at which a playlist will be that was there before, if one was and has not ended.
     pub(crate) fn expected_name(&self) -> Option<String> {
+        if self.memory.has_ended(self.shaped) {
+            return None;
+        }
         self.memory.promised(self.shaped).map(|(_, name)| name)
     }
 
@@ -138,6 +141,9 @@ impl<M: Memory> Packager<M> {
     /// Lists again what an earlier process has listed. The publisher is away until it comes.
     pub(crate) fn restore(&mut self, restored: Restored, shelf: &mut Shelf, now: Instant) {
         let Some((numbers, name)) = self.memory.promised(self.shaped) else { return };
+        if self.memory.has_ended(self.shaped) {
+            return;
+        }
         let Some((first, last)) = restored.records.first().zip(restored.records.last()) else { return };
         let longest = numbers.longest_segment();
         if name != restored.name
@@ -185,11 +191,6 @@ impl<M: Memory> Packager<M> {
             (self.tracks, self.muxer, self.shift, self.newest) = (Arc::default(), None, None, [None; 2]);
             self.fall_silent(now);
         }
-    }
-
-    /// Segments go to an attic from now on, those that are listed first.
-    pub(crate) fn set_attic(&self, attic: Arc<dyn Attic>, shelf: &mut Shelf) {
-        shelf.set_attic(attic, self.window.as_ref().map(|window| window.name.as_str()));
     }
 
     /// Whether an entry was taken before, when the stream was read the last time.
@@ -332,6 +333,7 @@ impl<M: Memory> Packager<M> {
         if let Some(window) = &mut self.window {
             window.end_segment(shelf, now);
             window.ended = true;
+            self.memory.end();
             self.changed = true;
         }
     }
@@ -370,7 +372,8 @@ impl<M: Memory> Packager<M> {
         if first.is_none() && !begins {
             return false;
         }
-        let again = self.window.is_some();
+        // Behind the end of a playlist nothing comes, whoever has ended it.
+        let again = self.window.is_some() || self.memory.has_ended(self.shaped);
         if let Some((numbers, name)) = self.memory.promised(self.shaped) {
             let run = self.memory.first_number();
             let name = if again { self.name(numbers, Some(run)) } else { name };
@@ -458,9 +461,9 @@ impl<M: Memory> Packager<M> {
                         self.dates.correct(first.dts, first.pts, self.shift.unwrap_or(0));
                     }
                     let utc = self.dates.of(part.start);
-                    let (start, most) = (part.start, part.most);
+                    let (start, listed) = (part.start, part.told);
                     if let Some(mut muxed) = muxer.part(part, window.open.is_none()) {
-                        muxed.duration = muxed.duration.min(most);
+                        muxed.duration = listed.unwrap_or(muxed.duration);
                         told = start.moved(muxed.duration);
                         window.add(muxed, utc, shelf);
                         self.changed |= window.lists_parts();

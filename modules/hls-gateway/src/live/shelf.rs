@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use super::pieces::Pieces;
 const HOT: i64 = 60 * 1_000_000_000;
 /// Segments that are brought to the attic again at once.
 const MOST_RETRIES: usize = 8;
+/// Segments that may be on their way to the attic while memory has no room for them.
+const MOST_PENDING: usize = 8;
 
 /// An init segment. Its name is made of its content: other bytes, another URI.
 #[derive(Debug, PartialEq)]
@@ -38,14 +41,22 @@ impl Map {
 #[derive(Default)]
 pub(crate) struct Shelf {
     segments: VecDeque<Kept>,
-    parts: VecDeque<(u64, Pieces)>,
+    parts: VecDeque<KeptPart>,
     maps: VecDeque<Arc<Map>>,
-    /// Of all finished segments that are in memory.
+    /// Bytes of segments that are in memory, and of parts of others.
     size: usize,
     /// What may be kept there.
     most: Option<usize>,
     /// Where segments go that memory has no room for.
     attic: Option<Arc<dyn Attic>>,
+    /// All segments go there when they are finished, to be there again after a restart. Otherwise only those do that memory
+    /// has no room for.
+    eager: bool,
+    /// It does not take, or not fast enough, what memory has no room for.
+    refused: bool,
+    /// The attic knows of the playlist of this name.
+    begun: bool,
+    name: String,
     /// Bytes that there was no room for.
     lacking: usize,
     /// Older segments are in memory no more.
@@ -70,16 +81,36 @@ struct Kept {
     /// What has become of it in the attic.
     slip: Option<Arc<Slip>>,
     was_retried: bool,
-    /// Its first part's number.
-    first_part: u64,
+    /// Its parts.
+    parts: Span,
     /// Since when it is not listed any more, and how long it stays then.
+    until: Option<Instant>,
+    stays: Duration,
+}
+
+/// Parts in a row, of one playlist.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Span {
+    pub run: u64,
+    pub numbers: Range<u64>,
+}
+
+/// A part.
+#[derive(Debug)]
+struct KeptPart {
+    run: u64,
+    number: u64,
+    pieces: Pieces,
+    /// No segment in memory has its bytes.
+    alone: bool,
+    /// As of a segment.
     until: Option<Instant>,
     stays: Duration,
 }
 
 impl Kept {
     /// In the attic alone.
-    const fn new(record: Record, stays: Duration) -> Self {
+    fn new(record: Record, stays: Duration) -> Self {
         Self {
             number: record.number,
             len: record.len,
@@ -87,7 +118,7 @@ impl Kept {
             record,
             slip: None,
             was_retried: false,
-            first_part: 0,
+            parts: Span::default(),
             until: None,
             stays,
         }
@@ -111,10 +142,10 @@ impl Shelf {
         Some(kept.pieces.clone().map_or(Found::Attic(kept.len), Found::Memory))
     }
 
-    /// A part.
-    pub(crate) fn part(&self, number: u64) -> Option<Pieces> {
-        let at = self.parts.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        self.parts.get(at).map(|(_, pieces)| pieces.clone())
+    /// A part of the playlist of that run.
+    pub(crate) fn part(&self, run: u64, number: u64) -> Option<Pieces> {
+        let at = self.parts.binary_search_by_key(&(run, number), |part| (part.run, part.number)).ok()?;
+        self.parts.get(at).map(|part| part.pieces.clone())
     }
 
     /// An init segment.
@@ -122,9 +153,18 @@ impl Shelf {
         self.maps.iter().find(|map| map.name == name).cloned()
     }
 
-    /// Bytes of finished segments in memory.
+    /// Bytes of media in memory.
     pub(crate) const fn size(&self) -> usize {
         self.size
+    }
+
+    /// How many pieces of segments and parts are of that memory; those that a segment and its parts share count once.
+    #[cfg(test)]
+    pub(super) fn held(&self, bytes: &bytes::Bytes) -> usize {
+        let segments = self.segments.iter().filter_map(|kept| kept.pieces.as_ref());
+        let parts = self.parts.iter().filter(|part| part.alone).map(|part| &part.pieces);
+        let pieces = segments.chain(parts).flat_map(Pieces::iter);
+        pieces.filter(|piece| piece.as_ptr() == bytes.as_ptr()).count()
     }
 
     /// From now on that many bytes may be kept in memory.
@@ -132,13 +172,24 @@ impl Shelf {
         self.most = Some(most);
     }
 
-    /// From now on there is an attic. `name`: of the playlist, if there is one.
-    pub(super) fn set_attic(&mut self, attic: Arc<dyn Attic>, name: Option<&str>) {
-        if let Some(name) = name.filter(|_| self.attic.is_none()) {
-            attic.begin(name);
+    /// From now on there is an attic, for all segments (`eager`) or those that memory has no room for.
+    pub(crate) fn set_attic(&mut self, attic: Arc<dyn Attic>, eager: bool) {
+        let attic = self.attic.get_or_insert(attic).clone();
+        if eager && !self.eager {
+            self.eager = true;
+            // What it was given before was not all.
+            self.begun = false;
+            self.begin_attic(&*attic);
+        }
+    }
+
+    /// Tells the attic what it is about to be given segments of.
+    fn begin_attic(&mut self, attic: &dyn Attic) {
+        if !self.begun && !self.name.is_empty() {
+            self.begun = true;
+            attic.begin(&self.name);
             self.maps.iter().for_each(|map| attic.keep_map(map));
         }
-        self.attic = Some(attic);
     }
 
     fn is_full(&self) -> bool {
@@ -149,33 +200,53 @@ impl Shelf {
     pub(super) fn lacks_room(&self, number: u64) -> bool {
         let at = self.segments.binary_search_by_key(&number, |kept| kept.number).ok();
         let in_memory = at.and_then(|at| self.segments.get(at)).is_some_and(|kept| kept.pieces.is_some());
+        if self.attic.is_some() && !self.eager {
+            return self.is_full() && self.refused;
+        }
         in_memory && self.is_full() || self.lacking > 0
     }
 
     /// Another playlist begins, which counts its parts anew; what was listed is not any more.
     pub(crate) fn begin(&mut self, name: &str, now: Instant) {
-        self.parts.clear();
         for kept in &mut self.segments {
             kept.until = kept.until.or_else(|| now.checked_add(kept.stays));
-            // Of a numbering that is over: it says nothing of the parts to come.
-            kept.first_part = 0;
         }
-        if let Some(attic) = &self.attic {
-            attic.begin(name);
-            self.maps.iter().for_each(|map| attic.keep_map(map));
+        for part in &mut self.parts {
+            part.until = part.until.or_else(|| now.checked_add(part.stays));
+        }
+        name.clone_into(&mut self.name);
+        if let Some(attic) = self.attic.clone().filter(|_| self.eager || self.begun) {
+            self.begun = false;
+            self.begin_attic(&*attic);
         }
     }
 
     /// Puts a finished segment here and in the attic; it stays for so long when it is not listed any more.
-    pub(super) fn add(&mut self, record: Record, pieces: Pieces, first_part: u64, stays: Duration) {
+    pub(super) fn add(&mut self, record: Record, pieces: Pieces, parts: Span, stays: Duration) {
         self.size = self.size.saturating_add(pieces.len());
-        let slip = self.attic.as_ref().map(|attic| attic.keep(record.clone(), pieces.clone()));
-        let kept = Kept { slip, first_part, pieces: Some(pieces), ..Kept::new(record, stays) };
+        self.set_alone(&parts, false);
+        let attic = self.attic.as_ref().filter(|_| self.eager);
+        let slip = attic.map(|attic| attic.keep(record.clone(), pieces.clone()));
+        let kept = Kept { slip, parts, pieces: Some(pieces), ..Kept::new(record, stays) };
         self.segments.push_back(kept);
     }
 
+    /// Whether parts have their bytes for themselves.
+    fn set_alone(&mut self, span: &Span, alone: bool) {
+        let place = |part: &KeptPart| (part.run, part.number);
+        let from = self.parts.partition_point(|part| place(part) < (span.run, span.numbers.start));
+        let to = self.parts.partition_point(|part| place(part) < (span.run, span.numbers.end));
+        for part in self.parts.range_mut(from..to.max(from)).filter(|part| part.alone != alone) {
+            part.alone = alone;
+            let len = part.pieces.len();
+            self.size = if alone { self.size.saturating_add(len) } else { self.size.saturating_sub(len) };
+        }
+    }
+
     /// What was listed before a restart: the attic has its segments, and no others.
-    pub(super) fn restore(&mut self, first: u64, maps: &[Arc<Map>]) {
+    pub(super) fn restore(&mut self, name: &str, first: u64, maps: &[Arc<Map>]) {
+        // The attic goes on with it.
+        (self.name, self.begun) = (name.to_owned(), true);
         self.cold = first;
         self.maps.extend(maps.iter().cloned());
     }
@@ -185,12 +256,23 @@ impl Shelf {
         self.segments.push_back(Kept::new(record, stays));
     }
 
-    pub(super) fn add_part(&mut self, number: u64, pieces: Pieces) {
-        self.parts.push_back((number, pieces));
+    /// A part of the segment that grows; it stays for so long when it is not listed any more.
+    pub(super) fn add_part(&mut self, run: u64, number: u64, pieces: Pieces, stays: Duration) {
+        self.size = self.size.saturating_add(pieces.len());
+        self.parts.push_back(KeptPart { run, number, pieces, alone: true, until: None, stays });
     }
 
-    pub(super) const fn has_attic(&self) -> bool {
-        self.attic.is_some()
+    /// Parts below that number are not listed any more.
+    pub(super) fn unlist_parts(&mut self, run: u64, below: u64, now: Instant) {
+        let end = self.parts.partition_point(|part| (part.run, part.number) < (run, below));
+        for part in self.parts.range_mut(..end).rev().take_while(|part| part.until.is_none()) {
+            part.until = now.checked_add(part.stays);
+        }
+    }
+
+    /// Whether what is listed is there again after a restart.
+    pub(super) const fn outlives(&self) -> bool {
+        self.eager
     }
 
     /// Numbers below `number` may have been seen after a restart.
@@ -210,7 +292,10 @@ impl Shelf {
     }
 
     pub(super) fn add_map(&mut self, map: &Arc<Map>) {
-        if self.maps.contains(map) {
+        if let Some(at) = self.maps.iter().position(|known| known == map) {
+            // Those that are in use stay longest.
+            let map = self.maps.remove(at);
+            self.maps.extend(map);
             return;
         }
         // A stream that changes all the time keeps no more than the segments of a window need.
@@ -218,58 +303,86 @@ impl Shelf {
             self.maps.pop_front();
         }
         self.maps.push_back(map.clone());
-        if let Some(attic) = &self.attic {
+        if let Some(attic) = self.attic.as_ref().filter(|_| self.begun) {
             attic.keep_map(map);
         }
     }
 
-    /// What the attic has need not be in memory, where it is older than [`HOT`] or memory is full.
+    /// What the attic has need not be in memory, where it is older than [`HOT`] or memory is full. What it was not given yet
+    /// is then.
     pub(super) fn release(&mut self) {
         let Some(attic) = self.attic.clone() else { return };
         let from = self.segments.partition_point(|kept| kept.number < self.cold);
         let mut newer: i64 = self.segments.range(from..).map(|kept| kept.record.duration).sum();
-        let (mut retries, mut all_kept) = (0, true);
-        self.lacking = 0;
+        let (mut retries, mut pending, mut all_kept) = (0, 0, true);
+        (self.lacking, self.refused) = (0, false);
         for at in from..self.segments.len() {
             let full = self.is_full();
             let Some(kept) = self.segments.get_mut(at) else { return };
             newer = newer.saturating_sub(kept.record.duration);
-            if newer < HOT && !full {
+            if !full && (newer < HOT || !self.eager) {
                 return;
             }
-            let fate = kept.fate();
+            let (number, fate) = (kept.number, kept.fate());
             match fate {
-                Fate::Pending => {}
+                Fate::Pending => {
+                    pending += 1;
+                    self.refused |= pending > MOST_PENDING;
+                }
                 Fate::Kept => {
-                    let size = kept.pieces.take().map_or(0, |pieces| pieces.len());
-                    self.size = self.size.saturating_sub(size);
+                    if let Some(pieces) = kept.pieces.take() {
+                        let parts = kept.parts.clone();
+                        self.size = self.size.saturating_sub(pieces.len());
+                        self.set_alone(&parts, true);
+                    }
                 }
                 Fate::Failed | Fate::NoRoom if retries < MOST_RETRIES => {
                     retries += 1;
+                    self.refused |= kept.slip.is_some();
                     // Room may have come since. If it has not, something has to go before the next try.
-                    if fate == Fate::NoRoom && std::mem::take(&mut kept.was_retried) {
+                    if fate == Fate::NoRoom && self.eager && std::mem::take(&mut kept.was_retried) {
                         self.lacking = self.lacking.saturating_add(kept.len);
                     } else {
                         kept.was_retried = true;
                         let pieces = kept.pieces.clone().unwrap_or_default();
-                        kept.slip = Some(attic.keep(kept.record.clone(), pieces));
+                        let record = kept.record.clone();
+                        self.begin_attic(&*attic);
+                        if let Some(kept) = self.segments.get_mut(at) {
+                            kept.slip = Some(attic.keep(record, pieces));
+                        }
                     }
                 }
                 Fate::Failed | Fate::NoRoom => {}
             }
             all_kept &= fate == Fate::Kept;
             if all_kept {
-                self.cold = kept.number.saturating_add(1);
+                self.cold = number.saturating_add(1);
             }
         }
     }
 
+    /// Parts go when their time is over, or where memory has no room, when they are not listed.
+    fn drop_parts(&mut self, now: Instant) {
+        while self
+            .parts
+            .front()
+            .and_then(|part| part.until)
+            .is_some_and(|until| until <= now || self.is_full())
+        {
+            let Some(gone) = self.parts.pop_front().filter(|part| part.alone) else { continue };
+            self.size = self.size.saturating_sub(gone.pieces.len());
+        }
+    }
+
     pub(super) fn drop_old(&mut self, now: Instant) {
+        self.drop_parts(now);
         while let Some((until, number)) =
             self.segments.front().and_then(|kept| Some((kept.until?, kept.number)))
             && (until <= now || self.lacks_room(number))
         {
-            let is_kept = self.segments.front().is_some_and(|kept| kept.len > 0);
+            let is_kept =
+                |kept: &Kept| kept.len > 0 && (self.eager || kept.slip.is_some() || kept.pieces.is_none());
+            let is_kept = self.segments.front().is_some_and(is_kept);
             if let Some(attic) = self.attic.as_ref().filter(|_| is_kept)
                 && !attic.remove(number)
             {
@@ -277,12 +390,12 @@ impl Shelf {
             }
             let Some(gone) = self.segments.pop_front() else { return };
             match gone.pieces {
-                Some(pieces) => self.size = self.size.saturating_sub(pieces.len()),
+                Some(pieces) => {
+                    self.size = self.size.saturating_sub(pieces.len());
+                    self.set_alone(&gone.parts, true);
+                    self.drop_parts(now);
+                }
                 None => self.lacking = self.lacking.saturating_sub(gone.len),
-            }
-            let first = self.segments.front().map_or(u64::MAX, |kept| kept.first_part);
-            while self.parts.front().is_some_and(|(number, _)| *number < first) {
-                self.parts.pop_front();
             }
         }
     }

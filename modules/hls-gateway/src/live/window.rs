@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attic::{Record, Restored};
+use super::dates::nanos;
 use super::muxer::Muxed;
 use super::numbers::Numbers;
 use super::pieces::Pieces;
 use super::playlist::Chunk;
-use super::shelf::{Map, Shelf};
+use super::shelf::{Map, Shelf, Span};
 use crate::options::{Shaped, Variant};
 
 /// Numbers that are reserved at once: so many may be gaps after a restart.
@@ -135,7 +136,7 @@ impl Window {
         self.discontinuities = first.breaks.saturating_sub(u64::from(first.discontinuity));
         self.breaks = self.discontinuities;
         self.next_segment = first.number;
-        shelf.restore(first.number, &maps);
+        shelf.restore(&self.name, first.number, &maps);
         for record in records {
             let map = record.map.as_ref().and_then(|name| maps.iter().find(|map| map.name == *name)).cloned();
             let changed = map.is_some() && map != self.last_map;
@@ -161,7 +162,7 @@ impl Window {
         self.run = self.next_segment.max(reserved);
         let piece = self.numbers.part.map_or(i64::MAX, |part| part.nominal);
         while self.next_segment < reserved {
-            let mut rest = self.numbers.target_nanos();
+            let mut rest = self.numbers.target_nanos().min(nanos(self.shaped.segment));
             while rest > 0 {
                 let length = rest.min(piece);
                 self.add_gap(length, None);
@@ -213,7 +214,9 @@ impl Window {
         let Muxed { duration, independent, pieces } = muxed;
         let number = self.number_part();
         if self.lists_parts() {
-            shelf.add_part(number, pieces.clone());
+            // For three target durations more.
+            let stays = length(self.numbers.target_nanos().saturating_mul(3));
+            shelf.add_part(self.run, number, pieces.clone(), stays);
         }
         let segment = self.opened(false, utc);
         segment.duration = segment.duration.saturating_add(duration);
@@ -235,14 +238,15 @@ impl Window {
         let Some(mut segment) = self.open.take() else { return };
         self.next_segment = self.next_segment.saturating_add(1);
         let first_part = segment.parts.first().map_or(self.next_part, |part| part.number);
+        let parts = Span { run: self.run, numbers: first_part..self.next_part };
         let pieces = Pieces::joined(&std::mem::take(&mut segment.pieces));
         let record = self.record(&segment, pieces.len());
-        if self.reserved < self.next_segment.saturating_add(BLOCK / 2) && shelf.has_attic() {
+        if self.reserved < self.next_segment.saturating_add(BLOCK / 2) && shelf.outlives() {
             self.reserved = self.next_segment.saturating_add(BLOCK);
             shelf.reserve(self.reserved);
         }
         let stays = length(segment.duration.saturating_add(self.length()));
-        shelf.add(record, pieces, first_part, stays);
+        shelf.add(record, pieces, parts, stays);
         self.listed = self.listed.saturating_add(segment.duration);
         self.breaks = self.breaks.saturating_add(u64::from(segment.discontinuity));
         self.segments.push_back(segment);
@@ -261,32 +265,38 @@ impl Window {
             shelf.unlist(number, now);
             shelf.drop_old(now);
         }
-        self.forget_parts();
+        self.forget_parts(shelf, now);
         shelf.drop_old(now);
     }
 
     /// Only the newest segments list their parts.
-    fn forget_parts(&mut self) {
+    fn forget_parts(&mut self, shelf: &mut Shelf, now: Instant) {
         let first = self.first_with_parts();
         let older = self.segments.iter_mut().take(first).rev();
         for segment in older.take_while(|segment| !segment.parts.is_empty()) {
             segment.parts = Vec::new();
         }
+        let listed = self.segments.iter().chain(&self.open).skip(first);
+        let oldest = listed.flat_map(|segment| &segment.parts).next();
+        shelf.unlist_parts(self.run, oldest.map_or(self.next_part, |part| part.number), now);
     }
 
-    /// Index of the first segment whose parts are listed: those of the last three target durations, and at least the
-    /// newest at which a decoder can start.
+    /// Index of the first segment whose parts are listed: those of the last three target durations, and where media is
+    /// among them, at least the newest at which a decoder can start.
     pub(crate) fn first_with_parts(&self) -> usize {
         let most = self.numbers.target_nanos().saturating_mul(3);
         let mut behind = self.open.as_ref().map_or(0, |open| open.duration);
         let independent = |segment: &Segment| segment.parts.iter().any(|part| part.independent);
         let mut found = self.open.as_ref().is_some_and(independent);
+        let mut media = self.open.as_ref().is_some_and(|open| !open.gap);
         let mut first = self.segments.len();
         for (index, segment) in self.segments.iter().enumerate().rev() {
-            if behind >= most && found {
+            // Nobody starts in silence; and what has no parts any more, or was made by an earlier process, lists none.
+            if behind >= most && (found || !media) || segment.parts.is_empty() {
                 break;
             }
             found |= independent(segment);
+            media |= !segment.gap;
             behind = behind.saturating_add(segment.duration);
             first = index;
         }

@@ -6,7 +6,7 @@ use av_media::Track;
 use bytes::Bytes;
 
 use super::*;
-use crate::live::attic::{Fate, Record, Slip};
+use crate::live::attic::{Attic, Fate, Record, Slip};
 use crate::live::shelf::{Found, Map};
 use crate::live::{Asked, Form, Pieces};
 use crate::options::Variant;
@@ -20,7 +20,7 @@ const FRAME: i64 = 40_000_000;
 
 /// What outlives the process, without a file.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Noted>>, Arc<Mutex<Option<Looks>>>);
+struct Notes(Arc<Mutex<Noted>>, Arc<Mutex<Option<Looks>>>, Arc<Mutex<bool>>);
 
 /// The last number, what was promised, and the last discontinuity.
 type Noted = (u64, Option<(Numbers, String)>, u64);
@@ -48,6 +48,15 @@ impl Memory for Notes {
 
     fn promise(&mut self, _: Shaped, numbers: Numbers, name: &str) {
         self.0.lock().unwrap().1 = Some((numbers, name.to_owned()));
+        *self.2.lock().unwrap() = false;
+    }
+
+    fn has_ended(&self, _: Shaped) -> bool {
+        *self.2.lock().unwrap()
+    }
+
+    fn end(&mut self) {
+        *self.2.lock().unwrap() = true;
     }
 
     fn looked(&self, _: Shaped) -> Option<Looks> {
@@ -72,6 +81,8 @@ struct Rig {
     /// URI, map and discontinuity number of each segment that was ever listed.
     seen: BTreeMap<u64, (String, String, u64)>,
     constants: Option<Vec<String>>,
+    /// What is in each frame, where that is to be known again.
+    frame: Option<Bytes>,
 }
 
 impl Rig {
@@ -96,6 +107,7 @@ impl Rig {
             versions: Vec::new(),
             seen: BTreeMap::new(),
             constants: None,
+            frame: None,
         };
         rig.tracks(AVCC);
         rig.give(Item::Anchor(rig.anchor()));
@@ -134,7 +146,7 @@ impl Rig {
         while self.at < end {
             let is_sync = (self.at - first) % self.gop == 0;
             let time = Timestamp::from_nanos(self.at);
-            let data = Bytes::from(vec![0; 1000]);
+            let data = self.frame.clone().unwrap_or_else(|| Bytes::from(vec![0; 1000]));
             self.give(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
             self.at += FRAME;
             self.now += Duration::from_nanos(FRAME.unsigned_abs());
@@ -190,8 +202,12 @@ impl Rig {
                 let duration: f64 = part.split(',').next().unwrap().parse().unwrap();
                 assert!(duration <= 0.216, "{line}");
                 let name = part.split('"').nth(1).unwrap();
-                let index: u64 = name.split('.').nth(1).unwrap().parse().unwrap();
-                assert_eq!(self.shelf.part(index).is_none(), part.contains("GAP=YES"), "{line}");
+                let mut numbers = name.trim_start_matches('p').split('.').map(|number| number.parse::<u64>());
+                let mut number = || numbers.next().unwrap().unwrap();
+                let (run, index) = (number(), number());
+                let is_gap = part.contains("GAP=YES");
+                assert_eq!(self.shelf.part(run, index).is_none(), is_gap, "{line}");
+                assert_eq!(version.is_gap(run, index), is_gap, "{line}");
             } else if !line.starts_with('#') {
                 let known = self.seen.entry(number).or_insert_with(|| (line.to_owned(), map.clone(), broken));
                 assert_eq!(known, &(line.to_owned(), map.clone(), broken), "one number, one path, one place");
@@ -358,6 +374,24 @@ fn a_stream_that_ended_is_over_and_one_that_begins_again_has_another_url() {
 }
 
 #[test]
+fn a_playlist_that_ended_is_over_for_the_next_process_as_well() {
+    let (notes, shed) = (Notes::default(), Arc::new(Shed::default()));
+    let mut rig = Rig::with_window(notes.clone(), Variant::LowLatency, 1_000_000_000, 600);
+    rig.shelf.set_attic(shed.clone(), true);
+    rig.play(10);
+    let name = rig.versions.last().unwrap().name.clone();
+    rig.give(Item::Ended);
+    let mut rig = Rig::with_window(notes, Variant::LowLatency, 1_000_000_000, 600);
+    rig.shelf.set_attic(shed.clone(), true);
+    assert_eq!(rig.packager.expected_name(), None);
+    rig.packager.restore(shed.restored(), &mut rig.shelf, rig.now);
+    assert_eq!(rig.packager.state(), State::Waiting);
+    rig.play(10);
+    assert_ne!(rig.versions.last().unwrap().name, name);
+    assert_eq!(rig.packager.expected_name(), Some(rig.versions.last().unwrap().name.clone()));
+}
+
+#[test]
 fn without_low_latency_there_are_segments_alone() {
     let mut rig = Rig::new(Notes::default(), Variant::Fmp4, 1_000_000_000);
     rig.play(60);
@@ -476,7 +510,7 @@ fn in_memory(rig: &Rig, number: u64) -> Option<bool> {
 fn what_is_older_than_a_minute_is_in_the_attic_alone_and_still_listed() {
     let shed = Arc::new(Shed::default());
     let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 150);
-    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.shelf.set_attic(shed.clone(), true);
     rig.play(140);
     let (first, last) = (*rig.seen.keys().next().unwrap(), *rig.seen.keys().last().unwrap());
     assert_eq!(count(&rig.text(), "#EXTINF"), 69);
@@ -490,10 +524,108 @@ fn what_is_older_than_a_minute_is_in_the_attic_alone_and_still_listed() {
 }
 
 #[test]
+fn what_memory_has_no_room_for_goes_to_the_attic_and_nothing_else_does() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.shelf.set_attic(shed.clone(), false);
+    rig.play(70);
+    assert!(shed.0.lock().unwrap().name.is_empty() && shed.0.lock().unwrap().records.is_empty());
+    rig.shelf.set_most(850_000);
+    rig.play(100);
+    // All is there: what is listed, and for as long again what was.
+    assert_eq!(count(&rig.text(), "#EXTINF"), 15);
+    let last = *rig.seen.keys().last().unwrap();
+    assert!((last - 30..=last).all(|number| rig.shelf.segment(number).is_some()));
+    assert_eq!((in_memory(&rig, last - 20), in_memory(&rig, last)), (Some(false), Some(true)));
+    assert!(rig.shelf.size() <= 960_000, "{}", rig.shelf.size());
+    assert!((10..25).contains(&shed.0.lock().unwrap().records.len()));
+    // An attic that takes nothing costs what is not listed any more.
+    shed.0.lock().unwrap().room = Some(0);
+    rig.play(100);
+    assert!(rig.shelf.size() <= 960_000, "{}", rig.shelf.size());
+    assert_eq!(count(&rig.text(), "#EXTINF"), 15);
+    assert!(rig.shelf.segment(*rig.seen.keys().last().unwrap() - 20).is_none());
+}
+
+#[test]
+fn a_long_window_of_low_latency_keeps_no_more_than_a_minute_in_memory() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::with_window(Notes::default(), Variant::LowLatency, 1_000_000_000, 3600);
+    rig.shelf.set_attic(shed, true);
+    let frame = Bytes::from(vec![0; 1000]);
+    rig.frame = Some(frame.clone());
+    rig.play(30);
+    // Every part and segment that has the frame holds a piece of its memory.
+    let held = |rig: &Rig| rig.shelf.held(&frame);
+    let before = held(&rig);
+    assert!((740..=760).contains(&before), "{before}");
+    rig.play(300);
+    assert!(held(&rig) < 35 * 50, "{}", held(&rig));
+    assert!(rig.shelf.size() < 35 * 51_000 + 26_000, "{}", rig.shelf.size());
+    // Parts are there for three target durations after their tags have gone.
+    let text = rig.text();
+    let name = text.lines().find_map(|line| line.strip_prefix("#EXT-X-PART:")?.split('"').nth(1)).unwrap();
+    let mut numbers = name[1..].split('.').map_while(|number| number.parse::<u64>().ok());
+    let (run, first) = (numbers.next().unwrap(), numbers.next().unwrap());
+    assert!(
+        rig.shelf.part(run, first - 20).is_some() && rig.shelf.part(run, first - 31).is_none(),
+        "{first}"
+    );
+    // And where memory is full, no longer than they are listed.
+    rig.shelf.set_most(400_000);
+    rig.play(4);
+    assert!(rig.shelf.size() < 500_000, "{}", rig.shelf.size());
+}
+
+#[test]
+fn an_hour_of_silence_is_as_short_a_list_of_parts_as_any() {
+    let (notes, shed) = (Notes::default(), Arc::new(Shed::default()));
+    let mut rig = Rig::with_window(notes.clone(), Variant::LowLatency, 1_000_000_000, 7200);
+    rig.shelf.set_attic(shed.clone(), true);
+    rig.play(30);
+    rig.give(Item::Away);
+    let is_short = |rig: &Rig| {
+        let version = rig.versions.last().unwrap();
+        let delta = String::from_utf8(version.text(Form::Delta, "").body.to_vec()).unwrap();
+        assert!(count(&delta, "#EXT-X-PART:") <= 40, "{}", count(&delta, "#EXT-X-PART:"));
+        assert!(delta.contains("#EXT-X-SKIP:") && delta.len() < 4000, "{}", delta.len());
+    };
+    rig.wait(300);
+    is_short(&rig);
+    rig.returns();
+    rig.play(4);
+    assert!(rig.text().matches("INDEPENDENT=YES").count() >= 2);
+    let constants = rig.constants.clone();
+    let mut rig = Rig::with_window(notes, Variant::LowLatency, 1_000_000_000, 7200);
+    rig.constants = constants;
+    rig.shelf.set_attic(shed.clone(), true);
+    rig.packager.restore(shed.restored(), &mut rig.shelf, rig.now);
+    rig.look();
+    rig.wait(60);
+    is_short(&rig);
+}
+
+#[test]
+fn parts_of_the_playlist_before_can_be_fetched_for_three_targets_more() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(20);
+    let version = rig.versions.last().unwrap();
+    let (run, last) = (version.run, version.next_part - 1);
+    rig.give(Item::Ended);
+    rig.tracks(AVCC);
+    rig.constants = None;
+    rig.play(4);
+    assert_ne!(rig.versions.last().unwrap().run, run);
+    assert!(rig.shelf.part(run, last).is_some());
+    rig.play(6);
+    assert!(rig.shelf.part(run, last).is_none());
+}
+
+#[test]
 fn where_the_attic_has_no_room_the_window_is_shorter_and_grows_again_when_it_has() {
     let shed = Arc::new(Shed::default());
     let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 600);
-    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.shelf.set_attic(shed.clone(), true);
     shed.0.lock().unwrap().room = Some(60 * 51_000);
     rig.play(320);
     // A minute more is in memory.
@@ -508,7 +640,7 @@ fn where_the_attic_has_no_room_the_window_is_shorter_and_grows_again_when_it_has
 fn after_a_crash_old_segments_are_listed_and_numbers_and_discontinuities_go_on() {
     let (notes, shed) = (Notes::default(), Arc::new(Shed::default()));
     let mut rig = Rig::with_window(notes.clone(), Variant::LowLatency, 1_000_000_000, 600);
-    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.shelf.set_attic(shed.clone(), true);
     rig.play(30);
     rig.give(Item::Away);
     rig.wait(10);
@@ -520,7 +652,7 @@ fn after_a_crash_old_segments_are_listed_and_numbers_and_discontinuities_go_on()
     let mut rig = Rig::with_window(notes, Variant::LowLatency, 1_000_000_000, 600);
     // What was listed before is what is listed now, and what players hold against it.
     (rig.seen, rig.constants) = (seen.clone(), constants);
-    rig.packager.set_attic(shed.clone(), &mut rig.shelf);
+    rig.shelf.set_attic(shed.clone(), true);
     rig.packager.restore(shed.restored(), &mut rig.shelf, rig.now);
     rig.look();
     let text = rig.text();
