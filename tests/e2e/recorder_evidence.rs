@@ -195,3 +195,38 @@ fn a_file_that_was_sent_while_it_was_written_is_stored_whole_and_nothing_of_it_i
     assert_eq!(staged.len(), different.len() + 1, "{staged:?}");
     assert_eq!(module.terminate().status.code(), Some(0));
 }
+
+#[test]
+fn a_file_whose_index_needs_several_blocks_is_stored_as_it_is_in_the_spool() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let listen = rtmp(port::free(), "live/cam");
+    let output = json!({ "store": azurite.url(), "credentials": { "accountKey": KEY } });
+    let mut document = document(&listen, output);
+    document["flows"]["cam"]["outputs"]["away"]["segmentSeconds"] = json!(3600);
+    let module = Setup::new("mp4-recorder").twin(&document).start();
+    // A hundred pictures a second: the next file keeps room for an hour of them, some 10 MB.
+    let mut tags = Clip::Heavy.tags();
+    tags.retain(|tag| tag.kind == 9);
+    tags.iter_mut().for_each(|tag| tag.timestamp /= 4);
+    for round in 1..=2 {
+        let mut publisher = Publisher::to(&listen);
+        let before = azurite.staged().len();
+        publisher.play_out(&tags).unwrap();
+        // The file is open still.
+        wait::until_true("the head is in the store", wait::LONG, || azurite.staged().len() >= before + 2);
+        publisher.finish().unwrap();
+        module.wait_value("/summary/spoolBytes", 0);
+        let blobs = azurite.blobs(&folder.path().join("read"));
+        assert_eq!(blobs.len(), round, "{blobs:?}");
+        let last = blobs.last().unwrap();
+        assert_eq!(last["same"], true, "{last}");
+        let file = Path::new(last["path"].as_str().unwrap());
+        has_its_index_in_front(file);
+        assert!(round == 1 || std::fs::metadata(file).unwrap().len() > 18 << 20, "{last}");
+        read(file).must_be(&Recording::of_tags(&tags), Times::AudioWithinOneMillisecond, End::Complete);
+    }
+    assert_eq!(module.terminate().status.code(), Some(0));
+}

@@ -21,7 +21,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{BlobError, NO_PERMISSION, OTHER_BLOCKS, Seen, Store, ended};
+use super::{BlobError, NO_PERMISSION, OTHER_BLOCKS, Seen, Store, ended, open};
 use crate::folder::Stored;
 use crate::spool::{Record, Spool};
 
@@ -49,7 +49,7 @@ pub struct Upload {
     pub md5: String,
     /// Milliseconds of Unix time.
     pub began: i64,
-    /// Where blocks end that were sent while the file was being written. The first of them changes at its close.
+    /// Where blocks end that were sent while the file was being written. Those of its head change at its close.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<u64>,
     /// Blocks that the store confirmed, in the order of sending: counted where it may not be asked for them.
@@ -149,11 +149,12 @@ impl Store {
             write_down(spool, record).await?;
         }
         let pieces = upload.pieces(bytes);
+        let head = if upload.staged.is_empty() { 0 } else { open::head(&path).await? };
         let in_order = pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1));
         for (count, (index, (at, length))) in in_order.enumerate() {
             let id = upload.block_id(index);
-            // The head of a file that was sent while it was written has changed since, and goes last.
-            let is_listed = there.get(&id) == Some(length) && (index > 0 || upload.staged.is_empty());
+            // The head of a file that was sent while it was written has changed since. What says so goes last.
+            let is_listed = there.get(&id) == Some(length) && *at >= head;
             if is_listed || (!sees && count < upload.sent) {
                 continue;
             }
