@@ -72,7 +72,8 @@ fn a_twin_file_of_which_nothing_is_usable_ends_a_module_with_78() {
 
 #[test]
 fn a_document_without_flows_runs_whatever_is_wrong_beside_them() {
-    for text in [r#"{ "logLevle": "info" }"#, r#"{ "logLevel": "loud" }"#, r#"{ "flows": {}, "spool": {} }"#] {
+    for text in [r#"{ "logLevle": "info" }"#, r#"{ "logLevel": "loud" }"#, r#"{ "flows": {}, "spool": {} }"#]
+    {
         let module = Setup::new("rtmp-splitter").twin_text(text).start();
         assert_eq!(module.status()["config"]["status"], "partial", "{text}");
     }

@@ -467,6 +467,36 @@ fn files_of_a_machine_without_a_clock_wait_and_get_the_names_of_their_own_times(
 }
 
 #[test]
+fn a_file_whose_record_is_lost_is_named_by_the_time_at_which_it_was_written() {
+    needs!(Ffmpeg);
+    let setup = Setup::new("mp4-recorder").arg("--device").arg("gate");
+    let url = rtmp(port::free(), "live/cam");
+    let document = document(setup.dir(), &url, json!({ "segmentSeconds": 60 }));
+    let module = setup.twin(&document).start_listening();
+    let mut publisher = Publisher::to(&url);
+    publisher.play_out(&Clip::Plain.tags()).unwrap();
+    module.wait_status("/flows/cam/outputs/disk/frames", |frames| frames.as_u64() >= Some(50));
+    let module = module.kill_and_restart(|setup| {
+        let spool = setup.dir().join("state/spool");
+        for file in files(&spool) {
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => std::fs::remove_file(file).unwrap(),
+                Some("mp4") => {
+                    let ended = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+                    std::fs::File::options().append(true).open(file).unwrap().set_modified(ended).unwrap();
+                }
+                _ => {}
+            }
+        }
+        setup
+    });
+    let files = stored(&module);
+    // 2026-05-28 20:26:40 is when it ended.
+    assert!(files.len() == 1 && files[0].to_str().unwrap().contains("cam-20260528T2026"), "{files:?}");
+    ends_well(module);
+}
+
+#[test]
 fn a_second_recorder_with_the_same_names_overwrites_nothing() {
     needs!(Ffmpeg);
     let folder = tempfile::tempdir().unwrap();

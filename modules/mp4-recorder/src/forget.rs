@@ -64,19 +64,21 @@ pub struct Tombstones {
 }
 
 impl Tombstones {
-    /// Of a spool that was opened.
+    /// Of a spool that was opened. Its next recording is none of those that were deleted, also where it is empty now.
     ///
     /// # Errors
     /// They can't be read.
-    pub fn load(&self, dir: &Path) -> io::Result<()> {
+    pub fn load(&self, spool: &Spool) -> io::Result<()> {
         let mut text = Vec::new();
-        match File::open(dir.join(FILE)) {
+        match File::open(spool.dir().join(FILE)) {
             Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
         let lines = text.split(|byte| *byte == b'\n');
-        *self.locked() = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let stones: Vec<Tombstone> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        stones.iter().for_each(|stone| spool.continue_behind(stone.last));
+        *self.locked() = stones;
         Ok(())
     }
 
@@ -370,6 +372,18 @@ mod tests {
         assert!(stone.covers("cam", 5, 500, 600) && stone.covers("cam", 1, 1999, 1));
         assert!(!stone.covers("cam", 5, 500, 400) && !stone.covers("cam", 5, 2000, 10));
         assert!(!stone.covers("cam", 6, 1500, 10) && !stone.covers("gate", 5, 1500, 10));
+    }
+
+    #[test]
+    fn a_spool_that_was_emptied_gives_no_number_that_a_stone_covers() {
+        let state = tempfile::tempdir().unwrap();
+        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
+        let stones = Tombstones::default();
+        stones.add(&spool, Tombstone { last: 700, ..stone() }).unwrap();
+        drop(spool);
+        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
+        stones.load(&spool).unwrap();
+        assert_eq!(spool.next_id(), 701);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
     let Some(held) = spool.get(id) else { return };
     let path = spool.path(&held.record);
     let place = held.place();
+    // Whoever repairs it changes its time.
+    let ended = std::fs::metadata(&path).and_then(|file| file.modified());
     let done = match segment::repair(&path, durable) {
         Ok(repaired) => {
             tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}", path.display());
@@ -45,7 +47,6 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
                 Record { stage: Stage::Complete, bytes: repaired.bytes, milliseconds, ..held.record.clone() };
             if record.template.is_empty() && record.start.is_none() {
                 // Its record was lost: the file's own time says when it ended.
-                let ended = std::fs::metadata(&path).and_then(|file| file.modified());
                 let began = ended.ok().and_then(|ended| ended.checked_sub(repaired.duration));
                 record.set_start(began.unwrap_or(SystemTime::UNIX_EPOCH));
             }

@@ -216,7 +216,7 @@ fn open(keeper: &Weak<Recorder>) {
         match Spool::open(recorder.context.state.path(), recorder.limits()) {
             Ok(spool) => {
                 let spool = Arc::new(spool);
-                if let Err(error) = recorder.tombstones.load(spool.dir()) {
+                if let Err(error) = recorder.tombstones.load(&spool) {
                     tracing::warn!("what was deleted before it was stored is not known any more: {error}");
                 }
                 // What comes in is recorded at once, beside what is left to repair.

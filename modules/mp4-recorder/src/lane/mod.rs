@@ -260,6 +260,8 @@ impl Lane {
         }
         // A recording that was on its way may be in its store already, and has to be looked for there.
         if recorder.tombstones.cover(&record) && record.stage == Stage::Complete {
+            let (flow, output) = &self.place;
+            tracing::info!(%flow, %output, bytes = record.bytes, "a recording that was deleted before it was stored goes");
             self.discard(recorder, &record).await;
             let removing = spool.clone();
             let removed = tokio::task::spawn_blocking(move || removing.remove(id)).await;

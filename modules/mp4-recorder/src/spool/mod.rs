@@ -229,6 +229,12 @@ impl Spool {
         held > room::bound(inner.limits, disk, held) / 10 * 9
     }
 
+    /// Numbers up to that one were given before.
+    pub fn continue_behind(&self, id: u64) {
+        let mut inner = self.inner();
+        inner.last_id = inner.last_id.max(id);
+    }
+
     /// A number for the next recording.
     pub fn next_id(&self) -> u64 {
         let mut inner = self.inner();
@@ -325,8 +331,12 @@ impl Spool {
     /// The disk refuses.
     pub fn remove(&self, id: u64) -> io::Result<()> {
         let Some(held) = self.get(id) else { return Ok(()) };
-        // The file first: a record without one is nothing, a file without a record would be recorded again.
-        self.tidying(|| gone(std::fs::remove_file(self.path(&held.record))))?;
+        // The file first, and for good: a record without one is nothing, a file without a record would be recorded again.
+        let path = self.path(&held.record);
+        self.tidying(|| gone(std::fs::remove_file(&path)))?;
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
+        }
         self.tidying(|| gone(std::fs::remove_file(held.record.path(&self.dir, "json"))))?;
         self.inner().index.remove(id);
         Ok(())
