@@ -12,6 +12,7 @@ mod clock;
 mod codec;
 mod decode;
 mod elements;
+mod node;
 mod options;
 mod pace;
 mod paint;

@@ -6,6 +6,7 @@ use gstreamer_app::AppSrc;
 
 use crate::clock::Clock;
 use crate::decode::{PipelineError, error_of, named, pipeline, to_stream};
+use crate::node;
 use crate::options::Device;
 use crate::pace::Pace;
 use crate::screen::quoted;
@@ -77,9 +78,6 @@ impl Speaker {
                     Ok(speaker) => return Ok(speaker),
                     Err(error) => error,
                 };
-                if !std::path::Path::new("/dev/snd").exists() {
-                    return Err(PipelineError(format!("{pulse}; and there is no /dev/snd for ALSA")));
-                }
                 Self::by("alsasink", "alsa", "", volume, clock)
                     .map_err(|alsa| PipelineError(format!("{pulse}; {alsa}")))
             }
@@ -111,9 +109,11 @@ impl Speaker {
         };
         match speaker.pipeline.set_state(gst::State::Playing) {
             Ok(_) => Ok(speaker),
-            Err(_) => Err(PipelineError(
-                error_of(&speaker.pipeline).unwrap_or_else(|| format!("{element} does not start")),
-            )),
+            Err(_) => {
+                let why = error_of(&speaker.pipeline).unwrap_or_else(|| format!("{element} does not start"));
+                let refused = (element == "alsasink").then(node::sound_refused).flatten();
+                Err(PipelineError(refused.map_or(why.clone(), |refused| format!("{why} {refused}"))))
+            }
         }
     }
 

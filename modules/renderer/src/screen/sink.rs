@@ -10,7 +10,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
 
-use super::{Kind, Look, Screen, ScreenError};
+use super::{Kind, Look, Screen, ScreenError, Shared};
 use crate::decode::{PipelineError, error_of, named, pipeline};
 use crate::elements;
 
@@ -24,7 +24,7 @@ pub struct Sink {
     watched: (Watch, Mutex<Instant>),
 }
 
-/// What a kind of display knows of its end beside GStreamer.
+/// What a kind of display knows of its end beside GStreamer. What it holds is dropped after the pipeline has ended.
 pub type Watch = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How often it is asked.
@@ -55,22 +55,29 @@ impl Drop for Sink {
     fn drop(&mut self) {
         // A driver or compositor that hangs holds up this thread and no other.
         let pipeline = self.pipeline.clone();
+        let watch = std::mem::replace(&mut self.watched.0, Box::new(|| None));
         let _ = std::thread::Builder::new().name("screen-ends".into()).spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
+            drop(watch);
         });
     }
 }
 
-/// Shows pictures by `element`; `properties` as `gst-launch-1.0` takes them.
+/// Shows pictures by `element`; `properties` as `gst-launch-1.0` takes them. All pictures are made of one `size`, if there
+/// is one, with borders where their shape is another.
 pub fn open(
     element: &'static str,
     properties: &str,
+    size: Option<(u32, u32)>,
     look: &Look,
     watch: Watch,
 ) -> Result<Screen, ScreenError> {
     elements::need(element)?;
+    let sized = size.map_or_else(String::new, |(width, height)| {
+        format!("video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 ! ")
+    });
     let pipeline = pipeline(&format!(
-        "appsrc name=in is-live=true format=time max-bytes=0 ! videoconvert ! {}videoscale add-borders=true ! \
+        "appsrc name=in is-live=true format=time max-bytes=0 ! videoconvert ! {}videoscale add-borders=true ! {sized}\
          {element} name=sink sync=false qos=false enable-last-sample=false {properties}",
         look.turn()
     ))?;
@@ -81,7 +88,11 @@ pub fn open(
         let why = shown.error().unwrap_or_else(|| format!("{element} does not start"));
         return Err(PipelineError(why).into());
     }
-    Ok(Screen { shared: Arc::default(), input: Some(input), kind: Kind::Sink(shown) })
+    let shared = Arc::new(Shared::default());
+    if let Some((width, height)) = size {
+        shared.set_size(width, height);
+    }
+    Ok(Screen { shared, input: Some(input), kind: Kind::Sink(shown) })
 }
 
 /// A Wayland compositor, by `WAYLAND_DISPLAY`: a name below `XDG_RUNTIME_DIR`, or a path.
@@ -130,7 +141,7 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
         _ => None,
     };
     let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
-    open("waylandsink", &properties, look, Box::new(watch))
+    open("waylandsink", &properties, None, look, Box::new(watch))
 }
 
 /// A text as a property's value in a description.
