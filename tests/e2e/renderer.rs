@@ -80,7 +80,7 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
     let url = rtmp(port::free(), "live/a");
     let module = start(&url, json!({ "render": "display://x11" }), Some(&screen), None);
     let nothing = |since: Option<(SystemTime, SystemTime)>| {
-        let lines = written_on(&screen);
+        let lines = written_on(SIZE.0, &screen.luma());
         let Some((name, sentence)) = lines.as_ref().and_then(|lines| Some((lines.first()?, lines.get(1)?)))
         else {
             return false;
@@ -128,8 +128,8 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
 }
 
 /// The lines of the renderer's card, read off the screen: each dot of its letters is a square of so many pixels.
-fn written_on(screen: &Screen) -> Option<Vec<String>> {
-    let (width, luma) = (SIZE.0 as usize, screen.luma());
+pub(crate) fn written_on(width: u32, luma: &[u8]) -> Option<Vec<String>> {
+    let width = width as usize;
     let lit: Vec<(usize, usize)> = luma
         .iter()
         .enumerate()

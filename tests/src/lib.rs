@@ -14,6 +14,7 @@ pub mod edge;
 pub mod fake_clock;
 pub mod flv;
 pub mod http;
+pub mod machine;
 pub mod metrics;
 pub mod module;
 pub mod nginx;

@@ -191,21 +191,7 @@ impl Module {
 
     /// Waits until the value at `pointer` (RFC 6901) of `/status` fits.
     pub fn wait_status(&self, pointer: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
-            let status = self.status();
-            let value = status.pointer(pointer).cloned().unwrap_or(Value::Null);
-            if fits(&value) {
-                return value;
-            }
-            assert!(
-                start.elapsed() < wait::LONG,
-                "{} never got there: {pointer} is {value} in {status:#}\n{}",
-                self.name,
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_status(wait::LONG, || self.status(), || format!("{}:\n{}", self.name, self.log()), pointer, fits)
     }
 
     /// Waits until the value at `pointer` of `/status` equals `wanted`.
@@ -274,5 +260,25 @@ impl Module {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         let setup = Setup { dir: self.dir, ..Setup::new(&self.name) };
         change(setup).start()
+    }
+}
+
+/// Waits until the value at `pointer` of a status fits; a panic shows the log.
+pub(crate) fn wait_status(
+    limit: Duration,
+    status: impl Fn() -> Value,
+    log: impl Fn() -> String,
+    pointer: &str,
+    fits: impl Fn(&Value) -> bool,
+) -> Value {
+    let start = Instant::now();
+    loop {
+        let status = status();
+        let value = status.pointer(pointer).cloned().unwrap_or(Value::Null);
+        if fits(&value) {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "{pointer} is still {value} in {status:#}\n{}", log());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

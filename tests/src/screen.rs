@@ -1,6 +1,6 @@
 //! A screen and a speaker without hardware: Xvfb, in it Weston, and PulseAudio with a sink that goes nowhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
@@ -88,20 +88,7 @@ impl Screen {
 
     /// The one in what a filter of ffmpeg's leaves of the screen.
     pub fn card_in(&self, filter: &str) -> Option<u64> {
-        let file = self.dir.path().join("part.png");
-        let mut command = Tool::Ffmpeg.command();
-        command
-            .args(["-v", "error", "-nostdin", "-y", "-i"])
-            .arg(self.shot())
-            .args(["-vf", filter])
-            .arg(&file);
-        let cut = Program::run(&mut command, wait::LONG);
-        assert!(cut.status.success(), "{}", cut.stderr);
-        let mut command = Tool::Python.command();
-        command.arg(tool::tests_dir().join("testcard/read.py")).arg(file);
-        let read = Program::run(&mut command, wait::LONG);
-        assert!(read.status.success(), "{}", read.stderr);
-        read.stdout.trim().parse().ok()
+        card_of(&self.shot(), filter)
     }
 
     /// How bright one line of it is, asked for again and again until `enough`: seconds since 1970, and the mean of its
@@ -123,14 +110,33 @@ impl Screen {
 
     /// Its pixels in grey.
     pub fn luma(&self) -> Vec<u8> {
-        let file = self.dir.path().join("luma");
-        let mut command = Tool::Ffmpeg.command();
-        command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(self.shot());
-        command.args(["-pix_fmt", "gray", "-f", "rawvideo"]).arg(&file);
-        let read = Program::run(&mut command, wait::LONG);
-        assert!(read.status.success(), "{}", read.stderr);
-        std::fs::read(file).unwrap()
+        luma_of(&self.shot())
     }
+}
+
+/// The pixels of a screenshot in grey.
+pub fn luma_of(shot: &Path) -> Vec<u8> {
+    let file = shot.with_extension("luma");
+    let mut command = Tool::Ffmpeg.command();
+    command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(shot);
+    command.args(["-pix_fmt", "gray", "-f", "rawvideo"]).arg(&file);
+    let read = Program::run(&mut command, wait::LONG);
+    assert!(read.status.success(), "{}", read.stderr);
+    std::fs::read(file).unwrap()
+}
+
+/// The frame number of the test card in what a filter of ffmpeg's leaves of a screenshot.
+pub fn card_of(shot: &Path, filter: &str) -> Option<u64> {
+    let file = shot.with_file_name("part.png");
+    let mut command = Tool::Ffmpeg.command();
+    command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(shot).args(["-vf", filter]).arg(&file);
+    let cut = Program::run(&mut command, wait::LONG);
+    assert!(cut.status.success(), "{}", cut.stderr);
+    let mut command = Tool::Python.command();
+    command.arg(tool::tests_dir().join("testcard/read.py")).arg(file);
+    let read = Program::run(&mut command, wait::LONG);
+    assert!(read.status.success(), "{}", read.stderr);
+    read.stdout.trim().parse().ok()
 }
 
 /// A server that answers; none when it ended, as it does when its number is taken.
@@ -319,7 +325,7 @@ fn series(text: &str) -> Vec<(f64, f64)> {
 }
 
 /// When a series rises above a value, at most twice a second.
-fn rises(series: &[(f64, f64)], above: f64) -> Vec<f64> {
+pub(crate) fn rises(series: &[(f64, f64)], above: f64) -> Vec<f64> {
     let pairs = series.windows(2).filter(|pair| pair[0].1 < above && pair[1].1 >= above);
     let mut rises: Vec<f64> = Vec::new();
     for pair in pairs {

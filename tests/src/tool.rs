@@ -43,6 +43,8 @@ pub enum Tool {
     Strace,
     /// An HTTP proxy.
     Tinyproxy,
+    /// QEMU, and the kernel that `tests/machine/make.py` has fetched.
+    Machine,
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
@@ -69,6 +71,8 @@ impl Tool {
             Self::Xvfb => on_path("Xvfb"),
             Self::PulseAudio => on_path("pulseaudio"),
             Self::Weston => on_path("weston"),
+            Self::Machine => existing(tests_dir().join(".tools/machine/initramfs"))
+                .and_then(|_| on_path("qemu-system-x86_64")),
         }
     }
 
