@@ -163,3 +163,47 @@ fn files_that_wait_are_stored_newest_first_where_that_is_wanted() {
         assert!(stored.len() >= 3 && stored == sorted, "{order}: {stored:#?}");
     }
 }
+
+#[test]
+fn a_file_that_a_folder_on_another_disk_does_not_take_holds_up_no_other() {
+    needs!(Ffmpeg, Ffprobe);
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let folder = other.path().join("files");
+    // Until it goes nothing is stored.
+    std::fs::write(&folder, "in the way").unwrap();
+    let url = rtmp(port::free(), "live/cam");
+    let setup = Setup::new("mp4-recorder");
+    let store = format!("file://{}", folder.display());
+    let document = document(setup.dir(), &url, json!({ "store": store, "segmentSeconds": 2 }));
+    let module = setup.twin(&document).start();
+    let tags = Clip::Plain.tags();
+    Publisher::to(&url).play_out(&tags).unwrap();
+    module.wait_value("/flows/cam/input/state", "waiting");
+    module.wait_status("/flows/cam/outputs/disk/error", Value::is_string);
+    let spooled = || {
+        let mut files = files(&module.dir().join("state/spool"));
+        files.retain(|file| file.extension().is_some_and(|is| is == "mp4"));
+        files
+    };
+    wait::until_true("files wait", wait::LONG, || spooled().len() >= 3);
+    let (first, aside) = (spooled()[0].clone(), other.path().join("aside"));
+    std::fs::copy(&first, &aside).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    // What is there opens, and can't be read.
+    std::fs::create_dir(&first).unwrap();
+    std::fs::remove_file(&folder).unwrap();
+    wait::until_true("the others are stored", wait::LONG, || spooled().is_empty());
+    let name = first.file_name().unwrap().to_str().unwrap();
+    module.wait_status("/flows/cam/outputs/disk/error", |error| {
+        error.as_str().is_some_and(|error| error.contains(name))
+    });
+    std::fs::remove_dir(&first).unwrap();
+    std::fs::copy(&aside, &first).unwrap();
+    module.wait_value("/flows/cam/outputs/disk/state", "waiting");
+    module.wait_value("/summary/spoolBytes", 0);
+    let read = files(&folder).iter().map(|file| read(Tool::Ffmpeg, file)).collect::<Vec<_>>();
+    let published = Recording::of_tags(&tags);
+    for kind in [Kind::Video, Kind::Audio] {
+        assert!(hashes(&read, kind) == hashes(std::slice::from_ref(&published), kind), "{kind:?}");
+    }
+}

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lane::Lane;
 use crate::lately::Written;
-use crate::name::NameTemplate;
+use crate::name::{self, NameTemplate};
 use crate::recorder::Recorder;
 use crate::recording;
 use crate::report::Report;
@@ -54,9 +54,7 @@ pub struct Asked {
 impl Asked {
     /// What the clip is called where files are called so.
     pub fn name(&self, template: &NameTemplate) -> String {
-        let name = template.at(self.at);
-        let stem = name.strip_suffix(".mp4").unwrap_or(&name);
-        format!("{stem}-event-{}.mp4", self.id)
+        name::of_event(&template.at(self.at), &self.id)
     }
 }
 

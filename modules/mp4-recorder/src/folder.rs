@@ -1,11 +1,15 @@
 //! A folder as a store: a file is there under its name, whole, or not at all.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::name;
+
+const COPIED_AT_ONCE: usize = 1 << 20;
 
 /// What became of a file that was to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +31,6 @@ pub enum Stored {
 /// The system's word, with the path it is about.
 pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError> {
     let target = root.join(name);
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| FolderError { path, source }
-    };
     let folder = target.parent().unwrap_or(root);
     let is_durable = || sync_names(root, folder).map_err(at(folder));
     let source = match std::fs::metadata(file) {
@@ -41,10 +41,10 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         }
         // A folder that is not mounted now may have it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => return Ok(Stored::Gone),
-        Err(error) => return Err(at(file)(error)),
+        Err(error) => return Err(of_spool(file)(error)),
     };
     match std::fs::metadata(&target) {
-        Ok(there) if is_same(file, &source, &target, &there).map_err(at(&target))? => {
+        Ok(there) if is_same(file, &source, &target, &there)? => {
             return is_durable().map(|()| Stored::Already);
         }
         Ok(_) => return Ok(Stored::NameTaken),
@@ -58,8 +58,7 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             let aside = aside(&target, file);
-            std::fs::copy(file, &aside).map_err(at(&aside))?;
-            File::open(&aside).and_then(|copy| copy.sync_all()).map_err(at(&aside))?;
+            copy(file, &aside)?;
             match rename_new(&aside, &target) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     std::fs::remove_file(&aside).map_err(at(&aside))?;
@@ -80,14 +79,65 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
 pub struct FolderError {
     path: PathBuf,
     source: io::Error,
+    /// The file of the spool can't be read.
+    is_of_spool: bool,
+}
+
+impl FolderError {
+    /// Whether another file may get there where this one does not: it can't be read, or its name is refused.
+    pub fn is_of_the_file(&self) -> bool {
+        use rustix::io::Errno;
+        const OF_ONE: [Errno; 10] = [
+            Errno::NAMETOOLONG,
+            Errno::INVAL,
+            Errno::ISDIR,
+            Errno::NOTDIR,
+            Errno::EXIST,
+            Errno::LOOP,
+            Errno::ILSEQ,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::IO,
+        ];
+        self.is_of_spool || Errno::from_io_error(&self.source).is_some_and(|errno| OF_ONE.contains(&errno))
+    }
+}
+
+/// What the system says of a path in the folder.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError { path, source, is_of_spool: false }
+}
+
+/// The same of a file of the spool.
+fn of_spool(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError { path, source, is_of_spool: true }
+}
+
+/// Copies, durably. Which of the two files an error is about shows only where each is asked by itself.
+fn copy(file: &Path, aside: &Path) -> Result<(), FolderError> {
+    let mut from = File::open(file).map_err(of_spool(file))?;
+    let mut to = File::create(aside).map_err(at(aside))?;
+    let mut piece = vec![0; COPIED_AT_ONCE];
+    loop {
+        let read = from.read(&mut piece).map_err(of_spool(file))?;
+        match piece.get(..read) {
+            Some(read) if !read.is_empty() => to.write_all(read).map_err(at(aside))?,
+            _ => return to.sync_all().map_err(at(aside)),
+        }
+    }
 }
 
 /// A name that no player looks at, the same at each try.
 fn aside(target: &Path, file: &Path) -> PathBuf {
     let id = file.file_name().unwrap_or_default().to_string_lossy();
     let id = id.split('.').next().unwrap_or_default();
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!(".{name}.{id}.part"))
+    let target_name = target.file_name().unwrap_or_default().to_string_lossy();
+    let behind = format!(".{id}.part");
+    // A name that is as long as names may be has no room for more.
+    let name = name::shortened(&target_name, behind.len() + 1);
+    target.with_file_name(format!(".{name}{behind}"))
 }
 
 /// Where the part of a file of the spool lies that was sent while it was written.
@@ -109,10 +159,6 @@ pub fn of_partial(path: &Path) -> Option<String> {
 /// The system's word, with the path it is about.
 pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), FolderError> {
     let target = root.join(name);
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| FolderError { path, source }
-    };
     let folder = target.parent().unwrap_or(root);
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     let partial = aside(&target, file);
@@ -121,8 +167,8 @@ pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), Fo
     if there >= bytes {
         return Ok(());
     }
-    let mut from = File::open(file).map_err(at(file))?;
-    from.seek(SeekFrom::Start(there)).map_err(at(file))?;
+    let mut from = File::open(file).map_err(of_spool(file))?;
+    from.seek(SeekFrom::Start(there)).map_err(of_spool(file))?;
     io::copy(&mut from.take(bytes - there), &mut to).and_then(|_| to.sync_data()).map_err(at(&partial))?;
     if there == 0 {
         sync_names(root, folder).map_err(at(folder))?;
@@ -166,17 +212,19 @@ fn is_same(
     of_one: &std::fs::Metadata,
     other: &Path,
     of_other: &std::fs::Metadata,
-) -> io::Result<bool> {
+) -> Result<bool, FolderError> {
     if (of_one.dev(), of_one.ino()) == (of_other.dev(), of_other.ino()) {
         return Ok(true);
     }
     if !of_other.is_file() || of_one.len() != of_other.len() {
         return Ok(false);
     }
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let path = one;
+    let mut one = File::open(path).map_err(of_spool(path))?;
+    let mut other = File::open(other).map_err(at(other))?;
     let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
-        let read = one.read(&mut left)?;
+        let read = one.read(&mut left).map_err(of_spool(path))?;
         let (Some(left), Some(right)) = (left.get(..read), right.get_mut(..read)) else { return Ok(false) };
         if read == 0 {
             return Ok(true);
@@ -237,6 +285,39 @@ mod tests {
         assert_eq!(std::fs::read_to_string(other.path().join("x/c.mp4")).unwrap(), "across");
         assert_eq!(std::fs::read_dir(other.path().join("x")).unwrap().count(), 1);
         assert_eq!(file.exists(), !same_disk);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_or_whose_name_is_refused_says_nothing_of_the_next_one() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let refuses = |file: &Path, name: &str| store(file, other.path(), name).unwrap_err();
+        // Reading it fails.
+        let folder = dir.path().join("00000000000b.cam.disk.mp4");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(refuses(&folder, "a.mp4").is_of_the_file());
+        let file = spooled(dir.path(), "one");
+        assert!(refuses(&file, &format!("{}.mp4", "x".repeat(252))).is_of_the_file());
+        std::fs::write(other.path().join("plain"), "").unwrap();
+        assert!(refuses(&file, "plain/a.mp4").is_of_the_file());
+        // The same is compared with what is there.
+        std::fs::create_dir(other.path().join("b.mp4")).unwrap();
+        assert_eq!(store(&file, other.path(), "b.mp4").unwrap(), Stored::NameTaken);
+        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::ROFS, rustix::io::Errno::DQUOT] {
+            assert!(!at(&file)(errno.into()).is_of_the_file());
+        }
+    }
+
+    #[test]
+    fn the_longest_name_arrives_on_another_disk_too() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let file = spooled(dir.path(), "long");
+        let name = format!("{}.mp4", "\u{e9}".repeat(125));
+        assert_eq!(store(&file, other.path(), &name).unwrap(), Stored::New);
+        let partial = partial(other.path(), &name, "00000000000a.cam.disk.mp4");
+        assert!(partial.file_name().unwrap().len() <= 255);
+        assert!(of_partial(&partial).unwrap().starts_with("\u{e9}\u{e9}"));
     }
 
     #[test]

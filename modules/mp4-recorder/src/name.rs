@@ -13,6 +13,10 @@ pub const DEFAULT_OF_PATTERN: &str = "{device}/{flow}/{match}/%Y/%m/%d/{match}-%
 const MAX_BYTES: usize = 1024;
 /// What file systems take in one segment.
 const MAX_SEGMENT: usize = 255;
+/// Times that are longer than their fields, and a number.
+const GROWS: usize = 24;
+/// `-event-ID`.
+const OF_AN_EVENT: usize = 72;
 
 /// A name with fields in it, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,8 +151,8 @@ impl NameTemplate {
                 Part::Field(other) => filled.push_str(other),
             }
         }
-        let too_long = filled.len() > MAX_BYTES - 24
-            || filled.split('/').any(|segment| segment.len() > MAX_SEGMENT - 24);
+        let too_long = filled.len() > MAX_BYTES - GROWS - OF_AN_EVENT
+            || filled.split('/').any(|segment| segment.len() > MAX_SEGMENT - GROWS);
         if too_long { Err(NameError::Length) } else { Ok(Self(filled)) }
     }
 
@@ -188,6 +192,27 @@ impl fmt::Display for NameTemplate {
 pub fn numbered(name: &str, number: u32) -> String {
     let stem = name.strip_suffix(".mp4").unwrap_or(name);
     if number < 2 { name.to_owned() } else { format!("{stem}-{number}.mp4") }
+}
+
+/// A name that leaves room for `more` bytes in its last segment: what is too long of that is cut in front of the extension.
+pub fn shortened(name: &str, more: usize) -> String {
+    let (folders, file) = name.rsplit_once('/').map_or(("", name), |(folders, file)| (folders, file));
+    let stem = file.strip_suffix(".mp4").unwrap_or(file);
+    let most = MAX_SEGMENT.saturating_sub(more + ".mp4".len());
+    if stem.len() <= most {
+        return name.to_owned();
+    }
+    let end = (0..=most).rev().find(|at| stem.is_char_boundary(*at)).unwrap_or(0);
+    let kept = stem.get(..end).unwrap_or_default();
+    let slash = if folders.is_empty() { "" } else { "/" };
+    format!("{folders}{slash}{kept}.mp4")
+}
+
+/// `name` of the clip of an event, which is told from all others by the id.
+pub fn of_event(name: &str, id: &str) -> String {
+    let behind = format!("-event-{id}");
+    let name = shortened(name, behind.len() + GROWS);
+    format!("{}{behind}.mp4", name.strip_suffix(".mp4").unwrap_or(&name))
 }
 
 /// A text in which nothing is a field any more.
@@ -248,6 +273,15 @@ mod tests {
             assert_eq!(NameTemplate::parse(text), Err(error), "{text}");
         }
         assert_eq!(NameTemplate::parse(&format!("{}.mp4", "x".repeat(600))), Err(NameError::Length));
+    }
+
+    #[test]
+    fn a_clip_of_a_long_name_has_one_that_every_store_takes() {
+        let long = format!("a/{}.mp4", "\u{e9}".repeat(115));
+        let name = of_event(&long, &"i".repeat(64));
+        assert!(name.starts_with("a/\u{e9}") && name.ends_with("iii.mp4"), "{name}");
+        assert!(name.len() - 2 <= MAX_SEGMENT - GROWS && name.len() > 200, "{}", name.len());
+        assert_eq!(of_event("a/b.mp4", "x"), "a/b-event-x.mp4");
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl LaneError {
     /// Whether it is about this one file, so that others need not wait behind it.
     pub(super) fn is_of_the_file(&self) -> bool {
         match self {
+            Self::Folder(error) => error.is_of_the_file(),
             Self::Spool(_) | Self::Names(_) | Self::NoTarget | Self::Blob(BlobError::Spool(_)) => true,
             Self::Blob(BlobError::Refused { status, .. }) => *status == 400,
             _ => false,
