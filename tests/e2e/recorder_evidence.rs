@@ -192,7 +192,10 @@ fn a_file_that_was_sent_while_it_was_written_is_stored_whole_and_nothing_of_it_i
     let staged = azurite.staged();
     let different: std::collections::BTreeSet<_> = staged.iter().collect();
     assert!(different.len() >= 3, "{staged:?}");
-    assert_eq!(staged.len(), different.len() + 1, "{staged:?}");
+    assert_eq!(staged.len(), different.len(), "{staged:?}");
+    // The head goes again at the close, under an id of its own: so ends the base64 of it.
+    let again = staged.iter().filter(|id| id.ends_with("MTAwMDAwMDAwMDAw"));
+    assert_eq!(again.count(), 1, "{staged:?}");
     assert_eq!(module.terminate().status.code(), Some(0));
 }
 

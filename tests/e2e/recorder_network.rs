@@ -4,7 +4,7 @@ use av_tests::chance::Chance;
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::module::Setup;
-use av_tests::proxy::{Fault, Proxy, Request};
+use av_tests::proxy::{Fault, Proxy, Request, ThinLine};
 use av_tests::recording::Recording;
 use av_tests::{long_only, needs, port, wait};
 use serde_json::{Value, json};
@@ -94,4 +94,47 @@ fn a_hundred_faults_of_the_network_lose_and_double_nothing() {
         }
     });
     assert_eq!(faults.len(), 100, "{faults:?}");
+}
+
+/// Publishes to a recorder that uploads one file over a thin line, and gives the blocks that arrived.
+fn arrives_over(rate: u64, most: u64, clip: Clip) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    // Until the first file has arrived it is a fast one.
+    let line = ThinLine::start(azurite.port, 1 << 30, most);
+    let url = format!("azblob+http://127.0.0.1:{}/{ACCOUNT}/recordings", line.port);
+    let listen = rtmp(port::free(), "live/cam");
+    let document = document(&listen, &url, &json!({ "accountKey": KEY }), json!({ "segmentSeconds": 60 }));
+    let module = Setup::new("mp4-recorder").twin(&document).start_listening();
+    let empty = || module.status()["summary"]["spoolBytes"] == 0;
+    let mut published = Recording::default();
+    for (rate, clip) in [(1 << 30, Clip::Smaller), (rate, clip)] {
+        line.set_rate(rate);
+        published.0.extend(PublishWith::Ffmpeg.start(clip, &listen).finish().0);
+        module.wait_value("/flows/cam/input/state", "waiting");
+        wait::until_true("the file is there", 5 * wait::LONG, empty);
+    }
+    assert_eq!(line.broke() > 0, most < u64::MAX, "{}", line.broke());
+    let blobs = azurite.blobs(&folder.path().join("read"));
+    assert_eq!(blobs.len(), 2, "{blobs:?}");
+    must_hold(&blobs, &published);
+    assert_eq!(module.terminate().status.code(), Some(0));
+    azurite.staged()
+}
+
+#[test]
+fn at_thirty_kilobits_a_second_a_file_arrives() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    arrives_over(30_000 / 8, u64::MAX, Clip::Plain);
+}
+
+#[test]
+fn on_a_line_that_has_become_slow_and_breaks_blocks_become_smaller_and_none_is_sent_twice() {
+    needs!(Ffmpeg, Azurite, BlobSdk);
+    let staged = arrives_over(200_000, 400_000, Clip::Heavy);
+    let different: std::collections::BTreeSet<_> = staged.iter().collect();
+    assert!(staged.len() >= 10, "{staged:?}");
+    // One that breaks when its last byte has gone is sent again.
+    assert!(staged.len() <= different.len() + 2, "{staged:?}");
 }

@@ -1,9 +1,12 @@
 //! A proxy in front of an HTTP server that puts faults of networks into chosen requests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::port;
 
@@ -66,6 +69,84 @@ impl Proxy {
     pub fn faults(&self) -> Vec<Fault> {
         self.done.lock().unwrap().clone()
     }
+}
+
+/// A thin line to a server: of what goes there nothing waits on the way, answers come at once.
+pub struct ThinLine {
+    /// On 127.0.0.1.
+    pub port: u16,
+    rate: Arc<AtomicU64>,
+    broke: Arc<AtomicU64>,
+}
+
+impl ThinLine {
+    /// To `server`, a port on 127.0.0.1: so many bytes a second, all connections together. Each ends after `most` bytes.
+    pub fn start(server: u16, bytes_per_second: u64, most: u64) -> Self {
+        // What the kernel takes for the line before the line has it: with little of that, what is acknowledged was carried.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let port = port::free();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        socket.listen(16).unwrap();
+        let listener = TcpListener::from(socket);
+        let rate = Arc::new(AtomicU64::new(bytes_per_second));
+        let (line, broke): (Arc<Mutex<()>>, Arc<AtomicU64>) = Default::default();
+        let (of_line, breaks) = (rate.clone(), broke.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(client) = client else { return };
+                let (line, rate, breaks) = (line.clone(), of_line.clone(), breaks.clone());
+                std::thread::spawn(move || carry(client, server, &line, &rate, most, &breaks));
+            }
+        });
+        Self { port, rate, broke }
+    }
+
+    /// From now on.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        self.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Connections that ended because they had carried what they may.
+    pub fn broke(&self) -> u64 {
+        self.broke.load(Ordering::Relaxed)
+    }
+}
+
+fn carry(
+    mut client: TcpStream,
+    server: u16,
+    line: &Mutex<()>,
+    rate: &AtomicU64,
+    most: u64,
+    broke: &AtomicU64,
+) -> Option<()> {
+    let mut upstream = TcpStream::connect(("127.0.0.1", server)).ok()?;
+    let (mut answers, mut back) = (upstream.try_clone().ok()?, client.try_clone().ok()?);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut answers, &mut back);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    let mut piece = [0; 1024];
+    let mut carried = 0;
+    loop {
+        let read = client.read(&mut piece).ok().filter(|read| *read > 0);
+        let Some(read) = read else { break };
+        {
+            let _alone = line.lock().unwrap();
+            let takes = 1_000_000_000 * read as u64 / rate.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_nanos(takes));
+        }
+        carried += read as u64;
+        if carried > most {
+            broke.fetch_add(1, Ordering::Relaxed);
+            let _ = client.shutdown(Shutdown::Both);
+            break;
+        }
+        upstream.write_all(&piece[..read]).ok()?;
+    }
+    let _ = upstream.shutdown(Shutdown::Both);
+    Some(())
 }
 
 /// Serves one request per connection: the answer says `Connection: close`.

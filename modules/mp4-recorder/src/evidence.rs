@@ -23,8 +23,6 @@ const EVERY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(10);
 /// Names that are tried for one file.
 const MOST_NAMES: u32 = 20;
-/// One block.
-const MOST: u64 = 8 << 20;
 
 /// What this process knows of files that are being written.
 #[derive(Debug, Default)]
@@ -117,7 +115,7 @@ async fn stage(
         let at = index.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
         let end = match ends.get(index) {
             Some(end) => *end,
-            None => held.bytes.min(at.saturating_add(MOST)),
+            None => held.bytes.min(at.saturating_add(store.most_open())),
         };
         if end <= at {
             return Ok(());
@@ -137,7 +135,7 @@ async fn stage(
         if !is_open.await.map_err(|_| LaneError::Ended)?? {
             return Ok(());
         }
-        match store.stage_open(&name, &path, &upload, index, at, end - at).await {
+        match store.stage_open(&name, &path, &upload, at, end - at).await {
             Err(error) if error.code() == Some(OTHER_BLOCKS) => {
                 sent.left.insert(id);
                 return Ok(());

@@ -24,6 +24,11 @@ struct Open {
 }
 
 impl Blobs {
+    /// Blocks that arrived until now.
+    pub fn blocks(&self) -> u64 {
+        self.pace.blocks()
+    }
+
     /// The store as it is configured now.
     ///
     /// # Errors

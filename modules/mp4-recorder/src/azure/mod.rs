@@ -7,6 +7,7 @@ mod deletion;
 mod http;
 mod identity;
 mod open;
+mod pace;
 mod proxy;
 mod recovery;
 mod refused;
@@ -32,7 +33,8 @@ use account::Access;
 pub use account::{Container, Credentials};
 pub use connection::Blobs;
 pub use deletion::Gone;
-pub use http::{Http, Pace};
+pub use http::Http;
+pub use pace::Pace;
 pub use recovery::Committed;
 pub use refused::BlobError;
 pub use upload::{Described, Upload};
@@ -54,8 +56,6 @@ pub struct Store {
     transport: Arc<Http>,
     /// Signs each request, or gives it a token; a SAS needs neither.
     signing: Option<Arc<dyn Policy>>,
-    /// Bytes per second that the last block took; 0: unknown.
-    rate: AtomicU64,
     /// How many outputs of the module send to stores.
     outputs: AtomicU64,
     /// The SAS may not set tags.
@@ -96,7 +96,6 @@ impl Store {
             version,
             transport,
             signing,
-            rate: AtomicU64::new(0),
             outputs: AtomicU64::new(1),
             without_tags: AtomicBool::new(false),
             without_looks: AtomicBool::new(false),

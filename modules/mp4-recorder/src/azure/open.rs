@@ -16,6 +16,11 @@ impl Store {
         Ok(matches!(self.look(name, upload, u64::MAX).await?, Seen::Nothing | Seen::Unknown))
     }
 
+    /// How long a block of a file may be that is being written.
+    pub fn most_open(&self) -> u64 {
+        self.block(0)
+    }
+
     /// Sends one block of a file that is being written.
     ///
     /// # Errors
@@ -25,11 +30,10 @@ impl Store {
         name: &str,
         path: &Path,
         upload: &Upload,
-        index: usize,
         at: u64,
         length: u64,
     ) -> Result<(), BlobError> {
-        self.stage(&self.blocks(name)?, path, &upload.block_id(index), at, length).await
+        self.stage(&self.blocks(name)?, path, &upload.block_id(at), at, length).await
     }
 }
 
@@ -95,6 +99,7 @@ mod tests {
             began: 0,
             staged: staged.to_vec(),
             sent: 0,
+            kept: Vec::new(),
         }
     }
 

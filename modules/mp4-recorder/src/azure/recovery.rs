@@ -18,15 +18,13 @@ use rand::Rng;
 use tokio::io::AsyncWriteExt;
 
 use super::account::Access;
-use super::upload::{mark, sum};
+use super::upload::{CHANGED, mark, sum};
 use super::{BlobError, Store, ended};
 use crate::segment;
 
-/// Characters of an upload's id, and of the index behind it.
+/// Characters of an upload's id, and of the place behind it.
 const ID: usize = 24;
-const INDEX: usize = 6;
-/// Behind all indexes that an upload may have (50,000 blocks).
-const CHANGED: usize = 500_000;
+const PLACE: usize = 12;
 /// A blob is read in such pieces.
 const PIECE: u64 = 4 << 20;
 
@@ -111,7 +109,7 @@ impl Store {
         });
         let bytes = work.await.map_err(ended)??.bytes;
         let (mut at, mut parts) = (0, Vec::new());
-        for (index, (id, size)) in blocks.into_iter().enumerate() {
+        for (id, size) in blocks {
             let length = size.min(bytes.saturating_sub(at));
             if length == 0 {
                 break;
@@ -119,7 +117,7 @@ impl Store {
             let id = if length == size && is_same(&sent, &repaired, at, length).await? {
                 id
             } else {
-                let id = changed(&id, index)?;
+                let id = changed(&id, at)?;
                 self.stage(client, &repaired, &id, at, length).await?;
                 id
             };
@@ -202,9 +200,9 @@ fn ids(blocks: &[(Vec<u8>, u64)]) -> Vec<Vec<u8>> {
 }
 
 /// The id of a block that takes the place of another of the same upload. All ids under one name have the same length.
-fn changed(id: &[u8], index: usize) -> Result<Vec<u8>, BlobError> {
+fn changed(id: &[u8], at: u64) -> Result<Vec<u8>, BlobError> {
     let upload = id.get(..ID).ok_or_else(|| BlobError::Other("a block id is too short".into()))?;
-    Ok([upload, format!("{:06}", CHANGED + index).as_bytes()].concat())
+    Ok([upload, format!("{:012x}", CHANGED | at).as_bytes()].concat())
 }
 
 /// Whether two files hold the same bytes there.
@@ -224,20 +222,24 @@ async fn is_same(one: &Path, other: &Path, at: u64, length: u64) -> Result<bool,
 /// Of the blocks under one name those of the upload that got furthest, from the first on without a gap.
 fn chosen(blocks: impl Iterator<Item = (Vec<u8>, u64)>, flow: Option<&str>) -> Option<Vec<(Vec<u8>, u64)>> {
     let wanted = flow.map(mark);
-    let mut uploads: BTreeMap<String, BTreeMap<usize, (Vec<u8>, u64)>> = BTreeMap::new();
+    let mut uploads: BTreeMap<String, BTreeMap<u64, (Vec<u8>, u64)>> = BTreeMap::new();
     for (id, size) in blocks {
         let Ok(text) = String::from_utf8(id.clone()) else { continue };
-        let Some((upload, index)) = text.split_at_checked(ID) else { continue };
-        let is_ours = index.len() == INDEX && upload.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let Some((upload, place)) = text.split_at_checked(ID) else { continue };
+        let is_ours = place.len() == PLACE && upload.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_ours || wanted.as_ref().is_some_and(|wanted| !upload.starts_with(wanted)) {
             continue;
         }
-        let Ok(index) = index.parse() else { continue };
-        uploads.entry(upload.to_owned()).or_default().insert(index, (id, size));
+        let Ok(place) = u64::from_str_radix(place, 16) else { continue };
+        uploads.entry(upload.to_owned()).or_default().insert(place, (id, size));
     }
-    let runs = uploads.into_values().map(|blocks| {
-        let run = blocks.into_iter().enumerate().take_while(|(at, (index, _))| at == index);
-        run.map(|(_, (_, block))| block).collect::<Vec<_>>()
+    let runs = uploads.into_values().map(|mut blocks| {
+        let (mut run, mut at) = (Vec::new(), 0);
+        while let Some(block) = blocks.remove(&at) {
+            at += block.1;
+            run.push(block);
+        }
+        run
     });
     runs.max_by_key(|run| run.iter().map(|(_, size)| size).sum::<u64>()).filter(|run| !run.is_empty())
 }
@@ -255,6 +257,7 @@ mod tests {
             began: 0,
             staged: Vec::new(),
             sent: 0,
+            kept: Vec::new(),
         }
     }
 
@@ -271,10 +274,10 @@ mod tests {
         let mine = upload();
         let other = Upload { id: format!("{}{:016x}", mark("gate"), 2), ..upload() };
         let blocks = || {
-            let mine = [3, 1, 0].map(|index| (mine.block_id(index), 10));
+            let mine = [30, 10, 0].map(|at| (mine.block_id(at), 10));
             mine.into_iter().chain([(other.block_id(0), 15), (b"of somebody else".to_vec(), 99)])
         };
-        assert_eq!(chosen(blocks(), None).unwrap(), [(mine.block_id(0), 10), (mine.block_id(1), 10)]);
+        assert_eq!(chosen(blocks(), None).unwrap(), [(mine.block_id(0), 10), (mine.block_id(10), 10)]);
         assert_eq!(chosen(blocks(), Some("gate")).unwrap(), [(other.block_id(0), 15)]);
         assert_eq!(chosen(blocks(), Some("yard")), None);
     }

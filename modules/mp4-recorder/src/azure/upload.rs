@@ -29,13 +29,20 @@ use crate::spool::{Record, Spool};
 const TAGS_SINCE: &str = "2019-12-12";
 /// Azure forgets blocks that were never committed after a week.
 const BLOCKS_LAST_MILLIS: i64 = 6 * 86_400_000;
-const MOST_BLOCKS: u64 = 50_000;
+/// Azure takes 50,000. Those that are there already may be smaller.
+const MOST_BLOCKS: u64 = 40_000;
+/// Ends of blocks that are written down when the rest is cut anew: some 50 KB of a record.
+const MOST_ENDS: usize = 4000;
 const LEAST_BLOCK: u64 = 256 << 10;
 const MOST_BLOCK: u64 = 8 << 20;
 /// A block is in memory as a whole while it is sent, and each output sends one: so much in all.
 const BLOCKS_AT_ONCE: u64 = 48 << 20;
+/// What a request has beside its body is less.
+const LEAST_SENT: u64 = 8 << 10;
 /// A block takes about so long.
 const BLOCK_SECONDS: u64 = 15;
+/// Behind every place in a file.
+pub(super) const CHANGED: u64 = 1 << 44;
 
 /// An upload that was begun: what a later one can go on with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +62,9 @@ pub struct Upload {
     /// Blocks that the store confirmed, in the order of sending: counted where it may not be asked for them.
     #[serde(default)]
     pub sent: usize,
+    /// Where all blocks end that were there when the line had become slow, and the rest was cut anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<u64>,
 }
 
 /// How a blob is named and described.
@@ -78,21 +88,53 @@ pub(super) fn mark(flow: &str) -> String {
 }
 
 impl Upload {
-    pub(super) fn block_id(&self, index: usize) -> Vec<u8> {
-        format!("{}{index:06}", self.id).into_bytes()
+    /// The id of the block that begins there.
+    pub(super) fn block_id(&self, at: u64) -> Vec<u8> {
+        format!("{}{at:012x}", self.id).into_bytes()
     }
 
     /// Where each block of a file of so many bytes begins, and how long it is.
     pub(super) fn pieces(&self, bytes: u64) -> Vec<(u64, u64)> {
         let (mut pieces, mut at) = (Vec::new(), 0);
-        let mut ends = self.staged.iter().copied();
+        let ends = if self.kept.is_empty() { &self.staged } else { &self.kept };
+        let mut ends = ends.iter().copied().peekable();
         while at < bytes {
-            let next = ends.next().unwrap_or(u64::MAX).min(at.saturating_add(self.block.max(1)));
+            // A file may have been cut off within what was sent.
+            while ends.next_if(|end| *end <= at).is_some() {}
+            let next = match ends.peek() {
+                Some(end) => *end,
+                None => at.saturating_add(self.block.max(1)),
+            };
             let end = next.clamp(at + 1, bytes);
             pieces.push((at, end - at));
             at = end;
         }
         pieces
+    }
+
+    /// The same of a block that has another content than was sent under that id while the file was being written.
+    pub(super) fn changed_id(&self, at: u64) -> Vec<u8> {
+        self.block_id(CHANGED | at)
+    }
+
+    /// Cuts everything into smaller blocks but those that `are_there`.
+    fn cut_anew(&mut self, bytes: u64, block: u64, are_there: impl Fn(&(u64, u64)) -> bool) {
+        let pieces = self.pieces(bytes);
+        let known = pieces.iter().rposition(&are_there).map_or(0, |last| last + 1);
+        let mut kept = Vec::new();
+        for piece @ (at, length) in pieces.into_iter().take(known) {
+            let end = at + length;
+            if !are_there(&piece) {
+                kept.extend((1..).map(|count| at + count * block).take_while(|inner| *inner < end));
+            }
+            kept.push(end);
+        }
+        if kept.is_empty() {
+            kept.push(block.min(bytes));
+        }
+        if kept.len() <= MOST_ENDS {
+            (self.kept, self.block) = (kept, block);
+        }
     }
 }
 
@@ -141,21 +183,24 @@ impl Store {
         };
         let client = self.blocks(described.name)?;
         let there = if resumed.is_some() && sees { self.staged(&client).await? } else { BTreeMap::new() };
+        // What was sent of the head while the file was being written has changed at its close.
+        let head = if upload.staged.is_empty() { 0 } else { open::head(&path).await? };
+        let id_at = |upload: &Upload, at| if at < head { upload.changed_id(at) } else { upload.block_id(at) };
         let block = self.block(bytes);
-        if resumed.is_some() && sees && there.is_empty() && upload.staged.is_empty() && block < upload.block {
-            // The line has become slow, and none of the large blocks got through.
-            upload = Upload { block, md5: upload.md5, ..self.begin_open(&record.flow) };
+        if resumed.is_some() && self.transport.pace().seen() > 0 && block < upload.block {
+            // The line has become slow: what is not there yet goes in smaller blocks.
+            let before = upload.clone();
+            let is_there = |(at, length): &(u64, u64)| there.get(&id_at(&before, *at)) == Some(length);
+            upload.cut_anew(bytes, block, is_there);
+            upload.sent = 0;
             record.upload = Some(upload.clone());
             write_down(spool, record).await?;
         }
         let pieces = upload.pieces(bytes);
-        let head = if upload.staged.is_empty() { 0 } else { open::head(&path).await? };
-        let in_order = pieces.iter().enumerate().skip(1).chain(pieces.iter().enumerate().take(1));
-        for (count, (index, (at, length))) in in_order.enumerate() {
-            let id = upload.block_id(index);
-            // The head of a file that was sent while it was written has changed since. What says so goes last.
-            let is_listed = there.get(&id) == Some(length) && *at >= head;
-            if is_listed || (!sees && count < upload.sent) {
+        // What says that the file is whole goes last.
+        for (count, (at, length)) in pieces.iter().skip(1).chain(pieces.first()).enumerate() {
+            let id = id_at(&upload, *at);
+            if there.get(&id) == Some(length) || (!sees && count < upload.sent) {
                 continue;
             }
             match self.stage(&client, &path, &id, *at, *length).await {
@@ -168,7 +213,7 @@ impl Store {
                 write_down(spool, record).await?;
             }
         }
-        let ids: Vec<_> = (0..pieces.len()).map(|index| upload.block_id(index)).collect();
+        let ids: Vec<_> = pieces.iter().map(|(at, _)| id_at(&upload, *at)).collect();
         let has_tags = self.version.as_str() >= TAGS_SINCE
             && !described.tags.is_empty()
             && !self.without_tags.load(Ordering::Relaxed);
@@ -201,8 +246,8 @@ impl Store {
     }
 
     /// How large the blocks of a file of so many bytes are, by the rate of the last one.
-    fn block(&self, bytes: u64) -> u64 {
-        let rate = self.rate.load(Ordering::Relaxed);
+    pub(super) fn block(&self, bytes: u64) -> u64 {
+        let rate = self.transport.pace().seen();
         let block = rate.saturating_mul(BLOCK_SECONDS).clamp(LEAST_BLOCK, self.most_block());
         block.max(bytes.div_ceil(MOST_BLOCKS))
     }
@@ -220,6 +265,7 @@ impl Store {
             began: jiff::Timestamp::now().as_millisecond(),
             staged: Vec::new(),
             sent: 0,
+            kept: Vec::new(),
         }
     }
 
@@ -260,14 +306,18 @@ impl Store {
         let (piece, md5) = piece.await.map_err(ended)??;
         let options =
             BlockBlobClientStageBlockOptions { transactional_content_md5: Some(md5), ..Default::default() };
-        let began = Instant::now();
+        let pace = self.transport.pace();
+        let (began, out) = (Instant::now(), pace.out());
         let staged =
             client.stage_block(id, length, piece.into(), Some(options)).await.map_err(BlobError::from);
-        let rate = length as f64 / began.elapsed().as_secs_f64().max(0.001);
+        let rate = |bytes: u64| (bytes as f64 / began.elapsed().as_secs_f64().max(0.001)) as u64;
         match &staged {
-            Ok(_) => self.rate.store(rate as u64, Ordering::Relaxed),
-            // How much of it got through nobody knows: the next one is smaller.
-            Err(BlobError::Network(_)) => drop(self.rate.fetch_min((rate / 4.0) as u64, Ordering::Relaxed)),
+            Ok(_) => pace.arrived(rate(length)),
+            // A line that carried some of it; of one that carried nothing nothing is known.
+            Err(BlobError::Network(_)) => match pace.out().saturating_sub(out) {
+                0..LEAST_SENT => {}
+                sent => pace.failed(rate(sent)),
+            },
             Err(_) => {}
         }
         staged.map(drop)
@@ -351,6 +401,40 @@ async fn write_down(spool: &Arc<Spool>, record: &Record) -> Result<(), BlobError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn upload(block: u64, staged: &[u64]) -> Upload {
+        let id = format!("{}{:016x}", mark("cam"), 1);
+        let staged = staged.to_vec();
+        Upload { id, block, md5: String::new(), began: 0, staged, sent: 0, kept: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_there_stays_as_it_was_cut_and_the_rest_goes_in_smaller_blocks() {
+        let mut cut = upload(100, &[]);
+        cut.cut_anew(350, 40, |(at, _)| [100, 200].contains(at));
+        assert_eq!(
+            cut.pieces(350),
+            [(0, 40), (40, 40), (80, 20), (100, 100), (200, 100), (300, 40), (340, 10)]
+        );
+        // Nothing is lost by doing it again.
+        cut.cut_anew(350, 30, |(at, _)| [40, 100].contains(at));
+        assert_eq!(cut.pieces(350)[..5], [(0, 30), (30, 10), (40, 40), (80, 20), (100, 100)]);
+        assert_eq!(cut.pieces(350).last(), Some(&(350 - 30, 30)));
+        assert_eq!(cut.pieces(350).iter().map(|(_, length)| length).sum::<u64>(), 350);
+        // What was sent while the file was written, and is not there.
+        let mut open = upload(100, &[300]);
+        open.cut_anew(310, 200, |_| false);
+        assert_eq!(open.pieces(310), [(0, 200), (200, 110)]);
+    }
+
+    #[test]
+    fn the_blocks_of_a_head_that_changed_have_ids_of_their_own_of_the_same_length() {
+        let upload = upload(100, &[]);
+        let (plain, changed) = (upload.block_id(7), upload.changed_id(7));
+        assert!(
+            plain.len() == changed.len() && plain != changed && upload.block_id(1 << 43).len() == plain.len()
+        );
+    }
 
     #[test]
     fn blocks_of_many_outputs_take_no_more_memory_than_those_of_a_few() {

@@ -186,7 +186,7 @@ impl Lane {
             return;
         };
         let Some(Ok(spool)) = spool else { return };
-        let mut wait = FIRST_WAIT;
+        let (mut wait, mut blocks) = (FIRST_WAIT, 0);
         // Files that did not get through for reasons of their own, until when, and how often they were tried.
         let mut put_off = BTreeMap::<u64, (Instant, u32)>::new();
         let began = Instant::now();
@@ -231,6 +231,11 @@ impl Lane {
                 Err(error) => {
                     if !matches!(error, LaneError::NoCredentials) || began.elapsed() > START {
                         self.tell(Some((error.reason(), error.to_string())));
+                    }
+                    // A line that carries some blocks and then breaks is no store that is away.
+                    let arrived = self.blobs.blocks();
+                    if arrived != blocks {
+                        (wait, blocks) = (FIRST_WAIT, arrived);
                     }
                     tokio::select! {
                         // Shorter by up to a quarter: devices that lost one store do not come back in step.
