@@ -22,7 +22,7 @@ use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
 use crate::segment::{self, Segment, SegmentError};
-use crate::spool::{Record, Spool, SpoolError, Stage};
+use crate::spool::{Dropped, Record, Spool, SpoolError, Stage, Wanted};
 use crate::store::StoreConfig;
 
 /// Between two tries to write what could not be written.
@@ -154,6 +154,13 @@ impl Writer {
             }
         }
         running.close();
+    }
+}
+
+impl Writer {
+    fn admit(&self, bytes: u64, opens: bool, dropped: &mut Vec<Dropped>) -> Result<(), SpoolError> {
+        let wanted = Wanted { flow: &self.lane.place().0, bytes, opens, deny_new: self.config.deny_new };
+        self.spool.admit(wanted, dropped)
     }
 }
 
@@ -299,7 +306,7 @@ impl Running {
         }
         let more: u64 = self.pending.iter().map(|pending| pending.frame.data.len() as u64).sum();
         let mut dropped = Vec::new();
-        let admitted = self.writer.spool.admit(more, self.writer.config.deny_new, &mut dropped);
+        let admitted = self.writer.admit(more, false, &mut dropped);
         self.writer.recorder.announce(dropped);
         admitted?;
         let written = open.segment.commit(next)?;
@@ -378,7 +385,7 @@ impl Running {
         let arrived = self.pending.first().map_or_else(Instant::now, |pending| pending.arrived);
         let began = Moment::now().before(arrived.elapsed());
         let mut dropped = Vec::new();
-        let admitted = writer.spool.admit(HEADROOM, writer.config.deny_new, &mut dropped);
+        let admitted = writer.admit(HEADROOM, true, &mut dropped);
         writer.recorder.announce(dropped);
         admitted?;
         let tracks = &self.carried;

@@ -18,6 +18,8 @@ pub struct Index {
     broken: BTreeSet<u64>,
     /// Being written.
     open: BTreeSet<u64>,
+    /// In quarantine, and may go.
+    aside: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ struct Counts {
     waiting: Option<Option<i64>>,
     broken: bool,
     open: bool,
+    aside: bool,
 }
 
 impl Counts {
@@ -56,6 +59,7 @@ impl Counts {
             waiting: (is_whole || held.broken).then_some(held.record.start),
             broken: held.broken,
             open: held.record.stage == Stage::Writing && !held.broken,
+            aside: held.record.stage == Stage::Quarantined && !held.record.protected && !held.busy,
         }
     }
 }
@@ -138,6 +142,9 @@ impl Index {
         if counts.open {
             self.open.insert(id);
         }
+        if counts.aside {
+            self.aside.insert(id);
+        }
     }
 
     fn discount(&mut self, held: &Held) {
@@ -170,6 +177,7 @@ impl Index {
         }
         self.broken.remove(&id);
         self.open.remove(&id);
+        self.aside.remove(&id);
     }
 
     /// The bytes of all files.
@@ -177,17 +185,28 @@ impl Index {
         self.bytes
     }
 
-    /// The oldest recording that may be deleted, of the flow that holds the most bytes. What is in quarantine goes where
-    /// nothing else is left.
-    pub fn victim(&self) -> Option<u64> {
+    /// The bytes of one flow.
+    pub fn bytes_of(&self, flow: &str) -> u64 {
+        self.flows.get(flow).map_or(0, |flow| flow.bytes)
+    }
+
+    /// What each flow would hold if all held as much, `flow` among them.
+    pub fn share(&self, flow: &str) -> u64 {
+        let others = self.flows.keys().filter(|known| *known != flow).count() as u64;
+        self.bytes / (others + 1)
+    }
+
+    /// The oldest recording that may be deleted, of the flow that holds the most bytes. Where more than `most_aside` bytes
+    /// are in quarantine, the oldest of that goes first, and otherwise where nothing else is left.
+    pub fn victim(&self, most_aside: u64) -> Option<u64> {
+        let aside = self.aside.iter().filter_map(|id| self.held.get(id)).map(|held| held.bytes);
+        let oldest_aside = || self.aside.first().copied();
+        if aside.sum::<u64>() > most_aside {
+            return oldest_aside();
+        }
         let flows = self.flows.values().filter_map(|flow| Some((flow.bytes, *flow.may_go.first()?)));
         let oldest = flows.max_by_key(|(bytes, id)| (*bytes, std::cmp::Reverse(*id))).map(|(_, id)| id);
-        oldest.or_else(|| {
-            let aside = |held: &&Held| {
-                held.record.stage == Stage::Quarantined && !held.record.protected && !held.busy
-            };
-            self.held.values().find(aside).map(|held| held.record.id)
-        })
+        oldest.or_else(oldest_aside)
     }
 
     /// The next recording of an output that is ready for its store and not `put_off`: clips first, oldest first.
@@ -270,7 +289,7 @@ mod tests {
             index.remove(id);
             must_be_right(&index);
         }
-        assert_eq!((index.bytes(), index.waiting(), index.victim()), (0, (0, None), None));
+        assert_eq!((index.bytes(), index.waiting(), index.victim(u64::MAX)), (0, (0, None), None));
     }
 
     #[test]
@@ -279,11 +298,12 @@ mod tests {
         (0..3).for_each(|id| index.insert(held(id, "a", 10)));
         index.change(0, |held| held.record.stage = Stage::Quarantined);
         must_be_right(&index);
+        assert_eq!((index.victim(9), index.victim(10)), (Some(0), Some(1)));
         for id in [1, 2, 0] {
-            assert_eq!(index.victim(), Some(id));
+            assert_eq!(index.victim(u64::MAX), Some(id));
             index.remove(id);
         }
-        assert_eq!(index.victim(), None);
+        assert_eq!(index.victim(u64::MAX), None);
     }
 
     #[test]
@@ -295,7 +315,7 @@ mod tests {
         // A walk in each of these turns would take hours.
         for id in 0..100_000 {
             index.change(id, |held| held.bytes += 1);
-            assert!(index.bytes() > 0 && index.victim().is_some());
+            assert!(index.bytes() > 0 && index.victim(u64::MAX).is_some());
             assert_eq!(index.waiting().0, 100_000);
             assert!(index.next_for(&("flow3".into(), "out".into()), false, |_| false).is_some());
         }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use index::Index;
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
-pub use room::{Disk, Full, Limits};
+pub use room::{Disk, Full, Limits, Wanted};
 
 use crate::lately::Lately;
 
@@ -80,6 +80,10 @@ struct Inner {
     index: Index,
     limits: Limits,
     last_id: u64,
+    /// Bytes that were deleted while the disk was short, and not written again yet.
+    credit: u64,
+    #[cfg(test)]
+    disk: Option<Disk>,
 }
 
 impl Spool {
@@ -98,7 +102,7 @@ impl Spool {
         }
         let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let last_id = held.keys().next_back().copied().unwrap_or(0);
-        let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id });
+        let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id, ..Inner::default() });
         let spool = Self { dir, marker, inner, changing: Mutex::default(), lately: Mutex::default() };
         spool.restore_ballast();
         Ok(spool)
@@ -175,29 +179,63 @@ impl Spool {
         }
     }
 
-    /// Makes room for `more` bytes of `flow`, at the cost of what waits longest where that is allowed.
+    /// Makes room for what is `wanted`, at the cost of what waits longest where that is allowed.
+    ///
+    /// Where it may be others who fill the disk, half of what goes makes room: at most twice as much goes as comes, however
+    /// much others take, and however late the disk shows what was deleted.
     ///
     /// # Errors
     /// There is none, or the disk is not the one that it was. What was dropped before is in the list in any case.
-    pub fn admit(&self, more: u64, deny_new: bool, dropped: &mut Vec<Dropped>) -> Result<(), SpoolError> {
+    pub fn admit(&self, wanted: Wanted<'_>, dropped: &mut Vec<Dropped>) -> Result<(), SpoolError> {
         self.marker.check(&self.dir)?;
+        let before = dropped.len();
         loop {
             let disk = self.disk()?;
-            let victim = {
+            let full = {
                 let inner = self.inner();
-                let Err(full) = room::check(inner.limits, disk, inner.index.bytes(), more) else {
+                let Err(full) = room::check(inner.limits, disk, inner.index.bytes(), wanted) else {
                     return Ok(());
                 };
-                if deny_new {
+                if full.may_be_of_others(inner.limits) {
+                    let paid = match full {
+                        // A recording has two names.
+                        Full::Inodes => dropped.len() > before,
+                        _ => inner.credit >= wanted.bytes,
+                    };
+                    if paid && disk.free >= wanted.bytes {
+                        return Ok(());
+                    }
+                    if paid {
+                        return Err(SpoolError::Full(full));
+                    }
+                }
+                let of_flow = inner.index.bytes_of(wanted.flow).saturating_add(wanted.bytes);
+                if wanted.deny_new && of_flow > inner.index.share(wanted.flow) {
                     return Err(SpoolError::Full(full));
                 }
-                inner.index.victim().ok_or(SpoolError::Full(full))?
+                full
             };
-            let Some(held) = self.get(victim) else { continue };
-            self.remove(victim)?;
-            self.let_go(victim);
+            let Some(held) = self.take_victim() else { return Err(SpoolError::Full(full)) };
+            let id = held.record.id;
+            if let Err(error) = self.remove(id) {
+                self.set_busy(id, false);
+                return Err(error.into());
+            }
+            self.let_go(id);
+            let mut inner = self.inner();
+            inner.credit = inner.credit.saturating_add(held.bytes / 2);
+            drop(inner);
             dropped.push(Dropped { record: held.record, bytes: held.bytes });
         }
+    }
+
+    /// The next one that goes, in nobody else's hands from here on.
+    fn take_victim(&self) -> Option<Held> {
+        let mut inner = self.inner();
+        let most_aside = inner.index.bytes() / 10;
+        let id = inner.index.victim(most_aside)?;
+        inner.index.change(id, |held| held.busy = true);
+        inner.index.get(id).cloned()
     }
 
     /// For what a writer keeps open of its last minute.
@@ -218,6 +256,10 @@ impl Spool {
     }
 
     fn disk(&self) -> Result<Disk, SpoolError> {
+        #[cfg(test)]
+        if let Some(disk) = self.inner().disk {
+            return Ok(disk);
+        }
         Disk::of(&self.dir).map_err(|source| SpoolError::Unusable { dir: self.dir.clone(), source })
     }
 
@@ -255,7 +297,10 @@ impl Spool {
 
     /// Tells how large a file has become.
     pub fn grew(&self, id: u64, bytes: u64) {
-        self.inner().index.change(id, |held| held.bytes = bytes);
+        let mut inner = self.inner();
+        let grown =
+            inner.index.change(id, |held| bytes.saturating_sub(std::mem::replace(&mut held.bytes, bytes)));
+        inner.credit = inner.credit.saturating_sub(grown.unwrap_or(0));
     }
 
     /// Replaces a record on disk and here.

@@ -86,12 +86,36 @@ pub enum Full {
     Inodes,
 }
 
-/// Whether `more` bytes fit beside the `held` ones.
-pub fn check(limits: Limits, disk: Disk, held: u64, more: u64) -> Result<(), Full> {
+/// What a recording needs now.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Whose recording it is.
+    pub flow: &'a str,
+    /// Bytes.
+    pub bytes: u64,
+    /// It begins a file.
+    pub opens: bool,
+    /// `whenFull`: it takes the room of no recording of its own flow.
+    pub deny_new: bool,
+}
+
+impl Full {
+    /// Whether it may be others on the disk who took the room.
+    pub fn may_be_of_others(self, limits: Limits) -> bool {
+        match self {
+            Self::Spool { .. } => limits.bytes == 0,
+            Self::Disk { .. } | Self::Inodes => true,
+        }
+    }
+}
+
+/// Whether what is wanted fits beside the `held` bytes.
+pub fn check(limits: Limits, disk: Disk, held: u64, wanted: Wanted<'_>) -> Result<(), Full> {
+    let more = wanted.bytes;
     if disk.free < limits.min_free.saturating_add(more) {
         return Err(Full::Disk { free: disk.free, min_free: limits.min_free });
     }
-    if disk.free_inodes.is_some_and(|free| free < MIN_FREE_INODES) {
+    if wanted.opens && disk.free_inodes.is_some_and(|free| free < MIN_FREE_INODES) {
         return Err(Full::Inodes);
     }
     let limit = limit(limits, disk, held);
@@ -139,6 +163,10 @@ mod tests {
         Limits { bytes: bytes * MEBI, min_free: 100 * MEBI, sync_seconds: 1 }
     }
 
+    fn bytes(bytes: u64) -> Wanted<'static> {
+        Wanted { flow: "a", bytes, opens: true, deny_new: false }
+    }
+
     fn disk(free: u64) -> Disk {
         Disk { free: free * MEBI, free_inodes: None }
     }
@@ -146,16 +174,21 @@ mod tests {
     #[test]
     fn what_is_said_nowhere_is_80_percent_of_what_there_is_to_have() {
         assert_eq!(limit(limits(0), disk(800), 200 * MEBI) / MEBI, 800);
-        assert!(check(limits(0), disk(800), 200 * MEBI, 600 * MEBI).is_ok());
-        assert!(matches!(check(limits(0), disk(800), 200 * MEBI, 601 * MEBI), Err(Full::Spool { .. })));
+        assert!(check(limits(0), disk(800), 200 * MEBI, bytes(600 * MEBI)).is_ok());
+        assert!(matches!(
+            check(limits(0), disk(800), 200 * MEBI, bytes(601 * MEBI)),
+            Err(Full::Spool { .. })
+        ));
     }
 
     #[test]
     fn the_disk_keeps_what_has_to_stay_free_whatever_the_spool_may_hold() {
-        assert!(check(limits(5000), disk(101), 0, MEBI).is_ok());
-        assert!(matches!(check(limits(5000), disk(100), 0, MEBI), Err(Full::Disk { .. })));
+        assert!(check(limits(5000), disk(101), 0, bytes(MEBI)).is_ok());
+        assert!(matches!(check(limits(5000), disk(100), 0, bytes(MEBI)), Err(Full::Disk { .. })));
         let no_inodes = Disk { free_inodes: Some(3), ..disk(5000) };
-        assert_eq!(check(limits(5000), no_inodes, 0, 1), Err(Full::Inodes));
+        assert_eq!(check(limits(5000), no_inodes, 0, bytes(1)), Err(Full::Inodes));
+        // What is open needs none.
+        assert_eq!(check(limits(5000), no_inodes, 0, Wanted { opens: false, ..bytes(1) }), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,11 @@ fn limits(megabytes: u64) -> Limits {
     Limits { bytes: megabytes << 20, min_free: 0, sync_seconds: 1 }
 }
 
+/// A new file of flow `new`.
+fn wanted(bytes: u64, deny_new: bool) -> Wanted<'static> {
+    Wanted { flow: "new", bytes, opens: true, deny_new }
+}
+
 /// A whole recording of one flow.
 fn put(spool: &Spool, flow: &str, bytes: usize) -> u64 {
     let id = spool.next_id();
@@ -56,11 +61,11 @@ fn nothing_is_recorded_into_a_folder_whose_disk_is_not_mounted() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), limits(10)).unwrap();
     let mut dropped = Vec::new();
-    spool.admit(1, false, &mut dropped).unwrap();
+    spool.admit(wanted(1, false), &mut dropped).unwrap();
     let away = state.path().join("away");
     std::fs::rename(spool.dir(), &away).unwrap();
     std::fs::create_dir(spool.dir()).unwrap();
-    assert!(matches!(spool.admit(1, false, &mut dropped), Err(SpoolError::NotMounted { .. })));
+    assert!(matches!(spool.admit(wanted(1, false), &mut dropped), Err(SpoolError::NotMounted { .. })));
     drop(spool);
     let error = Spool::open(state.path(), limits(10)).unwrap_err();
     assert!(error.to_string().contains("is its disk mounted?"), "{error}");
@@ -83,11 +88,11 @@ fn a_disk_that_was_unplugged_and_is_back_is_known_by_its_marker_and_another_one_
     };
     mount(&marker);
     for _ in 0..2 {
-        spool.admit(1, false, &mut Vec::new()).unwrap();
+        spool.admit(wanted(1, false), &mut Vec::new()).unwrap();
     }
     assert!(matches!(Spool::open(state.path(), limits(10)), Err(SpoolError::InUse(_))));
     mount(b"0123\n");
-    assert!(matches!(spool.admit(1, false, &mut Vec::new()), Err(SpoolError::NotMounted { .. })));
+    assert!(matches!(spool.admit(wanted(1, false), &mut Vec::new()), Err(SpoolError::NotMounted { .. })));
 }
 
 #[test]
@@ -97,11 +102,11 @@ fn a_full_spool_costs_the_oldest_of_the_flow_that_holds_most() {
     let quiet = put(&spool, "quiet", 100_000);
     let loud: Vec<_> = (0..3).map(|_| put(&spool, "loud", 300_000)).collect();
     let mut dropped = Vec::new();
-    spool.admit(100_000, false, &mut dropped).unwrap();
+    spool.admit(wanted(100_000, false), &mut dropped).unwrap();
     assert_eq!(dropped.iter().map(|dropped| dropped.record.id).collect::<Vec<_>>(), [loud[0]]);
     let left: Vec<_> = spool.all().iter().map(|held| held.record.id).collect();
     assert_eq!(left, [quiet, loud[1], loud[2]]);
-    assert!(matches!(spool.admit(500_000, true, &mut dropped), Err(SpoolError::Full(_))));
+    assert!(matches!(spool.admit(wanted(500_000, true), &mut dropped), Err(SpoolError::Full(_))));
     assert_eq!(dropped.len(), 1);
 }
 
@@ -117,7 +122,10 @@ fn what_is_being_written_or_stored_and_what_may_not_go_is_never_deleted_to_make_
     record.protected = true;
     spool.update(record).unwrap();
     let mut dropped = Vec::new();
-    assert!(matches!(spool.admit(200_000, false, &mut dropped), Err(SpoolError::Full(Full::Spool { .. }))));
+    assert!(matches!(
+        spool.admit(wanted(200_000, false), &mut dropped),
+        Err(SpoolError::Full(Full::Spool { .. }))
+    ));
     assert!(dropped.is_empty());
     assert_eq!(spool.all().iter().map(|held| held.record.id).collect::<Vec<_>>(), [busy, kept]);
 }
@@ -164,4 +172,75 @@ fn a_record_that_can_not_be_read_costs_itself_and_nothing_else() {
     let spool = Spool::open(state.path(), limits(10)).unwrap();
     assert_eq!(spool.all().iter().map(|held| held.record.id).collect::<Vec<_>>(), [id]);
     assert!(bad.exists());
+}
+
+#[test]
+fn a_disk_that_others_fill_costs_no_more_than_twice_what_comes() {
+    let state = tempfile::tempdir().unwrap();
+    let limits = Limits { bytes: 1 << 30, min_free: 1 << 20, sync_seconds: 1 };
+    let spool = Spool::open(state.path(), limits).unwrap();
+    for _ in 0..20 {
+        put(&spool, "a", 10_000);
+    }
+    // What is deleted never shows.
+    let fill = |free| spool.inner().disk = Some(Disk { free, free_inodes: None });
+    fill(1 << 19);
+    let open = spool.next_id();
+    spool.enter(Record::of_file_name(&format!("{open:012x}.new.out.mp4")).unwrap()).unwrap();
+    let mut dropped = Vec::new();
+    for second in 1..=10 {
+        spool.admit(wanted(2000, false), &mut dropped).unwrap();
+        spool.grew(open, second * 2000);
+    }
+    assert_eq!(dropped.len(), 4, "{dropped:?}");
+    // Without a byte nothing is written, and nothing more goes for it.
+    fill(0);
+    for _ in 0..10 {
+        assert!(matches!(spool.admit(wanted(2000, false), &mut dropped), Err(SpoolError::Full(_))));
+    }
+    assert_eq!(dropped.len(), 5);
+    // The same with a bound that is what the disk has.
+    spool.set_limits(Limits { bytes: 0, min_free: 0, ..limits });
+    fill(10_000);
+    spool.admit(wanted(2000, false), &mut dropped).unwrap();
+    assert_eq!(dropped.len(), 5);
+}
+
+#[test]
+fn a_disk_without_inodes_costs_a_file_for_each_that_begins() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    (0..5).for_each(|_| drop(put(&spool, "a", 10)));
+    spool.inner().disk = Some(Disk { free: 1 << 30, free_inodes: Some(0) });
+    let mut dropped = Vec::new();
+    for _ in 0..10 {
+        spool.admit(Wanted { opens: false, ..wanted(10, false) }, &mut dropped).unwrap();
+    }
+    assert_eq!(dropped.len(), 0);
+    spool.admit(wanted(10, false), &mut dropped).unwrap();
+    assert_eq!(dropped.len(), 1);
+}
+
+#[test]
+fn who_denies_what_is_new_gets_a_share_of_a_spool_that_others_have_filled() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(1)).unwrap();
+    (0..10).for_each(|_| drop(put(&spool, "loud", 100_000)));
+    let mut dropped = Vec::new();
+    spool.admit(wanted(100_000, true), &mut dropped).unwrap();
+    assert_eq!(dropped.len(), 1);
+    // It holds its share now.
+    (0..5).for_each(|_| drop(put(&spool, "new", 100_000)));
+    assert!(matches!(spool.admit(wanted(100_000, true), &mut dropped), Err(SpoolError::Full(_))));
+    assert_eq!(dropped.len(), 1);
+}
+
+#[test]
+fn what_has_to_go_is_in_nobody_elses_hands() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(1)).unwrap();
+    let ids = [put(&spool, "a", 10), put(&spool, "a", 10)];
+    let taken = [(); 2].map(|()| spool.take_victim().unwrap().record.id);
+    assert_eq!(taken, ids);
+    assert!(!spool.set_busy(ids[0], true) && spool.take_victim().is_none());
 }
