@@ -316,3 +316,28 @@ fn what_is_deleted_is_gone_from_its_container_and_blobs_of_others_stay() {
     });
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }
+
+#[test]
+fn with_a_sas_that_may_not_delete_nothing_empty_is_left_in_the_place_of_what_was_deleted() {
+    needs!(Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let cloud = json!({
+        "store": azurite.url(), "credentials": { "sas": azurite.sas("rcw", 24) }, "segmentSeconds": 60,
+        "uploadOpenSegment": true,
+    });
+    let bench = Bench::start(json!({ "cloud": cloud }));
+    let names = |more: &str| azurite.python(&format!("print([b.name for b in box.list_blobs({more})])"));
+    wait::until_true("blocks wait", wait::LONG, || names("include=['uncommittedblobs']").trim() != "[]");
+    let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let (status, deleted) = bench.ask("deleteRecordings", &range);
+    assert_eq!(status, 200, "{deleted}");
+    let log = || bench.edge.ask(&["logs", MODULE]).stdout;
+    wait::until_true("it is told that blocks wait", wait::LONG, || {
+        log().contains("wait in the store for a week: the credentials may not delete (d)")
+    });
+    assert_eq!(names("").trim(), "[]");
+    bench.publishing.stop();
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}

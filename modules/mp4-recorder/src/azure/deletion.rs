@@ -1,5 +1,7 @@
 //! Deleting blobs, and blocks that wait for their commit.
 
+use std::sync::atomic::Ordering;
+
 use azure_core::http::headers::HeaderName;
 use azure_core::http::{Etag, RequestContent};
 use azure_storage_blob::models::{
@@ -7,6 +9,7 @@ use azure_storage_blob::models::{
     BlockLookupList, DeleteSnapshotsOptionType,
 };
 
+use super::account::Access;
 use super::{BlobError, Store};
 
 /// What became of a file that was deleted.
@@ -56,22 +59,58 @@ impl Store {
             }
             Err(error) => match BlobError::from(error) {
                 error if error.code() == Some("BlobNotFound") => Ok(Gone::Unknown),
-                error => Err(error),
+                error => {
+                    self.without_deletion.fetch_or(error.status().is_some(), Ordering::Relaxed);
+                    Err(error)
+                }
             },
         }
     }
 
-    /// Discards blocks that wait for their commit: commits none of them and deletes the empty blob.
+    /// Whether deleting may be allowed, as far as the credentials and what was tried say.
+    fn may_delete(&self) -> bool {
+        let is_permitted = match &self.access {
+            Access::Sas(query) => permits(query, 'd'),
+            Access::Key(_) | Access::Identity(_) => true,
+        };
+        is_permitted && !self.without_deletion.load(Ordering::Relaxed)
+    }
+
+    /// Discards blocks that wait for their commit: commits none of them and deletes the empty blob. `false`: it may not
+    /// delete, and an empty blob would stay.
     ///
     /// # Errors
     /// The store drops them after a week.
-    pub async fn discard(&self, name: &str) -> Result<(), BlobError> {
+    pub async fn discard(&self, name: &str) -> Result<bool, BlobError> {
+        if !self.may_delete() {
+            return Ok(false);
+        }
         let options = BlockBlobClientCommitBlockListOptions {
             if_none_match: Some(Etag::from("*")),
             ..Default::default()
         };
         let list = RequestContent::try_from(BlockLookupList::default())?;
         self.blocks(name)?.commit_block_list(list, Some(options)).await?;
-        self.delete(name, 0).await.map(drop)
+        self.delete(name, 0).await.map(|_| true)
+    }
+}
+
+/// Whether a SAS has that permission. One that names an access policy of the container does not say.
+fn permits(sas: &str, permission: char) -> bool {
+    let has =
+        |pair: &str| pair.strip_prefix("sp=").is_some_and(|permissions| permissions.contains(permission));
+    sas.split('&').any(has)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sas_says_whether_it_may_delete() {
+        assert!(permits("sv=2023-11-03&sp=rcwd&sig=x", 'd'));
+        for sas in ["sv=2023-11-03&sp=rcw&sig=d", "si=policy&sig=d", "sp=&sig=x"] {
+            assert!(!permits(sas, 'd'), "{sas}");
+        }
     }
 }

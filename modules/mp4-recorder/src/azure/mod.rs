@@ -62,6 +62,8 @@ pub struct Store {
     without_tags: AtomicBool,
     /// The SAS may not read.
     without_looks: AtomicBool,
+    /// The store let nothing be deleted.
+    without_deletion: AtomicBool,
     looked_as_a_player: AtomicBool,
 }
 
@@ -99,6 +101,7 @@ impl Store {
             outputs: AtomicU64::new(1),
             without_tags: AtomicBool::new(false),
             without_looks: AtomicBool::new(false),
+            without_deletion: AtomicBool::new(false),
             looked_as_a_player: AtomicBool::new(false),
         })
     }

@@ -52,7 +52,9 @@ impl Lane {
                 if !is_there.await.map_err(|_| LaneError::Ended)? {
                     return Err(MountError::NotMounted(root).into());
                 }
-                Ok(from_folder(&path, line.bytes).await?)
+                let gone = from_folder(&path, line.bytes).await?;
+                remove_empty_folders(&root, &path).await;
+                Ok(gone)
             }
             Target::Blobs(container) => {
                 let config = self.configured().ok_or(LaneError::NoCredentials)?.config;
@@ -87,9 +89,12 @@ impl Lane {
             Ok(store) => store.discard(name).await.map_err(LaneError::from),
             Err(error) => Err(error),
         };
-        if let Err(error) = discarded {
-            tracing::warn!("blocks of {name}, which was deleted, wait in the store for a week: {error}");
-        }
+        let why = match discarded {
+            Ok(true) => return,
+            Ok(false) => "the credentials may not delete (d)".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("blocks of {name}, which was deleted, wait in the store for a week: {why}");
     }
 }
 
@@ -107,9 +112,31 @@ async fn from_folder(path: &Path, bytes: u64) -> io::Result<Gone> {
     }
 }
 
+/// Folders of days that nothing is in any more, up to `root`. One that gets a file just now is made again for it.
+async fn remove_empty_folders(root: &Path, file: &Path) {
+    for folder in file.ancestors().skip(1).take_while(|folder| *folder != root && folder.starts_with(root)) {
+        if tokio::fs::remove_dir(folder).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn folders_go_with_their_last_file_and_the_store_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rec");
+        std::fs::create_dir_all(root.join("cam/2026/01")).unwrap();
+        std::fs::create_dir_all(root.join("cam/2025")).unwrap();
+        remove_empty_folders(&root, &root.join("cam/2026/01/a.mp4")).await;
+        assert!(!root.join("cam/2026").exists() && root.join("cam/2025").exists());
+        std::fs::remove_dir(root.join("cam/2025")).unwrap();
+        remove_empty_folders(&root, &root.join("cam/a.mp4")).await;
+        assert!(root.exists() && !root.join("cam").exists());
+    }
 
     #[tokio::test]
     async fn a_file_that_somebody_put_in_the_place_of_ours_stays() {
