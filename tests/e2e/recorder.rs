@@ -272,7 +272,12 @@ fn the_disk_of_a_dead_device_gives_files_that_play_and_stays_as_it_is() {
     let to = folder.join("saved");
     let ran = export(&to);
     assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
-    assert!(ran.stdout.contains("cam/disk 20") && ran.stdout.contains("bytes, cut off"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("cam/disk 20") && ran.stdout.contains("bytes, cut off; "), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("waits; whole\n") && ran.stdout.contains(" can be saved\n"),
+        "{}",
+        ran.stdout
+    );
     let saved = files(&to);
     assert!(saved.len() >= 2, "{saved:?}");
     let read: Vec<_> = saved.iter().map(|file| read(Tool::Ffmpeg, file)).collect();
@@ -391,6 +396,28 @@ fn what_a_document_asks_for_in_vain_is_told_with_its_path() {
             json!({ "segmentSeconds": 1 }),
             "flows.cam.outputs.disk.segmentSeconds: expected a whole number from 2 to 3600, got 1",
         ),
+        (json!({ "tags": {} }), "flows.cam.outputs.disk.tags: `tags` belongs to `store` outputs with azblob"),
+        (
+            json!({ "credentials": { "sas": "x" } }),
+            "flows.cam.outputs.disk.credentials: `credentials` belongs to `store` outputs with azblob",
+        ),
+        (
+            json!({ "apiVersion": "2017-04-17" }),
+            "flows.cam.outputs.disk.apiVersion: `apiVersion` belongs to `store` outputs with azblob",
+        ),
+        (
+            json!({ "uploadKilobitsPerSecond": 1 }),
+            "disk.uploadKilobitsPerSecond: `uploadKilobitsPerSecond` belongs to `store` outputs with azblob",
+        ),
+        (
+            json!({ "store": "file:///rec/*" }),
+            "flows.cam.outputs.disk.store: a folder has no `*` and no {match}",
+        ),
+        (json!({ "store": "file:///rec/{match}" }), "flows.cam.outputs.disk.store: a folder has no `*`"),
+        (
+            json!({ "store": "azblob+http://host:0/acc1/rec", "credentials": { "sas": "x" } }),
+            "flows.cam.outputs.disk.store: a port is a number from 1 to 65535",
+        ),
         (
             json!({ "segmentSecond": 5 }),
             "flows.cam.outputs.disk.segmentSecond: unknown property; is `segmentSeconds` meant?",
@@ -401,5 +428,23 @@ fn what_a_document_asks_for_in_vain_is_told_with_its_path() {
         let ended = setup.twin(&document).run(Duration::from_secs(30));
         assert_eq!(ended.status.code(), Some(78));
         assert!(ended.stderr.contains(sentence), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_stream_without_what_an_output_takes_is_waited_for_and_said() {
+    needs!(Ffmpeg);
+    for record in ["continuous", "events"] {
+        let recorder = Recorder::start(json!({ "content": "audioOnly", "record": record }));
+        let publishing = PublishWith::Ffmpeg.start(Clip::VideoOnly, &recorder.url);
+        let why = "flows.cam.outputs.disk.store: the stream has no audio";
+        recorder.module.wait_value("/flows/cam/outputs/disk/error", why);
+        recorder.module.wait_value("/flows/cam/outputs/disk/state", "waiting");
+        publishing.finish();
+        recorder.module.wait_value("/flows/cam/input/state", "waiting");
+        // Another publisher has some.
+        PublishWith::Ffmpeg.start(Clip::Plain, &recorder.url).finish();
+        recorder.module.wait_status("/flows/cam/outputs/disk/error", Value::is_null);
+        assert_eq!(recorder.files().is_empty(), record == "events");
     }
 }

@@ -157,6 +157,11 @@ fn what_a_lost_device_had_sent_of_an_open_file_comes_back_from_a_folder_on_anoth
     lost(module, &listen, sent, || {
         let partial = only().expect("a partial file");
         assert!(partial.to_str().unwrap().ends_with(".part"), "{}", partial.display());
+        let mut of_flow = Command::new(tool::binary("mp4-recorder"));
+        of_flow.args(["recover", "--store", &store, "--flow", "cam"]);
+        let refused = Program::run(&mut of_flow, wait::LONG);
+        assert_eq!(refused.status.code(), Some(64), "{}", refused.stderr);
+        assert!(refused.stderr.starts_with("--flow is for containers"), "{}", refused.stderr);
         let said = recover(&store, &[]);
         assert!(said.contains("1 recovered, 0 not"), "{said}");
         let file = only().expect("a file");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use av_flow::config::Content;
 use av_flow::stream::{Entry, Item, Keep, Reader, Start, State, Tracks};
 use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
@@ -78,7 +79,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         config.clone(),
         template.clone(),
     );
-    let Some((reader, tracks)) = begun else { return wait_for_events(output, wishes, clips).await };
+    let Some((reader, tracks)) = begun else { return wait_for_events(output, report, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
     let of_output = spool.clone();
     let writer = Writer {
@@ -126,7 +127,12 @@ async fn spool(output: &OutputContext, recorder: &Arc<Recorder>, report: &Report
 }
 
 /// Records nothing but clips.
-async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>, mut clips: Clips) {
+async fn wait_for_events(
+    output: OutputContext,
+    report: Arc<Report>,
+    mut wishes: mpsc::Receiver<Wish>,
+    mut clips: Clips,
+) {
     let mut reader = output.stream.reader_from(output.content, Start::LastSync, clip::keep());
     let mut seen = Vec::new();
     loop {
@@ -141,6 +147,7 @@ async fn wait_for_events(output: OutputContext, mut wishes: mpsc::Receiver<Wish>
             },
             () = reader.recv(&mut seen) => {
                 clips.saw(&seen);
+                tell_what_is_lacking(&report, output.content, &seen);
                 seen.clear();
             }
         }
@@ -210,14 +217,9 @@ impl Recording {
                 () = reader.recv(&mut waiting), if due.is_none() => {
                     let new = waiting.get(read..).unwrap_or_default();
                     self.clips.saw(new);
+                    tell_what_is_lacking(&self.report, content, new);
                     bytes += new.iter().map(size).sum::<usize>();
-                    for entry in new {
-                        match &entry.item {
-                            Item::Tracks(told) => tracks = Some(told.clone()),
-                            Item::Ended => tracks = None,
-                            _ => {}
-                        }
-                    }
+                    tracks = told_last(new, tracks);
                     // Nothing comes after that for a while: it need not wait for its second.
                     if due.is_none() && new.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended)) {
                         due = Some(Instant::now());
@@ -255,6 +257,18 @@ impl Recording {
                 },
             }
         }
+        // What had come by now may be unread: the disk was behind.
+        let ended = Instant::now();
+        let is_later = |entry: &Entry| entry.arrived >= ended;
+        while !waiting.get(read..).unwrap_or_default().iter().any(is_later) && bytes <= LAG_BYTES {
+            read = waiting.len();
+            if tokio::time::timeout(2 * PATIENCE, reader.recv(&mut waiting)).await.is_err() {
+                break;
+            }
+            let new = waiting.get(read..).unwrap_or_default();
+            bytes += new.iter().map(size).sum::<usize>();
+            tracks = told_last(new, tracks);
+        }
         self.stopping.store(true, Ordering::Relaxed);
         let (done, stopped) = oneshot::channel();
         if self.jobs.send(Job::Batch(waiting)).await.is_ok()
@@ -281,6 +295,27 @@ impl Recording {
         let state = if stalled < LAG { State::Retrying } else { State::Failed };
         self.report.fails(state, Reason::Silent, &why);
     }
+}
+
+/// The stream may have only what `content` filters out.
+fn tell_what_is_lacking(report: &Report, content: Content, new: &[Entry]) {
+    let lacks = |entry: &Entry| match &entry.item {
+        Item::Tracks(tracks) => Some(tracks.is_empty().then(|| content.missing())),
+        Item::Ended => Some(None),
+        _ => None,
+    };
+    if let Some(lacking) = new.iter().rev().find_map(lacks) {
+        report.lacks(lacking);
+    }
+}
+
+/// The tracks that hold behind what is `new`.
+fn told_last(new: &[Entry], before: Option<Arc<Tracks>>) -> Option<Arc<Tracks>> {
+    new.iter().fold(before, |tracks, entry| match &entry.item {
+        Item::Tracks(told) => Some(told.clone()),
+        Item::Ended => None,
+        _ => tracks,
+    })
 }
 
 fn commits(sync: Duration) -> Interval {

@@ -66,6 +66,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprint!("{HELP}");
         return ExitCode::from(USAGE);
     };
+    if let (Target::Folder(_), Some(_)) = (&target, &flow) {
+        // A partial file does not say whose it is.
+        eprintln!("--flow is for containers; in a folder name the folder of the flow");
+        return ExitCode::from(USAGE);
+    }
     let done = match &target {
         Target::Folder(folder) => in_folder(folder),
         Target::Blobs(container) => in_container(container.clone(), flow.as_deref(), version.as_deref()),

@@ -24,6 +24,8 @@ struct Said {
     writing: Option<(State, Trouble)>,
     /// Why files do not get to their store.
     storing: Option<Trouble>,
+    /// What the stream lacks of which this output records nothing.
+    nothing: Option<Trouble>,
     /// What of the stream is in no file.
     left_out: Option<Trouble>,
     /// What the log knows.
@@ -60,6 +62,13 @@ impl Report {
         let mut said = self.said();
         let text = |what| format!("{}: left out, because MP4 has no place for it: {what}", self.path);
         said.left_out = what.map(|what| Trouble::new(Reason::Content, text(what)));
+        self.refresh(said);
+    }
+
+    /// What the stream lacks, where that leaves nothing to record.
+    pub fn lacks(&self, what: Option<&str>) {
+        let mut said = self.said();
+        said.nothing = what.map(|what| Trouble::new(Reason::Content, format!("{}: {what}", self.path)));
         self.refresh(said);
     }
 
@@ -110,7 +119,7 @@ impl Report {
             (Some((state, trouble)), _) => (*state, Some(trouble.clone())),
             (None, Some(trouble)) => (State::Retrying, Some(trouble.clone())),
             (None, None) if said.recording => (State::Running, said.left_out.clone()),
-            (None, None) => (State::Waiting, None),
+            (None, None) => (State::Waiting, said.nothing.clone()),
         };
         let text = trouble.as_ref().map(|trouble| trouble.text.clone());
         if said.logged != text {
@@ -148,7 +157,12 @@ mod tests {
         let why = "flows.a.outputs.b.store: left out, because MP4 has no place for it: audio (mp3)";
         assert_eq!(state(), (State::Running, Some(why.into())));
         report.leaves_out(None);
+        report.lacks(Some("the stream has no audio"));
+        assert_eq!(state(), (State::Running, None));
         report.idle();
+        let why = "flows.a.outputs.b.store: the stream has no audio";
+        assert_eq!(state(), (State::Waiting, Some(why.into())));
+        report.lacks(None);
         assert_eq!(state(), (State::Waiting, None));
     }
 }

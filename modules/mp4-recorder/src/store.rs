@@ -15,6 +15,7 @@ use crate::name::{self, NameTemplate};
 use crate::recording;
 
 const STORES: &str = "`store` outputs";
+const BLOBS: &str = "`store` outputs with azblob";
 
 const SEGMENT: OptionSpec =
     OptionSpec::new("segmentSeconds", "HLS `serve` and `store` outputs", whole(2, 3600, 60))
@@ -34,14 +35,17 @@ const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Fla
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
     .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
 
-const CREDENTIALS: OptionSpec = credentials(Shape::Keys {
-    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
-});
-const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject)
+const CREDENTIALS: OptionSpec = OptionSpec {
+    belongs: BLOBS,
+    ..credentials(Shape::Keys {
+        names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
+    })
+};
+const TAGS: OptionSpec = OptionSpec::new("tags", BLOBS, Shape::AnyObject)
     .means("Index tags of each blob: an object of up to ten texts.");
-const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0))
+const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", BLOBS, whole(0, 100_000_000, 0))
     .means("The most that uploads of this output take; 0: no bound.");
-const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text)
+const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", BLOBS, Shape::Text)
     .means("The REST version to speak, as `2017-04-17`; 2023-11-03 unless it is set.");
 
 /// Files in a folder.
@@ -123,6 +127,10 @@ impl Output for FolderStore {
     };
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
+        if options.url().contains(['*', '{', '}']) {
+            let why = "a folder has no `*` and no {match}; on a pattern {match} in `name` tells the instances apart";
+            return Err(options.url_error(Fault::Rule(why.into())));
+        }
         Ok(Self(StoreConfig::read(options, Target::Folder(options.file_path()?))?))
     }
 

@@ -3,7 +3,7 @@
 use av_flow::config::{Secret, SecretText};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use url::Url;
+use url::{ParseError, Url};
 
 /// A container of an account, as a document names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub enum ContainerError {
     /// The others.
     #[error("expected azblob+http(s)://HOST:PORT/ACCOUNT/CONTAINER")]
     Host,
+    /// Of the others.
+    #[error("a port is a number from 1 to 65535")]
+    Port,
     /// Azure's rules for names.
     #[error("an account has 3 to 24 of a-z 0-9; a container 3 to 63 of a-z 0-9 and single -")]
     Names,
@@ -64,7 +67,13 @@ impl Container {
         if !is_account || !is_container {
             return Err(ContainerError::Names);
         }
-        let is_plain = Url::parse(&service).is_ok_and(|url| {
+        let url = Url::parse(&service);
+        if url.as_ref().is_err_and(|error| *error == ParseError::InvalidPort)
+            || url.as_ref().is_ok_and(|url| url.port() == Some(0))
+        {
+            return Err(ContainerError::Port);
+        }
+        let is_plain = url.is_ok_and(|url| {
             url.username().is_empty()
                 && url.password().is_none()
                 && url.query().is_none()
@@ -213,6 +222,8 @@ mod tests {
             ("azblob://Acc1/rec", ContainerError::Names),
             ("azblob://acc1/re--c", ContainerError::Names),
             ("azblob+http://u:p@host/acc1/rec", ContainerError::Host),
+            ("azblob+http://host:0/acc1/rec", ContainerError::Port),
+            ("azblob+https://host:65536/acc1/rec", ContainerError::Port),
         ] {
             assert_eq!(Container::parse(text), Err(error), "{text}");
         }

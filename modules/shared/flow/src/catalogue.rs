@@ -132,6 +132,7 @@ pub(crate) fn module_with(role: Role, scheme: Scheme) -> Option<&'static str> {
 
 const READS: &str = "`read` inputs";
 const STORES: &str = "`store` outputs";
+const BLOBS: &str = "`store` outputs with azblob";
 const RENDERS: &str = "`render` outputs";
 const HLS: &str = "HLS `serve` outputs";
 /// Which outputs have `segmentSeconds`.
@@ -147,17 +148,20 @@ const CORS: OptionSpec = OptionSpec::new("cors", HLS, Shape::Texts { most: 64, d
 const LINKS: OptionSpec = OptionSpec::new("links", HLS, Shape::Objects { properties: LINK, most: 16 });
 const LINK: &[OptionSpec] =
     &[OptionSpec::property("label", Shape::Text), OptionSpec::property("url", Shape::Text)];
-const STORE_CREDENTIALS: OptionSpec = credentials(Shape::Keys {
-    names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
-});
+const STORE_CREDENTIALS: OptionSpec = OptionSpec {
+    belongs: BLOBS,
+    ..credentials(Shape::Keys {
+        names: &["connectionString", "accountKey", "sas", "managedIdentity", "clientId"],
+    })
+};
 const STORE_SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", SEGMENTS, whole(2, 3600, 60));
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text);
 const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]));
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0));
 const UPLOAD_OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Flag { default: false });
-const TAGS: OptionSpec = OptionSpec::new("tags", STORES, Shape::AnyObject);
-const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", STORES, whole(0, 100_000_000, 0));
-const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", STORES, Shape::Text);
+const TAGS: OptionSpec = OptionSpec::new("tags", BLOBS, Shape::AnyObject);
+const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", BLOBS, whole(0, 100_000_000, 0));
+const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", BLOBS, Shape::Text);
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]));
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]));

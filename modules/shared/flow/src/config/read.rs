@@ -101,7 +101,7 @@ impl<'a> Options<'a> {
             let path = join(path, key);
             if let Some(option) = spec.all_options().filter(has).find(|option| option.name == key) {
                 option.check(&path, value)?;
-            } else if let Some(any) = supports.option(key) {
+            } else if let Some(any) = supports.option_near(asked.role, key) {
                 let fault = Fault::Misplaced { option: any.name, belongs: any.belongs };
                 return Err(ConfigError::new(path, fault));
             } else {

@@ -65,6 +65,12 @@ impl Supports {
         self.known().flat_map(|spec| spec.all_options()).find(|option| option.name == name)
     }
 
+    /// The same, of an endpoint of that role where one has it.
+    pub(super) fn option_near(&self, role: Role, name: &str) -> Option<&'static OptionSpec> {
+        let near = self.known().filter(|spec| spec.role == role).flat_map(|spec| spec.all_options());
+        near.into_iter().find(|option| option.name == name).or_else(|| self.option(name))
+    }
+
     /// The scheme of a URL, in any case.
     ///
     /// # Errors

@@ -84,6 +84,15 @@ pub enum Content {
 }
 
 impl Content {
+    /// What a stream lacks of which nothing passes.
+    pub fn missing(self) -> &'static str {
+        match self {
+            Self::AudioOnly => "the stream has no audio",
+            Self::VideoOnly => "the stream has no video",
+            Self::AudioVideo => "the stream has no tracks",
+        }
+    }
+
     /// Whether frames of `kind` pass.
     pub fn admits(self, kind: av_media::Kind) -> bool {
         match self {

@@ -10,7 +10,6 @@ use super::packer::{Join, Packer, Wire};
 use super::player::Player;
 use super::shards::{Shards, report_slow};
 use super::{Arrival, Farewell};
-use crate::config::Content;
 use crate::endpoint::OutputContext;
 use crate::fitting::{Fitting, tell_tracks};
 use crate::stream::{Entry, Item, Lost, Reader, State};
@@ -169,12 +168,7 @@ impl<W: Wire> Serving<W> {
 
 /// The stream has only what `content` filters out.
 fn nothing_to_serve(output: &OutputContext) {
-    let missing = match output.content {
-        Content::AudioOnly => "the stream has no audio",
-        Content::VideoOnly => "the stream has no video",
-        Content::AudioVideo => "the stream has no tracks",
-    };
-    let text = format!("{}: {missing}", output.path);
+    let text = format!("{}: {}", output.path, output.content.missing());
     output.status.status.set(State::Waiting, Some(Trouble::new(Reason::Content, text)));
 }
 
