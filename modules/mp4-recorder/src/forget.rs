@@ -162,7 +162,10 @@ impl Progress {
 /// Answers `deleteRecordings`.
 pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> MethodReply {
     let Some((flow, from, to)) = payload_of(payload) else { return refused(400, EXPECTED) };
-    let Some(spool) = recorder.spool() else { return refused(409, "the spool is not open") };
+    let spool = match recorder.whole_spool() {
+        Ok(spool) => spool,
+        Err(why) => return refused(409, why),
+    };
     let now = jiff::Timestamp::now().as_millisecond();
     let lanes: Vec<_> = recorder.lanes().into_iter().filter(|lane| lane.place().0 == flow).collect();
     let stone = Tombstone { flow: flow.clone(), from, to: to.min(now), last: spool.next_id() };

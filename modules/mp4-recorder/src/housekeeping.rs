@@ -28,7 +28,8 @@ pub fn begin(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
     wake_all(recorder, spool);
 }
 
-fn wake_all(recorder: &Arc<Recorder>, spool: &Spool) {
+/// Something may be ready for stores.
+pub fn wake_all(recorder: &Arc<Recorder>, spool: &Spool) {
     spool.places().iter().for_each(|place| recorder.wake(place));
 }
 

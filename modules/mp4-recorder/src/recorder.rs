@@ -177,10 +177,20 @@ impl Recorder {
         }
     }
 
-    /// What is not stored yet: bytes, files, and the age of the oldest in seconds. `None`: the spool is not open, so nobody
-    /// knows.
+    /// The spool, once all that lies in it is known; otherwise what to answer.
+    pub fn whole_spool(&self) -> Result<Arc<Spool>, &'static str> {
+        let spool = self.spool().ok_or("the spool is not open")?;
+        if spool.is_whole() {
+            Ok(spool)
+        } else {
+            Err("what lies in the spool is still being read; ask again")
+        }
+    }
+
+    /// What is not stored yet: bytes, files, and the age of the oldest in seconds. `None`: the spool is not open or not read,
+    /// so nobody knows.
     pub fn backlog(&self) -> Option<(u64, usize, u64)> {
-        let spool = self.spool()?;
+        let spool = self.spool().filter(|spool| spool.is_whole())?;
         let (bytes, files, oldest) = spool.waiting();
         let age = oldest.and_then(|start| Moment::now().utc.duration_since(start).ok()).unwrap_or_default();
         Some((bytes, files, age.as_secs()))
@@ -213,16 +223,17 @@ impl Recorder {
 fn open(keeper: &Weak<Recorder>) {
     loop {
         let Some(recorder) = keeper.upgrade() else { return };
-        match Spool::open(recorder.context.state.path(), recorder.limits()) {
-            Ok(spool) => {
+        match Spool::begin(recorder.context.state.path(), recorder.limits()) {
+            Ok((spool, lying)) => {
                 let spool = Arc::new(spool);
                 if let Err(error) = recorder.tombstones.load(&spool) {
                     tracing::warn!("what was deleted before it was stored is not known any more: {error}");
                 }
-                // What comes in is recorded at once, beside what is left to repair.
+                // What comes in is recorded at once, beside what is left to read and to repair.
                 recorder.opened.send_replace(Some(Ok(spool.clone())));
                 // A document may have come while it was opened.
                 spool.set_limits(recorder.limits());
+                spool.take_in(lying, || housekeeping::wake_all(&recorder, &spool));
                 housekeeping::begin(&recorder, &spool);
                 recorder.changes.tick();
                 drop(recorder);

@@ -2,7 +2,7 @@
 //! not in there is never deleted from a store.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -137,6 +137,22 @@ impl Account {
         Ok(lines)
     }
 
+    /// Shows the lines of one day, one after the other, as they were written: one may come twice.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn each(day: &Path, mut show: impl FnMut(Line)) -> io::Result<()> {
+        let mut file = BufReader::new(File::open(day)?.take(MAX_DAY_BYTES));
+        let mut text = Vec::new();
+        while file.read_until(b'\n', &mut text)? > 0 {
+            if let Some(line) = read(text.strip_suffix(b"\n").unwrap_or(&text)) {
+                show(line);
+            }
+            text.clear();
+        }
+        Ok(())
+    }
+
     /// The day that a line is in.
     pub fn day_of(&self, place: &Place, line: &Line) -> PathBuf {
         self.of(place).join(format!("{}.lines", line.day()))
@@ -223,6 +239,9 @@ mod tests {
         let whole = std::fs::read(&days[0]).unwrap();
         std::fs::write(&days[0], &whole[..whole.len() - 3]).unwrap();
         account.add(&place, &line(4, 0)).unwrap();
+        let mut shown = Vec::new();
+        Account::each(&days[0], |line| shown.push(line.id)).unwrap();
+        assert_eq!(shown, [1, 2, 4]);
         assert_eq!(Account::read(&days[0]).unwrap(), [line(1, 0), line(2, 0), line(4, 0)]);
 
         Account::forget(&days[0], &[(1, line(1, 0).start), (2, line(2, 0).start)]).unwrap();

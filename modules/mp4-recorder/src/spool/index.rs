@@ -65,7 +65,8 @@ impl Counts {
 }
 
 impl Index {
-    /// An index of what was found on the disk.
+    /// An index of all of these.
+    #[cfg(test)]
     pub fn of(held: BTreeMap<u64, Held>) -> Self {
         let mut index = Self::default();
         held.into_values().for_each(|held| index.insert(held));

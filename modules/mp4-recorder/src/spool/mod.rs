@@ -4,18 +4,20 @@
 //! tells that the disk which should be there is there.
 
 mod index;
+mod lying;
 mod marker;
 mod record;
 mod room;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use index::Index;
+pub use lying::Lying;
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
 pub use room::{Disk, Full, Limits, Wanted};
@@ -26,6 +28,8 @@ use crate::lately::Lately;
 const BALLAST_BYTES: u64 = 1 << 20;
 const BALLAST: &str = "ballast";
 const QUARANTINE: &str = "quarantine";
+/// Recordings that are read before somebody is told.
+const TOLD_EVERY: usize = 256;
 /// What containers without a volume lie on.
 const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
@@ -73,6 +77,8 @@ pub struct Spool {
     changing: Mutex<()>,
     /// What its writers keep open.
     lately: Mutex<Vec<Weak<Mutex<Lately>>>>,
+    /// Everything that lay there at the start has been read.
+    is_whole: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -87,11 +93,11 @@ struct Inner {
 }
 
 impl Spool {
-    /// Opens the spool in `state`, or begins one.
+    /// Opens the spool in `state`, or begins one. What lies in it is not looked at yet: see [`Self::take_in`].
     ///
     /// # Errors
     /// The folder can't be used; the sentence says what to do.
-    pub fn open(state: &Path, limits: Limits) -> Result<Self, SpoolError> {
+    pub fn begin(state: &Path, limits: Limits) -> Result<(Self, Lying), SpoolError> {
         let dir = state.join("spool");
         let marker = Marker::claim(state, &dir)?;
         if rustix::fs::statfs(&dir).is_ok_and(|disk| disk.f_type == OVERLAY) {
@@ -100,12 +106,38 @@ impl Spool {
                 dir.display()
             );
         }
-        let held = scan(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
-        let last_id = held.keys().next_back().copied().unwrap_or(0);
-        let inner = Mutex::new(Inner { index: Index::of(held), limits, last_id, ..Inner::default() });
-        let spool = Self { dir, marker, inner, changing: Mutex::default(), lately: Mutex::default() };
+        let lying = Lying::of(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
+        let inner = Mutex::new(Inner { limits, last_id: lying.last_id(), ..Inner::default() });
+        let (changing, lately, is_whole) = Default::default();
+        let spool = Self { dir, marker, inner, changing, lately, is_whole };
         spool.restore_ballast();
+        Ok((spool, lying))
+    }
+
+    /// With all that lies in it.
+    #[cfg(test)]
+    pub fn open(state: &Path, limits: Limits) -> Result<Self, SpoolError> {
+        let (spool, lying) = Self::begin(state, limits)?;
+        spool.take_in(lying, || {});
         Ok(spool)
+    }
+
+    /// Reads what lay there when it was opened, oldest first, which takes minutes where that is much. What is recorded
+    /// meanwhile goes on. `told` now and then.
+    pub fn take_in(&self, lying: Lying, mut told: impl FnMut()) {
+        for (count, held) in lying.read(&self.dir).enumerate() {
+            self.inner().index.insert(held);
+            if count % TOLD_EVERY == 0 {
+                told();
+            }
+        }
+        self.is_whole.store(true, Ordering::Relaxed);
+        told();
+    }
+
+    /// Whether everything that lies there is known.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed)
     }
 
     /// Where it is.
@@ -147,6 +179,11 @@ impl Spool {
     /// Everything in it, in the order of recording.
     pub fn all(&self) -> Vec<Held> {
         self.inner().index.all().cloned().collect()
+    }
+
+    /// Shows everything in it, in the order of recording. Nothing else gets on meanwhile.
+    pub fn each(&self, show: impl FnMut(&Held)) {
+        self.inner().index.all().for_each(show);
     }
 
     /// One recording.
@@ -196,6 +233,10 @@ impl Spool {
                 let Err(full) = room::check(inner.limits, disk, inner.index.bytes(), wanted) else {
                     return Ok(());
                 };
+                if full == Full::Inodes && !wanted.opens && inner.index.victim(u64::MAX).is_some() {
+                    // A file that is open needs none; the next one will get them.
+                    return Ok(());
+                }
                 if full.may_be_of_others(inner.limits) {
                     let paid = match full {
                         // A recording has two names.
@@ -396,6 +437,8 @@ impl Spool {
         let record = Record { stage: Stage::Quarantined, bytes: held.bytes, ..held.record.clone() };
         std::fs::create_dir_all(self.dir.join(QUARANTINE))?;
         std::fs::rename(self.path(&held.record), self.path(&record))?;
+        // There before the record says so, which makes the other folder durable.
+        File::open(self.dir.join(QUARANTINE))?.sync_all()?;
         self.update(record)?;
         self.mended(id);
         Ok(())
@@ -438,60 +481,6 @@ fn gone(done: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-/// A recording whose file may be in its store.
-fn found(record: Record) -> Held {
-    Held { record, bytes: 0, busy: false, broken: false, durable: None }
-}
-
-/// What lies in a spool, whoever left it there.
-pub fn scan(dir: &Path) -> io::Result<BTreeMap<u64, Held>> {
-    let mut held = BTreeMap::new();
-    for (folder, quarantined) in [(dir.to_path_buf(), false), (dir.join(QUARANTINE), true)] {
-        let entries = match std::fs::read_dir(&folder) {
-            Err(error) if quarantined && error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            let Some(bare) = Record::of_file_name(&name) else { continue };
-            let bytes = entry.metadata()?.len();
-            let mut record = Record::read(&bare.path(dir, "json")).ok().flatten().unwrap_or(bare);
-            if quarantined {
-                record.stage = Stage::Quarantined;
-            }
-            let broken = record.stage == Stage::Writing;
-            held.insert(record.id, Held { record, bytes, busy: false, broken, durable: None });
-        }
-    }
-    // A file that was on its way to its store may have arrived just before the process ended: then there is a record
-    // without a file. Any other record without a file is left over from deleting both.
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("new") => gone(std::fs::remove_file(&path))?,
-            Some("json") => {
-                let name = path.with_extension("mp4");
-                let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                match Record::of_file_name(name).map(|bare| bare.id) {
-                    Some(id) if held.contains_key(&id) => {}
-                    Some(id) => match Record::read(&path) {
-                        Ok(Some(record)) if record.stage == Stage::Delivering => {
-                            drop(held.insert(id, found(record)))
-                        }
-                        Ok(_) => gone(std::fs::remove_file(&path))?,
-                        // One bad sector costs that record, not the spool.
-                        Err(error) => tracing::warn!("{} can't be read and stays: {error}", path.display()),
-                    },
-                    None => {}
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(held)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub fn check(limits: Limits, disk: Disk, held: u64, wanted: Wanted<'_>) -> Resul
     if disk.free < limits.min_free.saturating_add(more) {
         return Err(Full::Disk { free: disk.free, min_free: limits.min_free });
     }
-    if wanted.opens && disk.free_inodes.is_some_and(|free| free < MIN_FREE_INODES) {
+    if disk.free_inodes.is_some_and(|free| free < MIN_FREE_INODES) {
         return Err(Full::Inodes);
     }
     let limit = limit(limits, disk, held);
@@ -187,8 +187,6 @@ mod tests {
         assert!(matches!(check(limits(5000), disk(100), 0, bytes(MEBI)), Err(Full::Disk { .. })));
         let no_inodes = Disk { free_inodes: Some(3), ..disk(5000) };
         assert_eq!(check(limits(5000), no_inodes, 0, bytes(1)), Err(Full::Inodes));
-        // What is open needs none.
-        assert_eq!(check(limits(5000), no_inodes, 0, Wanted { opens: false, ..bytes(1) }), Ok(()));
     }
 
     #[test]

@@ -210,7 +210,9 @@ fn a_disk_that_others_fill_costs_no_more_than_twice_what_comes() {
 fn a_disk_without_inodes_costs_a_file_for_each_that_begins() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), limits(10)).unwrap();
-    (0..5).for_each(|_| drop(put(&spool, "a", 10)));
+    for _ in 0..5 {
+        put(&spool, "a", 10);
+    }
     spool.inner().disk = Some(Disk { free: 1 << 30, free_inodes: Some(0) });
     let mut dropped = Vec::new();
     for _ in 0..10 {
@@ -225,12 +227,16 @@ fn a_disk_without_inodes_costs_a_file_for_each_that_begins() {
 fn who_denies_what_is_new_gets_a_share_of_a_spool_that_others_have_filled() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), limits(1)).unwrap();
-    (0..10).for_each(|_| drop(put(&spool, "loud", 100_000)));
+    for _ in 0..10 {
+        put(&spool, "loud", 100_000);
+    }
     let mut dropped = Vec::new();
     spool.admit(wanted(100_000, true), &mut dropped).unwrap();
     assert_eq!(dropped.len(), 1);
     // It holds its share now.
-    (0..5).for_each(|_| drop(put(&spool, "new", 100_000)));
+    for _ in 0..10 {
+        put(&spool, "new", 100_000);
+    }
     assert!(matches!(spool.admit(wanted(100_000, true), &mut dropped), Err(SpoolError::Full(_))));
     assert_eq!(dropped.len(), 1);
 }
@@ -243,4 +249,26 @@ fn what_has_to_go_is_in_nobody_elses_hands() {
     let taken = [(); 2].map(|()| spool.take_victim().unwrap().record.id);
     assert_eq!(taken, ids);
     assert!(!spool.set_busy(ids[0], true) && spool.take_victim().is_none());
+}
+
+#[test]
+fn what_comes_is_recorded_while_what_lies_there_is_still_read() {
+    let state = tempfile::tempdir().unwrap();
+    let before = Spool::open(state.path(), limits(10)).unwrap();
+    let old: Vec<_> = (0..300).map(|_| put(&before, "a", 10)).collect();
+    drop(before);
+    // A record that was not written whole.
+    let torn = state.path().join("spool/000000000001.a.out.new");
+    std::fs::write(&torn, "").unwrap();
+    let (spool, lying) = Spool::begin(state.path(), limits(10)).unwrap();
+    assert!(!spool.is_whole() && !torn.exists() && spool.all().is_empty());
+    spool.admit(wanted(10, false), &mut Vec::new()).unwrap();
+    let new = put(&spool, "a", 20);
+    assert_eq!(new, old.last().unwrap() + 1);
+    let mut seen = Vec::new();
+    spool.take_in(lying, || seen.push(spool.all().len()));
+    assert!(spool.is_whole());
+    assert_eq!(seen, [2, 258, 301]);
+    assert_eq!((spool.bytes(), spool.waiting().1), (3020, 301));
+    assert_eq!(spool.next_for(&("a".into(), "out".into()), false, |_| false).unwrap().id, old[0]);
 }
