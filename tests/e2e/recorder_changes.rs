@@ -207,3 +207,46 @@ fn a_file_that_a_folder_on_another_disk_does_not_take_holds_up_no_other() {
         assert!(hashes(&read, kind) == hashes(std::slice::from_ref(&published), kind), "{kind:?}");
     }
 }
+
+#[test]
+fn sound_that_comes_within_a_gop_begins_a_file_at_the_next_sync_picture_and_costs_no_frame() {
+    needs!(Ffmpeg, Ffprobe);
+    let url = rtmp(port::free(), "live/cam");
+    let setup = Setup::new("mp4-recorder");
+    let mut document = document(setup.dir(), &url, json!({ "segmentSeconds": 60 }));
+    document["flows"]["cam"]["input"]["trackWaitMilliseconds"] = json!(100);
+    let module = setup.twin(&document).start();
+    let is_sound = |tag: &Tag| tag.kind == 8;
+    let tags: Vec<Tag> = Clip::Plain.tags().into_iter().filter(|tag| tag.kind != 18).collect();
+    let syncs: Vec<u32> = tags.iter().filter(|tag| is_sync(tag)).map(|tag| tag.timestamp).collect();
+    // In the middle between two sync pictures.
+    let begins = syncs[1] + (syncs[2] - syncs[1]) / 2;
+    let (mut head, mut rest): (Vec<Tag>, Vec<Tag>) =
+        tags.into_iter().partition(|tag| is_sound(tag) && tag.is_header());
+    rest.retain(|tag| !is_sound(tag) || tag.timestamp >= begins);
+    let at = rest.iter().position(is_sound).unwrap();
+    head[0].timestamp = rest[at].timestamp;
+    rest.insert(at, head.remove(0));
+    let mut publisher = Publisher::to(&url);
+    publisher.play_out(&rest).unwrap();
+    publisher.finish().unwrap();
+    module.wait_value("/flows/cam/input/state", "waiting");
+    module.wait_value("/flows/cam/outputs/disk/state", "waiting");
+    module.wait_value("/summary/spoolBytes", 0);
+    let files = files(&module.dir().join("files"));
+    let recorded: Vec<_> = files.iter().map(|file| read(Tool::Ffmpeg, file)).collect();
+    assert_eq!(recorded.len(), 2, "{files:?}");
+    let published = Recording::of_tags(&rest);
+    for kind in [Kind::Video, Kind::Audio] {
+        assert!(hashes(&recorded, kind) == hashes(std::slice::from_ref(&published), kind), "{kind:?}");
+    }
+    let sync = rest.iter().filter(|tag| is_sync(tag)).cloned().collect::<Vec<_>>();
+    let sync = hashes(&[Recording::of_tags(&sync)], Kind::Video);
+    for file in &recorded {
+        assert!(sync.contains(&file.of(Kind::Video)[0].hash));
+    }
+    // The sound that waited is in front of the picture that it waited for, by as much as it came earlier.
+    let (sound, picture) = (recorded[1].of(Kind::Audio)[0], recorded[1].of(Kind::Video)[0]);
+    let offset = i64::from(syncs[2]) - i64::from(rest[at].timestamp);
+    assert!((picture.dts - sound.dts - offset).abs() < 100, "{} of {offset} ms", picture.dts - sound.dts);
+}

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use av_media::{Frame, Kind, Timestamp};
 
-/// Silence of all tracks after which a file would show a still picture: a new one begins.
+/// Silence of all tracks after which a file would show a still picture: a new one begins. Behind it there may be no sync
+/// picture; then that waits for the next one.
 const LONGEST_GAP: Duration = Duration::from_secs(2);
+/// No longer.
+const LONGEST_STILL: Duration = Duration::from_secs(60);
+/// A stream may have a picture in many seconds: silence is longer than so many of its frames.
+const FRAMES: u32 = 3;
 /// Times that came by RTMP are rounded to a millisecond: a sync frame that is due at the end of a file may look a
 /// little early.
 const SLACK: Duration = Duration::from_millis(20);
@@ -18,6 +23,8 @@ pub struct Cutter {
     start: Option<Timestamp>,
     /// The latest time in it.
     last: Option<Timestamp>,
+    /// From each of the last two frames to the one behind it.
+    gaps: [Duration; 2],
     /// The next frame can't be in the same file.
     broken: bool,
     /// The file ends at the next sync frame, whatever its length.
@@ -27,7 +34,7 @@ pub struct Cutter {
 impl Cutter {
     /// Files of that length.
     pub fn new(length: Duration) -> Self {
-        Self { length, start: None, last: None, broken: false, asked: false }
+        Self { length, start: None, last: None, gaps: [Duration::ZERO; 2], broken: false, asked: false }
     }
 
     /// What comes next does not go on where the last frame was, or is coded otherwise.
@@ -48,8 +55,12 @@ impl Cutter {
         let may = !has_video || (frame.kind == Kind::Video && frame.is_sync);
         let begins = match (self.start, self.last) {
             (Some(start), Some(last)) => {
+                let gap = since(last);
+                let [before, usual] = self.gaps;
+                self.asked |= gap > LONGEST_GAP.max(before.min(usual).saturating_mul(FRAMES));
+                self.gaps = [usual, gap];
                 self.broken
-                    || since(last) > LONGEST_GAP
+                    || (gap > LONGEST_STILL && self.asked)
                     || (may && (self.asked || since(start).saturating_add(SLACK) >= self.length))
             }
             _ => true,
@@ -114,7 +125,14 @@ mod tests {
     #[test]
     fn a_gap_of_more_than_two_seconds_a_break_and_a_wish_begin_a_file() {
         let mut cutter = Cutter::new(Duration::from_secs(3600));
-        assert_eq!(cuts(&mut cutter, [0, 40, 2040, 4041].into_iter()), [0, 4041]);
+        assert_eq!(cuts(&mut cutter, [0, 40, 2040, 6000].into_iter()), [0, 6000]);
+        // Within a GOP at the next sync picture, unless that would be late.
+        assert_eq!(cuts(&mut cutter, [6040, 9050, 9090, 10_000, 10_040].into_iter()), [10_000]);
+        assert_eq!(cuts(&mut cutter, [71_050, 71_090].into_iter()), [71_050]);
+        let mut slow = Cutter::new(Duration::from_secs(3600));
+        assert_eq!(cuts(&mut slow, (0..20).map(|picture| picture * 10_000)), [0, 10_000, 20_000]);
+        let mut cutter = Cutter::new(Duration::from_secs(3600));
+        assert_eq!(cuts(&mut cutter, [4000, 4041].into_iter()), [4000]);
         cutter.break_here();
         assert_eq!(cuts(&mut cutter, [4080, 4120].into_iter()), [4080]);
         cutter.end_soon();

@@ -1,5 +1,7 @@
 //! The thread that writes what one output records: a card that stalls holds up this thread and nothing else.
 
+mod tracks;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +23,11 @@ use crate::lately::{Lately, Written};
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
-use crate::segment::{self, Segment, SegmentError};
+use crate::segment::{Segment, SegmentError};
 use crate::spool::{Dropped, Record, Spool, SpoolError, Stage, Wanted};
 use crate::store::StoreConfig;
+
+use tracks::NewSound;
 
 /// Between two tries to write what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
@@ -100,6 +104,10 @@ struct Running {
     /// What a file of the configured length holds.
     expected: Amount,
     lately: Arc<Mutex<Lately>>,
+    /// The sound has changed since the last sync picture.
+    new_sound: Option<NewSound>,
+    /// Frames that found no room when the process was to end.
+    given_up: Lost,
 }
 
 struct Open {
@@ -130,6 +138,8 @@ impl Writer {
             boot: clock::boot_id(),
             expected: of_a_fast_camera(self.config.segment),
             lately: self.spool.lately(),
+            new_sound: None,
+            given_up: Lost::default(),
             writer: self,
         };
         while let Some(job) = jobs.blocking_recv() {
@@ -224,35 +234,6 @@ impl Running {
         self.batch(entries);
     }
 
-    fn tracks(&mut self, tracks: Arc<Tracks>) {
-        let same = |old: &Option<Arc<Track>>, new: &Option<Arc<Track>>| match (old, new) {
-            (Some(old), Some(new)) => old.decodes_like(new),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same(&self.tracks.video, &tracks.video) || !same(&self.tracks.audio, &tracks.audio) {
-            // What is pending belongs to the tracks of before.
-            self.commit();
-            self.cutter.break_here();
-        }
-        let (carried, left_out): (Vec<_>, Vec<_>) =
-            tracks.iter().partition(|track| segment::carries(track).is_ok());
-        self.carried = carried.into_iter().map(|track| Track::clone(track)).collect();
-        let names =
-            left_out.iter().map(|track| format!("{} ({})", track.kind().as_str(), track.codec_string));
-        let names = names.collect::<Vec<_>>().join(", ");
-        self.writer.report.leaves_out((!names.is_empty()).then_some(&names));
-        if self.carried.is_empty() && tracks.iter().next().is_some() {
-            let why = "files carry H.264, H.265, AV1, AAC and Opus, and the stream has none of them";
-            self.writer.report.fails(State::Failed, Reason::Content, &why);
-        }
-        self.tracks = tracks;
-    }
-
-    fn carries(&self, kind: Kind) -> bool {
-        self.carried.iter().any(|track| track.kind() == kind)
-    }
-
     fn lost(&self, lost: Lost) {
         let status = self.writer.report.status();
         status.dropped.add(Kind::Video, lost.video);
@@ -265,6 +246,7 @@ impl Running {
     }
 
     fn frame(&mut self, frame: Frame, arrived: Instant) {
+        let Some(frame) = self.keep_new_sound(frame, arrived) else { return };
         if !self.carries(frame.kind) {
             self.writer.report.status().dropped.add(frame.kind, 1);
             return;
@@ -278,6 +260,7 @@ impl Running {
         }
         if self.cutter.begins(&frame, has_video) {
             self.finish(Some(frame.dts));
+            self.begin_with_new_sound();
         }
         self.pending.push(Pending { frame: frame.clone(), arrived });
         if self.open.is_none() {
@@ -358,12 +341,23 @@ impl Running {
         }
     }
 
+    /// The process ends, and there is no room for what is pending. It is told when all is.
     fn give_up(&mut self) {
         self.lately().forget();
-        let lost = std::mem::take(&mut self.pending);
-        let of = |kind: Kind| lost.iter().filter(|pending| pending.frame.kind == kind).count() as u64;
-        self.lost(Lost { video: of(Kind::Video), audio: of(Kind::Audio) });
+        for pending in std::mem::take(&mut self.pending) {
+            match pending.frame.kind {
+                Kind::Video => self.given_up.video += 1,
+                Kind::Audio => self.given_up.audio += 1,
+            }
+        }
         self.cutter.ended();
+    }
+
+    fn tell_what_was_given_up(&mut self) {
+        let lost = std::mem::take(&mut self.given_up);
+        if lost.total() > 0 {
+            self.lost(lost);
+        }
     }
 
     /// A disk that refused once is not asked again on the same descriptor: what it holds for sure is a file.
@@ -461,6 +455,7 @@ impl Running {
     /// Nothing follows for now.
     fn close(&mut self) {
         self.finish(None);
+        self.end_new_sound();
         self.cutter.ended();
         self.writer.report.idle();
     }
