@@ -43,8 +43,8 @@ pub const MOST_CLIPS: usize = 16;
 pub struct Asked {
     /// The caller's, or random.
     pub id: String,
-    /// When.
-    pub at: SystemTime,
+    /// When; `None`: the clock is not set.
+    pub at: Option<SystemTime>,
     /// `preRollSeconds`.
     pub pre_roll: Duration,
     /// `seconds`.
@@ -52,9 +52,17 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What the clip is called where files are called so.
-    pub fn name(&self, template: &NameTemplate) -> String {
-        name::of_event(&template.at(self.at), &self.id)
+    /// What the clip is called where files are called so; `None`: that shows when the clock is set.
+    pub fn name(&self, template: &NameTemplate) -> Option<String> {
+        Some(name::of_event(&template.at(self.at?), &self.id))
+    }
+
+    /// What its file is called by.
+    fn template(&self, template: &NameTemplate) -> NameTemplate {
+        match self.name(template) {
+            Some(name) => NameTemplate::literal(&name),
+            None => template.of_event(&self.id),
+        }
     }
 }
 
@@ -166,7 +174,7 @@ impl Clips {
             lane: self.lane.clone(),
             report: self.report.clone(),
             config: StoreConfig { segment: length, ..self.config.clone() },
-            template: NameTemplate::literal(&asked.name(&self.template)),
+            template: asked.template(&self.template),
             event: Some(asked.id.clone()),
             stopping: stopping.clone(),
         };
@@ -329,9 +337,20 @@ mod tests {
     fn a_clip_is_called_as_files_are_and_by_its_id() {
         let template = NameTemplate::parse("a/100%%-%H.mp4").unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(7200);
-        let asked = Asked { id: "door".into(), at, pre_roll: Duration::ZERO, length: Duration::from_secs(1) };
-        let name = asked.name(&template);
+        let asked = Asked {
+            id: "door".into(),
+            at: Some(at),
+            pre_roll: Duration::ZERO,
+            length: Duration::from_secs(1),
+        };
+        let name = asked.name(&template).unwrap();
         assert_eq!(name, "a/100%-02-event-door.mp4");
-        assert_eq!(NameTemplate::literal(&name).at(SystemTime::UNIX_EPOCH), name);
+        assert_eq!(asked.template(&template).at(SystemTime::UNIX_EPOCH), name);
+        assert!(!asked.template(&template).has_times());
+        // By its first frame, when the clock is set.
+        let undated = Asked { at: None, ..asked };
+        assert_eq!(undated.name(&template), None);
+        assert_eq!(undated.template(&template).at(at), name);
+        assert!(undated.template(&template).has_times());
     }
 }

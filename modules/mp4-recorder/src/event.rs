@@ -1,17 +1,19 @@
 //! `recordEvent`, as a direct method and as a message that a route carries here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use av_edge::MethodReply;
 use rand::Rng;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::clip::{Asked, LONGEST_PRE_ROLL, MOST_CLIPS};
 use crate::clock::Moment;
 use crate::lane::Lane;
 use crate::methods::refused;
+use crate::name::NameTemplate;
 use crate::recorder::Recorder;
+use crate::spool::Record;
 use crate::stored::Account;
 
 const EXPECTED: &str = "expected {\"flow\": \"NAME\", \"output\"?: \"NAME\", \"id\"?: 1 to 64 of A-Z a-z 0-9 - _ ., \
@@ -73,7 +75,7 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
     };
     let asked = Asked {
         id: payload.id.clone().unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>())),
-        at: Moment::now().utc,
+        at: Some(Moment::now()).filter(|now| now.is_believed()).map(|now| now.utc),
         pre_roll: payload.pre_roll,
         length: payload.length,
     };
@@ -84,7 +86,7 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
     if names.is_empty() {
         names = lane.ask_for_clip(&asked);
     }
-    let Some(name) = names.first() else {
+    if names.is_empty() {
         if lane.has_most_clips() {
             return refused(
                 409,
@@ -93,14 +95,16 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
         }
         let why = "nothing records for this output just now: it is starting, or no instance of it runs";
         return refused(409, why);
-    };
-    let mut body = json!({ "id": asked.id, "name": name });
-    if names.len() > 1
-        && let Some(body) = body.as_object_mut()
-    {
-        body.insert("names".into(), names.into());
     }
-    MethodReply { status: 202, body }
+    let mut body = Map::from_iter([("id".to_owned(), asked.id.into())]);
+    // What has none gets it when the clock is set.
+    if let Some(names) = names.into_iter().collect::<Option<Vec<_>>>() {
+        body.extend(names.first().map(|name| ("name".to_owned(), name.clone().into())));
+        if names.len() > 1 {
+            body.insert("names".into(), names.into());
+        }
+    }
+    MethodReply { status: 202, body: body.into() }
 }
 
 /// The output that is meant.
@@ -129,32 +133,40 @@ fn lane(recorder: &Recorder, payload: &Payload) -> Result<Arc<Lane>, MethodReply
     lanes.pop().ok_or_else(missing)
 }
 
-/// The names of clips of an event that an earlier process recorded.
-async fn recorded(recorder: &Recorder, lane: &Lane, id: &str) -> Vec<String> {
+/// The names of clips of an event that an earlier process recorded; `None`: one that has none yet.
+async fn recorded(recorder: &Recorder, lane: &Lane, id: &str) -> Vec<Option<String>> {
     let Some(spool) = recorder.spool() else { return Vec::new() };
     let (place, id) = (lane.place().clone(), id.to_owned());
     let looked = tokio::task::spawn_blocking(move || {
-        let mut names: Vec<String> = spool
-            .all()
-            .into_iter()
-            .map(|held| held.record)
-            .filter(|record| (&record.flow, &record.output) == (&place.0, &place.1))
-            .filter(|record| record.event.as_ref() == Some(&id))
-            .map(|record| record.name.unwrap_or_else(|| record.template.replace("%%", "%")))
-            .collect();
+        let mut names = Vec::new();
+        spool.each(|held| {
+            let record = &held.record;
+            let is_of_place = (&record.flow, &record.output) == (&place.0, &place.1);
+            if is_of_place && record.event.as_ref() == Some(&id) {
+                names.push(record.name.clone().or_else(|| named_already(record)));
+            }
+        });
         let account = Account::new(spool.dir());
         for day in account.days(&place).iter().rev().take(DAYS) {
             let lines = Account::read(day).unwrap_or_default();
             let of_it = lines.into_iter().filter(|line| line.event.as_ref() == Some(&id));
-            names.extend(of_it.map(|line| line.name));
+            names.extend(of_it.map(|line| Some(line.name)));
         }
         names
     });
     looked.await.unwrap_or_default()
 }
 
+/// The name that a clip had from the beginning.
+fn named_already(record: &Record) -> Option<String> {
+    let template = NameTemplate::parse(&record.template).ok().filter(|template| !template.has_times())?;
+    Some(template.at(SystemTime::UNIX_EPOCH))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -182,13 +182,20 @@ pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), Fo
 /// The system's word.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems without that flag have links, which are never made over something either.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
-        }
+        // File systems without that flag may have links, which are never made over something either.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
+            Ok(()) => std::fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) => rename_over_new(from, to),
+        },
         done => Ok(done?),
     }
+}
+
+/// The same where there are no links either: takes the name with an empty file first.
+fn rename_over_new(from: &Path, to: &Path) -> io::Result<()> {
+    File::create_new(to)?;
+    std::fs::rename(from, to).inspect_err(|_| drop(std::fs::remove_file(to)))
 }
 
 /// Makes names durable: those in `folder`, and those of the folders from `root` down to it. A power cut then takes none
@@ -272,6 +279,19 @@ mod tests {
             assert!(file.exists());
         }
         assert_eq!(std::fs::read_to_string(root.join("c.mp4")).unwrap(), "other");
+    }
+
+    #[test]
+    fn without_links_a_name_that_is_in_use_is_not_taken_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, to) = (spooled(dir.path(), "one"), dir.path().join("to.mp4"));
+        rename_over_new(&file, &to).unwrap();
+        assert_eq!((std::fs::read_to_string(&to).unwrap(), file.exists()), ("one".into(), false));
+        let file = spooled(dir.path(), "other");
+        assert_eq!(rename_over_new(&file, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(rename_over_new(&dir.path().join("none"), &dir.path().join("b.mp4")).is_err());
+        assert!(file.exists() && !dir.path().join("b.mp4").exists());
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), "one");
     }
 
     #[test]

@@ -16,9 +16,9 @@ use crate::clip::{LONGEST_PRE_ROLL, nanos};
 
 /// A pre-roll begins at a sync frame, which may lie so far before it.
 const SYNC_BEFORE: Duration = Duration::from_secs(10);
-/// Files that are kept open for it. One that was stored and removed meanwhile keeps its room on the disk until then; one
+/// Files that are kept open for it: more than there are of two seconds. One that was stored and removed meanwhile keeps its room on the disk until then; one
 /// that has to go to make room is let go at once.
-const MOST_FILES: usize = 16;
+const MOST_FILES: usize = 40;
 
 /// A frame that is in a file.
 #[derive(Clone, Copy, Debug)]
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn few_files_are_kept_open_however_short_they_are() {
         let mut bench = Bench::new(0);
-        for second in 0..40 {
+        for second in 0..60 {
             bench.file = Arc::new(tempfile::tempfile().unwrap());
             bench.second(second);
         }

@@ -15,6 +15,8 @@ const MAX_BYTES: usize = 1024;
 const MAX_SEGMENT: usize = 255;
 /// Times that are longer than their fields, and a number.
 const GROWS: usize = 24;
+/// The name of an instance, with a character behind its last dot.
+const MAX_MATCH: usize = 65;
 /// `-event-ID`.
 const OF_AN_EVENT: usize = 72;
 
@@ -126,6 +128,19 @@ impl NameTemplate {
         Self(literal(name).replace(['{', '}'], "_"))
     }
 
+    /// The same for the clip of an event.
+    pub fn of_event(&self, id: &str) -> Self {
+        Self::parse(&of_event(&self.0, id)).unwrap_or_else(|_| Self::plain())
+    }
+
+    /// Whether a name depends on the time.
+    pub fn has_times(&self) -> bool {
+        parts(&self.0)
+            .unwrap_or_default()
+            .iter()
+            .any(|part| matches!(part, Part::Time(time) if *time != "%%"))
+    }
+
     /// Whether it tells the instances of a pattern apart.
     pub fn has_match(&self) -> bool {
         self.0.contains("{match}")
@@ -133,7 +148,12 @@ impl NameTemplate {
 
     /// The same with one instance's name in it.
     pub fn of_instance(&self, name: &str) -> Self {
-        Self(self.0.replace("{match}", &literal(name)))
+        let filled = self.0.replace("{match}", &literal(name));
+        // Stores take a dot at the end of a segment away.
+        let segments = filled.split('/');
+        let kept =
+            segments.map(|segment| format!("{segment}{}", if segment.ends_with('.') { "_" } else { "" }));
+        Self(kept.collect::<Vec<_>>().join("/"))
     }
 
     /// The same with everything but times filled in.
@@ -151,8 +171,9 @@ impl NameTemplate {
                 Part::Field(other) => filled.push_str(other),
             }
         }
-        let too_long = filled.len() > MAX_BYTES - GROWS - OF_AN_EVENT
-            || filled.split('/').any(|segment| segment.len() > MAX_SEGMENT - GROWS);
+        let longest = filled.replace("{match}", &"x".repeat(MAX_MATCH));
+        let too_long = longest.len() > MAX_BYTES - GROWS - OF_AN_EVENT
+            || longest.split('/').any(|segment| segment.len() > MAX_SEGMENT - GROWS);
         if too_long { Err(NameError::Length) } else { Ok(Self(filled)) }
     }
 
@@ -252,6 +273,15 @@ mod tests {
         assert!(template.has_match());
         let name = template.of_instance("a%Yb").filled(FIELDS).unwrap().at(start());
         assert_eq!(name, "recorder/a%Yb/100%-03.04.mp4");
+    }
+
+    #[test]
+    fn an_instance_whose_name_ends_in_a_dot_has_files_of_a_name_that_stores_leave_alone() {
+        let template = NameTemplate::parse("{match}/{match}x/%H.mp4").unwrap();
+        assert_eq!(template.of_instance("a.").as_str(), "a._/a.x/%H.mp4");
+        assert_eq!(template.of_instance("...").as_str(), "..._/...x/%H.mp4");
+        let long = NameTemplate::parse(&format!("{}-{{match}}.mp4", "x".repeat(180))).unwrap();
+        assert_eq!(long.filled(FIELDS), Err(NameError::Length));
     }
 
     #[test]

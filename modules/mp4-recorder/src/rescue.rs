@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use av_media::mp4::{Recovered, recover};
+
 use crate::clock;
 use crate::folder;
 use crate::name::{self, NameTemplate};
@@ -24,9 +26,12 @@ Usage: mp4-recorder spool DIR [--flow NAME] [--export DIR]
 
   DIR           the state dir, or the folder `spool` in it
   --flow NAME   of this flow alone
-  --export DIR  copies each recording there, whole and under the name it would have had in its store
+  --export DIR  copies each recording there, whole and under the name it would have had in its store; what can't be made
+                whole as it is, into `damaged`
 
-Exit code: 0, 1 a recording could not be read or exported, 64 usage.
+Each is checked: `whole`, or what is wrong with it and what can be saved.
+
+Exit code: 0, 1 a recording is damaged or could not be read or exported, 64 usage.
 ";
 
 #[derive(Default)]
@@ -76,13 +81,19 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         if flow.as_ref().is_some_and(|flow| *flow != record.flow) {
             continue;
         }
-        println!("{}", line(path, record));
+        let checked = check(path);
+        failed |= checked.is_err();
+        println!("{}; {}", line(path, record), checked.as_deref().unwrap_or_else(|why| why));
         let Some(to) = &export else { continue };
         match whole(path, record, to) {
             Ok(file) => println!("  -> {}", file.display()),
             Err(error) => {
                 failed = true;
                 eprintln!("  {}: {error}", path.display());
+                match as_it_is(path, record, to) {
+                    Ok(file) => println!("  -> {} (as it is)", file.display()),
+                    Err(error) => eprintln!("  {}: {error}", path.display()),
+                }
             }
         }
     }
@@ -125,6 +136,32 @@ fn line(path: &Path, record: &Record) -> String {
     };
     let event = record.event.as_ref().map(|id| format!(", event {id}")).unwrap_or_default();
     format!("{}/{} {start}{seconds}, {bytes} bytes, {stage}{event}", record.flow, record.output)
+}
+
+/// Reads a recording. What is wrong with it is the error.
+fn check(path: &Path) -> Result<String, String> {
+    let mut file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    match recover(&mut file, 0) {
+        Ok(Recovered::Complete { .. }) => Ok("whole".into()),
+        Ok(Recovered::Open { recording, damaged }) => {
+            let amount = recording.amount();
+            let text =
+                format!("{} pictures and {} frames of sound can be saved", amount.pictures, amount.sounds);
+            // The last one may not have got to the disk.
+            if damaged <= 1 { Ok(text) } else { Err(format!("{damaged} pieces are damaged, {text}")) }
+        }
+        Err(error) => Err(format!("damaged: {error}")),
+    }
+}
+
+/// Copies a recording that can't be made whole.
+fn as_it_is(path: &Path, record: &Record, to: &Path) -> io::Result<PathBuf> {
+    let dir = to.join("damaged");
+    std::fs::create_dir_all(&dir)?;
+    let target = dir.join(record.file_name());
+    let mut new = std::fs::File::create_new(&target)?;
+    io::copy(&mut std::fs::File::open(path)?, &mut new)?;
+    Ok(target)
 }
 
 fn is_below(name: &Path) -> bool {
@@ -172,6 +209,21 @@ mod tests {
         for name in ["../a.mp4", "cam/../../a.mp4", "/etc/a.mp4"] {
             assert!(!is_below(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_damaged_is_said_and_copied_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000000000002.cam.disk.mp4");
+        std::fs::write(&path, "no recording").unwrap();
+        let why = check(&path).unwrap_err();
+        assert!(why.starts_with("damaged: "), "{why}");
+        let record = Record::of_file_name("000000000002.cam.disk.mp4").unwrap();
+        assert!(whole(&path, &record, dir.path()).is_err());
+        let copy = as_it_is(&path, &record, dir.path()).unwrap();
+        assert_eq!(copy, dir.path().join("damaged/000000000002.cam.disk.mp4"));
+        assert_eq!(std::fs::read(copy).unwrap(), b"no recording");
+        assert!(as_it_is(&path, &record, dir.path()).is_err(), "nothing is overwritten");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use av_flow::net::TlsError;
 use azure_core::error::ErrorKind;
 use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
 use azure_core::http::{AsyncRawResponse, Body as AzureBody, HttpClient, Request};
@@ -121,8 +122,8 @@ impl Http {
         let sender = if is_tls {
             let bare = host.trim_start_matches('[').trim_end_matches(']');
             let name = ServerName::try_from(bare.to_owned()).map_err(connection)?;
-            let stream =
-                TlsConnector::from(self.tls.clone()).connect(name, stream).await.map_err(connection)?;
+            let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await;
+            let stream = stream.map_err(|error| connection(TlsError::of_handshake(error, bare)))?;
             handshake(TokioIo::new(stream)).await?
         } else {
             handshake(TokioIo::new(stream)).await?

@@ -75,6 +75,8 @@ pub struct Described<'a> {
     pub metadata: HashMap<String, String>,
     /// `tags`.
     pub tags: &'a BTreeMap<String, String>,
+    /// Of the file, base64, where it is known.
+    pub md5: Option<String>,
 }
 
 /// The largest block where so many outputs send.
@@ -170,7 +172,13 @@ impl Store {
             // An upload that began while the file was written has no MD5 yet.
             Some(upload) if upload.md5.is_empty() => Upload { md5: sum(&path).await?, ..upload.clone() },
             Some(upload) => upload.clone(),
-            None => self.begin(&record.flow, &path, bytes).await?,
+            None => {
+                let md5 = match &described.md5 {
+                    Some(md5) => md5.clone(),
+                    None => sum(&path).await?,
+                };
+                Upload { block: self.block(bytes), md5, ..self.begin_open(&record.flow) }
+            }
         };
         record.upload = Some(upload.clone());
         write_down(spool, record).await?;
@@ -239,10 +247,6 @@ impl Store {
             _ => {}
         }
         committed
-    }
-
-    async fn begin(&self, flow: &str, path: &Path, bytes: u64) -> Result<Upload, BlobError> {
-        Ok(Upload { block: self.block(bytes), md5: sum(path).await?, ..self.begin_open(flow) })
     }
 
     /// How large the blocks of a file of so many bytes are, by the rate of the last one.

@@ -84,7 +84,7 @@ impl Lane {
     /// The number to try first for a name: one that was numbered before is not free now.
     fn number_behind(&self, name: &str) -> u32 {
         match &self.inner().numbered {
-            Some((last, number)) if last == name => next(*number),
+            Some((last, number)) if last == name => number.saturating_add(1),
             _ => 1,
         }
     }
@@ -122,15 +122,21 @@ impl Lane {
         let store = self.open(recorder, container, config).await?;
         let staging = self.staging(record.id);
         let _alone = staging.lock().await;
+        // Of the whole file, which is the same under any name.
+        let mut md5 = None;
         loop {
             let name = name::numbered(&first, number);
             if record.name.as_ref() != Some(&name) {
                 // The upload that was begun has another name.
-                record.upload = None;
+                md5 = record.upload.take().map(|upload| upload.md5).filter(|md5| !md5.is_empty()).or(md5);
             }
             record.name = Some(name.clone());
-            let described =
-                Described { name: &name, metadata: metadata(&recorder.context, &record), tags: &config.tags };
+            let described = Described {
+                name: &name,
+                metadata: metadata(&recorder.context, &record),
+                tags: &config.tags,
+                md5: md5.clone(),
+            };
             match store.store(spool, &mut record, described).await {
                 Ok(Stored::New | Stored::Already) => {
                     tokio::spawn(async move { store.look_as_a_player(&name).await });
@@ -154,7 +160,7 @@ impl Lane {
 
 /// The number behind one that is taken. A name that thousands of files have takes a few looks for the next one, not thousands.
 const fn next(number: u32) -> u32 {
-    number + 1 + number / ONE_BY_ONE
+    if number < ONE_BY_ONE { number + 1 } else { number.saturating_mul(2) }
 }
 
 /// Blocking. Gives the number that its name got.
@@ -228,4 +234,18 @@ fn metadata(context: &av_edge::Context, record: &Record) -> HashMap<String, Stri
         ("duration".to_owned(), format!("{seconds:.3}")),
         ("codecs".to_owned(), record.codecs.join(",")),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_many_files_have_takes_few_tries() {
+        let tries = std::iter::successors(Some(1), |number| {
+            Some(next(*number)).filter(|number| *number < MOST_NUMBER)
+        });
+        assert_eq!(tries.clone().take(17).collect::<Vec<_>>()[13..], [14, 15, 16, 32]);
+        assert!(tries.count() < 45);
+    }
 }

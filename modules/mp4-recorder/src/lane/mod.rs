@@ -77,7 +77,7 @@ struct Inner {
     trouble: Option<(Reason, String)>,
     recordings: Vec<Recording>,
     /// The names of clips that were asked for lately, by the event's id.
-    events: VecDeque<(String, Vec<String>)>,
+    events: VecDeque<(String, Vec<Option<String>>)>,
     /// Numbered, so that each is forgotten in its time.
     left_off: Vec<(u64, LeftOff)>,
     leaves: u64,

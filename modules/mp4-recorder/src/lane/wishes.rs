@@ -84,18 +84,18 @@ impl Lane {
     }
 
     /// The names of the clips of an event, where it was asked for lately.
-    pub fn clips_of(&self, id: &str) -> Option<Vec<String>> {
+    pub fn clips_of(&self, id: &str) -> Option<Vec<Option<String>>> {
         self.inner().events.iter().find(|(known, _)| known == id).map(|(_, names)| names.clone())
     }
 
-    /// Asks everything that records for this output for a clip, once for each id. Gives the names of the clips: none
-    /// where nothing records.
-    pub fn ask_for_clip(&self, asked: &Asked) -> Vec<String> {
+    /// Asks everything that records for this output for a clip, once for each id. Gives the names of the clips, as
+    /// far as they have any: no clip where nothing records.
+    pub fn ask_for_clip(&self, asked: &Asked) -> Vec<Option<String>> {
         let mut inner = self.inner();
         if let Some((_, names)) = inner.events.iter().find(|(known, _)| *known == asked.id) {
             return names.clone();
         }
-        let names: Vec<String> = inner
+        let names: Vec<_> = inner
             .recordings
             .iter()
             .filter(|recording| !recording.has_most_clips())

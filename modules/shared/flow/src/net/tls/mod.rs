@@ -87,7 +87,8 @@ pub enum TlsError {
 
 impl TlsError {
     /// What a failed handshake says; `host_name` is what was asked for.
-    fn of_handshake(error: io::Error, host_name: &str) -> Self {
+    /// What is behind the error of a handshake with that host.
+    pub fn of_handshake(error: io::Error, host_name: &str) -> Self {
         let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return Self::Io(error);
         };
