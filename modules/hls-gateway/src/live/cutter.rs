@@ -37,6 +37,8 @@ pub(crate) enum Cut {
     Gap(i64),
     /// It was the segment's last.
     Segment,
+    /// What follows is listed as another timeline: what is listed has fallen too far behind media.
+    Break,
 }
 
 /// How long frames are, where the next one does not tell. In nanoseconds.
@@ -233,20 +235,15 @@ impl Cutter {
 
     /// Ends the segment before the frame with dts `at`. `starts`: a decoder can start there.
     fn segment(&mut self, at: Timestamp, starts: bool, out: &mut Vec<Cut>) {
-        // Players go on at a sync frame behind a gap: time to be even.
-        if starts && self.owed > self.intervals.get(self.leading) / 2 {
-            let mut room =
-                self.numbers.longest_segment().saturating_sub(self.elapsed(at).saturating_sub(self.owed));
-            while self.owed > 0 && room > 0 {
-                let piece = self.owed.min(self.longest_part()).min(room);
-                out.push(Cut::Gap(piece));
-                (self.owed, room) = (self.owed.saturating_sub(piece), room.saturating_sub(piece));
-            }
-        }
-        self.carried = self.owed;
         if out.last() != Some(&Cut::Segment) {
             out.push(Cut::Segment);
         }
+        // A camera that has become slower than its parts may be listed: time to be even.
+        if starts && self.owed > MOST_OWED / 2 {
+            self.owed = 0;
+            out.push(Cut::Break);
+        }
+        self.carried = self.owed;
         (self.segment_start, self.segment_starts) = (at, starts);
     }
 

@@ -473,6 +473,7 @@ impl<M: Memory> Packager<M> {
                     window.add_gap(length, self.dates.of(told));
                     told = told.moved(length);
                 }
+                Cut::Break => window.breaks(muxer.map(), shelf),
                 Cut::Segment => {
                     window.end_segment(shelf, now);
                     self.memory.used(window.next_segment, window.last_discontinuity());

@@ -32,6 +32,8 @@ fn frame(kind: Kind, at: i64, is_sync: bool) -> Frame {
 struct Piece {
     part: Option<Part>,
     length: i64,
+    /// Another timeline begins with it.
+    breaks: bool,
 }
 
 impl Piece {
@@ -42,13 +44,20 @@ impl Piece {
 
 fn segments_of(cuts: Vec<Cut>) -> Vec<Vec<Piece>> {
     let mut segments = vec![Vec::new()];
+    let mut broken = false;
     for cut in cuts {
+        let breaks = std::mem::take(&mut broken);
         let piece = match cut {
             Cut::Part(part) => {
                 let length = part.told.unwrap_or(part.end.nanos_since(part.start));
-                Piece { part: Some(part), length }
+                Piece { part: Some(part), length, breaks }
             }
-            Cut::Gap(length) => Piece { part: None, length },
+            Cut::Gap(length) => Piece { part: None, length, breaks },
+            Cut::Break => {
+                assert!(segments.last().unwrap().is_empty(), "only between segments");
+                broken = true;
+                continue;
+            }
             Cut::Segment => {
                 segments.push(Vec::new());
                 continue;
@@ -87,11 +96,12 @@ fn hold(numbers: Numbers, segments: &[Vec<Piece>]) {
         let media = segment.iter().filter_map(|piece| piece.part.as_ref());
         assert!(media.count() == 0 || segment[0].part.is_some(), "a gap, and then media in one segment");
         for (index, piece) in segment.iter().enumerate() {
-            let Piece { part, length } = piece;
+            let Piece { part, length, breaks } = piece;
             assert!((1..=target).contains(length), "{length} of {target}");
             let is_last = index + 1 == segment.len();
             assert!(part.is_none() || is_last || length * 100 >= target * 85, "{length} of {target}");
-            let start = at.unwrap_or_else(|| segment[0].part.as_ref().unwrap().start.nanos());
+            let start = at.filter(|_| !breaks);
+            let start = start.unwrap_or_else(|| segment[0].part.as_ref().unwrap().start.nanos());
             let owed = part.as_ref().map_or(0, |part| part.start.nanos() - start);
             assert!((0..=MOST_OWED).contains(&owed), "{owed} behind");
             at = Some(start + length);
@@ -134,7 +144,7 @@ fn a_camera_that_changes_its_rate_both_ways_keeps_to_the_numbers() {
 }
 
 #[test]
-fn a_slow_camera_that_is_early_late_and_leaves_pictures_out_has_no_gap_before_a_sync_frame() {
+fn a_slow_camera_that_is_early_late_and_leaves_pictures_out_has_no_gap() {
     let numbers = numbers(SECOND / 5, 20 * SECOND);
     let late = |index: i64| (index * 7919 % 13 - 6) * 5 * MILLI;
     let times = (0..600).filter(|index| index % 20 != 7).map(|index| index * SECOND / 5 + late(index));
@@ -142,10 +152,18 @@ fn a_slow_camera_that_is_early_late_and_leaves_pictures_out_has_no_gap_before_a_
     let syncs = |index: usize| times[index] % (20 * SECOND) < SECOND / 5;
     let segments = cut(numbers, SECOND / 5, &times, syncs);
     hold(numbers, &segments);
-    for pair in segments.windows(2) {
-        let is_gap = pair[0].iter().any(|piece| piece.part.is_none());
-        assert!(!is_gap || pair[1][0].frames()[0].is_sync);
-    }
+    assert!(segments.iter().flatten().all(|piece| piece.part.is_some() && !piece.breaks));
+}
+
+#[test]
+fn a_camera_that_becomes_too_slow_for_its_parts_begins_another_timeline_now_and_then_and_has_no_gap() {
+    let numbers = numbers(SECOND / 12, 2 * SECOND);
+    let segments = cut(numbers, SECOND / 12, &at_rate(5, 60), |index| index % 10 == 0);
+    hold(numbers, &segments);
+    assert!(segments.iter().flatten().all(|piece| piece.part.is_some()));
+    let breaks = segments.iter().filter(|segment| segment[0].breaks).collect::<Vec<_>>();
+    assert!((4..=12).contains(&breaks.len()), "{}", breaks.len());
+    assert!(breaks.iter().all(|segment| segment[0].frames()[0].is_sync));
 }
 
 #[test]
@@ -197,7 +215,7 @@ fn sound_goes_with_the_pictures_it_is_heard_with_and_none_is_lost() {
     cutter.close(&mut cuts);
     let parts = cuts.iter().filter_map(|cut| match cut {
         Cut::Part(part) => Some(part),
-        Cut::Gap(_) | Cut::Segment => None,
+        Cut::Gap(_) | Cut::Segment | Cut::Break => None,
     });
     let mut heard = Vec::new();
     for part in parts {
