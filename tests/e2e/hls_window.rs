@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use av_tests::clip::Clip;
-use av_tests::module::Setup;
+use av_tests::module::{Module, Setup};
 use av_tests::rtmp::Publisher;
-use av_tests::{needs, wait};
+use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
 use crate::hls::{Gateway, Watch, document, request};
+use crate::rtmp;
 
 fn segments(text: &str) -> Vec<String> {
     text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect()
@@ -71,6 +72,33 @@ fn a_long_window_is_there_again_after_the_module_was_killed_and_goes_on() {
         text.contains(old.keys().next().unwrap())
             && text.rsplit_once("#EXT-X-DISCONTINUITY\n").is_some_and(|(_, new)| segments(new).len() >= 2)
     });
+}
+
+#[test]
+fn what_a_small_cache_has_no_room_for_is_fetched_from_the_disk() {
+    needs!(Ffmpeg);
+    let (rtmp, port) = (rtmp(port::free(), "live/cam"), port::free());
+    let output = json!({ "segmentSeconds": 1, "windowSeconds": 10 });
+    let mut document = document(&rtmp, port, &json!({}), &output);
+    // Of some 20 MB that have to be there.
+    document["cacheMegabytes"] = json!(10);
+    let gateway = Gateway { module: Module::start("hls-gateway", &document), rtmp, port };
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Heavy.tags());
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "a whole window", |text| segments(text).len() >= 10);
+    let first = segments(&watch.last_text)[0].clone();
+    watch.until(gateway.port, "others", |text| !text.contains(&first));
+    assert!(
+        !watch.last_text.contains("#EXT-X-DISCONTINUITY\n") && !watch.last_text.contains("GAP"),
+        "{}",
+        watch.last_text
+    );
+    assert!(segments(&watch.last_text).len() >= 10, "{}", watch.last_text);
+    assert!(media(&gateway.module.dir()).len() >= 2, "nothing is on disk");
+    for (uri, body) in &watch.contents {
+        let answer = gateway.get(&format!("/live/cam/{uri}"));
+        assert!(answer.status == 200 && answer.body == *body, "{uri}: {}", answer.status);
+    }
 }
 
 #[test]

@@ -93,9 +93,11 @@ impl Counted {
         self.cache.keep(std::mem::replace(&mut self.bytes, bytes), bytes);
     }
 
-    /// What the others leave.
+    /// Three quarters of what the others leave. The rest is for the segment that grows, for those on their way to the disk and
+    /// for the stream's own GOP: where the cache is full, streams give up frames that are not packaged yet.
     pub(crate) fn room(&self) -> usize {
-        self.cache.limit().saturating_sub(self.cache.used().saturating_sub(self.bytes))
+        let left = self.cache.limit().saturating_sub(self.cache.used().saturating_sub(self.bytes));
+        left - left / 4
     }
 }
 
