@@ -74,6 +74,39 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
 }
 
 #[test]
+fn ffmpeg_shows_every_picture_of_a_transport_stream_whose_size_changes() {
+    needs!(Ffmpeg, Ffmpeg9);
+    let output = json!({ "variant": "mpegts", "segmentSeconds": 1, "windowSeconds": 60 });
+    let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
+    let pieces = [
+        three_seconds(Clip::Smaller, 0, true),
+        three_seconds(Clip::Plain, 3000, true),
+        three_seconds(Clip::Smaller, 6000, true),
+    ];
+    // Sequence headers are no pictures.
+    let is_picture = |tag: &&Tag| tag.kind == 9 && tag.body.get(1) == Some(&1);
+    let sent = pieces.iter().flatten().filter(is_picture).count();
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let publishing = std::thread::spawn(move || {
+        pieces.iter().try_for_each(|piece| publisher.play_out(piece))?;
+        publisher.finish()
+    });
+    gateway.media();
+    let mut player = Tool::Ffmpeg9.command();
+    player.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-live_start_index", "0", "-i"]);
+    player.arg(format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port));
+    // Frames as they are: what the first picture's size makes of the others would hide whether they came.
+    player.args(["-map", "0:v", "-fps_mode", "passthrough", "-noautoscale", "-f", "framemd5", "-"]);
+    let player = Program::start(&mut player);
+    publishing.join().unwrap().unwrap();
+    let ended = player.finish(wait::LONG);
+    let sizes = ended.stdout.lines().filter(|line| !line.starts_with('#'));
+    let sizes = sizes.map(|line| line.split(',').nth(4).unwrap().trim().to_owned()).collect::<Vec<_>>();
+    let runs = sizes.chunk_by(|one, other| one == other).map(<[_]>::len).collect::<Vec<_>>();
+    assert_eq!((runs.len(), sizes.len()), (3, sent), "{runs:?} {}", ended.stderr);
+}
+
+#[test]
 fn a_camera_of_five_pictures_a_second_and_a_key_frame_every_twenty_seconds_is_without_fault() {
     long_only!();
     needs!(Ffmpeg);
@@ -111,6 +144,25 @@ fn a_camera_of_five_pictures_a_second_and_a_key_frame_every_twenty_seconds_is_wi
     let text = gateway.get(&media).text();
     assert!(text.contains("#EXT-X-TARGETDURATION:20\n"), "{text}");
     assert!(!text.contains("GAP") && text.matches("#EXTINF:20.00000,").count() >= 3, "{text}");
+    camera.end("TERM", wait::LONG);
+}
+
+#[test]
+fn a_slow_camera_that_is_late_and_leaves_pictures_out_has_no_gap_and_no_fault() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut camera = Tool::Ffmpeg.command();
+    camera.args(["-v", "error", "-nostdin", "-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=5"]);
+    // Every eleventh picture is missing, and all are up to 30 ms early or late.
+    let filter = "select='mod(n-5,11)',settb=1/1000,setpts='PTS+(mod(N*7,13)-6)*0.005/TB'";
+    camera.args(["-vf", filter, "-fps_mode", "passthrough", "-enc_time_base", "1/1000"]);
+    camera.args(["-c:v", "libx264", "-preset", "veryfast", "-bf", "0", "-sc_threshold", "0"]);
+    camera.args(["-g", "30", "-keyint_min", "30", "-f", "flv", &gateway.rtmp]);
+    let camera = Program::start(&mut camera);
+    let media = gateway.media();
+    found_nothing(linter(&gateway, "14"));
+    let text = gateway.get(&media).text();
+    assert!(!text.contains("GAP") && !text.contains("#EXT-X-DISCONTINUITY\n"), "{text}");
     camera.end("TERM", wait::LONG);
 }
 

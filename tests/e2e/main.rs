@@ -21,6 +21,7 @@ mod hls_clients;
 mod hls_clock;
 mod hls_crowd;
 mod hls_exact;
+mod hls_frames;
 mod hls_lint;
 mod hls_secure;
 mod hls_window;
