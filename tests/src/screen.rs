@@ -1,4 +1,5 @@
-//! A screen and a speaker without hardware: Xvfb, in it Weston, and PulseAudio with a sink that goes nowhere.
+//! A screen and a speaker without hardware: Xvfb, or Xorg where the screen is to change, Weston in one of them, and
+//! PulseAudio with a sink that goes nowhere.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use x11rb::connection::Connection;
-use x11rb::protocol::xproto::{ConnectionExt, ImageFormat};
+use x11rb::protocol::screensaver::{self, ConnectionExt as _};
+use x11rb::protocol::xproto::{Blanking, ConnectionExt, Exposures, ImageFormat};
 use x11rb::rust_connection::RustConnection;
 
 use crate::program::Program;
 use crate::tool::{self, Tool};
 use crate::wait;
 
-/// Of every screen.
+/// Of every screen, until it is changed.
 pub const SIZE: (u32, u32) = (1280, 720);
 
 /// A running X server.
@@ -22,6 +24,7 @@ pub struct Screen {
     number: u16,
     program: Program,
     dir: TempDir,
+    size: (u32, u32),
 }
 
 /// Above those of desktops.
@@ -35,16 +38,68 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 impl Screen {
     /// Starts one under a number that is free.
     pub fn start() -> Self {
+        Self::start_with(&|number, _| xvfb(number))
+    }
+
+    /// Starts one whose size and output can be changed.
+    pub fn start_changeable() -> Self {
+        let mut screen = Self::start_with(&|number, dir| {
+            let (file, log) = (dir.path().join("xorg.conf"), dir.path().join("log"));
+            std::fs::write(&file, DUMMY).unwrap();
+            let mut command = Tool::Xorg.command();
+            command.arg(format!(":{number}")).arg("-config").arg(file).arg("-logfile").arg(log);
+            command.args(["-displayfd", "1", "-nolisten", "tcp", "-novtswitch", "-sharevts", "-noreset"]);
+            command
+        });
+        screen.change_size(SIZE);
+        screen
+    }
+
+    fn start_with(server: &dyn Fn(u16, &TempDir) -> Command) -> Self {
+        let dir = tempfile::Builder::new().prefix("screen-").tempdir().unwrap();
         // Processes that run at the same time start at different places.
         let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(NUMBERS)).unwrap();
         for _ in 0..NUMBERS {
             let number = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % NUMBERS;
-            if let Some(program) = serve(number) {
-                let dir = tempfile::Builder::new().prefix("screen-").tempdir().unwrap();
-                return Self { number, program, dir };
+            if let Some(program) = serve(&mut server(number, &dir)) {
+                return Self { number, program, dir, size: SIZE };
             }
         }
-        panic!("Xvfb starts under no number from {FIRST} on");
+        panic!("no X server starts under any number from {FIRST} on");
+    }
+
+    /// Gives it another size: one of those that `xrandr` lists.
+    pub fn change_size(&mut self, size: (u32, u32)) {
+        self.xrandr(&["--mode", &format!("{}x{}", size.0, size.1)]);
+        self.size = size;
+    }
+
+    /// Switches its only output off.
+    pub fn switch_off(&self) {
+        self.xrandr(&["--off"]);
+    }
+
+    fn xrandr(&self, arguments: &[&str]) {
+        let mut command = Tool::Xrandr.command();
+        command.args(["--display", &self.name(), "--output", "DUMMY0"]).args(arguments);
+        let changed = Program::run(&mut command, wait::LONG);
+        assert!(changed.status.success(), "{}", changed.stderr);
+    }
+
+    /// Sets after how many seconds without input the screen is blanked.
+    pub fn blank_after(&self, seconds: i16) {
+        let (connection, _) = RustConnection::connect(Some(&self.name())).unwrap();
+        let set = connection.set_screen_saver(seconds, 0, Blanking::PREFERRED, Exposures::DEFAULT).unwrap();
+        set.check().unwrap();
+    }
+
+    /// Whether it is blanked now, and after how many seconds it would be.
+    pub fn is_blank(&self) -> (bool, u16) {
+        let (connection, number) = RustConnection::connect(Some(&self.name())).unwrap();
+        let root = connection.setup().roots[number].root;
+        let saver = connection.screensaver_query_info(root).unwrap().reply().unwrap();
+        let set = connection.get_screen_saver().unwrap().reply().unwrap();
+        (saver.state == u8::from(screensaver::State::ON), set.timeout)
     }
 
     /// For `DISPLAY`.
@@ -59,14 +114,14 @@ impl Screen {
 
     /// Kills it, so that all its windows are gone, and starts it again under its number after `meanwhile`.
     pub fn kill_and_restart(self, meanwhile: impl FnOnce()) -> Self {
-        let Self { number, program, dir } = self;
+        let Self { number, program, dir, size } = self;
         program.end("KILL", wait::LONG);
         meanwhile();
         for left in [format!("/tmp/.X{number}-lock"), format!("/tmp/.X11-unix/X{number}")] {
             let _ = std::fs::remove_file(left);
         }
-        let program = serve(number).expect("nobody else takes the number");
-        Self { number, program, dir }
+        let program = serve(&mut xvfb(number)).expect("nobody else takes the number");
+        Self { number, program, dir, size }
     }
 
     /// What it shows, as a PNG file.
@@ -74,7 +129,7 @@ impl Screen {
         let file = self.dir.path().join("shot.png");
         let mut command = Tool::Ffmpeg.command();
         command.args(["-v", "error", "-nostdin", "-y", "-f", "x11grab", "-draw_mouse", "0"]);
-        command.args(["-video_size", &format!("{}x{}", SIZE.0, SIZE.1), "-i", &self.name()]);
+        command.args(["-video_size", &format!("{}x{}", self.size.0, self.size.1), "-i", &self.name()]);
         command.args(["-frames:v", "1"]).arg(&file);
         let grabbed = Program::run(&mut command, wait::LONG);
         assert!(grabbed.status.success(), "{}", grabbed.stderr);
@@ -139,13 +194,45 @@ pub fn card_of(shot: &Path, filter: &str) -> Option<u64> {
     read.stdout.trim().parse().ok()
 }
 
-/// A server that answers; none when it ended, as it does when its number is taken.
-fn serve(number: u16) -> Option<Program> {
+/// A screen of a memory's.
+const DUMMY: &str = r#"
+Section "Device"
+  Identifier "device"
+  Driver "dummy"
+  VideoRam 65536
+EndSection
+Section "Monitor"
+  Identifier "monitor"
+  HorizSync 5-200
+  VertRefresh 5-200
+EndSection
+Section "Screen"
+  Identifier "screen"
+  Device "device"
+  Monitor "monitor"
+  DefaultDepth 24
+  SubSection "Display"
+    Depth 24
+    Virtual 1280 720
+  EndSubSection
+EndSection
+Section "ServerFlags"
+  Option "AutoAddGPU" "false"
+  Option "AutoAddDevices" "false"
+EndSection
+"#;
+
+fn xvfb(number: u16) -> Command {
     let mut command = Tool::Xvfb.command();
     command.args([&format!(":{number}"), "-displayfd", "1", "-nolisten", "tcp"]);
     command.args(["-screen", "0", &format!("{}x{}x24", SIZE.0, SIZE.1)]);
-    let mut program = Program::start(&mut command);
-    let answers = wait::until("Xvfb says its number or ends", wait::LONG, || {
+    command
+}
+
+/// A server that answers; none when it ended, as it does when its number is taken.
+fn serve(command: &mut Command) -> Option<Program> {
+    let mut program = Program::start(command);
+    let answers = wait::until("the X server says its number or ends", wait::LONG, || {
         if program.ended().is_some() { Some(false) } else { program.stdout().ends_with('\n').then_some(true) }
     });
     answers.then_some(program)
@@ -170,6 +257,11 @@ impl Compositor {
     /// For `WAYLAND_DISPLAY`.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("wayland")
+    }
+
+    /// Its process.
+    pub fn program(&self) -> &Program {
+        &self.program
     }
 
     fn wait(&self) {

@@ -35,6 +35,10 @@ pub enum Tool {
     BlobSdk,
     /// An X server without a screen.
     Xvfb,
+    /// An X server whose screen changes, also without hardware.
+    Xorg,
+    /// Changes it.
+    Xrandr,
     /// PulseAudio.
     PulseAudio,
     /// A Wayland compositor, in a window of an X server's.
@@ -48,6 +52,8 @@ pub enum Tool {
 }
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+
+const DUMMY_DRIVER: &str = "/usr/lib/xorg/modules/drivers/dummy_drv.so";
 
 impl Tool {
     /// Where it is; `None` where it is not installed.
@@ -69,6 +75,8 @@ impl Tool {
             Self::Tinyproxy => on_path("tinyproxy"),
             Self::BlobSdk => existing(tests_dir().join(".tools/blobs/bin/python")),
             Self::Xvfb => on_path("Xvfb"),
+            Self::Xorg => existing(PathBuf::from(DUMMY_DRIVER)).and_then(|_| on_path("Xorg")),
+            Self::Xrandr => on_path("xrandr"),
             Self::PulseAudio => on_path("pulseaudio"),
             Self::Weston => on_path("weston"),
             Self::Machine => existing(tests_dir().join(".tools/machine/initramfs"))

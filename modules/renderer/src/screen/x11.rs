@@ -3,10 +3,12 @@
 //! GStreamer's sinks for X11 use Xlib, which ends the whole process when the connection to the server breaks. This one
 //! sees that as an error, and learns from the server itself when a picture has been taken.
 
+mod panels;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -19,9 +21,9 @@ use x11rb::errors::ReplyOrIdError;
 use x11rb::protocol::Event;
 use x11rb::protocol::shm::{self, ConnectionExt as _};
 use x11rb::protocol::xproto::{
-    AtomEnum, Blanking, ChangeWindowAttributesAux, ConfigureWindowAux, ConnectionExt as _, CreateGCAux,
-    CreateWindowAux, EventMask, Exposures, Gcontext, ImageFormat, ImageOrder, PropMode, Screen as XScreen,
-    VisualClass, Window, WindowClass,
+    AtomEnum, ChangeWindowAttributesAux, ConfigureWindowAux, ConnectionExt as _, CreateGCAux,
+    CreateWindowAux, EventMask, Gcontext, ImageFormat, ImageOrder, PropMode, Screen as XScreen, VisualClass,
+    Window, WindowClass,
 };
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
@@ -29,10 +31,14 @@ use x11rb::wrapper::ConnectionExt as _;
 use super::{Kind, Look, Screen, ScreenError, Shared};
 use crate::decode::{error_of, named, pipeline};
 
+use panels::Outputs;
+
 /// How long to wait for the server or the next picture before looking at everything again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The server lies with the last of a stream of requests.
 const PIECE: usize = 128 << 10;
+/// How often it is looked at whether somebody can see the screen.
+const LOOK: Duration = Duration::from_secs(2);
 
 fn broken(error: impl std::fmt::Display) -> ScreenError {
     ScreenError::X11(format!("{error}"))
@@ -49,7 +55,7 @@ pub fn open(look: &Look) -> Result<Screen, ScreenError> {
             "DISPLAY={name}: {error}; is the X server running, and may this user talk to it (XAUTHORITY)?"
         ))
     })?;
-    let window = Canvas::create(connection, number, look).map_err(broken)?;
+    let window = Canvas::create(connection, number, look)?;
     let (width, height) = (window.width, window.height);
     let pipeline = pipeline(&format!(
         "appsrc name=in is-live=true format=time max-bytes=0 ! videoconvert ! {}videoscale add-borders=true ! \
@@ -66,8 +72,9 @@ pub fn open(look: &Look) -> Result<Screen, ScreenError> {
         let _ = pipeline.set_state(gst::State::Null);
         return Err(ScreenError::X11("the pipeline that scales pictures does not start".into()));
     }
-    let follows = (!look.fullscreen && look.cell.is_none()).then_some((look.size, look.rotate));
-    let showing = Showing { window, pipeline, output, size, shared: shared.clone(), follows };
+    let look = look.clone();
+    let showing =
+        Showing { window, pipeline, output, size, shared: shared.clone(), look, looked_at: Instant::now() };
     std::thread::Builder::new().name("x11".into()).spawn(move || showing.run()).map_err(broken)?;
     Ok(Screen { shared, input: Some(input), kind: Kind::X11 })
 }
@@ -88,8 +95,38 @@ struct Showing {
     output: AppSink,
     size: gst::Element,
     shared: Arc<Shared>,
-    /// A window is as large as the picture: as it was last, and how many degrees it is turned.
-    follows: Option<((u32, u32), u64)>,
+    look: Look,
+    /// When it was last asked whether somebody can see the screen.
+    looked_at: Instant,
+}
+
+/// Where a window belongs, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    x: i16,
+    y: i16,
+    width: u16,
+    height: u16,
+}
+
+impl Place {
+    /// On a screen of this size.
+    fn of(look: &Look, (all_width, all_height): (u16, u16)) -> Self {
+        let length = |value: u32| u16::try_from(value).unwrap_or(u16::MAX).clamp(1, 16_384);
+        let start = |value: u32| i16::try_from(value).unwrap_or(0);
+        let (x, y, width, height) = match look.cell {
+            Some(cell) => cell.place(all_width.into(), all_height.into()),
+            None if look.fullscreen => (0, 0, all_width.into(), all_height.into()),
+            None if !look.rotate.is_multiple_of(180) => (0, 0, look.size.1, look.size.0),
+            None => (0, 0, look.size.0, look.size.1),
+        };
+        Self { x: start(x), y: start(y), width: length(width), height: length(height) }
+    }
+}
+
+/// Whether a window is part of its screen, rather than one among others.
+fn is_fixed(look: &Look) -> bool {
+    look.fullscreen || look.cell.is_some()
 }
 
 impl Showing {
@@ -102,25 +139,31 @@ impl Showing {
 
     fn show(&mut self) -> Result<(), ReplyOrIdError> {
         let mut last: Option<gst::Sample> = None;
+        // What is drawn again is no other picture.
+        let mut is_new = false;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if let Some(error) = error_of(&self.pipeline) {
                 self.shared.fail(error);
                 return Ok(());
             }
-            if let Some((size, rotate)) = &mut self.follows
-                && let Some(picture) = self.shared.picture().filter(|picture| picture != size)
+            if !is_fixed(&self.look)
+                && let Some(picture) = self.shared.picture().filter(|picture| *picture != self.look.size)
             {
-                *size = picture;
-                let (width, height) =
-                    if rotate.is_multiple_of(180) { picture } else { (picture.1, picture.0) };
-                self.window.resize(width, height)?;
+                self.look.size = picture;
+                let Place { width, height, .. } = Place::of(&self.look, (0, 0));
+                self.window.configure(
+                    &ConfigureWindowAux::new().width(u32::from(width)).height(u32::from(height)),
+                )?;
             }
             let mut exposed = false;
             while let Some(event) = self.window.connection.poll_for_event()? {
                 match event {
                     Event::ShmCompletion(_) => {
                         self.window.busy = false;
-                        self.shared.rendered.fetch_add(1, Ordering::Relaxed);
+                        self.shared.rendered.fetch_add(is_new.into(), Ordering::Relaxed);
+                    }
+                    Event::ConfigureNotify(event) if event.window == self.window.root => {
+                        self.screen_is((event.width, event.height))?;
                     }
                     Event::ConfigureNotify(event) if self.window.resized(event.width, event.height) => {
                         self.shared.set_size(event.width.into(), event.height.into());
@@ -140,9 +183,16 @@ impl Showing {
                 self.window.wait(PAUSE);
                 continue;
             }
+            if self.looked_at.elapsed() >= LOOK {
+                self.looked_at = Instant::now();
+                if let Some(why) = self.window.outputs.unseen(&self.window.connection)? {
+                    self.shared.fail(format!("X11: {why}"));
+                    return Ok(());
+                }
+            }
             let pause = gst::ClockTime::from_mseconds(PAUSE.as_millis().try_into().unwrap_or(50));
             let next = self.output.try_pull_sample(if exposed { gst::ClockTime::ZERO } else { pause });
-            let is_new = next.is_some();
+            is_new = next.is_some();
             last = next.or(last);
             if let Some(sample) = last.as_ref().filter(|_| is_new || exposed) {
                 let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
@@ -150,17 +200,29 @@ impl Showing {
                 };
                 let at_once = self.window.put(map.as_slice())?;
                 if at_once {
-                    self.shared.rendered.fetch_add(1, Ordering::Relaxed);
+                    self.shared.rendered.fetch_add(is_new.into(), Ordering::Relaxed);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The screen has this size now.
+    fn screen_is(&mut self, all: (u16, u16)) -> Result<(), ReplyOrIdError> {
+        if !is_fixed(&self.look) {
+            return Ok(());
+        }
+        let Place { x, y, width, height } = Place::of(&self.look, all);
+        let place = ConfigureWindowAux::new().x(i32::from(x)).y(i32::from(y));
+        self.window.configure(&place.width(u32::from(width)).height(u32::from(height)))
     }
 }
 
 /// A window and the memory that it is drawn from.
 struct Canvas {
     connection: RustConnection,
+    root: Window,
+    outputs: Outputs,
     window: Window,
     context: Gcontext,
     depth: u8,
@@ -188,21 +250,25 @@ impl Canvas {
         if !is_plain {
             return Err(ScreenError::X11("the screen has no 24-bit colour; start the server with it".into()));
         }
-        Self::on(connection, &screen, look).map_err(broken)
+        let outputs = Outputs::of(&connection, screen.root).map_err(broken)?;
+        if let Some(why) = outputs.unseen(&connection).map_err(broken)? {
+            return Err(ScreenError::X11(why));
+        }
+        Self::on(connection, &screen, outputs, look).map_err(broken)
     }
 
-    fn on(connection: RustConnection, screen: &XScreen, look: &Look) -> Result<Self, ReplyOrIdError> {
-        let (all_width, all_height) = (screen.width_in_pixels, screen.height_in_pixels);
-        let small = |value: u32| u16::try_from(value).unwrap_or(u16::MAX).clamp(1, 16_384);
-        let (x, y, width, height) = match look.cell {
-            Some(cell) => {
-                let (x, y, width, height) = cell.place(all_width.into(), all_height.into());
-                (small(x + 1) - 1, small(y + 1) - 1, small(width), small(height))
-            }
-            None if look.fullscreen => (0, 0, all_width, all_height),
-            None if !look.rotate.is_multiple_of(180) => (0, 0, small(look.size.1), small(look.size.0)),
-            None => (0, 0, small(look.size.0), small(look.size.1)),
-        };
+    fn on(
+        connection: RustConnection,
+        screen: &XScreen,
+        outputs: Outputs,
+        look: &Look,
+    ) -> Result<Self, ReplyOrIdError> {
+        let root = screen.root;
+        // It changes with the screen's size.
+        let changes = ChangeWindowAttributesAux::new().event_mask(EventMask::STRUCTURE_NOTIFY);
+        connection.change_window_attributes(root, &changes)?;
+        let all = connection.get_geometry(root)?.reply()?;
+        let Place { x, y, width, height } = Place::of(look, (all.width, all.height));
         let window = connection.generate_id()?;
         let context = connection.generate_id()?;
         let mut attributes = CreateWindowAux::new()
@@ -215,9 +281,9 @@ impl Canvas {
         connection.create_window(
             screen.root_depth,
             window,
-            screen.root,
-            x.try_into().unwrap_or(0),
-            y.try_into().unwrap_or(0),
+            root,
+            x,
+            y,
             width,
             height,
             0,
@@ -235,7 +301,7 @@ impl Canvas {
             AtomEnum::STRING,
             b"renderer\0renderer\0",
         )?;
-        if look.fullscreen || look.cell.is_some() {
+        if is_fixed(look) {
             let atom =
                 |name: &[u8]| Ok::<_, ReplyOrIdError>(connection.intern_atom(false, name)?.reply()?.atom);
             let (state, full) = (atom(b"_NET_WM_STATE")?, atom(b"_NET_WM_STATE_FULLSCREEN")?);
@@ -243,7 +309,7 @@ impl Canvas {
                 connection.change_property32(PropMode::REPLACE, window, state, AtomEnum::ATOM, &[full])?;
             }
             hide_pointer(&connection, window)?;
-            connection.set_screen_saver(0, 0, Blanking::NOT_PREFERRED, Exposures::DEFAULT)?;
+            panels::stay_awake(&connection)?;
         }
         connection.map_window(window)?;
         let knows = connection.extension_information(shm::X11_EXTENSION_NAME)?.is_some();
@@ -251,14 +317,25 @@ impl Canvas {
         let shares = version.is_some_and(|known| (known.major_version, known.minor_version) >= (1, 2));
         connection.flush()?;
         let depth = screen.root_depth;
-        Ok(Self { connection, window, context, depth, width, height, memory: None, shares, busy: false })
+        let memory = None;
+        Ok(Self {
+            connection,
+            root,
+            outputs,
+            window,
+            context,
+            depth,
+            width,
+            height,
+            memory,
+            shares,
+            busy: false,
+        })
     }
 
-    /// Asks for another size.
-    fn resize(&self, width: u32, height: u32) -> Result<(), ReplyOrIdError> {
-        let [width, height] = [width, height].map(|length| length.clamp(1, 16_384));
-        let size = ConfigureWindowAux::new().width(width).height(height);
-        self.connection.configure_window(self.window, &size)?;
+    /// Asks for another size or place.
+    fn configure(&self, place: &ConfigureWindowAux) -> Result<(), ReplyOrIdError> {
+        self.connection.configure_window(self.window, place)?;
         self.connection.flush()?;
         Ok(())
     }
