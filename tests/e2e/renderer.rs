@@ -229,6 +229,16 @@ fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
     module.wait_value(&format!("{OUTPUT}/sink"), "waylandsink");
     let first = wait::until("the test card is read", wait::LONG, || screen.card());
     wait::until_true("its clock runs", wait::LONG, || screen.card().is_some_and(|now| now != first));
+    // It would take pictures for ever, and show none.
+    compositor.program().signal("STOP");
+    module.wait_value(&format!("{OUTPUT}/state"), "failed");
+    module.wait_status(&format!("{OUTPUT}/error"), |error| {
+        error.as_str().is_some_and(|error| error.ends_with("does not answer"))
+    });
+    compositor.program().signal("CONT");
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    let first = wait::until("the test card is read again", wait::LONG, || screen.card());
+    wait::until_true("its clock goes on", wait::LONG, || screen.card().is_some_and(|now| now != first));
     let _compositor = compositor.kill_and_restart(&screen, || {
         module.wait_value(&format!("{OUTPUT}/state"), "failed");
     });

@@ -2,7 +2,7 @@
 //! While there is no signal it shows the card instead.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, SystemTime};
 
 use gstreamer as gst;
@@ -11,7 +11,7 @@ use crate::card;
 use crate::clock::sleep;
 use crate::decode::to_stream;
 use crate::options::Display;
-use crate::screen::{Look, Screen, ScreenError};
+use crate::screen::{Look, Screen, ScreenError, Shared};
 use crate::stage::{NEVER, Signal, Stage, locked};
 
 const MILLISECOND: i64 = 1_000_000;
@@ -33,6 +33,8 @@ const LONG_WAIT: i64 = 3 * SECOND / 2;
 const MOST_AHEAD: i64 = 3 * SECOND;
 /// A time of day alone would be taken for one of today.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A screen that takes so long to end is told of.
+const HANGS: i64 = 10 * SECOND;
 /// A display that takes nothing for so long is opened anew where that may help.
 const STILL: i64 = 3 * SECOND;
 
@@ -41,9 +43,15 @@ pub struct Painter {
     stage: Arc<Stage>,
     screen: Option<Screen>,
     opening: Option<mpsc::Receiver<Result<Screen, ScreenError>>>,
+    /// The screen before this one: there are never two.
+    before: Weak<Shared>,
     retry_at: i64,
     /// Pictures that this screen took.
     rendered: u64,
+    /// So many of the next ones are cards, or have been counted.
+    uncounted: u64,
+    /// Stream time of the last picture that was handed on or left out.
+    newest: i64,
     handed_at: i64,
     rendered_at: i64,
     digest: u64,
@@ -68,8 +76,11 @@ impl Painter {
             stage,
             screen: None,
             opening: None,
+            before: Weak::new(),
             retry_at: 0,
             rendered: 0,
+            uncounted: 0,
+            newest: NEVER,
             handed_at: NEVER,
             rendered_at: NEVER,
             digest: 0,
@@ -107,6 +118,11 @@ impl Painter {
         counts.decoded.fetch_add(1, Ordering::Relaxed);
         counts.decoded_at.store(self.stage.clock.now(), Ordering::Relaxed);
         let Some(stream) = sample.buffer().and_then(gst::BufferRef::pts).map(to_stream) else { return };
+        if self.was_shown(stream) {
+            // Nobody stands still meanwhile.
+            counts.waited_at.store(self.stage.clock.now(), Ordering::Relaxed);
+            return;
+        }
         let due = |stage: &Stage| locked(&stage.timing).due(stream);
         if let Some(due) = due(&self.stage) {
             self.note(self.stage.clock.now().saturating_sub(due));
@@ -132,6 +148,7 @@ impl Painter {
             self.look_after_screen();
             sleep(due.saturating_sub(self.stage.clock.now()).min(STEP));
         };
+        self.newest = stream;
         let now = self.stage.clock.now();
         let is_of_before = locked(&self.stage.timing).is_of_before(stream);
         if late > LATE && (is_of_before || now.saturating_sub(self.handed_at) < SHOWS_AT_LEAST) {
@@ -140,6 +157,13 @@ impl Painter {
         }
         self.stage.counts.late.store(late, Ordering::Relaxed);
         self.hand(sample, now);
+    }
+
+    /// Whether a picture was shown or left out when the decoder before this one put it out.
+    fn was_shown(&self, stream: i64) -> bool {
+        let one_less = |again: u64| again.checked_sub(1);
+        let again = &self.stage.counts.again;
+        again.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() && stream <= self.newest
     }
 
     /// Pictures that all leave the decoder too late, although none waits for it, need more time.
@@ -191,12 +215,14 @@ impl Painter {
         let more = rendered.saturating_sub(std::mem::replace(&mut self.rendered, rendered));
         if more > 0 {
             self.rendered_at = self.stage.clock.now();
+            *locked(&self.stage.trouble) = None;
+        }
+        let counted = more.saturating_sub(self.uncounted);
+        self.uncounted = self.uncounted.saturating_sub(more);
+        if counted > 0 {
             let counts = &self.stage.counts;
-            // Cards are no pictures.
-            if self.card.is_none() {
-                counts.rendered_at.store(self.rendered_at, Ordering::Relaxed);
-                counts.rendered.fetch_add(more, Ordering::Relaxed);
-            }
+            counts.rendered_at.store(self.rendered_at, Ordering::Relaxed);
+            counts.rendered.fetch_add(counted, Ordering::Relaxed);
         }
     }
 
@@ -229,7 +255,12 @@ impl Painter {
                 Err(mpsc::TryRecvError::Empty) => {}
             }
         } else if now >= self.retry_at {
-            self.begin(now);
+            if self.before.strong_count() == 0 {
+                self.begin(now);
+            } else if now.saturating_sub(self.retry_at) > HANGS {
+                let why = "what showed the pictures hangs while it ends; restart the module if it stays so";
+                *locked(&self.stage.trouble) = Some(why.into());
+            }
         }
     }
 
@@ -257,16 +288,21 @@ impl Painter {
 
     fn open(&mut self, screen: Screen, now: i64) {
         self.stage.counts.opened.fetch_add(1, Ordering::Relaxed);
-        *locked(&self.stage.trouble) = None;
+        // A card says with the first picture only that another program owns it.
+        if !screen.reopens() {
+            *locked(&self.stage.trouble) = None;
+        }
+        self.before = screen.life();
         *locked(&self.stage.sink) = Some(screen.sink());
         self.rendered = 0;
+        self.uncounted = 0;
         self.rendered_at = now;
         self.retry_at = now;
         self.card = None;
         // The picture of now, until the next one comes.
         let last = locked(&self.stage.shown).clone();
         if let Some(last) = last {
-            screen.show(&last);
+            self.uncounted = screen.show(&last).into();
         }
         self.screen = Some(screen);
     }
@@ -295,7 +331,7 @@ impl Painter {
         let lines = vec![self.stage.title.clone(), sentence(&signal, SystemTime::now())];
         let minute = u64::try_from(now / (60 * SECOND)).unwrap_or(0);
         let wanted = (lines, minute, size);
-        if self.card.as_ref() == Some(&wanted) {
+        if self.card.as_ref() == Some(&wanted) || !screen.has_room() {
             return;
         }
         let turned = !self.stage.config.rotate.is_multiple_of(180);
@@ -303,6 +339,7 @@ impl Painter {
         let Some(card) = card::draw(width, height, &wanted.0, minute) else { return };
         if screen.show(&card) {
             self.card = Some(wanted);
+            self.uncounted += 1;
             *locked(&self.stage.shown) = Some(card);
         }
     }

@@ -78,6 +78,12 @@ impl Speaker {
                     Ok(speaker) => return Ok(speaker),
                     Err(error) => error,
                 };
+                // It may be away for a moment, and would not get the sound card back.
+                if std::env::var_os("PULSE_SERVER").is_some_and(|server| !server.is_empty()) {
+                    return Err(PipelineError(format!(
+                        "{pulse}; ALSA is not tried, since PULSE_SERVER says that there is to be a PulseAudio"
+                    )));
+                }
                 Self::by("alsasink", "alsa", "", volume, clock)
                     .map_err(|alsa| PipelineError(format!("{pulse}; {alsa}")))
             }
@@ -95,7 +101,7 @@ impl Speaker {
         let gain = (volume as f64 / 100.0).powi(3);
         let pipeline = pipeline(&format!(
             "appsrc name=in is-live=true format=time max-bytes=0 ! audioconvert ! audioresample ! \
-             audio/x-raw,rate=48000 ! volume volume={gain} ! \
+             audio/x-raw,rate=48000 ! volume volume={gain} ! audioconvert ! \
              {element} name=sink slave-method=resample provide-clock=false {properties}"
         ))?;
         clock.drive(&pipeline);

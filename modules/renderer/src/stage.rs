@@ -58,8 +58,6 @@ pub struct Stage {
     pub counts: Counts,
     /// The end.
     pub over: AtomicBool,
-    /// When the thread that feeds the decoders last looked around.
-    pub alive: AtomicI64,
     /// Of the module.
     pub cards: Arc<Cards>,
 }
@@ -72,6 +70,8 @@ pub struct Counts {
     pub rendered: AtomicU64,
     /// Decoded pictures that were not shown.
     pub dropped: AtomicU64,
+    /// Pictures that a decoder was given although the one before it had been: what was shown of them is not shown again.
+    pub again: AtomicU64,
     /// Times that the screen was opened.
     pub opened: AtomicU64,
     /// How late the last picture was handed over.
@@ -100,6 +100,7 @@ impl Default for Counts {
             decoded: zero(),
             rendered: zero(),
             dropped: zero(),
+            again: zero(),
             opened: zero(),
             late: AtomicI64::new(0),
             received_at,
@@ -157,7 +158,6 @@ impl Stage {
             sink: Mutex::default(),
             counts: Counts::default(),
             over: AtomicBool::new(false),
-            alive: AtomicI64::new(0),
             cards,
         }
     }

@@ -7,7 +7,7 @@ mod sink;
 mod x11;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use gstreamer as gst;
 use gstreamer_app::AppSrc;
@@ -143,7 +143,14 @@ impl Screen {
     /// A desktop where there is one, since it owns the card; otherwise the card.
     fn best(look: &Look, cards: &Cards) -> Result<Self, ScreenError> {
         let mut why = Vec::new();
+        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let desktop = ["WAYLAND_DISPLAY", "DISPLAY"].into_iter().find(is_set);
         for display in [Display::Wayland, Display::X11, Display::Kms(None)] {
+            // One that is about to start would not get the card any more.
+            if let (Display::Kms(_), Some(name)) = (&display, desktop) {
+                why.push(format!("KMS is not tried, since {name} says that there is to be a desktop"));
+                continue;
+            }
             match Self::open(&display, look, cards) {
                 Ok(screen) => return Ok(screen),
                 Err(error) => why.push(error.to_string()),
@@ -162,7 +169,7 @@ impl Screen {
         if let (Some(width), Some(height)) = (length("width"), length("height")) {
             self.shared.picture.store(both(width, height), Ordering::Relaxed);
         }
-        input.current_level_buffers() < MOST_WAITING && input.push_sample(picture).is_ok()
+        self.has_room() && input.push_sample(picture).is_ok()
     }
 
     /// Pictures that the display took.
@@ -197,10 +204,20 @@ impl Screen {
         }
     }
 
-    /// Whether opening it anew may help where it takes no pictures. An X server that stands still does not answer to a
-    /// new window either, and goes on with the old one.
+    /// Whether opening it anew may help where it takes no pictures. An X server or compositor that stands still does not
+    /// answer to a new window either, and goes on with the old one.
     pub fn reopens(&self) -> bool {
-        matches!(self.kind, Kind::Sink(_))
+        matches!(&self.kind, Kind::Sink(sink) if sink.element == "kmssink")
+    }
+
+    /// It takes one more picture now.
+    pub fn has_room(&self) -> bool {
+        self.input.as_ref().is_none_or(|input| input.current_level_buffers() < MOST_WAITING)
+    }
+
+    /// Lives until all that belongs to it has ended.
+    pub fn life(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
     }
 }
 

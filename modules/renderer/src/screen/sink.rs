@@ -1,8 +1,10 @@
 //! Screens that are sinks of GStreamer.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,7 @@ pub struct Sink {
     pub element: &'static str,
     /// Says whether there is still a display, and when that was last looked at.
     watched: (Watch, Mutex<Instant>),
+    shared: Arc<Shared>,
 }
 
 /// What a kind of display knows of its end beside GStreamer. What it holds is dropped after the pipeline has ended.
@@ -54,11 +57,11 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         // A driver or compositor that hangs holds up this thread and no other.
-        let pipeline = self.pipeline.clone();
+        let (pipeline, life) = (self.pipeline.clone(), self.shared.clone());
         let watch = std::mem::replace(&mut self.watched.0, Box::new(|| None));
         let _ = std::thread::Builder::new().name("screen-ends".into()).spawn(move || {
             let _ = pipeline.set_state(gst::State::Null);
-            drop(watch);
+            drop((watch, life));
         });
     }
 }
@@ -83,14 +86,15 @@ pub fn open(
     ))?;
     let input: AppSrc = named(&pipeline, "in")?;
     let sink: gst::Element = named(&pipeline, "sink")?;
-    let shown = Sink { pipeline, sink, element, watched: (watch, Mutex::new(Instant::now())) };
+    let shared = Arc::<Shared>::default();
+    let watched = (watch, Mutex::new(Instant::now()));
+    let shown = Sink { pipeline, sink, element, watched, shared: shared.clone() };
     if shown.pipeline.set_state(gst::State::Playing).is_err() {
         let why = shown.error().unwrap_or_else(|| format!("{element} does not start"));
         return Err(PipelineError(why).into());
     }
-    let shared = Arc::new(Shared::default());
     if let Some((width, height)) = size {
-        shared.set_size(width, height);
+        shown.shared.set_size(width, height);
     }
     Ok(Screen { shared, input: Some(input), kind: Kind::Sink(shown) })
 }
@@ -124,24 +128,54 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
         Ok(connection) => connection,
         Err(why) => {
             let ids = format!("user {}, group {}", rustix::process::getuid(), rustix::process::getgid());
+            let owner = std::fs::metadata(&path).map_or_else(
+                |_| "whoever owns the socket".to_owned(),
+                |socket| format!("the socket's owner (user {}, group {})", socket.uid(), socket.gid()),
+            );
             return error(format!(
-                "{}: {why}; this process runs as {ids}, and whoever owns the socket must let it in",
+                "{}: {why}; this process runs as {ids}, and {owner} must let it in",
                 path.display()
             ));
         }
     };
-    // waylandsink goes on as if nothing had happened when the compositor is gone. A connection beside its own, on which
-    // nobody says anything, ends then.
     let shown = path.display().to_string();
-    let watch = move || match (&connection).read(&mut [0; 64]) {
-        Ok(0) => Some(ScreenError::Wayland(format!("the compositor at {shown} is gone")).to_string()),
-        Err(why) if why.kind() != ErrorKind::WouldBlock => {
-            Some(ScreenError::Wayland(format!("the compositor at {shown} is gone: {why}")).to_string())
-        }
-        _ => None,
+    let answers = Answers { connection, asked: AtomicU32::new(0) };
+    let watch = move || {
+        let why = answers.missing()?;
+        Some(ScreenError::Wayland(format!("the compositor at {shown} {why}")).to_string())
     };
     let properties = format!("fullscreen={} display={}", look.fullscreen, quoted(&path.to_string_lossy()));
     open("waylandsink", &properties, None, look, Box::new(watch))
+}
+
+/// waylandsink goes on as if nothing had happened when the compositor is gone, and takes pictures that one which stands
+/// still never shows. So it is asked for a sign of life on a connection beside the sink's own.
+struct Answers {
+    connection: UnixStream,
+    /// Looks since it was asked; 0: it was not, or has answered.
+    asked: AtomicU32,
+}
+
+impl Answers {
+    /// What is wrong with it, if something is.
+    fn missing(&self) -> Option<String> {
+        let mut connection = &self.connection;
+        let gone = |why: std::io::Error| Some(format!("is gone: {why}"));
+        // `wl_callback.done` and `wl_display.delete_id`: less than fits in here.
+        match connection.read(&mut [0; 4096]) {
+            Ok(0) => return Some("is gone".into()),
+            Ok(_) => self.asked.store(0, Ordering::Relaxed),
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {}
+            Err(why) => return gone(why),
+        }
+        let looks = self.asked.fetch_add(1, Ordering::Relaxed);
+        if looks == 0 {
+            // `wl_display.sync`: of object 1, 12 bytes by request 0, and what answers is to be object 2.
+            let ask = [1_u32, 12 << 16, 2].map(u32::to_ne_bytes).concat();
+            return connection.write_all(&ask).err().and_then(gone);
+        }
+        (looks >= 2).then(|| "does not answer".into())
+    }
 }
 
 /// A text as a property's value in a description.
