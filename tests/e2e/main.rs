@@ -54,6 +54,7 @@ mod recorder_power;
 mod regressions;
 mod relay;
 mod renderer;
+mod renderer_devices;
 mod renderer_kms;
 mod renderer_sound;
 mod renderer_streams;

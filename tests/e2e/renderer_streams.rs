@@ -124,7 +124,7 @@ fn whatever_the_latency_no_decoder_is_blamed_for_pictures_that_wait() {
 }
 
 /// The tags of a clip from `start` milliseconds on.
-fn from(clip: Clip, start: u32) -> Vec<Tag> {
+pub(crate) fn from(clip: Clip, start: u32) -> Vec<Tag> {
     let tags = clip.tags().into_iter().filter(|tag| tag.kind != 18);
     tags.map(|tag| Tag { timestamp: tag.timestamp + start, ..tag }).collect()
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::codec::{self, Candidate};
 use crate::elements;
+use crate::hang::CALLS;
 
 /// Stream times may be negative, those of GStreamer are not.
 const ORIGIN: i64 = 3_600_000_000_000;
@@ -81,11 +82,14 @@ pub fn error_of(pipeline: &gst::Pipeline) -> Option<String> {
                     .and_then(ElementExt::factory)
                     .map_or_else(|| source.name().to_string(), |factory| factory.name().to_string())
             });
-            return Some(format!(
-                "{}: {}",
-                source.unwrap_or_else(|| "GStreamer".into()),
-                error.error().message()
-            ));
+            let source = source.unwrap_or_else(|| "GStreamer".into());
+            let text = format!("{source}: {}", error.error().message());
+            // Its first line says where in GStreamer's code.
+            let detail = error.debug().and_then(|debug| Some(debug.split_once('\n')?.1.trim().to_owned()));
+            return Some(match detail.filter(|detail| !detail.is_empty()) {
+                Some(detail) => format!("{} ({detail})", text.trim_end_matches('.')),
+                None => text,
+            });
         }
     }
     None
@@ -117,10 +121,11 @@ pub struct Decoder {
     /// There were fewer than the time before.
     catches_up: bool,
     waits_for_sync: bool,
+    has_ended: bool,
 }
 
 impl Decoder {
-    /// Starts one. `raw`: what follows the decoder, and what of it is wanted.
+    /// Starts one. `raw`: what follows the decoder, and what of it is wanted. Blocks for as long as a driver pleases.
     ///
     /// # Errors
     /// An element is missing or does not start.
@@ -148,14 +153,20 @@ impl Decoder {
             before: (0, Instant::now()),
             catches_up: true,
             waits_for_sync: true,
+            has_ended: false,
         };
-        match decoder.pipeline.set_state(gst::State::Playing) {
-            Ok(_) => Ok(decoder),
-            Err(_) => Err(PipelineError(
-                error_of(&decoder.pipeline)
-                    .unwrap_or_else(|| format!("{} does not start", candidate.element)),
-            )),
+        if decoder.pipeline.set_state(gst::State::Playing).is_ok() {
+            return Ok(decoder);
         }
+        let why = decoder.error().unwrap_or_else(|| format!("{} does not start", candidate.element));
+        decoder.stop();
+        Err(PipelineError(why))
+    }
+
+    /// Ends it. Blocks for as long as a driver pleases.
+    pub fn stop(mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+        self.has_ended = true;
     }
 
     /// Hands it a frame. Never waits.
@@ -224,7 +235,16 @@ impl Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        if self.has_ended {
+            return;
+        }
+        let pipeline = self.pipeline.clone();
+        let end = move || {
+            let _ = pipeline.set_state(gst::State::Null);
+        };
+        if let Err(error) = CALLS.make("decoder-ends", end) {
+            tracing::error!("no thread to end {} with: {error}", self.candidate.element);
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 //!
 //! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health, SIGTERM, exit
 //! codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here, in the order
-//! in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways` `decode` and `elements` (GStreamer's
-//! decoders), `timing` (when what is due), `paint` (pictures to a `screen`, or the `card`), `sound`, `pace` (how fast it
-//! is played) and `speaker`. `watch` tells why a picture stands still, `snapshot` what is on the screen; the threads of
-//! an output share its `stage`, and all outputs `renderer`.
+//! in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways`, `decode` and `elements` (GStreamer's
+//! decoders), `hang` (which may never return), `node` (which may not be there for us), `timing` (when what is due), `paint` (pictures to a `screen`, or the `card`),
+//! `sound`, `pace` (how fast it is played) and `speaker`. `watch` tells why a picture stands still, `snapshot` what is on
+//! the screen; the threads of an output share its `stage`, and all outputs `renderer`.
 
 mod card;
 mod clock;
 mod codec;
 mod decode;
 mod elements;
+mod hang;
 mod node;
 mod options;
 mod pace;

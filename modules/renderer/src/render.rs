@@ -1,7 +1,8 @@
-//! `render`: one output. A thread of its own reads the stream and feeds the decoders, since starting and stopping them
-//! blocks; `paint` shows what comes out.
+//! `render`: one output. A thread of its own reads the stream and feeds the decoders, since looking for them blocks;
+//! `paint` shows what comes out.
 
 mod again;
+mod decoding;
 mod report;
 
 use std::panic::AssertUnwindSafe;
@@ -18,13 +19,15 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::codec::Candidate;
 use crate::decode::{Decoder, PipelineError, Pushed};
+use crate::hang::CALLS;
 use crate::options::RenderConfig;
 use crate::paint::Painter;
 use crate::renderer::Renderer;
-use crate::sound::{Sound, SoundState};
+use crate::sound::{self, Sound, SoundState};
 use crate::stage::{Signal, Stage, locked};
 use crate::watch::{Frozen, frozen};
-use crate::ways::Ways;
+
+use decoding::Decoding;
 
 const SECOND: i64 = 1_000_000_000;
 const TICK: Duration = Duration::from_millis(100);
@@ -36,8 +39,6 @@ const PICTURES_STAND: i64 = 2 * SECOND;
 const STILL: i64 = 3 * SECOND;
 /// How long a decoder that is replaced may take to put out what it holds.
 const DRAIN: Duration = Duration::from_secs(2);
-/// A thread that does nothing for so long is held up by a driver.
-const HANGS: i64 = 10 * SECOND;
 /// Between a panic and the next try.
 const ANEW: Duration = Duration::from_secs(2);
 /// How long ending an output may take, whatever the drivers do.
@@ -82,6 +83,8 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
             if let Ok(painting) = painting {
                 let _ = painting.join();
             }
+            // What comes next may need the hardware that they had.
+            CALLS.settle(ENDING);
             let _ = done.send(());
         }
     });
@@ -89,28 +92,18 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
         return fail(format!("no thread to render with: {error}"));
     }
     tokio::pin!(ended);
-    let mut look = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            ended = &mut ended => {
-                if ended.is_err() {
-                    fail("a fault of this program ended the output, see its log; `restartFlow` starts it anew".into());
-                }
-                return;
-            }
-            () = cancel.cancelled() => break,
-            _ = look.tick() => {
-                let still = stage.clock.now().saturating_sub(stage.alive.load(Ordering::Relaxed));
-                if still > HANGS {
-                    let why = "a decoder hangs while it starts or ends; restart the module if it stays so";
-                    let text = format!("{path}.render: {why}");
-                    status.status.set(State::Retrying, Some(Trouble::new(Reason::Device, text)));
-                }
-            }
+    let ended = tokio::select! {
+        ended = &mut ended => ended,
+        () = cancel.cancelled() => {
+            // A driver that hangs keeps its thread, and nobody else.
+            let ended = tokio::time::timeout(ENDING, ended).await;
+            drop(Over(stage));
+            return drop(ended);
         }
+    };
+    if ended.is_err() {
+        fail("a fault of this program ended the output, see its log; `restartFlow` starts it anew".into());
     }
-    // A driver that hangs keeps its thread, and nobody else.
-    let _ = tokio::time::timeout(ENDING, ended).await;
 }
 
 /// Ends the other threads of an output.
@@ -140,12 +133,10 @@ struct Rendering {
     stage: Arc<Stage>,
     sound_state: Arc<SoundState>,
     tracks: Arc<Tracks>,
-    video: Option<(Ways, Option<Decoder>)>,
-    audio: Option<(Ways, Option<Sound>)>,
+    video: Option<Decoding<Decoder>>,
+    audio: Option<Decoding<Sound>>,
     ending: Vec<(Decoder, Instant)>,
-    /// Decoding time of the last picture that came, in nanoseconds.
-    fed_until: Option<i64>,
-    begun: again::Begun,
+    pictures: again::Pictures,
     counted: [u64; 2],
     /// When, and how many pictures a second were shown then.
     counted_at: Instant,
@@ -165,8 +156,7 @@ impl Rendering {
             video: None,
             audio: None,
             ending: Vec::new(),
-            fed_until: None,
-            begun: again::Begun::default(),
+            pictures: again::Pictures::default(),
             counted: [0; 2],
             counted_at: Instant::now(),
             pace: 0.0,
@@ -218,7 +208,8 @@ impl Rendering {
     }
 
     fn skip(&mut self) {
-        if let Some((_, Some(decoder))) = &mut self.video {
+        self.give_up();
+        if let Some(decoder) = self.decoder() {
             decoder.skip();
         }
     }
@@ -238,6 +229,7 @@ impl Rendering {
     }
 
     fn no_signal(&mut self) {
+        self.give_up();
         let mut signal = locked(&self.stage.signal);
         if signal.there {
             let size = signal.size;
@@ -255,16 +247,20 @@ impl Rendering {
         };
         if is_other(Kind::Video) || (self.video.is_none() && tracks.video.is_some()) {
             // What the old one holds is shown first.
-            if let Some((_, Some(decoder))) = self.video.take() {
+            if let Some(decoder) = self.video.take().and_then(|video| video.running) {
                 decoder.end();
                 let held = u64::try_from(locked(&self.stage.timing).latency()).unwrap_or(0);
                 self.ending.push((decoder, Instant::now() + DRAIN + Duration::from_nanos(held)));
             }
-            self.video = tracks.video.as_ref().map(|track| (Ways::new(track), None));
+            self.give_up();
+            let bound = self.bound();
+            self.video = tracks.video.as_ref().map(|track| Decoding::new(track, "video/x-raw", bound));
             self.start_picture();
         }
         if is_other(Kind::Audio) || (self.audio.is_none() && tracks.audio.is_some()) {
-            self.audio = tracks.audio.as_ref().map(|track| (Ways::new(track), None));
+            let (bound, wanted) = (self.bound(), self.stage.config.audio.is_some());
+            let track = tracks.audio.as_ref().filter(|_| wanted);
+            self.audio = track.map(|track| Decoding::new(track, sound::RAW, bound));
             self.start_sound();
         }
         self.signal();
@@ -274,45 +270,46 @@ impl Rendering {
         self.stage.config.latency + BOUND
     }
 
-    fn start_picture(&mut self) {
-        let bound = self.bound();
-        let decoded = self.stage.counts.decoded.load(Ordering::Relaxed);
-        let Some((ways, decoder)) = &mut self.video else { return };
-        while let Some(candidate) = ways.candidate() {
-            match Decoder::start(&ways.track, &candidate, "video/x-raw", bound) {
-                Ok(started) => {
-                    tracing::info!(
-                        "{}: {} is decoded by {}{}",
-                        self.output.path,
-                        ways.track.codec_string,
-                        candidate.element,
-                        if candidate.hardware { "" } else { " in software" }
-                    );
-                    locked(&self.stage.decoders).push_back(started.output().clone());
-                    *decoder = Some(started);
-                    ways.began(decoded);
-                    return;
-                }
-                Err(PipelineError(why)) => refused(&self.output.path, ways, &candidate, &why),
-            }
-        }
+    /// What decodes pictures.
+    fn decoder(&mut self) -> Option<&mut Decoder> {
+        self.video.as_mut()?.running.as_mut()
+    }
+
+    /// Whether a decoder has started.
+    fn start_picture(&mut self) -> bool {
+        let Some(video) = &mut self.video else { return false };
+        video.occupied = !self.ending.is_empty();
+        let (path, name) = (&self.output.path, video.ways.track.codec_string.clone());
+        let refused = |candidate: &Candidate, why: &str| refused(path, &name, candidate, why);
+        let Some(started) = video.started(refused) else { return false };
+        let Candidate { element, hardware, .. } = started.candidate;
+        let how = if hardware { "" } else { " in software" };
+        tracing::info!("{path}: {name} is decoded by {element}{how}");
+        locked(&self.stage.decoders).push_back(started.output().clone());
+        video.running = Some(started);
+        video.ways.began(self.stage.counts.decoded.load(Ordering::Relaxed));
+        true
     }
 
     fn start_sound(&mut self) {
-        let bound = self.bound();
-        let Some(device) = self.stage.config.audio.clone() else { return };
-        let Some((ways, sound)) = &mut self.audio else { return };
+        let Some(device) = &self.stage.config.audio else { return };
+        let Some(audio) = &mut self.audio else { return };
         let stage = &self.stage;
-        while let Some(candidate) = ways.candidate() {
-            let (speaker, shared) =
-                ((&device, stage.config.volume), (&stage.clock, &stage.timing, &self.sound_state));
-            match Sound::start(&ways.track, &candidate, bound, speaker, shared) {
+        let (path, name) = (&self.output.path, audio.ways.track.codec_string.clone());
+        let refused = |candidate: &Candidate, why: &str| refused(path, &name, candidate, why);
+        while let Some(decoder) = audio.started(refused) {
+            let candidate = decoder.candidate.clone();
+            let speaker = (device, stage.config.volume);
+            match Sound::of(decoder, speaker, (&stage.clock, &stage.timing, &self.sound_state)) {
                 Ok(started) => {
-                    *sound = Some(started);
-                    ways.began(0);
+                    audio.running = Some(started);
+                    audio.ways.began(0);
                     return;
                 }
-                Err(PipelineError(why)) => refused(&self.output.path, ways, &candidate, &why),
+                Err(PipelineError(why)) => {
+                    refused(&candidate, &why);
+                    audio.ways.next(&why);
+                }
             }
         }
     }
@@ -326,22 +323,20 @@ impl Rendering {
         if frame.kind == Kind::Video || !self.has_pictures() {
             locked(&self.stage.timing).arrived(frame.dts.nanos(), at);
         }
-        let status = &self.output.status;
-        status.bytes.fetch_add(u64::try_from(frame.data.len()).unwrap_or(0), Ordering::Relaxed);
-        let decoder = match frame.kind {
-            Kind::Video => {
-                self.stage.counts.received(self.stage.clock.now());
-                self.fed_until = Some(frame.dts.nanos());
-                self.video.as_mut().and_then(|(_, decoder)| decoder.as_mut())
-            }
-            Kind::Audio => self.audio.as_mut().and_then(|(_, sound)| Some(&mut sound.as_mut()?.decoder)),
-        };
-        let pushed = decoder.map_or(Pushed::Dropped, |decoder| decoder.push(frame));
-        let is_wanted = frame.kind == Kind::Video || self.stage.config.audio.is_some();
-        match (pushed, frame.kind) {
-            (Pushed::Taken, Kind::Video) => self.stage.counts.fed(self.stage.clock.now()),
-            (Pushed::Dropped, kind) if is_wanted => status.dropped.add(kind, 1),
-            _ => {}
+        let bytes = u64::try_from(frame.data.len()).unwrap_or(0);
+        self.output.status.bytes.fetch_add(bytes, Ordering::Relaxed);
+        match frame.kind {
+            Kind::Video => self.picture(frame),
+            Kind::Audio => self.piece(frame),
+        }
+    }
+
+    /// Hands over a piece of sound.
+    fn piece(&mut self, frame: &Frame) {
+        let sound = self.audio.as_mut().and_then(|audio| audio.running.as_mut());
+        let pushed = sound.map_or(Pushed::Dropped, |sound| sound.decoder.push(frame));
+        if pushed == Pushed::Dropped && self.stage.config.audio.is_some() {
+            self.output.status.dropped.add(Kind::Audio, 1);
         }
     }
 
@@ -354,14 +349,16 @@ impl Rendering {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        self.stage.alive.store(self.stage.clock.now(), Ordering::Relaxed);
-        self.ending.retain(|(decoder, until)| {
-            let is_done = decoder.output().is_eos() || now >= *until;
-            if is_done {
-                forget(&self.stage, decoder.output());
+        let is_done = |(decoder, until): &(Decoder, Instant)| decoder.output().is_eos() || now >= *until;
+        let (done, ending) = std::mem::take(&mut self.ending).into_iter().partition(is_done);
+        self.ending = ending;
+        let done: Vec<(Decoder, Instant)> = done;
+        for (decoder, _) in done {
+            forget(&self.stage, decoder.output());
+            if let Some(video) = self.video.as_mut().filter(|video| video.is_starting()) {
+                video.after(decoder);
             }
-            !is_done
-        });
+        }
         self.check_picture(now);
         self.check_sound(now);
         let here = self.stage.clock.now();
@@ -376,53 +373,66 @@ impl Rendering {
     fn check_picture(&mut self, now: Instant) {
         let seen = self.stage.seen();
         let is_still = frozen(&seen, STILL) == Some(Frozen::Decoder);
-        let Some((ways, decoder)) = &mut self.video else { return };
-        if let Some(running) = decoder {
-            let has_decoded = self.stage.counts.decoded.load(Ordering::Relaxed) > ways.decoded;
-            if has_decoded {
-                ways.error = None;
+        let Some(Decoding { ways, running, .. }) = &mut self.video else { return };
+        let Some(decoder) = running else {
+            if ways.is_due_again(now) || self.is_starting() {
+                self.replace_picture();
             }
-            let waited = ways.age(now) >= Duration::from_nanos(STILL.unsigned_abs());
-            let why = match running.error() {
-                Some(error) => error,
-                None if is_still && waited => {
-                    format!("{} puts nothing out", running.candidate.element)
-                }
-                None => return,
-            };
-            tracing::warn!("{}: {why}; the decoder is started anew", self.output.path);
-            forget(&self.stage, running.output());
-            *decoder = None;
-            ways.stopped(&why, has_decoded, now);
-            self.replace_picture();
-        } else if ways.is_due_again(now) {
-            self.replace_picture();
+            return;
+        };
+        let has_decoded = self.stage.counts.decoded.load(Ordering::Relaxed) > ways.decoded;
+        if has_decoded {
+            ways.error = None;
         }
+        let waited = ways.age(now) >= Duration::from_nanos(STILL.unsigned_abs());
+        let element = decoder.candidate.element;
+        let why = match decoder.error() {
+            Some(error) => format!("{element}: {error}"),
+            None if is_still && waited => format!("{element} puts nothing out"),
+            None => return,
+        };
+        tracing::warn!("{}: {why}; the decoder is started anew", self.output.path);
+        forget(&self.stage, decoder.output());
+        ways.stopped(&why, has_decoded, now);
+        if let Some(video) = &mut self.video
+            && let Some(decoder) = video.running.take()
+        {
+            video.after(decoder);
+        }
+        self.replace_picture();
+    }
+
+    /// A decoder of pictures is being started, and takes its time.
+    fn is_starting(&self) -> bool {
+        self.video.as_ref().is_some_and(Decoding::is_starting)
     }
 
     fn check_sound(&mut self, now: Instant) {
-        let Some((ways, sound)) = &mut self.audio else { return };
-        if let Some(running) = sound {
-            let Some(why) = running.decoder.error() else {
-                if ways.age(now) >= Duration::from_nanos(STILL.unsigned_abs()) {
-                    ways.error = None;
-                }
-                return;
-            };
-            tracing::warn!("{}: sound: {why}; the decoder is started anew", self.output.path);
-            *sound = None;
-            ways.stopped(&why, self.sound_state.plays(), now);
-            self.start_sound();
-        } else if ways.is_due_again(now) {
-            self.start_sound();
-        }
+        let Some(Decoding { ways, running, .. }) = &mut self.audio else { return };
+        let Some(sound) = running else {
+            let is_due = ways.is_due_again(now);
+            if is_due || self.audio.as_ref().is_some_and(Decoding::is_starting) {
+                self.start_sound();
+            }
+            return;
+        };
+        let element = sound.decoder.candidate.element;
+        let Some(why) = sound.decoder.error().map(|error| format!("{element}: {error}")) else {
+            if ways.age(now) >= Duration::from_nanos(STILL.unsigned_abs()) {
+                ways.error = None;
+            }
+            return;
+        };
+        tracing::warn!("{}: sound: {why}; the decoder is started anew", self.output.path);
+        *running = None;
+        ways.stopped(&why, self.sound_state.plays(), now);
+        self.start_sound();
     }
 }
 
 /// A way that does not even start.
-fn refused(path: &str, ways: &mut Ways, candidate: &Candidate, why: &str) {
-    tracing::warn!("{path}: {} does not decode {}: {why}", candidate.element, ways.track.codec_string);
-    ways.next(why);
+fn refused(path: &str, codec: &str, candidate: &Candidate, why: &str) {
+    tracing::warn!("{path}: {} does not decode {codec}: {why}", candidate.element);
 }
 
 /// Nobody waits for what comes out there any more.

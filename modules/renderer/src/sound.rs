@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use av_media::Track;
 use gstreamer as gst;
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
-use crate::codec::Candidate;
 use crate::decode::{Decoder, PipelineError};
 use crate::options::Device;
 use crate::speaker::{Piece, Speaker};
@@ -127,18 +125,15 @@ struct Late {
 }
 
 impl Sound {
-    /// Starts it. The speaker is opened by a thread of its own.
+    /// Plays what comes out of a decoder. The speaker is opened by a thread of its own.
     ///
     /// # Errors
-    /// The decoder does not start.
-    pub fn start(
-        track: &Track,
-        candidate: &Candidate,
-        bound: Duration,
+    /// There is no such thread.
+    pub fn of(
+        decoder: Decoder,
         (device, volume): (&Device, u64),
         (clock, timing, state): (&Clock, &Arc<Mutex<Timing>>, &Arc<SoundState>),
     ) -> Result<Self, PipelineError> {
-        let decoder = Decoder::start(track, candidate, RAW, bound)?;
         let seam = Arc::new(Seam {
             clock: clock.clone(),
             timing: timing.clone(),
@@ -162,6 +157,9 @@ impl Sound {
 impl Drop for Sound {
     fn drop(&mut self) {
         self.seam.over.store(true, Ordering::Relaxed);
+        // Also where the decoder hangs while it ends, and keeps the seam.
+        let speaker = self.seam.speaker().take();
+        drop(speaker);
     }
 }
 
@@ -194,6 +192,9 @@ fn keep(seam: &Weak<Seam>, device: &Device, volume: u64) {
         drop(seam);
         std::thread::sleep(pause);
     }
+    // It was opening when the sound ended.
+    let speaker = seam.upgrade().and_then(|seam| seam.speaker().take());
+    drop(speaker);
 }
 
 impl Seam {

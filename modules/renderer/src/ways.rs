@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use av_media::Track;
+use av_media::{Kind, Track};
 use tokio::time::Instant;
 
 use crate::codec::{Candidate, candidates};
-use crate::elements;
+use crate::{elements, node};
 
 /// After every way has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -53,9 +53,26 @@ impl Ways {
         ways
     }
 
+    /// These.
+    #[cfg(test)]
+    pub fn of(track: &Arc<Track>, all: Vec<Candidate>) -> Self {
+        Self { all, again: None, error: None, ..Self::new(track) }
+    }
+
     fn find(&mut self) {
         match candidates(&self.track) {
-            Ok(all) => self.all = all,
+            Ok(all) => {
+                let is_software = !all.iter().any(|candidate| candidate.hardware);
+                if self.track.kind() == Kind::Video
+                    && is_software
+                    && let Some(why) = node::decoders_refused()
+                {
+                    let why = format!("{} is not decoded in hardware: {why}", self.track.codec_string);
+                    tracing::warn!("{why}");
+                    self.refused = Some(why);
+                }
+                self.all = all;
+            }
             Err(error) => {
                 self.error = Some(error.to_string());
                 self.again = Some(Instant::now() + UNINSTALLED);
@@ -108,6 +125,15 @@ impl Ways {
         }
     }
 
+    /// The element fails whatever is around it.
+    pub fn next_element(&mut self, why: &str) {
+        let element = self.all.get(self.at).map(|candidate| candidate.element);
+        while self.all.get(self.at + 1).map(|candidate| candidate.element) == element && element.is_some() {
+            self.at += 1;
+        }
+        self.next(why);
+    }
+
     /// A decoder that ran stopped working. One that has worked is started once more; hardware that stops again gives way
     /// to software, since each start may leave something behind in its driver.
     pub fn stopped(&mut self, why: &str, has_decoded: bool, now: Instant) {
@@ -134,14 +160,13 @@ mod tests {
 
     fn ways(elements: &[(&'static str, bool)]) -> Ways {
         gstreamer::init().unwrap();
-        let mut ways = Ways::new(&Arc::new(Track::aac(Bytes::from_static(b"\x12\x10")).unwrap()));
+        let track = Arc::new(Track::aac(Bytes::from_static(b"\x12\x10")).unwrap());
         let candidate = |(element, hardware): &(&'static str, bool)| Candidate {
             element,
             chain: (*element).to_owned(),
             hardware: *hardware,
         };
-        (ways.all, ways.again, ways.error) = (elements.iter().map(candidate).collect(), None, None);
-        ways
+        Ways::of(&track, elements.iter().map(candidate).collect())
     }
 
     fn element(ways: &Ways) -> Option<&'static str> {
@@ -162,6 +187,15 @@ mod tests {
             ways.stopped("it broke", true, later);
             assert_eq!(element(&ways), Some("avdec_h264"));
         }
+    }
+
+    #[test]
+    fn an_element_that_hangs_is_not_tried_in_another_way() {
+        let mut ways = ways(&[("vah264dec", true), ("vah264dec", true), ("avdec_h264", false)]);
+        ways.next_element("it hangs");
+        assert_eq!(element(&ways), Some("avdec_h264"));
+        ways.next_element("it hangs too");
+        assert_eq!(element(&ways), None);
     }
 
     #[test]

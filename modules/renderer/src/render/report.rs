@@ -10,10 +10,12 @@ use av_media::Kind;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::decoding::Decoding;
 use super::{Rendering, STILL};
 use crate::codec::Candidate;
 use crate::stage::locked;
 use crate::watch::{Frozen, frozen};
+use crate::ways::Ways;
 
 /// A picture that stands still for so long is told of.
 const FROZEN: i64 = 5_000_000_000;
@@ -68,7 +70,7 @@ impl Rendering {
         let now = stage.clock.now();
         let mut map = Map::new();
         let mut tell = |name: &str, value: Value| map.insert(name.to_owned(), value);
-        if let Some((ways, Some(decoder))) = &self.video {
+        if let Some(Decoding { ways, running: Some(decoder), .. }) = &self.video {
             let Candidate { element, hardware, .. } = decoder.candidate;
             let mut told = json!({ "element": element, "hardware": hardware });
             if let (Some(why), Some(told)) = (ways.refused(), told.as_object_mut()) {
@@ -113,8 +115,8 @@ impl Rendering {
 
     fn audio_report(&self) -> Value {
         match &self.audio {
-            Some((ways, None)) => {
-                json!({ "state": "failed", "error": ways.error.clone().unwrap_or_default() })
+            Some(Decoding { ways: Ways { error: Some(error), .. }, running: None, .. }) => {
+                json!({ "state": "failed", "error": error })
             }
             _ => self.sound_state.report(locked(&self.stage.signal).there && self.audio.is_some()),
         }
@@ -126,8 +128,8 @@ impl Rendering {
         let trouble = |reason, why: String| Some(Trouble::new(reason, format!("{path}: {why}")));
         let screen = locked(&self.stage.trouble).clone();
         let signal = locked(&self.stage.signal).clone();
-        let decoding = self.video.as_ref().and_then(|(ways, _)| ways.error.clone());
-        let sound = self.audio.as_ref().and_then(|(ways, _)| ways.error.clone());
+        let decoding = self.video.as_ref().and_then(|decoding| decoding.ways.error.clone());
+        let sound = self.audio.as_ref().and_then(|decoding| decoding.ways.error.clone());
         let has_picture = self.stage.counts.rendered.load(Ordering::Relaxed) > 0;
         let (state, trouble) = if let Some(why) = screen {
             (State::Failed, trouble(Reason::Device, why))
