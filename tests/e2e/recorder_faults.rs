@@ -497,6 +497,32 @@ fn a_file_whose_record_is_lost_is_named_by_the_time_at_which_it_was_written() {
 }
 
 #[test]
+fn a_clock_that_is_years_ahead_at_a_start_deletes_nothing_by_age() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/cam");
+    let setup = Setup::new("mp4-recorder");
+    let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2, "retentionDays": 1 }));
+    let module = setup.twin(&document).start_listening();
+    PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
+    let before = stored(&module);
+    assert!(before.len() >= 2);
+    let Some(clock) = FakeClock::of("+3650d") else {
+        return tool::skip("recorder_faults::a_clock_that_is_years_ahead", "libfaketime is not installed");
+    };
+    let known = module.dir().join("state/spool/clock");
+    let module = module.terminate_and_restart(|setup| {
+        // What is known of the clock is of another run of the machine.
+        std::fs::remove_file(&known).unwrap();
+        clock.put_into(setup)
+    });
+    module.wait_log(&["nothing is deleted by its age until the kernel or the store says"]);
+    clock.set("+0");
+    module.wait_log(&["the clock was moved by 315", "nothing is deleted by its age for a day"]);
+    assert_eq!(stored(&module), before);
+    ends_well(module);
+}
+
+#[test]
 fn a_second_recorder_with_the_same_names_overwrites_nothing() {
     needs!(Ffmpeg);
     let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use av_tests::tool::Tool;
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::recorder_blobs::Azurite;
+use crate::recorder_blobs::{Azurite, KEY};
 use crate::recorder_events::{MODULE, recorder_alone};
 use crate::rtmp;
 
@@ -185,4 +185,72 @@ fn a_managed_identity_opens_the_container_with_tokens_and_asks_for_one_once() {
     let azurite = Azurite::start(folder.path(), azurite_port);
     let blobs = azurite.blobs(&folder.path().join("read"));
     assert!(blobs.len() >= 2 && blobs.iter().all(|blob| blob["same"] == true), "{blobs:?}");
+}
+
+/// Writes each line of the recorder's account as if its file had been stored three days earlier.
+const AGE: &str = "import glob, hashlib, json, sys\n\
+    for path in glob.glob(sys.argv[1] + '/**/stored/cam.cloud/*.lines', recursive=True):\n    \
+        lines = [json.loads(line.split(' ', 1)[1]) for line in open(path)]\n    \
+        with open(path, 'w') as file:\n        \
+            for line in lines:\n            \
+                assert 'unsure' not in line, line\n            \
+                line['start'] -= 3 * 86400000\n            \
+                text = json.dumps(line, separators=(',', ':'))\n            \
+                file.write(hashlib.sha256(text.encode()).hexdigest()[:16] + ' ' + text + '\\n')\n        \
+        print(len(lines))";
+
+#[test]
+fn blobs_that_are_older_than_retention_days_go_where_the_store_says_what_time_it_is() {
+    needs!(Ffmpeg, Azurite, BlobSdk, Python);
+    if !has_openssl("recorder_identity::blobs_that_are_older") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let port = port::free();
+    let azurite = Azurite::start(folder.path(), port);
+    // Nobody recorded this one here, so nobody deletes it.
+    azurite.python("box.create_container()\nbox.upload_blob('cam/foreign.mp4', b'x')");
+    azurite.end();
+    let cloud = json!({
+        "store": format!("azblob+https://127.0.0.1:{port}/devstoreaccount1/recordings"),
+        "credentials": { "accountKey": KEY },
+        "segmentSeconds": 2,
+        "retentionDays": 1,
+    });
+    let (manifest, ports) = recorder_alone(json!({ "cloud": cloud }));
+    let edge = Edge::start(&manifest, ports);
+    wait::until_true("the recorder reports its configuration", wait::LONG, || {
+        edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
+    });
+    let (cert, key) = certificate(&edge.state_dir().join("certificates"), folder.path());
+    let secure = Azurite::start_with_tokens(folder.path(), port, &cert, &key);
+    let publishing =
+        Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
+    let listed = |state: &str| {
+        let answer = edge.ask(&["method", MODULE, "listRecordings", r#"{ "flow": "cam" }"#]);
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+        let recordings = answer["payload"]["recordings"].as_array().cloned().unwrap_or_default();
+        recordings.iter().filter(|recording| recording["state"] == state).count()
+    };
+    wait::until_true("two files are stored", wait::LONG, || listed("stored") >= 2);
+    publishing.stop();
+    wait::until_true("all files are stored", wait::LONG, || listed("recording") + listed("waiting") == 0);
+    let stored = listed("stored");
+
+    // It is three days later.
+    let state = edge.state_dir().display().to_string();
+    let aged = Program::run(Tool::Python.command().args(["-c", AGE, &state]), wait::LONG);
+    let count: usize = aged.stdout.lines().filter_map(|line| line.parse::<usize>().ok()).sum();
+    assert_eq!(count, stored, "{}{}", aged.stdout, aged.stderr);
+    let restarted = edge.ask(&["restart", MODULE]);
+    assert!(restarted.status.success(), "{}", restarted.stderr);
+    wait::until_true("they are gone", wait::LONG, || {
+        let answer = edge.ask(&["method", MODULE, "listRecordings", r#"{ "flow": "cam" }"#]);
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+        answer["payload"]["recordings"].as_array().is_some_and(Vec::is_empty) || answer["status"] == 404
+    });
+    edge.interrupt();
+    secure.end();
+    let azurite = Azurite::start(folder.path(), port);
+    assert_eq!(azurite.python("print('\\n'.join(box.list_blob_names()))").trim(), "cam/foreign.mp4");
 }

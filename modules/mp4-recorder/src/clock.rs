@@ -1,4 +1,4 @@
-//! Whether the time of day can be believed, and how long the machine runs.
+//! The time of day, and how long the machine runs.
 
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,7 @@ impl Moment {
     }
 
     /// Whether the time of day can be right.
-    pub fn is_believed(self) -> bool {
+    pub fn is_plausible(self) -> bool {
         self.utc.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since >= BUILT)
     }
 
@@ -66,12 +66,12 @@ mod tests {
     fn a_clock_at_1970_is_not_believed_and_what_happened_then_gets_its_time_later() {
         let hour = Duration::from_secs(3600);
         let unset = Moment { utc: SystemTime::UNIX_EPOCH + hour, since_boot: hour };
-        assert!(!unset.is_believed());
+        assert!(!unset.is_plausible());
         let set = Moment {
             utc: SystemTime::UNIX_EPOCH + BUILT + Duration::from_secs(500),
             since_boot: hour + Duration::from_secs(200),
         };
-        assert!(set.is_believed());
+        assert!(set.is_plausible());
         assert_eq!(set.utc_of(unset.since_boot), SystemTime::UNIX_EPOCH + BUILT + Duration::from_secs(300));
     }
 

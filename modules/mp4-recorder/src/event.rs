@@ -8,7 +8,6 @@ use rand::Rng;
 use serde_json::{Map, Value};
 
 use crate::clip::{Asked, LONGEST_PRE_ROLL, MOST_CLIPS};
-use crate::clock::Moment;
 use crate::lane::Lane;
 use crate::methods::refused;
 use crate::name::NameTemplate;
@@ -75,7 +74,7 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
     };
     let asked = Asked {
         id: payload.id.clone().unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>())),
-        at: Some(Moment::now()).filter(|now| now.is_believed()).map(|now| now.utc),
+        at: Some(recorder.belief.now()).filter(|told| told.names).map(|told| told.now.utc),
         pre_roll: payload.pre_roll,
         length: payload.length,
     };

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::azure::OTHER_BLOCKS;
+use crate::belief::Told;
 use crate::folder;
-use crate::lane::{Lane, LaneError, template};
+use crate::lane::{Lane, LaneError, start_of, template};
 use crate::mounted;
 use crate::name;
 use crate::recorder::Recorder;
@@ -53,7 +54,7 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
             let done = match &now.config.target {
                 Target::Folder(folder) => {
                     let root = recorder.resolve(folder);
-                    append(&spool, &root, held, &mut sent).await
+                    append(&spool, &root, held, recorder.belief.now(), &mut sent).await
                 }
                 Target::Blobs(_) => stage(&lane, &recorder, &spool, &now.config, held, &mut sent).await,
             };
@@ -70,8 +71,8 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
 }
 
 /// The name under which a file that is being written will be stored; `None`: the clock is not set.
-fn first_name(record: &Record) -> Option<String> {
-    Some(template(record, None).ok()?.at(record.start()?))
+fn first_name(record: &Record, told: Told) -> Option<String> {
+    Some(template(record, None).ok()?.at(start_of(record, told).ok()?))
 }
 
 async fn stage(
@@ -88,7 +89,10 @@ async fn stage(
     let (name, upload) = match (held.record.name.clone(), held.record.upload.clone()) {
         (Some(name), Some(upload)) => (name, upload),
         _ => {
-            let Some(first) = first_name(&held.record) else { return Ok(()) };
+            let Some(first) = first_name(&held.record, recorder.belief.now()) else {
+                store.ask_the_time().await;
+                return Ok(());
+            };
             let upload = store.begin_open(&held.record.flow);
             let mut number = 1;
             let name = loop {
@@ -152,6 +156,7 @@ async fn append(
     spool: &Arc<Spool>,
     root: &std::path::Path,
     held: Held,
+    told: Told,
     sent: &mut Sent,
 ) -> Result<(), LaneError> {
     let id = held.record.id;
@@ -165,7 +170,7 @@ async fn append(
         let name = match &held.record.name {
             Some(name) => name.clone(),
             None => {
-                let Some(first) = first_name(&held.record) else { return Ok(true) };
+                let Some(first) = first_name(&held.record, told) else { return Ok(true) };
                 let free = (1..=MOST_NAMES).map(|number| name::numbered(&first, number));
                 let Some(name) = free.into_iter().find(|name| !root.join(name).exists()) else {
                     return Ok(false);

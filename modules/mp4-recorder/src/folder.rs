@@ -73,6 +73,20 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
     Ok(Stored::New)
 }
 
+/// Whether `root` has `file` under `name`: it was moved there, or is there byte for byte.
+///
+/// # Errors
+/// The system's word, with the path it is about.
+pub fn has(file: &Path, root: &Path, name: &str) -> Result<bool, FolderError> {
+    let target = root.join(name);
+    match (std::fs::metadata(file), std::fs::metadata(&target)) {
+        (_, Err(_)) => Ok(false),
+        (Err(error), Ok(there)) if error.kind() == io::ErrorKind::NotFound => Ok(there.is_file()),
+        (Err(error), Ok(_)) => Err(of_spool(file)(error)),
+        (Ok(source), Ok(there)) => is_same(file, &source, &target, &there),
+    }
+}
+
 /// Why a folder does not take a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]

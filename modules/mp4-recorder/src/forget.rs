@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use av_edge::{EventKind, MethodReply};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::azure::Gone;
 use crate::clip::LONGEST_PRE_ROLL;
+use crate::clock::{self, Moment};
 use crate::lane::{Lane, Wish};
 use crate::methods::refused;
 use crate::recorder::Recorder;
@@ -61,6 +62,8 @@ impl Tombstone {
 #[derive(Debug, Default)]
 pub struct Tombstones {
     all: Mutex<Vec<Tombstone>>,
+    /// They are changed one at a time.
+    changing: Mutex<()>,
 }
 
 impl Tombstones {
@@ -91,12 +94,35 @@ impl Tombstones {
         self.locked().iter().any(|stone| stone.covers_record(record))
     }
 
-    /// Adds one, durable when this returns; those go that no recording of the spool is under.
+    fn all(&self) -> Vec<Tombstone> {
+        self.locked().clone()
+    }
+
+    /// Adds one, durable when this returns.
     fn add(&self, spool: &Spool, stone: Tombstone) -> io::Result<()> {
-        let held = spool.all();
-        let mut stones = self.locked().clone();
-        stones.retain(|stone| held.iter().any(|held| stone.covers_record(&held.record)));
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stones = self.all();
         stones.push(stone);
+        self.write(spool, stones)
+    }
+
+    /// Takes one away that no recording of the spool is under.
+    fn drop_if_over(&self, spool: &Spool, stone: &Tombstone) -> io::Result<()> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // A recording whose clock was not set may turn out to be of that time.
+        let is_under = |record: &Record| {
+            let is_dated = record.start.is_some() && !record.unsure;
+            stone.covers_record(record) || (record.flow == stone.flow && record.id <= stone.last && !is_dated)
+        };
+        if spool.all().iter().any(|held| is_under(&held.record)) {
+            return Ok(());
+        }
+        let mut stones = self.all();
+        stones.retain(|other| other != stone);
+        self.write(spool, stones)
+    }
+
+    fn write(&self, spool: &Spool, stones: Vec<Tombstone>) -> io::Result<()> {
         let (path, aside) = (spool.dir().join(FILE), spool.dir().join("tombstones.new"));
         let mut file = File::create(&aside)?;
         for stone in &stones {
@@ -222,18 +248,54 @@ async fn delete(recorder: Arc<Recorder>, spool: Arc<Spool>, stone: Tombstone, pr
             Err(error) => progress.failed(&error),
         }
     }
+    let _alone = recorder.burying.lock().await;
+    from_accounts(&recorder, &spool, &stone, &progress, &mut counts).await;
+    for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        announce(&recorder, &place, &format!("deleted {count} recordings, as deleteRecordings asked"));
+    }
+}
+
+/// Deletes what a tombstone covers from stores.
+async fn from_accounts(
+    recorder: &Arc<Recorder>,
+    spool: &Arc<Spool>,
+    stone: &Tombstone,
+    progress: &Progress,
+    counts: &mut BTreeMap<Place, u64>,
+) {
     let account = Account::new(spool.dir());
     let places: Vec<_> = account.places().into_iter().filter(|(flow, _)| *flow == stone.flow).collect();
     for place in places {
         let Some(lane) = recorder.lane(&place) else { continue };
         let is_meant = |line: &Line| stone.covers_line(&place, line);
         for day in account.days(&place) {
-            let deleted = from_store(&recorder, &lane, &day, &is_meant, &progress).await;
+            let deleted = from_store(recorder, &lane, &day, &is_meant, progress).await;
             *counts.entry(place.clone()).or_default() += deleted;
         }
     }
-    for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-        announce(&recorder, &place, &format!("deleted {count} recordings, as deleteRecordings asked"));
+}
+
+/// Goes through the accounts again for what was to be deleted and is there still: a store did not let it go, it arrived late,
+/// or the process ended before. A tombstone that covers nothing any more goes, too.
+pub async fn bury(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
+    for stone in recorder.tombstones.all() {
+        let _alone = recorder.burying.lock().await;
+        let (progress, mut counts) = (Progress::default(), BTreeMap::new());
+        from_accounts(recorder, spool, &stone, &progress, &mut counts).await;
+        for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            announce(recorder, &place, &format!("deleted {count} recordings that deleteRecordings had left"));
+        }
+        let failed = progress.failed.load(Ordering::Relaxed);
+        if failed > 0 {
+            tracing::warn!(flow = %stone.flow, files = failed, "what was deleted is there still: {}", progress.body(true));
+            continue;
+        }
+        let (keeper, spool) = (recorder.clone(), spool.clone());
+        let dropped =
+            tokio::task::spawn_blocking(move || keeper.tombstones.drop_if_over(&spool, &stone)).await;
+        if let Ok(Err(error)) = dropped {
+            tracing::warn!("the tombstones can't be written: {error}");
+        }
     }
 }
 
@@ -299,6 +361,15 @@ async fn from_store(
     count
 }
 
+/// What was stored before anybody knew what time it was gets its age.
+async fn settle(day: PathBuf, now: Moment) {
+    let shown = day.display().to_string();
+    let settled = tokio::task::spawn_blocking(move || Account::settle(&day, now, &clock::boot_id())).await;
+    if let Ok(Err(error)) = settled {
+        tracing::warn!("{shown}: {error}");
+    }
+}
+
 async fn forget_lines(day: PathBuf, gone: Vec<(u64, i64)>) {
     let shown = day.display().to_string();
     let forgotten = tokio::task::spawn_blocking(move || Account::forget(&day, &gone)).await;
@@ -315,12 +386,15 @@ pub async fn late(recorder: &Arc<Recorder>, lane: &Arc<Lane>, spool: &Spool, lin
     let (id, start) = (line.id, line.start);
     let is_it = move |line: &Line| (line.id, line.start) == (id, start);
     if from_store(recorder, lane, &day, &is_it, &progress).await == 0 {
-        tracing::warn!("a recording that was deleted is in its store: {}", progress.body(true));
+        tracing::warn!(
+            "a recording that was deleted is in its store, and is tried again: {}",
+            progress.body(true)
+        );
     }
 }
 
-/// Deletes what is too old from stores. A file that can't be deleted stays in the account.
-pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime) {
+/// Deletes what is too old from stores; `now` is right. A file that can't be deleted stays in the account.
+pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: Moment) {
     let account = Account::new(spool.dir());
     let of_all = account.clone();
     let places = tokio::task::spawn_blocking(move || of_all.places()).await.unwrap_or_default();
@@ -334,7 +408,8 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime)
                 .then(|| Duration::from_secs(line.retention_days.saturating_mul(86_400))),
         };
         let is_old = |line: &Line| {
-            retention(line).is_some_and(|kept| now.duration_since(line.end()).is_ok_and(|age| age > kept))
+            let age = line.ages_from().and_then(|from| now.utc.duration_since(from).ok());
+            retention(line).zip(age).is_some_and(|(kept, age)| age > kept)
         };
         let Some(lane) = known.or_else(|| recorder.lane(&place)) else { continue };
         if lane.refused_lately() {
@@ -342,6 +417,7 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: SystemTime)
         }
         let (progress, mut deleted) = (Progress::default(), 0);
         for day in account.days(&place) {
+            settle(day.clone(), now).await;
             deleted += from_store(&recorder, &lane, &day, &is_old, &progress).await;
         }
         lane.refused(progress.refused.load(Ordering::Relaxed));
@@ -387,6 +463,28 @@ mod tests {
         let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
         stones.load(&spool).unwrap();
         assert_eq!(spool.next_id(), 701);
+    }
+
+    #[test]
+    fn a_stone_stays_as_long_as_a_recording_may_be_under_it() {
+        let state = tempfile::tempdir().unwrap();
+        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
+        let (stones, stone) = (Tombstones::default(), stone());
+        stones.add(&spool, stone.clone()).unwrap();
+        let mut record = Record::of_file_name("000000000003.cam.disk.mp4").unwrap();
+        record.stage = Stage::Complete;
+        // Nobody knows when it was.
+        spool.enter(record.clone()).unwrap();
+        stones.drop_if_over(&spool, &stone).unwrap();
+        assert_eq!(stones.all(), std::slice::from_ref(&stone));
+        // It was at another time.
+        (record.start, record.unsure) = (Some(5000), false);
+        spool.update(record).unwrap();
+        stones.drop_if_over(&spool, &stone).unwrap();
+        assert_eq!(stones.all(), []);
+        let again = Tombstones::default();
+        again.load(&spool).unwrap();
+        assert_eq!(again.all(), []);
     }
 
     #[test]

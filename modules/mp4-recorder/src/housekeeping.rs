@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use av_edge::EventKind;
 
-use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::segment::{self, RepairError};
 use crate::spool::{Record, Spool, Stage};
@@ -15,10 +14,6 @@ use crate::{expiry, forget};
 const ROUND: Duration = Duration::from_secs(30);
 /// Rounds from one look at what is too old to the next.
 const RETENTION_EVERY: u32 = 20;
-/// A step of the clock that is believed to be a mistake, or the mending of one.
-const STEP: Duration = Duration::from_secs(3600);
-/// After such a step nothing is deleted by its age for so long.
-const PATIENCE: Duration = Duration::from_secs(86_400);
 
 /// Repairs what was being written when the last process ended.
 pub fn begin(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
@@ -72,9 +67,21 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
     }
 }
 
+/// Asks stores what time it is, until one says so: where nothing is to be stored nobody else does.
+async fn ask_the_time(recorder: Arc<Recorder>) {
+    for lane in recorder.lanes() {
+        lane.ask_the_time(&recorder).await;
+        if recorder.belief.now().is_sure {
+            return;
+        }
+    }
+}
+
 /// Keeps house for ever.
 pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
-    let mut trust = Trust::default();
+    let mut waits_told = false;
+    // What is due, and waits for the document or the clock.
+    let (mut is_unburied, mut is_unexpired) = (false, false);
     let mut nearly_full = false;
     let mut expiring: Option<tokio::task::JoinHandle<()>> = None;
     for round in 0_u32.. {
@@ -99,58 +106,36 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
             });
         }
         nearly_full = full;
-        let is_trusted = trust.look(Moment::now());
+        let told = recorder.belief.now();
+        recorder.belief.save(spool.dir());
+        let waits = !told.ages && recorder.deletes_by_age();
+        if waits && !waits_told {
+            tracing::info!(
+                "nothing is deleted by its age until the kernel or the store says that the clock is right, or for a day"
+            );
+        }
+        waits_told = waits;
+        is_unburied |= round % RETENTION_EVERY == 0;
+        is_unexpired |= round % RETENTION_EVERY == 0;
         let is_idle = expiring.as_ref().is_none_or(|work| work.is_finished());
-        if is_trusted && is_idle && round % RETENTION_EVERY == 0 {
-            let work = forget::expire(recorder.clone(), spool.clone(), SystemTime::now());
-            expiring = Some(recorder.runtime.spawn(work));
+        if !is_idle || !recorder.is_configured() {
+            continue;
         }
-    }
-}
-
-/// Whether ages can be told.
-#[derive(Debug, Default)]
-struct Trust {
-    last: Option<Moment>,
-    /// Since boot.
-    not_before: Duration,
-}
-
-impl Trust {
-    fn look(&mut self, now: Moment) -> bool {
-        if let Some(last) = self.last.replace(now) {
-            let passed = now.since_boot.saturating_sub(last.since_boot);
-            let expected = last.utc + passed;
-            let step = now.utc.duration_since(expected).unwrap_or_else(|early| early.duration());
-            if step > STEP {
-                tracing::warn!(
-                    seconds = step.as_secs(),
-                    "the clock was set: nothing is deleted by its age for a day"
-                );
-                self.not_before = now.since_boot.saturating_add(PATIENCE);
-            }
+        if is_unexpired && !told.is_sure && recorder.deletes_by_age() {
+            recorder.runtime.spawn(ask_the_time(recorder.clone()));
         }
-        now.is_believed() && now.since_boot >= self.not_before
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_step_of_the_clock_nothing_is_old_for_a_day() {
-        let mut trust = Trust::default();
-        let at = |utc: u64, since_boot: u64| Moment {
-            utc: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + utc),
-            since_boot: Duration::from_secs(since_boot),
-        };
-        assert!(trust.look(at(0, 100)));
-        assert!(trust.look(at(30, 130)));
-        assert!(!trust.look(at(30 + 7200, 160)));
-        assert!(!trust.look(at(30 + 7200 + 80_000, 80_160)));
-        assert!(trust.look(at(30 + 7200 + 90_000, 90_160)));
-        // Back.
-        assert!(!trust.look(at(0, 90_190)));
+        let (buries, expires) = (is_unburied, is_unexpired && told.ages);
+        (is_unburied, is_unexpired) = (false, is_unexpired && !expires);
+        if buries || expires {
+            let (keeper, spool) = (recorder.clone(), spool.clone());
+            expiring = Some(recorder.runtime.spawn(async move {
+                if buries {
+                    forget::bury(&keeper, &spool).await;
+                }
+                if expires {
+                    forget::expire(keeper, spool, told.now).await;
+                }
+            }));
+        }
     }
 }

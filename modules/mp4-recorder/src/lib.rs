@@ -4,11 +4,12 @@
 //! SIGTERM, exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is
 //! here, in the order in which a frame passes: `store` (the options), `recording` (stream to thread), `writer` and
 //! `cut` (the thread: where files begin and end), `segment` (one file), `clip` (files of events) and `lately` (where they begin), `spool` (what is kept until the store has it),
-//! `lane`, `folder`, `mounted` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted). `recorder` is what all outputs share. `rescue` reads the spool of a
+//! `lane`, `folder`, `mounted` and `azure` (the way to the store), `evidence` (what is sent before a file is whole) and `recover` (what becomes of that), `stored` (the account of it), `forget` (what is deleted), `belief` (whether the clock is right). `recorder` is what all outputs share. `rescue` reads the spool of a
 //! device that is dead.
 
 mod azure;
 mod backlog;
+mod belief;
 mod clip;
 mod clock;
 mod cut;

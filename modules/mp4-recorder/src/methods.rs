@@ -289,6 +289,8 @@ mod tests {
             milliseconds: 1000,
             bytes: 1,
             event: None,
+            aged: None,
+            unsure: None,
             retention_days: 0,
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use av_edge::{Context, Event, EventKind, MethodReply};
 use av_flow::Extension;
+use av_flow::config::FlowConfig;
 use av_flow::net::Secrets;
 use av_flow::stream::Changes;
 use futures_util::future::BoxFuture;
@@ -15,11 +16,14 @@ use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::azure::Container;
 use crate::backlog::{Flowing, Rates};
-use crate::clock::Moment;
+use crate::belief::Belief;
 use crate::forget::Tombstones;
 use crate::lane::Lane;
+use crate::name::Fields;
 use crate::spool::{Dropped, Limits, Place, Spool};
+use crate::store::{Configured, StoreConfig, Target};
 use crate::{event, evidence, expiry, housekeeping, methods, metrics};
 
 /// Between two tries to open a spool that can't be used.
@@ -39,6 +43,12 @@ pub struct Recorder {
     limits: Mutex<Limits>,
     lanes: Mutex<BTreeMap<Place, Arc<Lane>>>,
     pub(crate) tombstones: Tombstones,
+    /// Held by whoever deletes what a tombstone covers.
+    pub(crate) burying: tokio::sync::Mutex<()>,
+    /// A document was applied: until then nobody knows what is to be kept.
+    is_configured: AtomicBool,
+    /// Whether the clock is right.
+    pub(crate) belief: Arc<Belief>,
     expiries: Mutex<expiry::Told>,
     flowing: Mutex<Flowing>,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -89,6 +99,9 @@ impl Recorder {
             limits: Mutex::default(),
             lanes: Mutex::default(),
             tombstones: Tombstones::default(),
+            burying: tokio::sync::Mutex::default(),
+            is_configured: AtomicBool::new(false),
+            belief: Arc::default(),
             expiries: Mutex::default(),
             flowing: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
@@ -146,6 +159,36 @@ impl Recorder {
         self.lanes_map().values().cloned().collect()
     }
 
+    /// Whether a document was applied.
+    pub fn is_configured(&self) -> bool {
+        self.is_configured.load(Ordering::Relaxed)
+    }
+
+    /// Whether an output has `retentionDays`.
+    pub fn deletes_by_age(&self) -> bool {
+        let has = |lane: &Arc<Lane>| lane.configured().is_some_and(|now| now.config.retention.is_some());
+        self.lanes().iter().any(has)
+    }
+
+    /// What opens a container: what the output of `lane` has for it, or any other.
+    pub fn opens(&self, lane: &Lane, container: &Container) -> Option<StoreConfig> {
+        let opens = |configured: Configured| {
+            let is_it = matches!(&configured.config.target, Target::Blobs(other) if other == container);
+            is_it.then_some(configured.config)
+        };
+        let own = lane.configured().and_then(opens);
+        own.or_else(|| self.lanes().iter().filter_map(|lane| lane.configured()).find_map(opens))
+    }
+
+    /// Why recordings wait of which no output that runs says so.
+    fn unsent_error(&self) -> Option<String> {
+        let lanes = self.lanes();
+        lanes.iter().find_map(|lane| {
+            let (flow, output) = lane.place();
+            Some(format!("flows.{flow}.outputs.{output}.store: {}", lane.trouble_of_nobody()?))
+        })
+    }
+
     /// Something of this place is ready for its store.
     pub fn wake(&self, place: &Place) {
         if let Some(lane) = self.lane(place) {
@@ -192,7 +235,8 @@ impl Recorder {
     pub fn backlog(&self) -> Option<(u64, usize, u64)> {
         let spool = self.spool().filter(|spool| spool.is_whole())?;
         let (bytes, files, oldest) = spool.waiting();
-        let age = oldest.and_then(|start| Moment::now().utc.duration_since(start).ok()).unwrap_or_default();
+        let age =
+            oldest.and_then(|start| self.belief.now().now.utc.duration_since(start).ok()).unwrap_or_default();
         Some((bytes, files, age.as_secs()))
     }
 
@@ -226,6 +270,7 @@ fn open(keeper: &Weak<Recorder>) {
         match Spool::begin(recorder.context.state.path(), recorder.limits()) {
             Ok((spool, lying)) => {
                 let spool = Arc::new(spool);
+                recorder.belief.load(spool.dir());
                 if let Err(error) = recorder.tombstones.load(&spool) {
                     tracing::warn!("what was deleted before it was stored is not known any more: {error}");
                 }
@@ -262,6 +307,22 @@ impl Extension for Recorder {
         }
     }
 
+    fn flows(&self, flows: &BTreeMap<String, Arc<FlowConfig>>) {
+        for flow in flows.values() {
+            for (name, output) in &flow.outputs {
+                let Some(config) = StoreConfig::of(output) else { continue };
+                let fields =
+                    Fields { device: &self.context.device, module: &self.context.module, flow: &flow.name };
+                // A name that is too long is told by the endpoint.
+                let Ok(template) = config.template(flow.is_pattern()).filled(fields) else { continue };
+                if let Some(lane) = self.lane(&(flow.name.clone(), name.clone())) {
+                    lane.configure(Configured { config: config.clone(), template });
+                }
+            }
+        }
+        self.is_configured.store(true, Ordering::Relaxed);
+    }
+
     fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {
         Box::pin(methods::call(self, name, payload))
     }
@@ -286,11 +347,12 @@ impl Extension for Recorder {
         let backlog = self.backlog();
         let rates = self.rates();
         let left = rates.zip(backlog).and_then(|(rates, (bytes, ..))| rates.drain(bytes));
-        let clock = if Moment::now().is_believed() { "ok" } else { "unset" };
+        let clock = if self.belief.now().names { "ok" } else { "unset" };
         Map::from_iter([
             ("spoolBytes".to_owned(), backlog.map(|(bytes, ..)| bytes).into()),
             ("oldestUnsentSeconds".to_owned(), backlog.map(|(.., oldest)| oldest).into()),
             ("unsentFiles".to_owned(), backlog.map(|(_, files, _)| files).into()),
+            ("unsentError".to_owned(), self.unsent_error().into()),
             ("uploadBitsPerSecond".to_owned(), rates.map(|rates| (rates.stored * 8.0).round() as u64).into()),
             ("drainSeconds".to_owned(), left.map(|left| left.as_secs()).into()),
             ("clock".to_owned(), clock.into()),

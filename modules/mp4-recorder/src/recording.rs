@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::clip::{self, Before, Clips};
-use crate::lane::{Configured, Lane, LeftOff, Wish};
+use crate::lane::{Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
 use crate::report::Report;
@@ -48,10 +48,8 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Ok(template) => template,
         Err(error) => return report.fails(State::Failed, Reason::Internal, &error),
     };
-    let configured =
-        Configured { config: StoreConfig { instance: None, ..config.clone() }, template: template.clone() };
     let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
-    let wishes = lane.join(configured, template.clone(), &report);
+    let wishes = lane.join(template.clone(), &report);
     // Identifies the stream as long as it lives.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let content = output.content;
@@ -190,6 +188,8 @@ impl Recording {
         // Since when there is something that the thread should have taken.
         let mut due: Option<Instant> = None;
         let mut end_file = None;
+        // What came before the file is to end goes into it first.
+        let mut is_flushing = false;
         let mut recalls = VecDeque::new();
         loop {
             if bytes >= MOST_WAITING && due.is_none() {
@@ -205,11 +205,11 @@ impl Recording {
                         permit.send(Job::Recall(recall));
                         continue;
                     }
-                    if let Some(forget) = end_file.take() {
+                    if !is_flushing && let Some(forget) = end_file.take() {
                         permit.send(Job::EndFile { forget });
                         continue;
                     }
-                    due = None;
+                    (due, is_flushing) = (None, false);
                     (bytes, read) = (0, 0);
                     permit.send(Job::Batch(std::mem::take(&mut waiting)));
                 }
@@ -252,6 +252,7 @@ impl Recording {
                     Some(Wish::Forget) => {
                         self.clips.forget();
                         end_file = Some(true);
+                        is_flushing = !waiting.is_empty();
                     }
                     None => break,
                 },

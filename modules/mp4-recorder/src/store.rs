@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use av_flow::config::{
-    ConfigError, Fault, FlowConfig, OptionSpec, Options, Role, Shape, credentials, whole, word,
+    ConfigError, Fault, FlowConfig, OptionSpec, Options, OutputConfig, Role, Shape, credentials, whole, word,
 };
 use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 use serde_json::{Map, Value};
@@ -90,6 +90,15 @@ pub struct StoreConfig {
     pub upload_rate: u64,
     /// `apiVersion`.
     pub version: Option<String>,
+}
+
+/// An output as a document configures it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configured {
+    /// The output.
+    pub config: StoreConfig,
+    /// Its `name`, everything but times and the instance filled in.
+    pub template: NameTemplate,
 }
 
 /// Where files go.
@@ -247,6 +256,12 @@ fn tags(options: &Options<'_>) -> Result<BTreeMap<String, String>, ConfigError> 
 }
 
 impl StoreConfig {
+    /// Of an output that is a store.
+    pub fn of(output: &OutputConfig) -> Option<&Self> {
+        let folder = output.endpoint.get::<FolderStore>().map(|store| &store.0);
+        folder.or_else(|| output.endpoint.get::<BlobStore>().map(|store| &store.0))
+    }
+
     /// What all stores have.
     fn read(options: &Options<'_>, target: Target) -> Result<Self, ConfigError> {
         let days = options.whole(&RETENTION)?;
@@ -291,9 +306,7 @@ fn rule(options: &Options<'_>, option: &OptionSpec, why: &dyn std::fmt::Display)
 /// An output whose `name` does not fit its input.
 pub fn names_fit(flow: &FlowConfig) -> Result<(), ConfigError> {
     for (output, config) in &flow.outputs {
-        let folder = config.endpoint.get::<FolderStore>().map(|store| &store.0);
-        let blobs = || config.endpoint.get::<BlobStore>().map(|store| &store.0);
-        let Some(store) = folder.or_else(blobs) else { continue };
+        let Some(store) = StoreConfig::of(config) else { continue };
         let has_match = store.name.as_ref().map(NameTemplate::has_match);
         let why = match (flow.is_pattern(), has_match) {
             (true, Some(false)) => "the input listens on a pattern, so `name` needs a {match}",

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clock::Moment;
 use crate::spool::Place;
 
 /// A day's lines of one output: files of two seconds make some 10 MB.
@@ -17,6 +18,26 @@ const MAX_DAY_BYTES: u64 = 64 << 20;
 
 /// A day is read and written anew, or gets a line.
 static CHANGING: Mutex<()> = Mutex::new(());
+
+/// A moment of a run of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unsure {
+    /// Which run.
+    pub boot: String,
+    /// Milliseconds since its start.
+    pub since_boot: u64,
+}
+
+impl Unsure {
+    /// The moment in milliseconds of Unix time, or now where that run is over: it was before, and nobody knows when.
+    pub fn at(&self, now: Moment, boot: &str) -> i64 {
+        let is_of_this_run = !boot.is_empty() && self.boot == boot;
+        let utc = if is_of_this_run { now.utc_of(Duration::from_millis(self.since_boot)) } else { now.utc };
+        let since = utc.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
 
 /// One file in a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,16 +58,27 @@ pub struct Line {
     /// The event whose clip it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// Its age counts from then on, in milliseconds of Unix time, where that is not its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aged: Option<i64>,
+    /// When it ended, where nobody had said that the clock was right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsure: Option<Unsure>,
     /// `retentionDays` when it was stored, for outputs that are no longer configured.
     #[serde(default)]
     pub retention_days: u64,
 }
 
 impl Line {
-    /// When its last frame ended.
-    pub fn end(&self) -> SystemTime {
+    /// From when on its age counts: when its last frame ended. `None`: the clock may have been wrong then.
+    pub fn ages_from(&self) -> Option<SystemTime> {
+        if self.unsure.is_some() {
+            return None;
+        }
         let start = Duration::from_millis(u64::try_from(self.start).unwrap_or_default());
-        SystemTime::UNIX_EPOCH + start.saturating_add(Duration::from_millis(self.milliseconds))
+        let end = start.saturating_add(Duration::from_millis(self.milliseconds));
+        let aged = self.aged.map(|aged| Duration::from_millis(u64::try_from(aged).unwrap_or_default()));
+        Some(SystemTime::UNIX_EPOCH + aged.unwrap_or(end))
     }
 
     fn day(&self) -> String {
@@ -158,6 +190,23 @@ impl Account {
         self.of(place).join(format!("{}.lines", line.day()))
     }
 
+    /// Says when files of a day ended, now that the clock is right.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn settle(day: &Path, now: Moment, boot: &str) -> io::Result<()> {
+        let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = Self::read(day)?;
+        let mut settled = 0;
+        for line in &mut lines {
+            if let Some(unsure) = line.unsure.take() {
+                line.aged = Some(unsure.at(now, boot));
+                settled += 1;
+            }
+        }
+        if settled == 0 { Ok(()) } else { Self::replace(day, &lines) }
+    }
+
     /// Takes lines out of a day, by number and start.
     ///
     /// # Errors
@@ -219,6 +268,8 @@ mod tests {
             milliseconds: 2000,
             bytes: 5,
             event: None,
+            aged: None,
+            unsure: None,
             retention_days: 0,
         }
     }
@@ -248,5 +299,29 @@ mod tests {
         assert_eq!(Account::read(&days[0]).unwrap(), [line(4, 0)]);
         Account::forget(&days[0], &[(4, line(4, 0).start)]).unwrap();
         assert_eq!(account.days(&place).len(), 1);
+    }
+
+    #[test]
+    fn what_was_stored_while_the_clock_was_late_has_an_age_when_it_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let account = Account::new(dir.path());
+        let place = ("cam".to_owned(), "disk".to_owned());
+        let unsure = |id, boot: &str| {
+            let unsure = Some(Unsure { boot: boot.to_owned(), since_boot: 90_000 });
+            Line { unsure, ..line(id, 0) }
+        };
+        account.add(&place, &line(1, 0)).unwrap();
+        account.add(&place, &unsure(2, "this")).unwrap();
+        account.add(&place, &unsure(3, "one before")).unwrap();
+        let days = account.days(&place);
+        assert_eq!(
+            Account::read(&days[0]).unwrap().iter().filter(|line| line.ages_from().is_none()).count(),
+            2
+        );
+        let utc = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Account::settle(&days[0], Moment { utc, since_boot: Duration::from_secs(100) }, "this").unwrap();
+        let ages: Vec<_> = Account::read(&days[0]).unwrap().iter().map(Line::ages_from).collect();
+        let by_its_name = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_323_047_067);
+        assert_eq!(ages, [Some(by_its_name), Some(utc - Duration::from_secs(10)), Some(utc)]);
     }
 }

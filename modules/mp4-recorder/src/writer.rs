@@ -15,7 +15,7 @@ use av_media::{Frame, Kind, Timestamp, Track};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::clock::{self, Moment};
+use crate::clock;
 use crate::cut::Cutter;
 use crate::housekeeping;
 use crate::lane::Lane;
@@ -377,7 +377,8 @@ impl Running {
     fn open_file(&mut self) -> Result<(), WriteError> {
         let writer = &self.writer;
         let arrived = self.pending.first().map_or_else(Instant::now, |pending| pending.arrived);
-        let began = Moment::now().before(arrived.elapsed());
+        let told = writer.recorder.belief.now();
+        let began = told.now.before(arrived.elapsed());
         let mut dropped = Vec::new();
         let admitted = writer.admit(HEADROOM, true, &mut dropped);
         writer.recorder.announce(dropped);
@@ -395,6 +396,7 @@ impl Running {
             name: None,
             start: None,
             boot: self.boot.clone(),
+            unsure: !told.is_sure,
             since_boot: u64::try_from(began.since_boot.as_millis()).unwrap_or(u64::MAX),
             bytes: 0,
             milliseconds: 0,
@@ -403,7 +405,7 @@ impl Running {
             event: writer.event.clone(),
             upload: None,
         };
-        if began.is_believed() {
+        if began.is_plausible() {
             record.set_start(began.utc);
         }
         let first = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();

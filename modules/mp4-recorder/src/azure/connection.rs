@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::{BlobError, Container, Http, Pace, Store};
+use crate::belief::Belief;
 use crate::store::StoreConfig;
 
 /// The store of one output, as long as nothing about it changes: its connection is kept.
@@ -36,6 +37,7 @@ impl Blobs {
     pub async fn store(
         &self,
         context: &av_edge::Context,
+        belief: &Arc<Belief>,
         container: &Container,
         config: &StoreConfig,
         secret: Option<&Arc<SecretText>>,
@@ -49,7 +51,8 @@ impl Blobs {
             return Ok(open.store.clone());
         }
         let transport = Http::new(context.hosts.clone(), roots(context).await, self.pace.clone())
-            .map_err(|error| BlobError::Other(error.to_string()))?;
+            .map_err(|error| BlobError::Other(error.to_string()))?
+            .telling(belief.clone());
         let credentials =
             config.credentials.as_ref().ok_or_else(|| BlobError::Access("no credentials".into()))?;
         let version = config.version.as_deref();

@@ -26,6 +26,7 @@ use url::Url;
 use super::pace::{Pace, Paced, Progress, Watched};
 use super::proxy::Proxy;
 use super::refused::NotTheService;
+use crate::belief::Belief;
 
 /// Connecting, TLS included.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -41,6 +42,8 @@ pub struct Http {
     pace: Arc<Pace>,
     /// Answers without a request id are not the store's.
     is_for_store: bool,
+    /// Is told what time it is.
+    belief: Option<Arc<Belief>>,
     idle: Mutex<Option<Connection>>,
 }
 
@@ -75,8 +78,14 @@ impl Http {
             proxy: Proxy::of_environment(),
             pace,
             is_for_store: true,
+            belief: None,
             idle: Mutex::default(),
         })
+    }
+
+    /// The same, which tells what time it is by the store's clock.
+    pub fn telling(self, belief: Arc<Belief>) -> Self {
+        Self { belief: Some(belief), ..self }
     }
 
     /// A client for the endpoint that gives tokens, which has no bound of bytes per second.
@@ -87,6 +96,7 @@ impl Http {
             proxy: self.proxy.clone(),
             pace: Arc::default(),
             is_for_store: false,
+            belief: None,
             idle: Mutex::default(),
         }
     }
@@ -231,6 +241,12 @@ impl HttpClient for Http {
         // Portals and proxies answer too: with them nothing is stored, and nothing is not there.
         if self.is_for_store && !parts.headers.contains_key("x-ms-request-id") {
             return Err(azure_core::Error::new(ErrorKind::Other, NotTheService(parts.status.as_u16())));
+        }
+        if let (Some(belief), "https") = (&self.belief, url.scheme())
+            && let Some(date) = parts.headers.get("date").and_then(|date| date.to_str().ok())
+            && let Ok(date) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date)
+        {
+            belief.answered(date.into());
         }
         let body = tokio::select! {
             body = collect(incoming) => body?,

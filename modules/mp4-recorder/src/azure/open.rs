@@ -21,6 +21,21 @@ impl Store {
         self.block(0)
     }
 
+    /// Whether an upload is stored under a name, as far as can be seen.
+    ///
+    /// # Errors
+    /// The store does not say.
+    pub async fn has(&self, name: &str, upload: &Upload, bytes: u64) -> Result<bool, BlobError> {
+        Ok(matches!(self.look(name, upload, bytes).await?, Seen::Ours))
+    }
+
+    /// Asks for nothing, so that the answer tells what time it is.
+    pub async fn ask_the_time(&self) {
+        if let Ok(blob) = self.blob("time") {
+            drop(blob.get_properties(None).await);
+        }
+    }
+
     /// Sends one block of a file that is being written.
     ///
     /// # Errors

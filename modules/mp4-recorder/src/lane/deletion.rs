@@ -57,10 +57,7 @@ impl Lane {
                 Ok(gone)
             }
             Target::Blobs(container) => {
-                let config = self.configured().ok_or(LaneError::NoCredentials)?.config;
-                if config.target != Target::Blobs(container.clone()) {
-                    return Err(LaneError::OtherStore);
-                }
+                let config = recorder.opens(self, &container).ok_or(LaneError::OtherStore)?;
                 let store = self.open(recorder, &container, &config).await?;
                 Ok(store.delete(&line.name, line.bytes).await?)
             }
@@ -79,13 +76,16 @@ impl Lane {
             }
             return;
         }
-        let (Some(_), Some(now)) = (&record.upload, self.configured()) else { return };
-        let Target::Blobs(container) = &now.config.target else { return };
+        let (Some(_), Some(Target::Blobs(container))) = (&record.upload, Target::of_shown(&record.target))
+        else {
+            return;
+        };
+        let Some(config) = recorder.opens(self, &container) else { return };
         // A block that is on its way would arrive behind the deletion, and wait there. None follows it: the recording
         // is not open any more.
         let staging = self.staging(record.id);
         let _alone = staging.lock().await;
-        let discarded = match self.open(recorder, container, &now.config).await {
+        let discarded = match self.open(recorder, &container, &config).await {
             Ok(store) => store.discard(name).await.map_err(LaneError::from),
             Err(error) => Err(error),
         };

@@ -22,15 +22,13 @@ use tokio::sync::{Notify, watch};
 use crate::azure::Blobs;
 use crate::clock;
 use crate::forget;
-use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
 use crate::spool::{Place, Record, Spool, Stage};
-use crate::store::StoreConfig;
+use crate::store::Configured;
 use crate::stored::Line;
 
-use delivery::start_of;
-pub use delivery::template;
+pub use delivery::{start_of, template};
 pub use error::LaneError;
 pub use handover::LeftOff;
 use wishes::Recording;
@@ -52,7 +50,8 @@ const MOST_PUT_OFF: usize = 16;
 pub struct Lane {
     place: Place,
     notify: Notify,
-    /// The present configuration, names filled in; `None`: the output is not configured any more.
+    /// The configuration of the present document, or of the last one that had this output; `None`: there was none since
+    /// the module started.
     config: watch::Sender<Option<Configured>>,
     inner: Mutex<Inner>,
     blobs: Blobs,
@@ -60,15 +59,6 @@ pub struct Lane {
     staging: Mutex<BTreeMap<u64, Weak<tokio::sync::Mutex<()>>>>,
     /// How long it took to store each file.
     took: Option<Histogram>,
-}
-
-/// An output as it is configured now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Configured {
-    /// The output.
-    pub config: StoreConfig,
-    /// Its `name`, everything but times and the instance filled in.
-    pub template: NameTemplate,
 }
 
 #[derive(Default)]
@@ -130,6 +120,25 @@ impl Lane {
         self.config.borrow().clone()
     }
 
+    /// What the document says of the output.
+    pub fn configure(&self, configured: Configured) {
+        let is_news = self.config.send_if_modified(|config| {
+            let is_news = config.as_ref() != Some(&configured);
+            *config = Some(configured);
+            is_news
+        });
+        if is_news {
+            self.refused(false);
+        }
+    }
+
+    /// Why files of this output wait, where nothing that runs says so.
+    pub fn trouble_of_nobody(&self) -> Option<String> {
+        let inner = self.inner();
+        let is_told = inner.reports.iter().any(|report| report.strong_count() > 0);
+        inner.trouble.as_ref().filter(|_| !is_told).map(|(_, why)| why.clone())
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,7 +176,7 @@ impl Lane {
         if reports.is_empty()
             && let Some((_, why)) = &trouble
         {
-            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that is gone: {why}");
+            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that does not run: {why}");
         }
         inner.trouble = trouble.clone();
         drop(inner);
@@ -260,7 +269,7 @@ impl Lane {
         if !spool.set_busy(id, true) {
             return Ok(());
         }
-        if let Ok(start) = start_of(&record) {
+        if let Ok(start) = start_of(&record, recorder.belief.now()) {
             record.set_start(start);
         }
         // A recording that was on its way may be in its store already, and has to be looked for there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{Configured, Lane};
+use super::Lane;
 use crate::clip::{Asked, MOST_CLIPS};
 use crate::name::NameTemplate;
 use crate::report::Report;
@@ -40,12 +40,7 @@ impl Recording {
 
 impl Lane {
     /// Enters an output, or an instance of it, that runs and names its files by `template`. Gives the wishes for it.
-    pub fn join(
-        &self,
-        configured: Configured,
-        template: NameTemplate,
-        report: &Arc<Report>,
-    ) -> mpsc::Receiver<Wish> {
+    pub fn join(&self, template: NameTemplate, report: &Arc<Report>) -> mpsc::Receiver<Wish> {
         let (sender, wishes) = mpsc::channel(16);
         let mut inner = self.inner();
         inner.reports.retain(|report| report.strong_count() > 0);
@@ -54,15 +49,6 @@ impl Lane {
         inner.recordings.push(Recording { wishes: sender, template, clips: Arc::default() });
         if let Some((reason, why)) = &inner.trouble {
             report.storing(Some((*reason, why)));
-        }
-        drop(inner);
-        let is_news = self.config.send_if_modified(|config| {
-            let is_news = config.as_ref() != Some(&configured);
-            *config = Some(configured);
-            is_news
-        });
-        if is_news {
-            self.refused(false);
         }
         wishes
     }

@@ -52,6 +52,9 @@ pub struct Record {
     pub name: Option<String>,
     /// Milliseconds of Unix time of its first frame; `None`: the clock was not set.
     pub start: Option<i64>,
+    /// Nobody had said that the clock was right when it began.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsure: bool,
     /// Which start of the machine it was made in.
     pub boot: String,
     /// Milliseconds from that start to its first frame.
@@ -112,6 +115,7 @@ impl Record {
             template: String::new(),
             name: None,
             start: None,
+            unsure: true,
             boot: String::new(),
             since_boot: 0,
             bytes: 0,

@@ -1,12 +1,16 @@
 //! What a service has beside its endpoints.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::ready;
+use std::sync::Arc;
 
 use av_edge::MethodReply;
 use futures_util::future::BoxFuture;
 use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value};
+
+use crate::config::FlowConfig;
 
 /// What only one service has: methods, messages, top-level properties, numbers of its own. Its endpoints find it with
 /// [`Module::extension`](crate::Module::extension).
@@ -15,6 +19,11 @@ pub trait Extension: Any + Send + Sync {
     /// that are absent or were wrong are not in there.
     fn configure(&self, properties: &Map<String, Value>) {
         let _ = properties;
+    }
+
+    /// The flows that run from now on, before any of them is started or changed: disabled ones and patterns too.
+    fn flows(&self, flows: &BTreeMap<String, Arc<FlowConfig>>) {
+        let _ = flows;
     }
 
     /// A direct method; `None`: no such method.

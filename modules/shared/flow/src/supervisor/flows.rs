@@ -178,6 +178,12 @@ impl Supervisor {
         wanted: BTreeMap<String, Arc<FlowConfig>>,
         errors: &BTreeMap<String, String>,
     ) -> bool {
+        if self.present().stopping {
+            return false;
+        }
+        if let Some(extension) = self.extension() {
+            extension.flows(&wanted);
+        }
         let (diff, stopping) = {
             let mut present = self.present();
             if present.stopping {
