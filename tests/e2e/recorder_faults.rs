@@ -280,8 +280,8 @@ fn a_sync_that_fails_and_a_disk_that_is_read_only_for_a_while_cost_no_frame() {
     if !traces("recorder_faults::a_sync_that_fails") {
         return;
     }
-    // The second file is refused its reserve twice.
-    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=3", "fallocate:error=EROFS:when=2..3"]);
+    // The second file is refused its reserve twice; the first one allocates ahead, too.
+    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=3", "fallocate:error=EROFS:when=3..4"]);
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
     module.wait_log(&["records again"]);
     must_hold(&stored(&module), &published);

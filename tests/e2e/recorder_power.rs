@@ -113,6 +113,15 @@ fn recorded() -> Recorded {
     Recorded { log, frames, published }
 }
 
+/// Whether small commits may go past the page cache here.
+fn takes_direct_writes() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("dd");
+    command.args(["if=/dev/zero", "bs=512", "count=1", "oflag=direct"]);
+    let to = command.arg(format!("of={}", dir.path().join("probe").display()));
+    to.output().unwrap().status.success()
+}
+
 /// What files with this content hold: most files are the same in most images.
 type Known = Mutex<BTreeMap<Vec<u8>, Vec<String>>>;
 
@@ -188,6 +197,7 @@ fn whenever_the_power_goes_every_frame_that_was_synced_is_in_a_file_that_plays()
         return tool::skip("recorder_power", "no process may be traced here");
     }
     let recorded = recorded();
+    assert_eq!(recorded.log.direct_writes() > 0, takes_direct_writes(), "commits past the page cache");
     let images = if long() { 500 } else { 30 };
     let syncs = recorded.log.syncs();
     let known = Known::default();

@@ -59,6 +59,7 @@ pub struct Log {
     events: Vec<Event>,
     names: BTreeMap<PathBuf, Node>,
     files: usize,
+    direct: usize,
 }
 
 /// What is left of everything that was not synced.
@@ -127,6 +128,8 @@ struct Open {
     node: Node,
     at: u64,
     appends: bool,
+    /// Past the page cache.
+    direct: bool,
 }
 
 impl Log {
@@ -177,10 +180,12 @@ impl Log {
                 }
             }
             "write" | "writev" | "pwrite64" | "pwritev" => {
-                let Some(Open { node: Node::File(file), at, appends }) = open.get_mut(&call.descriptor())
+                let Some(Open { node: Node::File(file), at, appends, direct }) =
+                    open.get_mut(&call.descriptor())
                 else {
                     return;
                 };
+                self.direct += usize::from(*direct);
                 let mut data = call.texts().concat();
                 data.truncate(call.result as usize);
                 let offset = if call.name.starts_with('p') {
@@ -245,8 +250,9 @@ impl Log {
         {
             self.events.push(Event::Length { file, length: 0, cuts: true });
         }
-        let appends = call.arguments.contains("O_APPEND");
-        open.insert(call.result as i32, Open { node, at: 0, appends });
+        let has = |flag| call.arguments.contains(flag);
+        let (appends, direct) = (has("O_APPEND"), has("O_DIRECT"));
+        open.insert(call.result as i32, Open { node, at: 0, appends, direct });
     }
 
     fn name(&mut self, changes: Vec<(PathBuf, Option<Node>)>) {
@@ -277,31 +283,40 @@ impl Log {
         self.events.is_empty()
     }
 
+    /// How many writes went past the page cache.
+    pub fn direct_writes(&self) -> usize {
+        self.direct
+    }
+
     /// The moments at which a file or a folder became durable: the first ones at which it has to be there.
     pub fn syncs(&self) -> Vec<usize> {
         let is_sync = |(_, event): &(usize, &Event)| matches!(event, Event::Sync { .. });
         self.events.iter().enumerate().filter(is_sync).map(|(at, _)| at + 1).collect()
     }
 
-    /// Whether `bytes` of the file that is at `path` in the end were on the disk for sure at the moment `cut`.
+    /// Whether `bytes` of the file that is at `path` in the end were on the disk for sure at the moment `cut`. What was
+    /// written there again since, as it is, changes nothing.
     pub fn was_durable(&self, path: &Path, bytes: Range<u64>, cut: usize) -> bool {
         let Some(Node::File(file)) = self.names.get(path) else { return false };
         let durable = self.durable(&Node::File(*file), cut);
-        let mut covered = bytes.start;
+        let mut content = vec![None; (bytes.end - bytes.start) as usize];
         for (at, event) in self.events[..cut].iter().enumerate() {
             let Event::Write { file: of, offset, data } = event else { continue };
-            let end = offset + data.len() as u64;
-            if of != file || end <= bytes.start || *offset >= bytes.end {
+            let (from, to) = (bytes.start.max(*offset), bytes.end.min(offset + data.len() as u64));
+            if of != file || from >= to {
                 continue;
             }
-            if at >= durable {
-                return false;
-            }
-            if *offset <= covered {
-                covered = covered.max(end);
+            let there = &mut content[(from - bytes.start) as usize..(to - bytes.start) as usize];
+            let written = &data[(from - offset) as usize..(to - offset) as usize];
+            for (there, written) in there.iter_mut().zip(written) {
+                if at < durable {
+                    *there = Some(*written);
+                } else if *there != Some(*written) {
+                    return false;
+                }
             }
         }
-        covered >= bytes.end
+        content.iter().all(Option::is_some)
     }
 
     /// What happened to `node` before that is on the disk for sure at the moment `cut`.
@@ -502,6 +517,30 @@ mod tests {
         assert!(log.was_durable(Path::new("/d/a"), 0..3, 6));
         assert!(!log.was_durable(Path::new("/d/a"), 0..3, 2));
         assert!(!log.was_durable(Path::new("/d/a"), 2..4, 6));
+    }
+
+    #[test]
+    fn what_is_written_again_past_the_page_cache_stays_durable_as_long_as_it_is_the_same() {
+        let log = log("1 openat(AT_FDCWD, \"/d/a\", O_RDWR|O_CREAT, 0666) = 7</d/a>\n\
+            1 openat(AT_FDCWD, \"/d/a\", O_WRONLY|O_DIRECT|O_CLOEXEC) = 8</d/a>\n\
+            1 openat(AT_FDCWD, \"/d\", O_RDONLY|O_CLOEXEC) = 9</d>\n\
+            1 fsync(9</d>) = 0\n\
+            1 fallocate(8</d/a>, 0, 0, 10) = 0\n\
+            1 pwrite64(8</d/a>, \"one00\", 5, 0) = 5\n\
+            1 fdatasync(7</d/a>) = 0\n\
+            1 pwrite64(8</d/a>, \"two00\", 5, 3) = -1 EINVAL (Invalid argument)\n\
+            1 pwrite64(8</d/a>, \"onetwo\", 6, 0) = 6\n\
+            1 ftruncate(7</d/a>, 6) = 0\n\
+            1 fdatasync(7</d/a>) = 0\n");
+        assert_eq!((log.len(), log.direct_writes()), (8, 2));
+        let durable = |bytes, cut| log.was_durable(Path::new("/d/a"), bytes, cut);
+        assert!(durable(0..3, 6) && !durable(0..6, 6) && durable(0..6, 8) && !durable(0..3, 4));
+        let seen: BTreeSet<_> =
+            (0..200).map(|seed| found(&log.image(7, Left::Any, &mut Chance(seed)))["a"].to_vec()).collect();
+        for some in [&b"one00\0\0\0\0\0"[..], b"onetwo\0\0\0\0", b"onetwo"] {
+            assert!(seen.contains(some), "{seen:?}");
+        }
+        assert_eq!(found(&log.image(8, Left::Nothing, &mut Chance(1)))["a"], b"onetwo");
     }
 
     #[test]

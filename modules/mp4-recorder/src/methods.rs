@@ -277,7 +277,7 @@ mod tests {
     fn held(id: u64, start: i64, stage: Stage) -> Held {
         let mut record = Record::of_file_name(&format!("{id:012x}.cam.disk.mp4")).unwrap();
         (record.start, record.stage, record.milliseconds) = (Some(start), stage, 1000);
-        Held { record, bytes: 1, busy: false, broken: false, durable: None }
+        Held { record, bytes: 1, room: 1, busy: false, broken: false, durable: None }
     }
 
     fn line(id: u64, start: i64) -> Line {

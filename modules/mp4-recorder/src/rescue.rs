@@ -135,7 +135,9 @@ fn line(path: &Path, record: &Record) -> String {
         length => format!(", {:.3} s", Duration::from_millis(length).as_secs_f64()),
     };
     let event = record.event.as_ref().map(|id| format!(", event {id}")).unwrap_or_default();
-    format!("{}/{} {start}{seconds}, {bytes} bytes, {stage}{event}", record.flow, record.output)
+    // Behind what was written blocks may have been allocated.
+    let most = if record.stage == Stage::Writing { "at most " } else { "" };
+    format!("{}/{} {start}{seconds}, {most}{bytes} bytes, {stage}{event}", record.flow, record.output)
 }
 
 /// Reads a recording. What is wrong with it is the error.
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "gate/disk start unknown, 5 bytes, cut off",
+                "gate/disk start unknown, at most 5 bytes, cut off",
                 "cam/disk 2026-01-02T03:04:05.067Z, 1.500 s, 5 bytes, waits"
             ]
         );

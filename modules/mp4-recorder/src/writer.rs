@@ -23,7 +23,7 @@ use crate::lately::{Lately, Written};
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
-use crate::segment::{Segment, SegmentError};
+use crate::segment::{self, Segment, SegmentError};
 use crate::spool::{Dropped, Record, Spool, SpoolError, Stage, Wanted};
 use crate::store::StoreConfig;
 
@@ -287,13 +287,15 @@ impl Running {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let more: u64 = self.pending.iter().map(|pending| pending.frame.data.len() as u64).sum();
+        let media: u64 = self.pending.iter().map(|pending| pending.frame.data.len() as u64).sum();
+        let more = open.segment.room_for(media);
         let mut dropped = Vec::new();
         let admitted = self.writer.admit(more, false, &mut dropped);
         self.writer.recorder.announce(dropped);
         admitted?;
-        let written = open.segment.commit(next)?;
-        self.writer.spool.grew(open.record.id, open.segment.bytes());
+        let ahead = more > 0 && self.writer.spool.has_room(more + segment::AHEAD);
+        let written = open.segment.commit(next, ahead)?;
+        self.writer.spool.grew(open.record.id, open.segment.bytes(), open.segment.room());
         self.writer.recorder.totals.written.fetch_add(written.bytes, Ordering::Relaxed);
         let status = self.writer.report.status();
         status.bytes.fetch_add(written.bytes, Ordering::Relaxed);
@@ -417,7 +419,7 @@ impl Running {
             let _ = std::fs::remove_file(&path);
             return Err(WriteError::Record(error));
         }
-        writer.spool.grew(record.id, segment.bytes());
+        writer.spool.grew(record.id, segment.bytes(), segment.room());
         self.open = Some(Open { record, segment, path });
         Ok(())
     }

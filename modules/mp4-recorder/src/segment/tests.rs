@@ -34,13 +34,13 @@ fn record(path: &Path) -> (Segment, Vec<u64>) {
     let mut due = 1000;
     for frame in frames(4) {
         if frame.dts.millis() >= due {
-            segment.commit(None).unwrap();
+            segment.commit(None, true).unwrap();
             lengths.push(segment.bytes());
             due += 1000;
         }
         segment.push(frame);
     }
-    segment.commit(None).unwrap();
+    segment.commit(None, true).unwrap();
     lengths.push(segment.bytes());
     assert_eq!(segment.durable(), Some(segment.bytes()));
     (segment, lengths)
@@ -106,8 +106,10 @@ fn a_torn_head_or_first_fragment_is_dropped_and_more_damage_is_kept_for_quaranti
     let head = usize::try_from(segment.bytes()).unwrap();
     let mut after = |from: usize, to: usize| {
         frames(2).into_iter().skip(from).take(to - from).for_each(|frame| segment.push(frame));
-        segment.commit(None).unwrap();
-        std::fs::read(&path).unwrap()
+        segment.commit(None, true).unwrap();
+        let mut content = std::fs::read(&path).unwrap();
+        content.truncate(usize::try_from(segment.bytes()).unwrap());
+        content
     };
     let (one, two) = (after(0, 30), after(30, 60));
     let repaired = |mut content: Vec<u8>, gone: &[(usize, usize)]| {
@@ -150,10 +152,158 @@ fn a_file_says_in_time_that_its_index_is_going_to_be_full() {
         }
         segment.push(frame);
         if index % 50 == 0 {
-            segment.commit(None).unwrap();
+            segment.commit(None, true).unwrap();
         }
     }
     assert!(nearly.is_some() && segment.is_full());
-    segment.commit(None).unwrap();
+    segment.commit(None, true).unwrap();
     segment.finish().unwrap();
+}
+
+/// As many seconds as there are sizes of pictures, with a commit each 400 ms.
+fn of_sizes(sizes: &[usize]) -> Vec<Vec<Frame>> {
+    let frames = frames(i64::try_from(sizes.len()).unwrap()).into_iter().map(|frame| {
+        let second = usize::try_from(frame.dts.millis() / 1000).unwrap();
+        match frame.kind {
+            Kind::Video => Frame { data: Bytes::from(vec![1; sizes[second]]), ..frame },
+            Kind::Audio => frame,
+        }
+    });
+    let frames: Vec<_> = frames.collect();
+    frames
+        .chunk_by(|one, next| one.dts.millis() / 400 == next.dts.millis() / 400)
+        .map(<[_]>::to_vec)
+        .collect()
+}
+
+/// Whether a disk takes direct writes of single sectors.
+fn takes_direct_writes(dir: &Path) -> bool {
+    let path = dir.join("probe");
+    std::fs::write(&path, vec![0; 4096]).unwrap();
+    let one = |piece: &[u8]| Direct::open(&path, 512, &[]).write(512, 1, std::iter::once(piece), false);
+    one(&[1]).unwrap()
+}
+
+#[test]
+fn a_stream_of_large_commits_is_not_allocated_ahead_for_a_small_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let mut segment = Segment::create(&path, &tracks(), Timestamp::ZERO, ROOM).unwrap();
+    let mut commits = of_sizes(&[30_000, 30_000]);
+    // A first and a last part of a second.
+    commits[0].truncate(5);
+    commits[4].truncate(5);
+    for frames in commits {
+        frames.into_iter().for_each(|frame| segment.push(frame));
+        segment.commit(None, true).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), segment.bytes());
+    }
+    assert!(!segment.direct.is_open() && !segment.direct.is_longer());
+}
+
+/// Whether it refuses others, as another disk refuses those of 512 bytes.
+fn enforces_sectors(dir: &Path) -> bool {
+    let path = dir.join("probe");
+    std::fs::write(&path, vec![0; 4096]).unwrap();
+    let mut direct = Direct::open(&path, 700, &[0; 700]);
+    direct.forget_odd();
+    takes_direct_writes(dir) && !direct.write(700, 1, std::iter::once(&[1][..]), false).unwrap()
+}
+
+#[test]
+fn a_file_is_the_same_however_its_commits_went_to_the_disk() {
+    let commits = of_sizes(&[400, 4000, 20, 30_000, 700, 5000, 11]);
+    for parent in [std::env::temp_dir(), "/dev/shm".into()] {
+        let dir = tempfile::tempdir_in(parent).unwrap();
+        let takes = takes_direct_writes(dir.path());
+        let begin =
+            |name: &str| Segment::create(&dir.path().join(name), &tracks(), Timestamp::ZERO, ROOM).unwrap();
+        let (mut direct, mut ahead, mut cached) = (begin("direct"), begin("ahead"), begin("cached"));
+        cached.direct = Direct::none(cached.bytes());
+        let read = |segment: &Segment| {
+            let mut content = vec![0; usize::try_from(segment.bytes()).unwrap()];
+            segment.file().read_exact_at(&mut content, 0).unwrap();
+            content
+        };
+        for frames in &commits {
+            for (segment, ahead) in [(&mut direct, false), (&mut ahead, true), (&mut cached, true)] {
+                frames.iter().for_each(|frame| segment.push(frame.clone()));
+                segment.commit(None, ahead).unwrap();
+            }
+            let expected = read(&cached);
+            assert!(read(&direct) == expected && read(&ahead) == expected);
+            assert_eq!((direct.room(), cached.room()), (direct.bytes(), cached.bytes()));
+        }
+        assert_eq!(direct.direct.is_longer() && ahead.room() > ahead.bytes(), takes);
+        for segment in [direct, ahead, cached] {
+            segment.finish().unwrap();
+        }
+        let file = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        assert!(file("direct") == file("cached") && file("ahead") == file("cached"));
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_a_direct_write_gets_the_same_file_through_the_page_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = [dir.path().join("refused.mp4"), dir.path().join("cached.mp4")];
+    for path in &paths {
+        let mut segment = Segment::create(path, &tracks(), Timestamp::ZERO, ROOM).unwrap();
+        for (at, frames) in of_sizes(&[400, 900]).into_iter().enumerate() {
+            if path == &paths[1] {
+                segment.direct = Direct::none(segment.bytes());
+            } else if at == 2 {
+                segment.direct.forget_odd();
+            }
+            frames.into_iter().for_each(|frame| segment.push(frame));
+            segment.commit(None, true).unwrap();
+        }
+        assert_eq!(segment.direct.is_open(), path == &paths[0] && !enforces_sectors(dir.path()));
+        segment.finish().unwrap();
+    }
+    assert!(std::fs::read(&paths[0]).unwrap() == std::fs::read(&paths[1]).unwrap());
+}
+
+#[test]
+fn zeros_behind_what_was_written_are_the_end_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let (segment, lengths) = record(&path);
+    drop(segment);
+    let whole = std::fs::read(&path).unwrap();
+    // Blocks behind the first fragments, and behind none.
+    for (second, length) in (1..).zip(&lengths).chain([(0, &(lengths[0] / 2))]) {
+        std::fs::write(&path, &whole[..usize::try_from(*length).unwrap()]).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(length + AHEAD + 17).unwrap();
+        match repair(&path, None) {
+            Ok(finished) => {
+                assert_eq!((finished.bytes, finished.amount.pictures), (*length, second * 25));
+                assert_eq!(std::fs::metadata(&path).unwrap().len(), *length);
+                assert!(samples(&path) > usize::try_from(second).unwrap() * 25);
+            }
+            Err(error) => assert!(second == 0 && matches!(error, RepairError::Nothing), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_allocated_counts_as_taken_and_is_given_back_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp4");
+    let (mut segment, _) = record(&path);
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap()) * 512;
+    if takes_direct_writes(dir.path()) {
+        let free = segment.room() - segment.bytes();
+        assert!(free > AHEAD / 2 && blocks() >= segment.room());
+        assert_eq!((segment.room_for(free), segment.room_for(free + 5)), (0, 5));
+    }
+    // Without leave for more it goes on, up to the last block and behind it.
+    for _ in 0..12 {
+        frames(1).into_iter().for_each(|frame| segment.push(frame));
+        segment.commit(None, false).unwrap();
+    }
+    assert_eq!((segment.room(), segment.room_for(5)), (segment.bytes(), 5));
+    let finished = segment.finish().unwrap();
+    assert!(blocks() < finished.bytes + 8192, "{} for {}", blocks(), finished.bytes);
+    assert_eq!(finished.bytes, std::fs::metadata(&path).unwrap().len());
 }

@@ -53,7 +53,7 @@ impl Counts {
         let is_whole = matches!(held.record.stage, Stage::Complete | Stage::Delivering);
         let untouched = !held.busy && !held.broken;
         Self {
-            bytes: held.bytes,
+            bytes: held.room,
             ready: is_whole && untouched,
             may_go: untouched && !held.record.protected && is_whole,
             waiting: (is_whole || held.broken).then_some(held.record.start),
@@ -200,7 +200,7 @@ impl Index {
     /// The oldest recording that may be deleted, of the flow that holds the most bytes. Where more than `most_aside` bytes
     /// are in quarantine, the oldest of that goes first, and otherwise where nothing else is left.
     pub fn victim(&self, most_aside: u64) -> Option<u64> {
-        let aside = self.aside.iter().filter_map(|id| self.held.get(id)).map(|held| held.bytes);
+        let aside = self.aside.iter().filter_map(|id| self.held.get(id)).map(|held| held.room);
         let oldest_aside = || self.aside.first().copied();
         if aside.sum::<u64>() > most_aside {
             return oldest_aside();
@@ -257,7 +257,7 @@ mod tests {
         let mut record = Record::of_file_name(&format!("{id:012x}.{flow}.out.mp4")).unwrap();
         record.stage = Stage::Complete;
         record.start = Some(1000 - i64::try_from(id).unwrap());
-        Held { record, bytes, busy: false, broken: false, durable: None }
+        Held { record, bytes, room: bytes, busy: false, broken: false, durable: None }
     }
 
     /// The index equals one that is built anew.
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(index.waiting(), (20, Some(981)));
         for id in (0..20).step_by(2) {
             index.change(id, |held| held.busy = true);
-            index.change(id, |held| held.bytes += 7);
+            index.change(id, |held| held.room += 7);
             must_be_right(&index);
             index.change(id, |held| held.broken = id % 4 == 0);
             index.change(id, |held| held.record.stage = Stage::Writing);
@@ -315,7 +315,7 @@ mod tests {
         }
         // A walk in each of these turns would take hours.
         for id in 0..100_000 {
-            index.change(id, |held| held.bytes += 1);
+            index.change(id, |held| held.room += 1);
             assert!(index.bytes() > 0 && index.victim(u64::MAX).is_some());
             assert_eq!(index.waiting().0, 100_000);
             assert!(index.next_for(&("flow3".into(), "out".into()), false, |_| false).is_some());

@@ -90,7 +90,7 @@ fn with_file(dir: &Path, name: &str, place: Place) -> Option<Held> {
         record.stage = Stage::Quarantined;
     }
     let broken = record.stage == Stage::Writing;
-    Some(Held { record, bytes, busy: false, broken, durable: None })
+    Some(Held { record, bytes, room: bytes, busy: false, broken, durable: None })
 }
 
 /// A file that was on its way to its store may have arrived just before the process ended: then there is a record without
@@ -99,7 +99,7 @@ fn without_file(dir: &Path, name: &str) -> Option<Held> {
     let path = Record::of_file_name(name)?.path(dir, "json");
     let left = match Record::read(&path) {
         Ok(Some(record)) if record.stage == Stage::Delivering => {
-            return Some(Held { record, bytes: 0, busy: false, broken: false, durable: None });
+            return Some(Held { record, bytes: 0, room: 0, busy: false, broken: false, durable: None });
         }
         Ok(_) => gone(std::fs::remove_file(&path)),
         // One bad sector costs that record, not the spool.

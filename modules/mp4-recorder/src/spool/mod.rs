@@ -40,6 +40,8 @@ pub struct Held {
     pub record: Record,
     /// Of its file, now.
     pub bytes: u64,
+    /// That it takes of the disk: blocks are allocated ahead of what is written.
+    pub room: u64,
     /// A writer or a delivery works on it.
     pub busy: bool,
     /// It was being written by a process that is gone, or its disk refused: to be repaired.
@@ -279,6 +281,14 @@ impl Spool {
         inner.index.get(id).cloned()
     }
 
+    /// Whether `more` bytes fit as it is.
+    pub fn has_room(&self, more: u64) -> bool {
+        let Ok(disk) = self.disk() else { return false };
+        let wanted = Wanted { flow: "", bytes: more, opens: false, deny_new: true };
+        let inner = self.inner();
+        room::check(inner.limits, disk, inner.index.bytes(), wanted).is_ok()
+    }
+
     /// For what a writer keeps open of its last minute.
     pub fn lately(&self) -> Arc<Mutex<Lately>> {
         let new = Arc::default();
@@ -331,16 +341,18 @@ impl Spool {
     /// The record can't be written.
     pub fn enter(&self, record: Record) -> io::Result<()> {
         self.write(&record)?;
-        let held = Held { bytes: 0, busy: true, broken: false, durable: None, record };
+        let held = Held { bytes: 0, room: 0, busy: true, broken: false, durable: None, record };
         self.inner().index.insert(held);
         Ok(())
     }
 
-    /// Tells how large a file has become.
-    pub fn grew(&self, id: u64, bytes: u64) {
+    /// Tells how large a file has become, and how much of the disk it takes.
+    pub fn grew(&self, id: u64, bytes: u64, room: u64) {
         let mut inner = self.inner();
-        let grown =
-            inner.index.change(id, |held| bytes.saturating_sub(std::mem::replace(&mut held.bytes, bytes)));
+        let grown = inner.index.change(id, |held| {
+            held.bytes = bytes;
+            room.saturating_sub(std::mem::replace(&mut held.room, room))
+        });
         inner.credit = inner.credit.saturating_sub(grown.unwrap_or(0));
     }
 
@@ -372,7 +384,7 @@ impl Spool {
         self.write(&record)?;
         self.inner().index.change(record.id, |held| {
             if record.bytes > 0 {
-                held.bytes = record.bytes;
+                (held.bytes, held.room) = (record.bytes, record.bytes);
             }
             held.record = record;
         });

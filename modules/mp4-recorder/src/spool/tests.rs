@@ -190,7 +190,7 @@ fn a_disk_that_others_fill_costs_no_more_than_twice_what_comes() {
     let mut dropped = Vec::new();
     for second in 1..=10 {
         spool.admit(wanted(2000, false), &mut dropped).unwrap();
-        spool.grew(open, second * 2000);
+        spool.grew(open, second * 2000, second * 2000);
     }
     assert_eq!(dropped.len(), 4, "{dropped:?}");
     // Without a byte nothing is written, and nothing more goes for it.
@@ -271,4 +271,21 @@ fn what_comes_is_recorded_while_what_lies_there_is_still_read() {
     assert_eq!(seen, [2, 258, 301]);
     assert_eq!((spool.bytes(), spool.waiting().1), (3020, 301));
     assert_eq!(spool.next_for(&("a".into(), "out".into()), false, |_| false).unwrap().id, old[0]);
+}
+
+#[test]
+fn blocks_that_are_allocated_ahead_take_room_until_their_file_is_whole() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(1)).unwrap();
+    let id = spool.next_id();
+    let mut record = Record::of_file_name(&format!("{id:012x}.a.out.mp4")).unwrap();
+    spool.enter(record.clone()).unwrap();
+    spool.grew(id, 10, 1_000_000);
+    assert_eq!((spool.get(id).unwrap().bytes, spool.bytes()), (10, 1_000_000));
+    assert!(spool.has_room(1000) && !spool.has_room(100_000));
+    assert!(matches!(spool.admit(wanted(100_000, false), &mut Vec::new()), Err(SpoolError::Full(_))));
+    (record.stage, record.bytes) = (Stage::Complete, 20);
+    spool.update(record).unwrap();
+    assert_eq!((spool.get(id).unwrap().bytes, spool.bytes()), (20, 20));
+    assert!(spool.has_room(100_000));
 }

@@ -196,6 +196,19 @@ fn a_file_that_was_cut_gets_the_index_that_it_would_have_had() {
 }
 
 #[test]
+fn zeros_behind_the_last_fragment_are_the_end_and_no_damage() {
+    let (tracks, frames) = stream_of(clip("bframes.mp4"));
+    let (mut disk, whole, ends) = recorded(&tracks, &frames, 10);
+    let amount = whole.amount();
+    for zeros in [1, 7, 8, 16, 511, 1 << 20] {
+        disk.0.truncate(ends[ends.len() - 1] as usize);
+        disk.0.resize(disk.0.len() + zeros, 0);
+        let (recording, damaged) = disk.recording();
+        assert_eq!((recording.amount(), recording.size(), damaged), (amount, ends[ends.len() - 1], 0));
+    }
+}
+
+#[test]
 fn both_states_of_the_header_are_recovered() {
     let (tracks, frames) = stream_of(clip("hevc.mp4"));
     let (mut disk, recording, _) = recorded(&tracks, &frames, 25);
