@@ -6,13 +6,14 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::Version;
 use url::Url;
 
 use super::check;
 use super::history::History;
-use super::http::{self, Client, FetchError};
+use super::http::{self, Answer, Client, FetchError};
 use super::media::{Init, Listed, Timeline, transport_stream};
-use super::playlist::Playlist;
+use super::playlist::{Attributes, Part, Playlist};
 use super::report::Report;
 use super::rule::{self, Fault};
 
@@ -20,8 +21,6 @@ use super::rule::{self, Fault};
 const MAX_RENDITIONS: usize = 8;
 /// Answers in a row that can't be used.
 const MAX_FAILURES: u32 = 5;
-/// How often one request may be led elsewhere.
-const MAX_REDIRECTS: usize = 5;
 /// URLs whose content is remembered.
 const MAX_KNOWN: usize = 100_000;
 
@@ -39,11 +38,26 @@ pub(super) struct Follower<'a, W> {
     pub(super) looked: Looked,
     /// Digests of what was at a URL that never changes.
     known: HashMap<String, u64>,
+    /// There is more than one media playlist.
+    several: bool,
+}
+
+/// A playlist, and where it was in the end.
+struct Found {
+    list: Playlist,
+    url: Url,
+    version: Version,
 }
 
 /// A media playlist that is followed.
 struct Rendition {
     url: Url,
+    /// Where the playlist was, if it was elsewhere: what its addresses are relative to.
+    base: Url,
+    /// What is said of it, up to the first discontinuity: what comes then is said by another multivariant playlist.
+    variant: Option<Attributes>,
+    /// EXT-X-INDEPENDENT-SEGMENTS of the multivariant playlist.
+    independent: bool,
     history: History,
     last: Option<Playlist>,
     inits: HashMap<String, Init>,
@@ -60,13 +74,13 @@ struct Rendition {
 
 impl<'a, W: Write> Follower<'a, W> {
     pub(super) fn new(client: &'a Client, report: &'a mut Report<W>) -> Self {
-        Self { client, report, looked: Looked::default(), known: HashMap::new() }
+        Self { client, report, looked: Looked::default(), known: HashMap::new(), several: false }
     }
 
     /// Follows `url` for so long.
     pub(super) async fn run(&mut self, url: Url, time: Duration) -> Result<(), FetchError> {
         let end = Instant::now() + time;
-        let Some((url, first)) = self.playlist(&url, &url).await? else {
+        let Some(Found { list: first, url: base, .. }) = self.playlist(&url, &url).await? else {
             return Err(FetchError::Playlist(url));
         };
         if url.scheme() != "https" {
@@ -74,17 +88,19 @@ impl<'a, W: Write> Follower<'a, W> {
         }
         let mut renditions: Vec<Rendition> = Vec::new();
         if first.is_multivariant() {
-            let media = first.renditions.iter().filter_map(|rendition| rendition.get("URI"));
-            let all = first.variants.iter().map(|(_, uri)| &uri[..]).chain(media);
-            for url in all.filter_map(|uri| url.join(uri).ok()) {
+            let media = first.renditions.iter().filter_map(|rendition| Some((None, rendition.get("URI")?)));
+            let all = first.variants.iter().map(|(variant, uri)| (Some(variant), &uri[..])).chain(media);
+            for (variant, uri) in all {
+                let Ok(url) = base.join(uri) else { continue };
                 if renditions.len() < MAX_RENDITIONS && renditions.iter().all(|known| known.url != url) {
-                    renditions.push(Rendition::new(url));
+                    renditions.push(Rendition::new(url, variant.cloned(), first.independent));
                 }
             }
         } else {
             self.report.take(url.as_str(), vec![Fault::new(&rule::BARE, url.as_str())]);
-            renditions.push(Rendition::new(url));
+            renditions.push(Rendition::new(url, None, false));
         }
+        self.several = renditions.len() > 1;
         let started = Instant::now();
         while Instant::now() < end && !renditions.is_empty() {
             for rendition in &mut renditions {
@@ -99,33 +115,30 @@ impl<'a, W: Write> Follower<'a, W> {
         Ok(())
     }
 
-    /// Fetches a playlist and looks at what holds of it by itself; gives the address that it was found at, which its own
-    /// addresses are relative to. `None` where it is none.
-    async fn playlist(&mut self, place: &Url, url: &Url) -> Result<Option<(Url, Playlist)>, FetchError> {
-        let mut url = url.clone();
-        let mut answer = self.client.get(&url).await?;
-        let mut faults = http::headers(place.path(), answer.status, &answer.headers, true);
-        for _ in 0..MAX_REDIRECTS {
-            if !answer.status.is_redirection() {
-                break;
-            }
-            let location = answer.headers.get("location").and_then(|value| value.to_str().ok());
-            let Some(next) = location.and_then(|location| url.join(location).ok()) else { break };
-            url = next;
-            answer = self.client.get(&url).await?;
-            // That it was led elsewhere is said; what is wrong with the answer, too.
-            if !answer.status.is_redirection() {
-                faults.extend(http::headers(url.path(), answer.status, &answer.headers, true));
-            }
-        }
-        self.report.take(place.as_str(), faults);
+    /// Fetches a playlist and looks at what holds of it by itself. `None` where it is none.
+    async fn playlist(&mut self, place: &Url, url: &Url) -> Result<Option<Found>, FetchError> {
+        let (url, answer) = self.get(place.as_str(), place.path(), url).await?;
+        self.report.take(place.as_str(), http::headers(place.path(), answer.status, &answer.headers, true));
         if !answer.status.is_success() {
             return Ok(None);
         }
         self.looked.versions += 1;
-        let list = Playlist::parse(&String::from_utf8_lossy(&answer.body));
+        let list = Playlist::of(&answer.body);
         self.report.take(place.as_str(), check::playlist(&list));
-        Ok(Some((url, list)))
+        Ok(Some(Found { list, url, version: answer.version }))
+    }
+
+    /// Asks for what is said to be at `url`, and follows to where it is led.
+    async fn get(&mut self, place: &str, shown: &str, url: &Url) -> Result<(Url, Answer), FetchError> {
+        let mut at = url.clone();
+        for _ in 0..=http::MAX_REDIRECTS {
+            let answer = self.client.get(&at).await?;
+            let Some(next) = answer.next(&at) else { return Ok((at, answer)) };
+            let detail = format!("{shown}: {}", answer.status);
+            self.report.take(place, vec![Fault::new(&rule::REDIRECT, detail)]);
+            at = next;
+        }
+        Err(FetchError::Redirects(url.clone()))
     }
 
     /// One version of one media playlist, and what is new in it.
@@ -134,11 +147,11 @@ impl<'a, W: Write> Follower<'a, W> {
         let (url, wanted) = rendition.request();
         let asked = Instant::now();
         let list = match self.playlist(&place, &url).await {
-            Ok(Some((found, list))) => {
-                // Where it was led at first it stays.
-                if rendition.last.is_none() {
-                    rendition.url = found;
+            Ok(Some(Found { list, url, version })) => {
+                if list.has_parts() {
+                    self.advise(&place, &url, version, &list);
                 }
+                rendition.base = url;
                 list
             }
             Ok(None) => return rendition.failed(),
@@ -172,6 +185,18 @@ impl<'a, W: Write> Follower<'a, W> {
         rendition.last = Some(list);
     }
 
+    /// What low latency lacks.
+    fn advise(&mut self, place: &Url, url: &Url, version: Version, list: &Playlist) {
+        let mut faults = Vec::new();
+        if url.scheme() == "https" && version != Version::HTTP_2 {
+            faults.push(Fault::new(&rule::NOT_HTTP2, format!("{}: {version:?}", url.path())));
+        }
+        if self.several && !list.reports && !list.ended {
+            faults.push(Fault::new(&rule::NO_REPORT, place.path()));
+        }
+        self.report.take(place.as_str(), faults);
+    }
+
     /// Every tenth version asks for a delta update as well.
     async fn delta(&mut self, rendition: &mut Rendition, list: &Playlist) {
         let can = list.control("CAN-SKIP-UNTIL").is_some();
@@ -181,8 +206,8 @@ impl<'a, W: Write> Follower<'a, W> {
         let mut url = rendition.url.clone();
         url.query_pairs_mut().append_pair("_HLS_skip", "YES");
         let place = rendition.url.clone();
-        if let Ok(Some((_, delta))) = self.playlist(&place, &url).await {
-            self.report.take(place.as_str(), rendition.history.delta(&delta).into_iter().collect());
+        if let Ok(Some(delta)) = self.playlist(&place, &url).await {
+            self.report.take(place.as_str(), rendition.history.delta(&delta.list).into_iter().collect());
         }
     }
 
@@ -192,11 +217,11 @@ impl<'a, W: Write> Follower<'a, W> {
         let before = rendition.last.iter().flat_map(|last| &last.segments);
         let left =
             before.filter(|s| !s.gap && !s.opaque && number.is_multiple_of(4)).find(|s| s.number == number);
-        let Some((uri, url)) = left.and_then(|left| Some((&left.uri, rendition.url.join(&left.uri).ok()?)))
+        let Some((uri, url)) = left.and_then(|left| Some((&left.uri, rendition.base.join(&left.uri).ok()?)))
         else {
             return;
         };
-        let Ok(answer) = self.client.get(&url).await else { return };
+        let Ok((_, answer)) = self.get(rendition.url.as_str(), uri, &url).await else { return };
         if answer.status.is_success() {
             self.same(rendition.url.as_str(), &url, uri, &answer.body);
         } else {
@@ -221,9 +246,10 @@ impl<'a, W: Write> Follower<'a, W> {
         for segment in list.segments.iter().filter(|segment| !segment.gap && !segment.opaque) {
             let number = segment.number;
             if list.has_parts() {
-                for (index, part) in segment.parts.iter().enumerate() {
+                for index in 0..segment.parts.len() {
                     let begins = segment.begins && index == 0;
-                    self.part(rendition, (number, index), part, begins, segment.map.as_deref()).await;
+                    let key = (number, index);
+                    self.part(rendition, key, &segment.parts, begins, segment.map.as_deref()).await;
                 }
             }
             let is_new = rendition.segment.map_or(list.ended || Some(number) == newest, |last| number > last);
@@ -231,13 +257,24 @@ impl<'a, W: Write> Follower<'a, W> {
                 continue;
             }
             let follows = rendition.segment == Some(number.wrapping_sub(1)) && !segment.begins;
+            if rendition.segment.is_some() && segment.begins {
+                rendition.variant = None;
+            }
             rendition.segment = Some(number);
-            let Some(bytes) = self.fetch(&rendition.url, &segment.uri).await else {
+            let Some(bytes) = self.fetch(rendition, &segment.uri).await else {
                 // What comes next follows nothing that is known.
                 rendition.segments = Timeline::default();
                 continue;
             };
             let place = rendition.url.to_string();
+            if let Some(most) = rendition.variant.as_ref().and_then(|variant| variant.number("BANDWIDTH"))
+                && let bits = bytes.len() as f64 * 8.0 / segment.duration
+                && segment.duration >= list.target.unwrap_or_default() / 2.0
+                && bits > 2.0 * most
+            {
+                let detail = format!("{}: {bits:.0} bit/s where {most:.0} is told", segment.uri);
+                self.report.take(&place, vec![Fault::new(&rule::LOW_BANDWIDTH, detail)]);
+            }
             if bytes.first() == Some(&0x47) && segment.map.is_none() {
                 self.report.take(&place, transport_stream(&segment.uri, &bytes));
                 continue;
@@ -252,33 +289,41 @@ impl<'a, W: Write> Follower<'a, W> {
             let Some(init) = self.init(rendition, segment.map.as_deref(), segment.begins).await else {
                 continue;
             };
+            if let Some(variant) = &rendition.variant {
+                self.report.take(&place, init.differs(variant));
+            }
             let (uri, duration) = (&segment.uri[..], segment.duration);
-            let listed = Listed { uri, duration, independent: false, follows };
+            let independent = list.independent || rendition.independent;
+            let listed = Listed { uri, duration, part: None, independent, follows };
             self.report.take(&place, rendition.segments.take(&init, listed, &bytes));
         }
-        for (index, part) in list.parts.iter().enumerate().filter(|_| !list.open_opaque) {
+        for index in (0..list.parts.len()).filter(|_| !list.open_opaque) {
             let key = (list.next_number(), index);
-            self.part(rendition, key, part, list.open_begins && index == 0, list.map.as_deref()).await;
+            let begins = list.open_begins && index == 0;
+            self.part(rendition, key, &list.parts, begins, list.map.as_deref()).await;
         }
     }
 
+    /// `key`: number of the segment whose parts these are, and which of them.
     async fn part(
         &mut self,
         rendition: &mut Rendition,
         key: (u64, usize),
-        part: &super::playlist::Part,
+        parts: &[Part],
         begins: bool,
         map: Option<&str>,
     ) {
+        let Some((part, behind)) = parts.get(key.1..).and_then(<[Part]>::split_first) else { return };
         if part.gap || rendition.part.is_some_and(|last| last >= key) {
             return;
         }
         let follows = !begins
             && rendition.part.is_some_and(|(number, index)| {
-                (number, index + 1) == key || (number + 1, 0) == key && rendition.was_last(number, index)
+                (number, index + 1) == key
+                    || (number.saturating_add(1), 0) == key && rendition.was_last(number, index)
             });
         rendition.part = Some(key);
-        let Some(bytes) = self.fetch(&rendition.url, &part.uri).await else {
+        let Some(bytes) = self.fetch(rendition, &part.uri).await else {
             rendition.parts = Timeline::default();
             return;
         };
@@ -292,7 +337,8 @@ impl<'a, W: Write> Follower<'a, W> {
         }
         let Some(init) = self.init(rendition, map, begins).await else { return };
         let (uri, duration, independent) = (&part.uri[..], part.duration, part.independent);
-        let listed = Listed { uri, duration, independent, follows };
+        let gap = behind.iter().take_while(|part| part.gap).map(|part| part.duration).sum();
+        let listed = Listed { uri, duration, part: Some((key.1, gap)), independent, follows };
         self.report.take(rendition.url.as_str(), rendition.parts.take(&init, listed, &bytes));
     }
 
@@ -302,7 +348,7 @@ impl<'a, W: Write> Follower<'a, W> {
         if let Some(init) = rendition.inits.get(map).filter(|_| !begins) {
             return Some(init.clone());
         }
-        let bytes = self.fetch(&rendition.url, map).await?;
+        let bytes = self.fetch(rendition, map).await?;
         let (init, faults) = Init::parse(&bytes);
         self.report.take(rendition.url.as_str(), faults);
         let init = init?;
@@ -311,27 +357,31 @@ impl<'a, W: Write> Follower<'a, W> {
     }
 
     /// What is at a URL that is listed, if it can be had.
-    async fn fetch(&mut self, base: &Url, uri: &str) -> Option<Bytes> {
-        let url = base.join(uri).ok()?;
-        let answer = match self.client.get(&url).await {
-            Ok(answer) => answer,
+    async fn fetch(&mut self, rendition: &Rendition, uri: &str) -> Option<Bytes> {
+        let place = rendition.url.as_str();
+        let url = rendition.base.join(uri).ok()?;
+        let answer = match self.get(place, uri, &url).await {
+            Ok((_, answer)) => answer,
             Err(error) => {
                 let detail = format!("{uri}: {}", chain(&error));
-                self.report.take(base.as_str(), vec![Fault::new(&rule::STATUS, detail)]);
+                self.report.take(place, vec![Fault::new(&rule::STATUS, detail)]);
                 return None;
             }
         };
         self.looked.pieces += 1;
-        self.report.take(base.as_str(), http::headers(uri, answer.status, &answer.headers, false));
-        self.same(base.as_str(), &url, uri, &answer.body);
+        self.report.take(place, http::headers(uri, answer.status, &answer.headers, false));
+        self.same(place, &url, uri, &answer.body);
         answer.status.is_success().then_some(answer.body)
     }
 }
 
 impl Rendition {
-    fn new(url: Url) -> Self {
+    fn new(url: Url, variant: Option<Attributes>, independent: bool) -> Self {
         Self {
+            base: url.clone(),
             url,
+            variant,
+            independent,
             history: History::default(),
             last: None,
             inits: HashMap::new(),

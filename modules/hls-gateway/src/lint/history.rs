@@ -117,6 +117,9 @@ impl History {
         let target = list.target.unwrap_or_default();
         let window: f64 = list.segments.iter().map(|segment| segment.duration).sum();
         let has_slid = list.sequence > self.first && list.skipped.is_none();
+        if list.sequence > self.first && list.whole {
+            faults.push(Fault::new(&rule::REMOVED_OF_WHOLE, format!("{} became the first", list.sequence)));
+        }
         if has_slid && !list.ended && window + PRINTED < 3.0 * target {
             faults.push(Fault::new(&rule::WINDOW, format!("{window:.3} s, target {target} s")));
         }
@@ -138,9 +141,9 @@ impl History {
         self.hints.retain(|(number, index, hint)| {
             let is_finished = list.segments.iter().any(|segment| segment.number == *number);
             // A segment that ended makes the hint one of the next.
-            let came = of(*number)
-                .and_then(|parts| parts.get(*index))
-                .or_else(|| is_finished.then(|| of(number + 1)).flatten().and_then(|parts| parts.first()));
+            let came = of(*number).and_then(|parts| parts.get(*index)).or_else(|| {
+                is_finished.then(|| of(number.saturating_add(1))).flatten().and_then(|parts| parts.first())
+            });
             let Some(came) = came else { return !is_finished && *number >= list.sequence };
             if path(&came.uri) != hint {
                 add(&rule::HINT_WRONG, format!("{hint} was hinted, {} came", came.uri));
@@ -200,8 +203,8 @@ impl History {
     /// Whether a delta update continues what is known: what it skips was there.
     pub(super) fn delta(&self, list: &Playlist) -> Option<Fault> {
         let skipped = list.skipped?;
-        let missing =
-            (list.sequence..list.sequence + skipped).find(|number| !self.segments.contains_key(number));
+        let missing = (list.sequence..list.sequence.saturating_add(skipped))
+            .find(|number| !self.segments.contains_key(number));
         let wrong = list.segments.iter().find(|segment| {
             self.segments.get(&segment.number).is_some_and(|known| path(&known.uri) != path(&segment.uri))
         });

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{self, HeaderMap, HeaderName};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -20,6 +20,8 @@ use super::rule::{self, Fault};
 /// For the whole answer. A blocking request is held for less by any server that is not broken.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_BODY: usize = 64 << 20;
+/// How often one request may be led elsewhere.
+pub(super) const MAX_REDIRECTS: usize = 5;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,8 @@ pub(super) enum FetchError {
     Address(Url),
     #[error("{0} answers with no playlist")]
     Playlist(Url),
+    #[error("{0} leads elsewhere for more than {MAX_REDIRECTS} times")]
+    Redirects(Url),
     #[error("--ca {file}: no certificates as PEM", file = file.display())]
     Authority { file: PathBuf, source: pem::Error },
     #[error("--ca: a certificate that nobody can trust")]
@@ -48,8 +52,17 @@ pub(super) enum FetchError {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// Where it leads to, from `url`.
+    pub(super) fn next(&self, url: &Url) -> Option<Url> {
+        let location = self.headers.get(header::LOCATION).filter(|_| self.status.is_redirection())?;
+        url.join(location.to_str().ok()?).ok()
+    }
 }
 
 pub(super) struct Client {
@@ -71,7 +84,8 @@ impl Client {
                 return Err(unusable(pem::Error::NoItemsFound));
             }
         }
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -83,39 +97,52 @@ impl Client {
         let address = || FetchError::Address(url.clone());
         let host = url.host_str().ok_or_else(address)?;
         let port = url.port_or_known_default().ok_or_else(address)?;
-        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        // Addresses of IPv6 are in brackets.
+        let host = host.trim_matches(['[', ']']);
+        let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         match url.scheme() {
-            "http" => Self::ask(TokioIo::new(stream), url).await,
+            "http" => Self::ask(TokioIo::new(stream), url, false).await,
             "https" => {
-                let name =
-                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| address())?;
-                Self::ask(TokioIo::new(self.tls.connect(name, stream).await?), url).await
+                let name = ServerName::try_from(host.to_owned()).map_err(|_| address())?;
+                let stream = self.tls.connect(name, stream).await?;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                Self::ask(TokioIo::new(stream), url, http2).await
             }
             _ => Err(address()),
         }
     }
 
-    async fn ask<S>(stream: TokioIo<S>, url: &Url) -> Result<Answer, FetchError>
+    async fn ask<S>(stream: TokioIo<S>, url: &Url, http2: bool) -> Result<Answer, FetchError>
     where
         TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        let running = tokio::spawn(connection);
         let (host, port) = (url.host_str().unwrap_or_default(), url.port());
         let authority = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let target =
             url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-        let request = Request::get(target)
-            .header(header::HOST, authority)
+        let request = match http2 {
+            true => Request::get(format!("https://{authority}{target}")),
+            false => Request::get(target).header(header::HOST, authority),
+        };
+        let request = request
             .header(header::ORIGIN, "https://lint.invalid")
             .header(header::USER_AGENT, "hls-gateway lint")
             .body(Empty::<Bytes>::new())?;
-        let (head, body) = sender.send_request(request).await?.into_parts();
+        let (response, running) = if http2 {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            let running = tokio::spawn(connection);
+            (sender.send_request(request).await?, running)
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+            let running = tokio::spawn(connection);
+            (sender.send_request(request).await?, running)
+        };
+        let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| FetchError::Body)?.to_bytes();
-        drop(sender);
         running.abort();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer { status: head.status, version: head.version, headers: head.headers, body })
     }
 }
 

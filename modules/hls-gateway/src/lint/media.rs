@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::playlist::Attributes;
 use super::rule::{self, Fault, Rule};
 
 /// Boxes of one level that are looked at.
@@ -49,6 +50,10 @@ struct Track {
     is_video: bool,
     timescale: u32,
     entry: [u8; 4],
+    /// Of H.264, as in CODECS.
+    codec: Option<String>,
+    /// In whole pixels.
+    size: (u32, u32),
     /// `default_sample_duration` and `default_sample_flags` of `trex`.
     duration: u32,
     flags: u32,
@@ -78,12 +83,26 @@ impl Init {
             let mdhd = find(trak, &[b"mdia", b"mdhd"])?;
             let is_long = |full: &[u8]| full.first() == Some(&1);
             let handler = find(trak, &[b"mdia", b"hdlr"])?.get(8..12)?;
-            let entry = find(trak, &[b"mdia", b"minf", b"stbl", b"stsd"])?.get(12..16)?;
+            let stsd = find(trak, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
+            let entry = stsd.get(12..16)?;
+            let codec = match entry {
+                b"avc1" | b"avc3" => {
+                    let codec = avc(stsd);
+                    if codec.is_none() {
+                        faults.push(Fault::new(&rule::AVCC, "in moov"));
+                    }
+                    codec
+                }
+                _ => None,
+            };
+            let size = |from_end: usize| Some(word(tkhd, tkhd.len().checked_sub(from_end)?)? >> 16);
             tracks.push(Track {
                 id: word(tkhd, if is_long(tkhd) { 20 } else { 12 })?,
                 is_video: handler == b"vide",
                 timescale: word(mdhd, if is_long(mdhd) { 20 } else { 12 })?,
                 entry: *entry.first_chunk()?,
+                codec,
+                size: (size(8)?, size(4)?),
                 duration: 0,
                 flags: 0,
             });
@@ -109,9 +128,53 @@ impl Init {
         Some(Self { tracks })
     }
 
+    /// What a variant says of it that is not so.
+    pub(super) fn differs(&self, variant: &Attributes) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if let Some(codecs) = variant.get("CODECS") {
+            let is_told = |track: &&Track| {
+                let entry = String::from_utf8_lossy(&track.entry);
+                let mut told = codecs.split(',').map(str::trim);
+                told.any(|told| match &track.codec {
+                    Some(codec) => told.eq_ignore_ascii_case(codec),
+                    None => told.split('.').next().is_some_and(|told| told.eq_ignore_ascii_case(&entry)),
+                })
+            };
+            let known = |track: &&Track| KNOWN.contains(&&track.entry);
+            for track in self.tracks.iter().filter(known).filter(|track| !is_told(track)) {
+                let entry = String::from_utf8_lossy(&track.entry);
+                let is = track.codec.as_deref().unwrap_or(&entry);
+                faults.push(Fault::new(&rule::WRONG_CODECS, format!("{is} is not in {codecs:?}")));
+            }
+        }
+        let video = self.tracks.iter().find(|track| track.is_video && track.size != (0, 0));
+        if let (Some(video), Some(told)) = (video, variant.get("RESOLUTION")) {
+            let (width, height) = video.size;
+            if told != format!("{width}x{height}") {
+                faults.push(Fault::new(
+                    &rule::WRONG_RESOLUTION,
+                    format!("{width}x{height} where {told} is told"),
+                ));
+            }
+        }
+        faults
+    }
+
     fn leading(&self) -> Option<&Track> {
         self.tracks.iter().find(|track| track.is_video).or(self.tracks.first())
     }
+}
+
+/// Sample entries that CODECS names in the same way.
+const KNOWN: [&[u8; 4]; 11] =
+    [b"avc1", b"avc3", b"hvc1", b"hev1", b"av01", b"vp09", b"mp4a", b"Opus", b"fLaC", b"ac-3", b"ec-3"];
+
+/// `avc1.64001f`, of the one entry of a `stsd`.
+fn avc(stsd: &[u8]) -> Option<String> {
+    let entry = std::str::from_utf8(stsd.get(12..16)?).ok()?;
+    // Behind version and count, the entry's header, and what all pictures have.
+    let [1, profile, compatible, level, ..] = find(stsd.get(8 + 8 + 78..)?, &[b"avcC"])? else { return None };
+    Some(format!("{entry}.{profile:02x}{compatible:02x}{level:02x}"))
 }
 
 /// A part or segment as it is listed.
@@ -119,7 +182,9 @@ impl Init {
 pub(super) struct Listed<'a> {
     pub(super) uri: &'a str,
     pub(super) duration: f64,
-    /// INDEPENDENT=YES.
+    /// Of a part: which of its segment, and how long the gap right behind it is, which its last picture may stand through.
+    pub(super) part: Option<(usize, f64)>,
+    /// INDEPENDENT=YES, or a segment where EXT-X-INDEPENDENT-SEGMENTS is said.
     pub(super) independent: bool,
     /// It follows what was given before it, without a discontinuity.
     pub(super) follows: bool,
@@ -130,7 +195,12 @@ pub(super) struct Listed<'a> {
 pub(super) struct Timeline {
     /// Where each track's next sample is due.
     next: BTreeMap<u32, u64>,
+    /// How much longer the parts of this segment are than they are listed.
+    off: f64,
 }
+
+/// Parts of a segment may make up for each other: hls.js moves its timeline where media is a second away from its place.
+const MOST_OFF: f64 = 1.0;
 
 struct Sample {
     duration: u32,
@@ -156,7 +226,7 @@ impl Timeline {
         let mut add = |rule: &'static Rule, detail: String| faults.push(Fault::new(rule, detail));
         let uri = listed.uri;
         let leading = init.leading()?;
-        let (mut length, mut last) = (0.0, 0.0);
+        let mut length = 0.0;
         let mut is_first = true;
         let top = boxes(bytes)?;
         if !top.iter().any(|(kind, _)| *kind == b"moof") {
@@ -182,21 +252,19 @@ impl Timeline {
                     add(&rule::SHORT_TFDT, format!("{uri}: track {id}"));
                 }
                 if let Some(next) = self.next.get(&id).filter(|next| **next != decode) {
-                    let off = decode as i64 - *next as i64;
+                    let off = decode.wrapping_sub(*next).cast_signed();
                     add(&rule::TFDT_GAP, format!("{uri}: track {id} is {off} ticks off at {decode}"));
                 }
                 let (samples, data) = samples(traf, tfhd, track)?;
                 let duration: u64 = samples.iter().map(|sample| u64::from(sample.duration)).sum();
-                self.next.insert(id, decode + duration);
+                self.next.insert(id, decode.saturating_add(duration));
                 if samples.iter().any(|sample| sample.offset < 0) {
                     add(&rule::NEGATIVE_OFFSET, format!("{uri}: track {id}"));
                 }
                 if track.id != leading.id {
                     continue;
                 }
-                let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale.max(1));
-                length += seconds(duration);
-                last = samples.last().map_or(0.0, |sample| seconds(sample.duration.into()));
+                length += duration as f64 / f64::from(track.timescale.max(1));
                 let is_sync = samples.first().is_some_and(|sample| sample.flags & 0x1_0000 == 0);
                 if std::mem::take(&mut is_first) && listed.independent && !is_sync {
                     add(&rule::DEPENDENT, uri.to_owned());
@@ -213,8 +281,17 @@ impl Timeline {
             }
         }
         // A frame of doubt: where the last sample ends is said by the next one.
-        let doubt = 0.05_f64.max(listed.duration * 0.02).max(last);
-        if (length - listed.duration).abs() > doubt {
+        let doubt = 0.05_f64.max(listed.duration * 0.02);
+        let is_wrong = match listed.part {
+            None => (length - listed.duration).abs() > doubt,
+            Some((index, gap)) => {
+                let before = if index == 0 { 0.0 } else { self.off };
+                let off = before + length - listed.duration;
+                self.off = off - off.clamp(0.0, gap.max(0.0));
+                self.off.abs() > MOST_OFF
+            }
+        };
+        if is_wrong {
             add(&rule::EXTINF_WRONG, format!("{uri}: {length:.3} s of media, {} s listed", listed.duration));
         }
         Some(())

@@ -30,7 +30,7 @@ Usage: hls-gateway lint URL [--seconds N] [--apple] [--ca FILE]
   URL          a multivariant or media playlist, http or https
   --seconds N  how long to follow it [30]
   --apple      what Apple advises counts as well
-  --ca FILE    certificates of authorities that are trusted beside the public ones, as PEM
+  --ca FILE    certificates (PEM) to trust beside public authorities [$SSL_CERT_FILE]
 
 Exit code: 0 nothing was wrong, 1 something was, 64 usage, 69 the stream can't be had.
 ";
@@ -83,7 +83,8 @@ fn read(arguments: &[String]) -> Option<Arguments> {
 }
 
 async fn lint(arguments: Arguments, out: impl Write) -> u8 {
-    let client = match http::Client::new(arguments.ca.as_deref()) {
+    let ca = arguments.ca.or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from));
+    let client = match http::Client::new(ca.as_deref()) {
         Ok(client) => client,
         Err(error) => {
             eprintln!("{}", follow::chain(&error));

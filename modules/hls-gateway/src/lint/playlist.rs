@@ -95,10 +95,23 @@ pub(super) struct Playlist {
     pub(super) byteranges: bool,
     /// The segment that is not finished is opaque.
     pub(super) open_opaque: bool,
+    /// EXT-X-INDEPENDENT-SEGMENTS; EXT-X-RENDITION-REPORT; EXT-X-PLAYLIST-TYPE, of which nothing is ever removed.
+    pub(super) independent: bool,
+    pub(super) reports: bool,
+    pub(super) whole: bool,
     pub(super) faults: Vec<Fault>,
 }
 
 impl Playlist {
+    /// Of an answer's body.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut list = Self::parse(&String::from_utf8_lossy(bytes));
+        if std::str::from_utf8(bytes).is_err() {
+            list.faults.push(Fault::new(&rule::NOT_UTF8, "bytes that are no text"));
+        }
+        list
+    }
+
     pub(super) fn parse(text: &str) -> Self {
         Reader::default().read(text)
     }
@@ -118,7 +131,7 @@ impl Playlist {
 
     /// The media sequence number of the segment that is not finished.
     pub(super) fn next_number(&self) -> u64 {
-        self.sequence + self.skipped.unwrap_or(0) + self.segments.len() as u64
+        self.sequence.saturating_add(self.skipped.unwrap_or(0)).saturating_add(self.segments.len() as u64)
     }
 }
 
@@ -137,7 +150,11 @@ struct Reader {
 
 impl Reader {
     fn read(mut self, text: &str) -> Playlist {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let bare = text.strip_prefix('\u{feff}');
+        if bare.is_some() {
+            self.list.faults.push(Fault::new(&rule::BOM, "the text begins with one"));
+        }
+        let text = bare.unwrap_or(text);
         let mut lines = text.lines().take(MAX_LINES).enumerate();
         if lines.next().is_none_or(|(_, first)| first.trim_end() != "#EXTM3U") {
             self.list.faults.push(Fault::new(&rule::EXTM3U, "the first line is another"));
@@ -156,11 +173,11 @@ impl Reader {
         self.list.parts = self.next.parts;
         self.list.open_begins = self.next.begins;
         self.list.map = self.map;
-        let first = self.list.sequence + self.list.skipped.unwrap_or(0);
+        let first = self.list.sequence.saturating_add(self.list.skipped.unwrap_or(0));
         let discontinuity = self.list.discontinuity_sequence.unwrap_or(0);
-        for (number, segment) in (first..).zip(&mut self.list.segments) {
-            segment.number = number;
-            segment.discontinuity += discontinuity;
+        for (index, segment) in self.list.segments.iter_mut().enumerate() {
+            segment.number = first.saturating_add(index as u64);
+            segment.discontinuity = segment.discontinuity.saturating_add(discontinuity);
         }
         self.list
     }
@@ -197,6 +214,8 @@ impl Reader {
                 list.skipped = Some(Attributes::parse(value)?.get("SKIPPED-SEGMENTS")?.parse().ok()?);
             }
             "-X-GAP" => self.next.gap = true,
+            "-X-INDEPENDENT-SEGMENTS" => list.independent = true,
+            "-X-PLAYLIST-TYPE" => list.whole = true,
             "-X-DISCONTINUITY" => {
                 self.discontinuities += 1;
                 self.next.begins = true;
@@ -212,7 +231,11 @@ impl Reader {
             "-X-ENDLIST" => list.ended = true,
             "-X-STREAM-INF" => self.variant = Some(Attributes::parse(value)?),
             "-X-MEDIA" => list.renditions.push(Attributes::parse(value)?),
-            "-X-RENDITION-REPORT" | "-X-DATERANGE" | "-X-I-FRAME-STREAM-INF" | "-X-START" | "-X-DEFINE" => {
+            "-X-RENDITION-REPORT" => {
+                Attributes::parse(value)?;
+                list.reports = true;
+            }
+            "-X-DATERANGE" | "-X-I-FRAME-STREAM-INF" | "-X-START" | "-X-DEFINE" => {
                 Attributes::parse(value)?;
             }
             _ => {}

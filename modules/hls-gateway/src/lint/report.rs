@@ -1,4 +1,4 @@
-//! What is said of the faults: each once, a few of each rule, and a sum at the end.
+//! What is said of the faults: each once, and a sum at the end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use super::rule::{Fault, Rule, is_advice};
 
-/// Faults of one rule that are printed.
-const SHOWN: u64 = 5;
 /// Faults that are kept apart; what repeats beyond that is counted twice.
 const KEPT: usize = 10_000;
 
@@ -34,16 +32,14 @@ impl<W: Write> Report<W> {
             }
             let (_, count) = self.counts.entry(rule.name).or_insert((rule, 0));
             *count += 1;
-            if *count <= SHOWN {
-                let seconds = self.started.elapsed().as_secs_f64();
-                let kind = if is_advice(rule) && !self.apple { "advice" } else { "fault" };
-                // A closed pipe ends nothing: the exit code still tells.
-                let _ = writeln!(
-                    self.out,
-                    "{seconds:8.3} {kind:6} {}: {} | breaks {}: {} | {place}",
-                    rule.name, fault.detail, rule.breaks, rule.why
-                );
-            }
+            let seconds = self.started.elapsed().as_secs_f64();
+            let kind = if is_advice(rule) && !self.apple { "advice" } else { "fault" };
+            // A closed pipe ends nothing: the exit code still tells.
+            let _ = writeln!(
+                self.out,
+                "{seconds:8.3} {kind:6} {}: {} | breaks {}: {} | {place}",
+                rule.name, fault.detail, rule.breaks, rule.why
+            );
         }
     }
 

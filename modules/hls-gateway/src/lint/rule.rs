@@ -36,6 +36,8 @@ macro_rules! rules {
 rules! {
     SYNTAX "syntax" "all" "a line that can't be read";
     EXTM3U "extm3u-first" "all" "a playlist begins with #EXTM3U";
+    BOM "byte-order-mark" "strict readers" "a playlist must not begin with one";
+    NOT_UTF8 "not-utf-8" "all" "a playlist is UTF-8";
     NO_TARGET "target-duration-missing" "all" "every media playlist has EXT-X-TARGETDURATION";
     VERSION "version-too-low" "strict readers" "EXT-X-VERSION is lower than its tags need";
     NO_EXTINF "uri-without-extinf" "all" "a segment has no duration";
@@ -63,9 +65,14 @@ rules! {
     NO_DATE_AFTER "date-missing-at-discontinuity" "Shaka" "with dates, each discontinuity needs one";
     NO_CODECS "codecs-missing" "AVPlayer, hls.js" "no HEVC track, Opus taken for AAC";
     NO_BANDWIDTH "bandwidth-missing" "all" "EXT-X-STREAM-INF needs BANDWIDTH";
+    LOW_BANDWIDTH "bandwidth-low" "AVPlayer, hls.js" "a segment has more than twice the BANDWIDTH by which they choose";
+    WRONG_CODECS "codecs-not-media" "AVPlayer, hls.js" "a decoder is chosen by CODECS, and the init segment has another";
+    WRONG_RESOLUTION "resolution-not-media" "hls.js, Roku" "a variant is chosen by RESOLUTION, and the init segment has another";
+    NO_REPORT "rendition-report-missing" "AVPlayer (advice)" "without EXT-X-RENDITION-REPORT a change of playlists costs a round trip";
     BARE "bare-media-playlist" "AVPlayer (HEVC), hls.js (Opus) (advice)" "codecs are said in a multivariant playlist only";
     OPUS "opus-spelling" "Safari" "its media source knows Opus, not opus";
     WENT_BACK "sequence-went-back" "Media3, hls.js" "PlaylistResetException; hls.js waits for ever";
+    REMOVED_OF_WHOLE "removed-of-whole" "hls.js, AVPlayer" "of EXT-X-PLAYLIST-TYPE EVENT or VOD nothing is removed";
     FROM_ZERO "sequence-from-zero" "hls.js <= 1.7.1" "it does not block while the last number is 0";
     URI_CHANGED "segment-uri-changed" "hls.js" "another path for a media sequence number is a parse error";
     NUMBER_CHANGED "discontinuity-number-changed" "hls.js" "another discontinuity number is a parse error";
@@ -92,6 +99,7 @@ rules! {
     REMOVED "removed-too-soon" "all, CDNs" "what leaves the playlist can be had for as long as the playlist is, and a segment";
     TWO_CONTENTS "two-contents" "all, CDNs" "one URL had two contents";
     NOT_HTTPS "not-https" "AVPlayer (advice)" "low latency wants HTTP/2, so https";
+    NOT_HTTP2 "not-http2" "AVPlayer (advice)" "low latency wants HTTP/2, and HTTP/1.1 was taken";
     BOXES "boxes" "all" "an init segment or part that can't be read";
     AUDIO_FIRST "audio-first" "Roku (error 970)" "pictures come first in moov and moof";
     EDIT_LIST "edit-list" "Safari, old Android" "Chrome obeys an edit list, they do not";
@@ -100,7 +108,9 @@ rules! {
     TFDT_GAP "tfdt-gap" "hls.js, AVPlayer" "decode times have a gap or overlap without EXT-X-DISCONTINUITY";
     NEGATIVE_OFFSET "negative-composition-offset" "old Safari, Roku" "pictures are shown before they are decoded";
     EXTINF_WRONG "extinf-not-media" "hls.js, AVPlayer" "EXTINF or DURATION is not how long the media is";
-    DEPENDENT "independent-is-not" "hls.js" "INDEPENDENT=YES, and the first picture is no sync frame";
+    DEPENDENT "independent-is-not" "hls.js"
+        "INDEPENDENT=YES or EXT-X-INDEPENDENT-SEGMENTS, and the first picture is no sync frame";
+    AVCC "avcc-empty" "hls.js" "an avcC without profile and level";
     PARTS_DIFFER "parts-are-not-segment" "all" "a segment is not the parts that it was served in";
     SETS_IN_SAMPLES "parameter-sets-in-samples" "Safari" "hvc1 and avc1 have parameter sets in the init segment only";
     TS_TABLES "ts-tables" "hls.js, AVPlayer" "PAT and PMT open every segment";

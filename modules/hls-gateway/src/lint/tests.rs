@@ -198,6 +198,8 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         ),
         (&rule::NO_CODECS, multivariant("CODECS=\"avc1.42c01e,mp4a.40.2\",", "")),
         (&rule::NO_BANDWIDTH, multivariant("BANDWIDTH=2000000,", "")),
+        (&rule::BOM, versions().iter().map(|text| format!("\u{feff}{text}")).collect()),
+        (&rule::REMOVED_OF_WHOLE, everywhere("#EXT-X-MAP", "#EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-MAP")),
         (&rule::OPUS, multivariant("mp4a.40.2", "opus")),
         (&rule::HEV1, multivariant("avc1.42c01e", "hev1.1.6.L93.B0")),
         (&rule::WENT_BACK, then(versions(), [version(9)])),
@@ -284,7 +286,7 @@ fn found(init: &[u8], fragments: &[Vec<u8>], duration: f64) -> BTreeSet<&'static
     let (init, mut faults) = Init::parse(init);
     let mut timeline = Timeline::default();
     for (fragment, follows) in fragments.iter().zip([false, true]) {
-        let listed = Listed { uri: "part.m4s", duration, independent: true, follows };
+        let listed = Listed { uri: "part.m4s", duration, part: None, independent: true, follows };
         faults.extend(init.iter().flat_map(|init| timeline.take(init, listed, fragment)));
     }
     names(&faults)
@@ -324,6 +326,7 @@ fn every_fault_that_is_planted_in_media_is_found() {
     negative[offset] = 0xff;
     is(&rule::NEGATIVE_OFFSET, found(&init, &second(negative), 1.0));
     is(&rule::EXTINF_WRONG, found(&init, &fragments, 1.2));
+    is(&rule::EXTINF_WRONG, found(&init, &fragments, 0.9));
     let (init, fragments) = stream(0x65, false);
     is(&rule::DEPENDENT, found(&init, &fragments, 1.0));
     let (init, fragments) = stream(0x67, true);
@@ -339,6 +342,70 @@ fn every_fault_that_is_planted_in_media_is_found() {
     let bare = muxer.write(&[frame], false);
     for wrong in [&bare[..], &segment[188..], &segment[..segment.len() - 1]] {
         assert_eq!(names(&transport_stream("a.ts", wrong)), [rule::TS_TABLES.name].into());
+    }
+}
+
+#[test]
+fn what_a_variant_says_of_its_init_segment_is_held_to_it() {
+    let (mut bytes, _) = stream(0x65, true);
+    // What these tracks do not know: 320 x 180.
+    let size = place(&bytes, b"tkhd") + 80;
+    bytes[size..size + 8].copy_from_slice(&[1, 64, 0, 0, 0, 180, 0, 0]);
+    let (init, faults) = Init::parse(&bytes);
+    assert!(faults.is_empty(), "{faults:?}");
+    let told = |codecs: &str, more: &str| {
+        let text = MULTIVARIANT.replace("avc1.42c01e,mp4a.40.2", codecs).replace(",RESOLUTION=320x180", more);
+        let variant = Playlist::parse(&text).variants.remove(0).0;
+        names(&init.iter().flat_map(|init| init.differs(&variant)).collect::<Vec<_>>())
+    };
+    assert_eq!(told("mp4a.40.2, AVC1.42C01E", ""), BTreeSet::new());
+    for wrong in ["avc1.42c01f,mp4a.40.2", "avc1.42c01e", "hvc1.1.6.L93.B0,mp4a.40.2"] {
+        assert_eq!(told(wrong, ""), [rule::WRONG_CODECS.name].into(), "{wrong}");
+    }
+    let other = told("avc1.42c01e,mp4a.40.2", ",RESOLUTION=1920x1080");
+    assert_eq!(other, [rule::WRONG_RESOLUTION.name].into());
+    assert_eq!(told("avc1.42c01e,mp4a.40.2", ",RESOLUTION=320x180"), BTreeSet::new());
+    let bytes = replaced(&bytes, b"avcC\x01", b"avcC\x00");
+    assert_eq!(names(&Init::parse(&bytes).1), [rule::AVCC.name].into());
+}
+
+#[test]
+fn numbers_at_the_end_of_what_64_bits_hold_are_read_and_end_nothing() {
+    let last = version(10).replace("MEDIA-SEQUENCE:10", "MEDIA-SEQUENCE:18446744073709551614");
+    let skip = "EXT-X-SKIP:SKIPPED-SEGMENTS=18446744073709551615";
+    let skipped = last.replace("EXT-X-MAP:URI=\"init.mp4\"", skip);
+    let sequence = last.replace("DISCONTINUITY-SEQUENCE:0", "DISCONTINUITY-SEQUENCE:18446744073709551615");
+    let begins = sequence.replace("#EXTINF", "#EXT-X-DISCONTINUITY\n#EXTINF");
+    assert!(!broken(&[last.clone(), last, skipped, begins]).is_empty());
+}
+
+#[test]
+fn text_that_is_no_utf_8_is_found() {
+    let bytes = [MULTIVARIANT.as_bytes(), b"# caf\xe9\n"].concat();
+    assert_eq!(names(&Playlist::of(&bytes).faults), [rule::NOT_UTF8.name].into());
+}
+
+#[test]
+fn parts_of_a_segment_may_make_up_for_each_other_and_for_no_second() {
+    let (init, fragments) = stream(0x65, true);
+    let init = Init::parse(&init).0.unwrap();
+    let found = |parts: [(f64, f64); 2]| {
+        let mut timeline = Timeline::default();
+        let pieces = fragments.iter().zip(parts).enumerate();
+        let faults = pieces.flat_map(|(index, (fragment, (duration, gap)))| {
+            let part = Some((index, gap));
+            let listed = Listed { uri: "part.m4s", duration, part, independent: true, follows: index > 0 };
+            timeline.take(&init, listed, fragment)
+        });
+        names(&faults.collect::<Vec<_>>())
+    };
+    for good in
+        [[(0.7, 0.0), (1.3, 0.0)], [(1.2, 0.0), (0.8, 0.0)], [(0.2, 0.8), (0.1, 0.9)], [(1.0, 5.0); 2]]
+    {
+        assert_eq!(found(good), BTreeSet::new(), "{good:?}");
+    }
+    for wrong in [[(0.4, 0.0), (0.4, 0.0)], [(1.0, 0.0), (2.1, 0.0)]] {
+        assert_eq!(found(wrong), [rule::EXTINF_WRONG.name].into(), "{wrong:?}");
     }
 }
 
@@ -427,6 +494,10 @@ async fn serve(files: Vec<(&'static str, &'static str, Vec<u8>)>) -> Url {
     Url::parse(&format!("http://{address}/index.m3u8")).unwrap()
 }
 
+fn arguments(url: Url, seconds: u64, apple: bool) -> Arguments {
+    Arguments { url, time: Duration::from_secs(seconds), apple, ca: None }
+}
+
 #[tokio::test]
 async fn a_stream_is_followed_to_its_end_and_the_exit_code_tells() {
     const LIST: &str = "application/vnd.apple.mpegurl";
@@ -443,8 +514,7 @@ async fn a_stream_is_followed_to_its_end_and_the_exit_code_tells() {
         ])
         .await;
         let mut out = Vec::new();
-        let time = Duration::from_secs(30);
-        let code = lint(Arguments { url, time, apple, ca: None }, &mut out).await;
+        let code = lint(arguments(url, 30, apple), &mut out).await;
         (code, String::from_utf8(out).unwrap())
     };
     let (code, text) = run(init.clone(), &fragments, false).await;
@@ -474,8 +544,7 @@ async fn media_that_is_encrypted_or_in_byte_ranges_is_not_looked_into() {
         ])
         .await;
         let mut out = Vec::new();
-        let code =
-            lint(Arguments { url, time: Duration::from_secs(30), apple: false, ca: None }, &mut out).await;
+        let code = lint(arguments(url, 30, false), &mut out).await;
         let text = String::from_utf8(out).unwrap();
         assert!(code == 0 && text.contains(&format!(" and {fetched} pieces of media")), "{text}");
     }
@@ -497,11 +566,13 @@ fn arguments_are_read_or_refused() {
     let read = |arguments: &[&str]| read(&arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
     let all = read(&["--seconds", "5", "https://a/b.m3u8", "--apple"]).unwrap();
     assert_eq!((all.url.as_str(), all.time, all.apple), ("https://a/b.m3u8", Duration::from_secs(5), true));
+    assert_eq!(read(&["--ca", "a.pem", "https://a"]).unwrap().ca, Some("a.pem".into()));
     for wrong in [
         &["--seconds", "0", "http://a/b"][..],
         &[],
         &["http://a", "http://b"],
         &["--fast", "http://a"],
+        &["http://a", "--ca"],
         &["a"],
     ] {
         assert!(read(wrong).is_none(), "{wrong:?}");

@@ -16,6 +16,8 @@ struct Origin {
 
 /// One answer: after how long, what, and whether it is there.
 struct Answered {
+    /// It is elsewhere.
+    location: Option<String>,
     after: Duration,
     body: Vec<u8>,
     found: bool,
@@ -92,11 +94,19 @@ async fn linted(
                 "/media.m3u8" => Some(Origin::playlist(LAST.min(4 + nth as u64)).into_bytes()),
                 path => origin.file(path),
             };
-            let mut answered =
-                Answered { after: Duration::ZERO, found: body.is_some(), body: body.unwrap_or_default() };
+            let mut answered = Answered {
+                location: None,
+                after: Duration::ZERO,
+                found: body.is_some(),
+                body: body.unwrap_or_default(),
+            };
             plant(path, nth, &mut answered);
             tokio::time::sleep(answered.after).await;
-            let status = if answered.found { "200 OK" } else { "404 Not Found" };
+            let status = match &answered.location {
+                Some(location) => &format!("302 Found\r\nLocation: {location}"),
+                None if answered.found => "200 OK",
+                None => "404 Not Found",
+            };
             let head = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: max-age=1\r\n\
                  Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n",
@@ -108,7 +118,7 @@ async fn linted(
     });
     let url = Url::parse(&format!("http://{address}/index.m3u8")).unwrap();
     let mut out = Vec::new();
-    let code = lint(Arguments { url, time: Duration::from_secs(60), apple, ca: None }, &mut out).await;
+    let code = lint(arguments(url, 60, apple), &mut out).await;
     (code, String::from_utf8(out).unwrap())
 }
 
@@ -226,6 +236,64 @@ async fn a_part_that_is_listed_and_not_there_is_found() {
 }
 
 #[tokio::test]
+async fn where_a_playlist_is_elsewhere_its_addresses_are_relative_to_that_and_the_redirect_is_the_only_fault()
+{
+    finds(&rule::REDIRECT, |path, _, answered| match path {
+        "/index.m3u8" => answered.location = Some("/a/index.m3u8".into()),
+        "/a/index.m3u8" => answered.location = Some("b/index.m3u8".into()),
+        "/a/b/index.m3u8" => {
+            (answered.found, answered.body) = (true, MULTIVARIANT.replace("media", "../media").into());
+        }
+        "/a/media.m3u8" => answered.location = Some("/media.m3u8".into()),
+        _ => {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_led_in_a_circle_has_no_stream() {
+    let (code, text) = linted(false, |path, _, answered| answered.location = Some(path.to_owned())).await;
+    assert_eq!(code, UNAVAILABLE, "{text}");
+}
+
+#[tokio::test]
+async fn a_bandwidth_that_segments_are_far_above_is_found() {
+    finds(&rule::LOW_BANDWIDTH, |path, _, answered| {
+        if path == "/index.m3u8" {
+            replace(&mut answered.body, "BANDWIDTH=2000000", "BANDWIDTH=2000");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_codec_than_the_one_that_is_told_is_found() {
+    finds(&rule::WRONG_CODECS, |path, _, answered| {
+        if path == "/index.m3u8" {
+            replace(&mut answered.body, "avc1.42c01e", "avc1.64001f");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn segments_that_are_said_to_be_independent_and_are_not_are_found() {
+    finds(&rule::DEPENDENT, |path, _, answered| {
+        if path == "/media.m3u8" {
+            replace(&mut answered.body, "#EXT-X-MAP", "#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP");
+            let text = String::from_utf8_lossy(&answered.body);
+            answered.body = text.replace(",INDEPENDENT=YES,URI=\"p6", ",URI=\"p6").into();
+        } else if matches!(path, "/6.m4s" | "/p6.m4s") {
+            // Flags of the first sample: it depends on others.
+            let at = answered.body.windows(4).position(|name| name == b"trun").unwrap();
+            let flags = answered.body[at..].windows(4).position(|flags| flags == [2, 0, 0, 0]).unwrap();
+            answered.body[at + flags..at + flags + 4].copy_from_slice(&[1, 1, 0, 0]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_hint_of_another_part_than_the_one_that_comes_is_found() {
     finds(&rule::HINT_WRONG, |path, nth, answered| {
         if path == "/media.m3u8" && nth == 2 {
@@ -240,8 +308,7 @@ async fn a_stream_that_can_not_be_had_has_an_exit_code_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = Url::parse(&format!("http://{}/index.m3u8", listener.local_addr().unwrap())).unwrap();
     drop(listener);
-    let code =
-        lint(Arguments { url, time: Duration::from_secs(5), apple: false, ca: None }, Vec::new()).await;
+    let code = lint(arguments(url, 5, false), Vec::new()).await;
     assert_eq!(code, UNAVAILABLE);
     let (code, text) = linted(false, |path, _, answered| answered.found = path != "/index.m3u8").await;
     assert_eq!(code, UNAVAILABLE, "{text}");
