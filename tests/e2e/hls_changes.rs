@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use av_tests::chance::Chance;
 use av_tests::clip::Clip;
 use av_tests::flv::Tag;
 use av_tests::program::Program;
@@ -71,6 +72,49 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
     assert!(index.contains("RESOLUTION=320x180") && index.contains(",mp4a."), "{index}");
     found_nothing(linter);
     drop(publisher);
+}
+
+/// Some rounds of a camera of five pictures a second with a key frame every 20 s: each picture may be 30 ms early or late, and
+/// one in twenty is lost.
+pub(crate) fn slow_camera(rounds: u32, has_sound: bool) -> Vec<Tag> {
+    const PERIOD: u32 = 20_000;
+    let clip = Clip::SlowCamera.tags();
+    let mut chance = Chance(5);
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        for tag in clip.iter().filter(|tag| tag.kind == 9 || tag.kind == 8 && has_sound) {
+            let is_picture = tag.kind == 9 && !tag.is_header() && !tag.is_sync();
+            let off = if is_picture { chance.of(0..61) as u32 } else { 30 };
+            if round == 0 || !tag.is_header() {
+                all.push(Tag { timestamp: tag.timestamp + round * PERIOD + off, ..tag.clone() });
+            }
+        }
+    }
+    all.sort_by_key(|tag| tag.timestamp);
+    all
+}
+
+fn pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault(has_sound: bool) {
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let publishing = std::thread::spawn(move || publisher.play_out(&slow_camera(3, has_sound)));
+    gateway.media();
+    found_nothing(linter(&gateway, "25"));
+    drop(gateway);
+    // It was still publishing.
+    publishing.join().unwrap().unwrap_err();
+}
+
+#[test]
+fn pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault_for_the_linter() {
+    needs!(Ffmpeg);
+    pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault(false);
+}
+
+#[test]
+fn nor_with_sound_between_them() {
+    needs!(Ffmpeg);
+    pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault(true);
 }
 
 #[test]

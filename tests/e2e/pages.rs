@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use av_tests::module::Setup;
 use av_tests::program::Program;
+use av_tests::rtmp::Publisher;
 use av_tests::tool::{Tool, binary, repository, skip, tests_dir};
 use av_tests::{long_only, needs, port, wait};
 use serde_json::{Value, json};
 
+use crate::hls::Gateway;
 use crate::recorder_blobs::{self, Azurite, KEY};
-use crate::rtmp;
+use crate::{hls_changes, rtmp};
 
 /// One browser at a time: each takes the machine for itself.
 static BROWSER: Mutex<()> = Mutex::new(());
@@ -82,6 +84,28 @@ fn the_page_and_plain_hls_js_play_on_behind_a_hole_that_no_buffer_reaches_over()
 #[test]
 fn a_page_comes_back_from_h265_which_it_may_not_decode() {
     drive("a_page_comes_back_from_h265", "codec.mjs", &[]);
+}
+
+/// The page beside a camera whose pictures come late and get lost.
+fn watch_a_slow_camera(case: &str, has_sound: bool) {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let seconds = long(30, 300);
+    let tags = hls_changes::slow_camera(seconds / 20 + 5, has_sound);
+    std::thread::spawn(move || publisher.play_out(&tags));
+    let page = format!("http://127.0.0.1:{}", gateway.port);
+    drive(case, "slow.mjs", &[&page, &seconds.to_string()]);
+}
+
+#[test]
+fn a_page_plays_on_over_pictures_of_a_slow_camera_that_come_late_and_get_lost() {
+    watch_a_slow_camera("a_page_plays_on_over_late_pictures", false);
+}
+
+#[test]
+fn a_page_plays_on_over_late_and_lost_pictures_between_sound() {
+    watch_a_slow_camera("a_page_plays_on_over_late_pictures_between_sound", true);
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Clip {
     Smaller,
     /// H.264 at one picture a second, AAC.
     OnePictureASecond,
+    /// H.264 at five pictures a second, one in twenty of them lost, one key frame in all of its 20 s, AAC.
+    SlowCamera,
     /// H.264 of a size that no block divides, with colour values that are legal and unusual, without sound.
     OddSize,
 }
@@ -50,6 +52,7 @@ impl Clip {
             Self::Heavy => "heavy-by-quality",
             Self::Smaller => "smaller",
             Self::OnePictureASecond => "one-picture-a-second",
+            Self::SlowCamera => "slow-camera",
             Self::OddSize => "odd-size",
         }
     }
@@ -78,6 +81,9 @@ impl Clip {
             }
             Self::OnePictureASecond => {
                 "-t 8 -r 1 -c:v libx264 -preset veryfast -g 2 -bf 0 -sc_threshold 0 -c:a aac"
+            }
+            Self::SlowCamera => {
+                "-t 20 -vf fps=5,select=not(eq(mod(n\\,20)\\,7)) -fps_mode vfr -c:v libx264 -preset veryfast -g 1000 -bf 0 -sc_threshold 0 -c:a aac"
             }
             Self::OddSize => {
                 "-t 6 -an -s 314x178 -c:v libx264 -preset veryfast -b:v 500k -g 25 -sc_threshold 0 -bf 3 -color_primaries film -color_trc log316 -colorspace ycgco -color_range pc"

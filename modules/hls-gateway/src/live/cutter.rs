@@ -12,8 +12,9 @@ const MAX_AUDIO: usize = 8192;
 const MAX_FRAMES: usize = 4096;
 /// Two ticks at 90 kHz: as much longer or shorter may a part be when its times are rounded to ticks.
 const ROUNDING: i64 = 22_224;
-/// So far may what is listed be behind media, in nanoseconds: players bear a second (hls.js moves its timeline beyond it).
-const MOST_OWED: i64 = 1_000_000_000;
+/// What is listed of a segment may be so much shorter than its media, before its last part: hls.js moves its timeline where
+/// they are a second apart.
+const BEHIND: i64 = 800_000_000;
 
 /// Some frames in a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,12 +34,10 @@ pub(crate) struct Part {
 pub(crate) enum Cut {
     /// The next part of the segment.
     Part(Part),
-    /// A part of so many nanoseconds in which nothing can be fetched: a frame stands for much longer than a part may last.
+    /// A part of so many nanoseconds in which nothing can be fetched: a frame stands for longer than can be listed.
     Gap(i64),
     /// It was the segment's last.
     Segment,
-    /// What follows is listed as another timeline: what is listed has fallen too far behind media.
-    Break,
 }
 
 /// How long frames are, where the next one does not tell. In nanoseconds.
@@ -60,6 +59,11 @@ impl Intervals {
 /// Cuts frames of one or two tracks into parts and segments. Pictures say where, or sound where there are none.
 ///
 /// A frame's length is known when the next one is there: so a frame is given with the one behind it.
+///
+/// Parts have to be 85 to 100 % of a length, whatever times frames have. Where they can't, because a picture comes late or
+/// is lost, a part is listed as long as it may be, and those behind it make up for it until the segment ends. A gap inside
+/// a segment would be worse: behind one, hls.js takes no part up to the next sync frame. So would be a segment that ends
+/// there: who begins at the next one has no sync frame.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     numbers: Numbers,
@@ -74,17 +78,17 @@ pub(crate) struct Cutter {
     /// Sound from before the first picture has no place.
     began: Timestamp,
     part_start: Timestamp,
-    segment_start: Timestamp,
+    /// What is listed of this segment.
+    told: i64,
+    /// So much of the time up to `part_start` is not listed yet. Below 0: it is listed already.
+    owed: i64,
     /// A decoder can start where the segment does.
     segment_starts: bool,
+    /// Behind a gap between parts, up to the next sync frame: each part is a segment.
+    scattered: bool,
     last_sync: Timestamp,
     /// Distance of the last two sync frames.
     gop: i64,
-    /// A frame that comes late stands for longer than a part may be listed: so much is owed, and listed by the parts behind
-    /// it, which have room. A gap would stop players: behind one, hls.js waits for a sync frame.
-    owed: i64,
-    /// What was owed when the segment began.
-    carried: i64,
     /// The last two distances of frames: one lost frame alone makes no other rate.
     steps: [i64; 2],
 }
@@ -102,12 +106,12 @@ impl Cutter {
             audio: VecDeque::new(),
             began: Timestamp::ZERO,
             part_start: Timestamp::ZERO,
-            segment_start: Timestamp::ZERO,
+            told: 0,
+            owed: 0,
             segment_starts: true,
+            scattered: false,
             last_sync: Timestamp::ZERO,
             gop: 0,
-            owed: 0,
-            carried: 0,
             steps: [step; 2],
         }
     }
@@ -138,8 +142,9 @@ impl Cutter {
         let at = frame.dts;
         let Some(last) = self.open.last() else {
             if starts {
-                (self.began, self.part_start, self.segment_start, self.last_sync) = (at, at, at, at);
-                self.segment_starts = true;
+                (self.began, self.part_start, self.last_sync) = (at, at, at);
+                (self.told, self.owed) = (0, 0);
+                (self.segment_starts, self.scattered) = (true, false);
                 self.open.push(frame);
             }
             return;
@@ -153,24 +158,22 @@ impl Cutter {
             self.gop = at.nanos_since(self.last_sync);
             self.last_sync = at;
         }
-        let length = at.nanos_since(self.part_start);
         if self.ends_segment(at, starts, usual) {
-            self.part(at, out);
-            self.segment(at, starts, out);
-        } else if length > self.longest_part() || self.ends_part(length, starts, usual) {
-            let is_short = length.saturating_add(self.owed) < self.shortest_part();
-            self.part(at, out);
-            // What is shorter than a part has to be is the last of its segment.
-            if is_short {
-                self.segment(at, starts, out);
-            }
+            self.part(at, true, starts, out);
+        } else if self.ends_part(self.wanted(at), starts, usual) {
+            self.part(at, false, starts, out);
         }
         self.open.push(frame);
     }
 
-    /// How long the segment is when it ends at `at` and owes nothing.
+    /// How long a part that ends at `at` would have to be listed.
+    fn wanted(&self, at: Timestamp) -> i64 {
+        at.nanos_since(self.part_start).saturating_add(self.owed)
+    }
+
+    /// How long the segment would be if it ended at `at`.
     fn elapsed(&self, at: Timestamp) -> i64 {
-        at.nanos_since(self.segment_start).saturating_add(self.carried)
+        self.told.saturating_add(self.wanted(at))
     }
 
     /// The longest part, with room for times that are rounded to ticks.
@@ -186,24 +189,24 @@ impl Cutter {
     /// Frames that come further apart than those before: what was to be all of a part, or of a segment, with the last one
     /// is too long now, and ends before that.
     fn make_room(&mut self, at: Timestamp, out: &mut Vec<Cut>) {
-        let part_is_full = at.nanos_since(self.part_start) > self.longest_part();
+        let part_is_full = self.wanted(at) > self.longest_part();
         let segment_is_full = self.elapsed(at) > self.numbers.longest_segment();
         if !(part_is_full || segment_is_full) {
             return;
         }
         let Some(last) = self.open.pop() else { return };
-        if self.open.is_empty() {
+        let starts = self.last_sync == last.dts;
+        if !self.open.is_empty() {
+            // What is too short without this frame is listed as long as it may be, with it.
+            if segment_is_full || self.wanted(last.dts) >= self.shortest_part() {
+                self.part(last.dts, segment_is_full, starts, out);
+            }
+        } else if segment_is_full && self.told > 0 {
             // The part has this frame alone. Its segment may end all the same.
-            if segment_is_full && last.dts > self.segment_start {
-                self.segment(last.dts, self.last_sync == last.dts, out);
+            if starts {
+                self.gap(out);
             }
-        } else {
-            let told = last.dts.nanos_since(self.part_start).saturating_add(self.owed);
-            let is_short = told < self.shortest_part();
-            self.part(last.dts, out);
-            if segment_is_full || is_short {
-                self.segment(last.dts, self.last_sync == last.dts, out);
-            }
+            self.segment(starts, out);
         }
         self.open.push(last);
     }
@@ -223,67 +226,76 @@ impl Cutter {
         }
     }
 
-    fn ends_part(&self, length: i64, starts: bool, usual: i64) -> bool {
+    fn ends_part(&self, wanted: i64, starts: bool, usual: i64) -> bool {
         let is_crowded = self.open.len() >= MAX_FRAMES;
         let Some(part) = self.numbers.part else { return is_crowded };
         let half = part.nominal / i64::from(part.frames.max(1)) / 2;
-        let is_long = length >= self.shortest_part();
-        // With the next frame it would be too long: where it is too short without, so is its segment.
-        let is_last = length.saturating_add(usual) > self.longest_part();
-        is_crowded || is_last || is_long && (starts || length >= part.nominal.saturating_sub(half))
+        let is_long = wanted >= self.shortest_part();
+        // With the next frame it would be too long.
+        let is_last = wanted.saturating_add(usual) > self.longest_part();
+        is_crowded || is_last || is_long && (starts || wanted >= part.nominal.saturating_sub(half))
     }
 
-    /// Ends the segment before the frame with dts `at`. `starts`: a decoder can start there.
-    fn segment(&mut self, at: Timestamp, starts: bool, out: &mut Vec<Cut>) {
+    /// Ends the segment. `starts`: a decoder can start at the next one.
+    fn segment(&mut self, starts: bool, out: &mut Vec<Cut>) {
         if out.last() != Some(&Cut::Segment) {
             out.push(Cut::Segment);
         }
-        // A camera that has become slower than its parts may be listed: time to be even.
-        if starts && self.owed > MOST_OWED / 2 {
-            self.owed = 0;
-            out.push(Cut::Break);
-        }
-        self.carried = self.owed;
-        (self.segment_start, self.segment_starts) = (at, starts);
+        (self.told, self.segment_starts) = (0, starts);
+        self.scattered &= !starts;
     }
 
-    /// Closes the part before the frame with dts `at`, with the sound that begins before it.
-    fn part(&mut self, at: Timestamp, out: &mut Vec<Cut>) {
+    /// Tells what is owed as a gap.
+    fn gap(&mut self, out: &mut Vec<Cut>) {
+        let mut room = self.numbers.longest_segment().saturating_sub(self.told);
+        while self.owed > 0 {
+            if room <= 0 {
+                self.segment(false, out);
+                room = self.numbers.target_nanos();
+            }
+            let piece = self.owed.min(self.longest_part()).min(room);
+            out.push(Cut::Gap(piece));
+            self.told = self.told.saturating_add(piece);
+            self.owed = self.owed.saturating_sub(piece);
+            room = room.saturating_sub(piece);
+        }
+    }
+
+    /// Closes the part before the frame with dts `at`, with the sound that begins before it. `starts`: a decoder can start
+    /// there. `ends`: the segment does.
+    fn part(&mut self, at: Timestamp, ends: bool, starts: bool, out: &mut Vec<Cut>) {
         let mut frames = std::mem::take(&mut self.open);
         while self.audio.front().is_some_and(|first| first.dts < at) {
             frames.extend(self.audio.pop_front());
         }
-        let start = self.part_start;
+        let wanted = self.wanted(at);
         let longest = self.longest_part();
-        let listed = self.elapsed(start).saturating_sub(self.owed);
-        let mut room = self.numbers.longest_segment().saturating_sub(listed);
-        let length = at.nanos_since(start);
-        let due = length.saturating_add(self.owed);
-        let told = due.min(longest).min(room);
-        // Where it fits, what its times say when they are rounded to ticks is what is told.
-        let is_exact = told == length;
+        let room = self.numbers.longest_segment().saturating_sub(self.told);
+        let has_parts = self.numbers.part.is_some();
+        // It may be listed longer than it is by less than a frame, which those behind it make up for. What is too short even so
+        // is the last of its segment.
+        let ahead = self.steps.into_iter().min().unwrap_or(0).max(0) / 5 * 4;
+        let is_short = has_parts && wanted < self.shortest_part().saturating_sub(ahead);
+        let ends = ends || is_short || self.scattered || wanted.max(self.shortest_part()) > room;
+        let least = if ends { ROUNDING } else { self.shortest_part().max(ROUNDING) };
+        let told = wanted.max(least).min(longest).min(room).max(ROUNDING);
+        let owed = wanted.saturating_sub(told);
+        // Where nothing is made up for, what its times say when they are rounded to ticks is what is told.
+        let is_exact = self.owed == 0 && owed == 0;
+        let start = std::mem::replace(&mut self.part_start, at);
         out.push(Cut::Part(Part { frames, start, end: at, told: (!is_exact).then_some(told) }));
-        let mut rest = due.saturating_sub(told);
-        room = room.saturating_sub(told);
-        self.owed = 0;
-        if rest <= MOST_OWED && self.numbers.part.is_some() {
-            self.owed = std::mem::take(&mut rest);
+        self.told = self.told.saturating_add(told);
+        self.owed = owed;
+        let is_gap = owed > 0 && (!has_parts || ends && starts || owed > BEHIND);
+        if is_gap {
+            self.gap(out);
         }
-        while rest > 0 {
-            if room <= 0 {
-                let told = at.moved(rest.saturating_neg());
-                self.segment(told, false, out);
-                room = self.numbers.target_nanos();
-            }
-            let piece = rest.min(longest).min(room);
-            out.push(Cut::Gap(piece));
-            (rest, room) = (rest.saturating_sub(piece), room.saturating_sub(piece));
+        if is_gap || ends {
+            // Media begins a segment of its own. Behind a gap hls.js takes whole segments at once, and parts up to the next
+            // sync frame not at all.
+            self.scattered |= is_gap && has_parts;
+            self.segment(starts, out);
         }
-        if self.segment_start > start {
-            // Media begins a segment of its own.
-            self.segment(at, false, out);
-        }
-        self.part_start = at;
     }
 
     /// Gives what there is, as the end of a segment: nothing of this timeline follows. It can start again then.
@@ -291,17 +303,16 @@ impl Cutter {
         if let Some(last) = self.open.last() {
             let [before, step] = self.steps;
             // No longer than there is room for.
-            let room = self.longest_part().saturating_sub(last.dts.nanos_since(self.part_start));
+            let room = self.longest_part().saturating_sub(self.wanted(last.dts));
             let longest = self.numbers.longest_segment();
             let room = room.min(longest.saturating_sub(self.elapsed(last.dts)));
             let at = last.dts.moved(before.min(step).min(room).max(ROUNDING));
             // Sound may go on behind the last picture.
             self.open.extend(self.audio.drain(..));
-            self.part(at, out);
-            self.segment(at, false, out);
+            self.part(at, true, true, out);
         }
+        self.owed = 0;
         self.audio.clear();
-        (self.owed, self.carried) = (0, 0);
         self.steps = [self.intervals.get(self.leading); 2];
         self.gop = 0;
     }
