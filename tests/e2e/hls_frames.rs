@@ -78,6 +78,11 @@ fn ffmpeg_plays_every_frame_of_pictures_alone() {
 }
 
 #[test]
+fn ffmpeg_plays_every_frame_of_one_picture_a_second() {
+    plays_every_frame(Clip::OnePictureASecond, "lowLatency");
+}
+
+#[test]
 fn ffmpeg_plays_every_frame_of_h265() {
     plays_every_frame(Clip::H265, "lowLatency");
 }

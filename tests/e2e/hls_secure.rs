@@ -122,6 +122,57 @@ fn over_https_http_2_is_spoken_with_who_can_and_the_key_is_in_every_address() {
 }
 
 #[test]
+fn head_options_ranges_and_conditions_are_answered_over_http_2() {
+    needs!(Ffmpeg, Curl);
+    let gateway = Secure::start(&json!({ "key": "k" }));
+    // Headers and status, where curl takes the answer for whole: a HEAD that has a body ends the stream with an error.
+    let head = |path: &str| gateway.get(path, &["--http2", "--head"]);
+    assert_eq!(head("/live/cam/index.m3u8?key=k").status, 503, "nothing is there yet");
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let index = gateway.playlist("/live/cam/index.m3u8?key=k", &["--http2"]).body;
+    let media = format!("/live/cam/{}", index.lines().filter_map(address).next_back().unwrap());
+    for (path, status) in [
+        ("/live/cam/index.m3u8?key=k", 200),
+        (&media, 200),
+        ("/live/cam/index.m3u8", 403),
+        ("/live/cam/no.m4s?key=k", 404),
+        ("/nothing", 404),
+        ("/", 200),
+        ("/-/report", 405),
+        ("/-/streams.json", 200),
+    ] {
+        let got = head(path);
+        assert_eq!((got.version.as_str(), got.status), ("2", status), "{path}");
+        let length = got.body.lines().find_map(|line| line.strip_prefix("content-length: "));
+        assert!(length.unwrap().trim().parse::<u32>().unwrap() > 0, "{path}: {}", got.body);
+    }
+    let options = gateway.get(&media, &["--http2", "--request", "OPTIONS", "--include"]);
+    assert_eq!((options.version.as_str(), options.status), ("2", 204));
+    assert!(options.body.contains("access-control-allow-methods: GET, HEAD, OPTIONS"), "{}", options.body);
+    let posted = gateway.get(&media, &["--http2", "--data", "x"]);
+    assert_eq!((posted.version.as_str(), posted.status), ("2", 405));
+
+    let list = gateway.get(&media, &["--http2"]).body;
+    let segment = list.lines().filter(|line| !line.starts_with('#')).find_map(address).unwrap();
+    let of = |more: &[&str]| {
+        let headers = [&["--http2", "--output", "/dev/null", "--dump-header", "-"], more].concat();
+        gateway.get(&format!("/live/cam/{segment}"), &headers)
+    };
+    let whole = of(&[]);
+    let field = |got: &Got, name: &str| {
+        let line = got.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("{name}: {}", got.body)).trim().to_owned()
+    };
+    let part = of(&["--range", "10-109"]);
+    assert_eq!((part.version.as_str(), part.status), ("2", 206));
+    let range = format!("bytes 10-109/{}", field(&whole, "content-length"));
+    assert_eq!((field(&part, "content-length"), field(&part, "content-range")), ("100".into(), range));
+    assert_eq!(of(&["--range", "99999999-"]).status, 416);
+    let known = of(&["--header", &format!("If-None-Match: {}", field(&whole, "etag"))]);
+    assert_eq!((known.version.as_str(), known.status), ("2", 304));
+}
+
+#[test]
 fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     needs!(Ffmpeg, Curl);
     let auth = json!({ "username": "guard", "password": "pw-5150" });

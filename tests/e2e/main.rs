@@ -16,6 +16,7 @@ mod device_rules;
 mod environment;
 mod fan_out;
 mod hls;
+mod hls_answers;
 mod hls_changes;
 mod hls_clients;
 mod hls_clock;

@@ -226,7 +226,7 @@ impl Timeline {
         let mut add = |rule: &'static Rule, detail: String| faults.push(Fault::new(rule, detail));
         let uri = listed.uri;
         let leading = init.leading()?;
-        let mut length = 0.0;
+        let (mut length, mut last) = (0.0, 0.0);
         let mut is_first = true;
         let top = boxes(bytes)?;
         if !top.iter().any(|(kind, _)| *kind == b"moof") {
@@ -264,7 +264,9 @@ impl Timeline {
                 if track.id != leading.id {
                     continue;
                 }
-                length += duration as f64 / f64::from(track.timescale.max(1));
+                let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale.max(1));
+                length += seconds(duration);
+                last = samples.last().map_or(0.0, |sample| seconds(sample.duration.into()));
                 let is_sync = samples.first().is_some_and(|sample| sample.flags & 0x1_0000 == 0);
                 if std::mem::take(&mut is_first) && listed.independent && !is_sync {
                     add(&rule::DEPENDENT, uri.to_owned());
@@ -281,7 +283,7 @@ impl Timeline {
             }
         }
         // A frame of doubt: where the last sample ends is said by the next one.
-        let doubt = 0.05_f64.max(listed.duration * 0.02);
+        let doubt = 0.05_f64.max(listed.duration * 0.02).max(last);
         let is_wrong = match listed.part {
             None => (length - listed.duration).abs() > doubt,
             Some((index, gap)) => {

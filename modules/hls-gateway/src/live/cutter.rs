@@ -12,9 +12,8 @@ const MAX_AUDIO: usize = 8192;
 const MAX_FRAMES: usize = 4096;
 /// Two ticks at 90 kHz: as much longer or shorter may a part be when its times are rounded to ticks.
 const ROUNDING: i64 = 22_224;
-/// What is listed of a segment may be so much shorter than its media, before its last part: hls.js moves its timeline where
-/// they are a second apart.
-const BEHIND: i64 = 800_000_000;
+/// So far may what is listed be behind media, in nanoseconds: hls.js moves its timeline where they are a second apart.
+const BEHIND: i64 = 900_000_000;
 
 /// Some frames in a row.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +37,8 @@ pub(crate) enum Cut {
     Gap(i64),
     /// It was the segment's last.
     Segment,
+    /// What follows is listed as another timeline: what is listed has fallen too far behind media.
+    Break,
 }
 
 /// How long frames are, where the next one does not tell. In nanoseconds.
@@ -61,9 +62,9 @@ impl Intervals {
 /// A frame's length is known when the next one is there: so a frame is given with the one behind it.
 ///
 /// Parts have to be 85 to 100 % of a length, whatever times frames have. Where they can't, because a picture comes late or
-/// is lost, a part is listed as long as it may be, and those behind it make up for it until the segment ends. A gap inside
-/// a segment would be worse: behind one, hls.js takes no part up to the next sync frame. So would be a segment that ends
-/// there: who begins at the next one has no sync frame.
+/// is lost, a part is listed as long as it may be, and those behind it make up for that. A gap would be worse: behind one,
+/// hls.js takes no part up to the next sync frame. So would be a segment that ends there: who begins at the next one has no
+/// sync frame.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     numbers: Numbers,
@@ -203,9 +204,6 @@ impl Cutter {
             }
         } else if segment_is_full && self.told > 0 {
             // The part has this frame alone. Its segment may end all the same.
-            if starts {
-                self.gap(out);
-            }
             self.segment(starts, out);
         }
         self.open.push(last);
@@ -238,8 +236,13 @@ impl Cutter {
 
     /// Ends the segment. `starts`: a decoder can start at the next one.
     fn segment(&mut self, starts: bool, out: &mut Vec<Cut>) {
-        if out.last() != Some(&Cut::Segment) {
+        if !matches!(out.last(), Some(Cut::Segment | Cut::Break)) {
             out.push(Cut::Segment);
+        }
+        // A camera that has become slower than its parts may be listed: time to be even.
+        if starts && self.owed > BEHIND / 2 {
+            self.owed = 0;
+            out.push(Cut::Break);
         }
         (self.told, self.segment_starts) = (0, starts);
         self.scattered &= !starts;
@@ -286,7 +289,7 @@ impl Cutter {
         out.push(Cut::Part(Part { frames, start, end: at, told: (!is_exact).then_some(told) }));
         self.told = self.told.saturating_add(told);
         self.owed = owed;
-        let is_gap = owed > 0 && (!has_parts || ends && starts || owed > BEHIND);
+        let is_gap = owed > if has_parts { BEHIND } else { 0 };
         if is_gap {
             self.gap(out);
         }
@@ -309,7 +312,7 @@ impl Cutter {
             let at = last.dts.moved(before.min(step).min(room).max(ROUNDING));
             // Sound may go on behind the last picture.
             self.open.extend(self.audio.drain(..));
-            self.part(at, true, true, out);
+            self.part(at, true, false, out);
         }
         self.owed = 0;
         self.audio.clear();

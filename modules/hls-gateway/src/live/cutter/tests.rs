@@ -32,6 +32,8 @@ fn frame(kind: Kind, at: i64, is_sync: bool) -> Frame {
 struct Piece {
     part: Option<Part>,
     length: i64,
+    /// Another timeline begins with it.
+    breaks: bool,
 }
 
 impl Piece {
@@ -42,13 +44,20 @@ impl Piece {
 
 fn segments_of(cuts: Vec<Cut>) -> Vec<Vec<Piece>> {
     let mut segments = vec![Vec::new()];
+    let mut broken = false;
     for cut in cuts {
+        let breaks = std::mem::take(&mut broken);
         let piece = match cut {
             Cut::Part(part) => {
                 let length = part.told.unwrap_or_else(|| part.end.nanos_since(part.start));
-                Piece { part: Some(part), length }
+                Piece { part: Some(part), length, breaks }
             }
-            Cut::Gap(length) => Piece { part: None, length },
+            Cut::Gap(length) => Piece { part: None, length, breaks },
+            Cut::Break => {
+                assert!(segments.last().unwrap().is_empty(), "only between segments");
+                broken = true;
+                continue;
+            }
             Cut::Segment => {
                 segments.push(Vec::new());
                 continue;
@@ -92,16 +101,15 @@ fn hold(numbers: Numbers, segments: &[Vec<Piece>]) {
         assert!(!scattered || media <= 1, "parts that hls.js does not take");
         scattered |= media < segment.len();
         for (index, piece) in segment.iter().enumerate() {
-            let Piece { part, length } = piece;
+            let Piece { part, length, breaks } = piece;
             assert!((1..=target).contains(length), "{length} of {target}");
             let is_last = index + 1 == segment.len();
             assert!(part.is_none() || is_last || length * 100 >= target * 85, "{length} of {target}");
-            let start = at.unwrap_or_else(|| segment[0].part.as_ref().unwrap().start.nanos());
+            let start = at.filter(|_| !breaks);
+            let start = start.unwrap_or_else(|| segment[0].part.as_ref().unwrap().start.nanos());
             if let Some(part) = part {
                 let off = part.start.nanos() - start;
                 assert!((-target..=BEHIND).contains(&off), "listed {off} too early");
-                let begins = index == 0 && starts;
-                assert!(!begins || off <= 0, "a segment at a sync frame is listed {off} too early");
             }
             at = Some(start + length);
         }
@@ -171,6 +179,17 @@ fn a_picture_that_is_a_little_late_is_listed_by_the_parts_behind_it() {
 }
 
 #[test]
+fn a_camera_that_becomes_too_slow_for_its_parts_begins_another_timeline_now_and_then_and_has_no_gap() {
+    let numbers = numbers(SECOND / 12, 2 * SECOND);
+    let segments = cut(numbers, SECOND / 12, &at_rate(5, 60), |index| index % 10 == 0);
+    hold(numbers, &segments);
+    assert!(segments.iter().flatten().all(|piece| piece.part.is_some()));
+    let breaks = segments.iter().filter(|segment| segment[0].breaks).collect::<Vec<_>>();
+    assert!((4..=12).contains(&breaks.len()), "{}", breaks.len());
+    assert!(breaks.iter().all(|segment| segment[0].frames()[0].is_sync));
+}
+
+#[test]
 fn a_gop_that_does_not_fit_any_more_is_cut_at_another_frame() {
     let numbers = numbers(SECOND / 25, 2 * SECOND);
     let segments = cut(numbers, SECOND / 25, &at_rate(25, 40), |index| index == 0 || index % 500 == 50);
@@ -192,10 +211,7 @@ fn parts_behind_a_late_or_lost_picture_make_up_for_it_and_segments_begin_at_sync
     let segments = cut(numbers, SECOND / 5, &times, |index| index % 95 == 0);
     hold(numbers, &segments);
     assert_eq!(segments.len(), 5);
-    // Media alone, but for what a segment's last part could not make up for.
-    for segment in &segments {
-        assert!(segment.iter().rev().skip(2).all(|piece| piece.part.is_some()));
-    }
+    assert!(segments.iter().flatten().all(|piece| piece.part.is_some() && !piece.breaks));
 }
 
 #[test]
@@ -258,7 +274,7 @@ fn sound_goes_with_the_pictures_it_is_heard_with_and_none_is_lost() {
     cutter.close(&mut cuts);
     let parts = cuts.iter().filter_map(|cut| match cut {
         Cut::Part(part) => Some(part),
-        Cut::Gap(_) | Cut::Segment => None,
+        Cut::Gap(_) | Cut::Segment | Cut::Break => None,
     });
     let mut heard = Vec::new();
     for part in parts {
