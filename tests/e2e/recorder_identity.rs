@@ -195,6 +195,7 @@ const AGE: &str = "import glob, hashlib, json, sys\n\
             for line in lines:\n            \
                 assert 'unsure' not in line, line\n            \
                 line['start'] -= 3 * 86400000\n            \
+                line['aged'] = line['start'] + line['milliseconds']\n            \
                 text = json.dumps(line, separators=(',', ':'))\n            \
                 file.write(hashlib.sha256(text.encode()).hexdigest()[:16] + ' ' + text + '\\n')\n        \
         print(len(lines))";
