@@ -344,7 +344,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn every_picture_has_its_own_times_wherever_commits_lie(
-        steps in prop::collection::vec((1_i64..1_500, 0_i64..200, any::<bool>()), 2..60),
+        // No picture is held back for more than 32 others: readers take that for damage.
+        steps in prop::collection::vec((7_i64..1_500, 0_i64..200, any::<bool>()), 2..60),
         size in 1_usize..8,
     ) {
         let (tracks, _) = stream_of(clip("hevc10.mp4"));
