@@ -19,21 +19,25 @@ const BLOBS: &str = "`store` outputs with azblob";
 
 const SEGMENT: OptionSpec =
     OptionSpec::new("segmentSeconds", "HLS `serve` and `store` outputs", whole(2, 3600, 60))
-        .means("How long a file is; it ends at the first sync frame after that.");
+        .means("How long a file is. It ends at the first key frame after that.");
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text)
-    .means("What files are called; see [names](recording.md#names).");
+    .means("How files are named; see [names](recording.md#names).");
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0))
-    .means("Files that this output stored are deleted that long after their end; 0: kept.");
+    .means("Delete the files that this output stored this many days after their end; 0: keep them.");
 const UPLOAD_ORDER: OptionSpec =
     OptionSpec::new("uploadOrder", STORES, word(&["oldestFirst", "newestFirst"]))
-        .means("Which of the files that wait goes first.");
+        .means("Which of the waiting files is stored first.");
 const RECORD: OptionSpec = OptionSpec::new("record", STORES, word(&["continuous", "events"]))
-    .means("`events`: nothing but the clips that `recordEvent` asks for.");
+    .means("`continuous`: everything. `events`: only the clips that `recordEvent` asks for.");
 const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Flag { default: false }).means(
-    "What is being written goes to the store every two seconds; see [evidence](recording.md#evidence).",
+    "Send the file that is being written to the store every two seconds; see \
+     [evidence](recording.md#evidence).",
 );
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
-    .means("What a full spool costs: the oldest files that wait, or what would be recorded.");
+    .means(
+        "What to give up when the spool is full. `deleteOldest`: the oldest waiting files. `denyNew`: \
+         what would be recorded.",
+    );
 
 const CREDENTIALS: OptionSpec = OptionSpec {
     belongs: BLOBS,
@@ -42,11 +46,11 @@ const CREDENTIALS: OptionSpec = OptionSpec {
     })
 };
 const TAGS: OptionSpec = OptionSpec::new("tags", BLOBS, Shape::AnyObject)
-    .means("Index tags of each blob: an object of up to ten texts.");
+    .means("Index tags for each blob: an object of up to ten texts.");
 const UPLOAD_RATE: OptionSpec = OptionSpec::new("uploadKilobitsPerSecond", BLOBS, whole(0, 100_000_000, 0))
-    .means("The most that uploads of this output take; 0: no bound.");
+    .means("A limit for the uploads of this output; 0: none.");
 const API_VERSION: OptionSpec = OptionSpec::new("apiVersion", BLOBS, Shape::Text)
-    .means("The REST version to speak, as `2017-04-17`; 2023-11-03 unless it is set.");
+    .means("The REST version to use, such as `2017-04-17`. If it is not set, 2023-11-03.");
 
 /// Files in a folder.
 pub const FOLDER_STORE: OutputSpec = OutputSpec::of::<FolderStore>();

@@ -165,32 +165,39 @@ pub const fn word(words: &'static [&'static str]) -> Shape {
 /// `content`.
 pub const CONTENT: OptionSpec =
     OptionSpec::new("content", "inputs and outputs", word(&["audioVideo", "videoOnly", "audioOnly"]))
-        .means("What passes; see [content](#content).");
+        .means("Which kinds of media pass; see [content](#content).");
 pub(super) const IDLE_TIMEOUT: OptionSpec =
     OptionSpec::new("idleTimeoutSeconds", "inputs", whole(1, 3600, 10))
-        .means("A track that is silent that long is stalled; the input counts as lost when all tracks are.");
+        .means(
+            "A track without data for this long is stalled. When all tracks are stalled, the input counts as \
+             lost.",
+        );
 pub(super) const TRACK_WAIT: OptionSpec = OptionSpec::new(
     "trackWaitMilliseconds",
     "inputs",
     whole(0, 10_000, 1000),
 )
 .means(
-    "How long outputs wait for the second track after the first frame. A track that comes later counts as a \
-         change of codec.",
+    "How long outputs wait for the second track after the first frame arrives. A track that comes \
+     later counts as a change of codec.",
 );
 pub(super) const ON_PUBLISHER_LOSS: OptionSpec =
     OptionSpec::new("onPublisherLoss", "inputs", word(&["hold", "close"]))
-        .means("`hold`: readers stay connected and go on when media is back. `close`: they are closed.");
+        .means(
+            "`hold`: players and targets stay connected, and continue when media returns. `close`: they are \
+             disconnected.",
+        );
 pub(super) const HOLD: OptionSpec = OptionSpec::new("holdSeconds", "inputs", whole(0, 86_400, 0))
-    .means("How long to hold before closing; 0: for ever.");
+    .means("How long `hold` lasts; 0: forever.");
 pub(super) const ON_DEMAND: OptionSpec =
     OptionSpec::new("onDemand", "`pull` inputs", Shape::Flag { default: false }).means(
-        "Connects when the first viewer comes, lets go 10 s after the last; see [on demand](#on-demand).",
+        "Connect when the first viewer comes, and disconnect 10 s after the last has left; see [on \
+         demand](#on-demand).",
     );
 pub(super) const MAX_INSTANCES: OptionSpec =
     OptionSpec::new("maxInstances", "`listen` inputs whose path ends in `/*`", whole(1, 10_000, 100))
         .only(When::Pattern)
-        .means("Instances that may run at once; further publishers are refused.");
+        .means("How many names may be published at the same time. Further publishers are refused.");
 
 /// What this crate reads for every endpoint with that role, whoever owns it.
 pub const fn shared(role: Role) -> &'static [OptionSpec] {
@@ -205,17 +212,20 @@ pub const fn shared(role: Role) -> &'static [OptionSpec] {
 /// `onSecondPublisher`.
 pub const ON_SECOND_PUBLISHER: OptionSpec =
     OptionSpec::new("onSecondPublisher", "`listen` inputs", word(&["takeover", "reject"]))
-        .means("Who stays when a second publisher comes; see [publishers](#publishers-that-come-and-go).");
+        .means(
+            "What happens when a second publisher uses the same name; see \
+             [publishers](#publishers-that-come-and-go).",
+        );
 /// `auth`, read by [`Options::auth`](super::Options::auth).
 pub const AUTH: OptionSpec = OptionSpec::new("auth", "`listen` inputs and `serve` outputs", Shape::Auth)
-    .means("What a publisher or player has to show.");
+    .means("What a publisher or player must present.");
 /// `allow`, read by [`Options::allow`](super::Options::allow).
 pub const ALLOW: OptionSpec =
     OptionSpec::new("allow", "`listen` inputs and `serve` outputs", Shape::Networks)
         .means("Networks such as `10.0.0.0/8`, or single addresses, that may connect.");
 /// `maxClients`.
 pub const MAX_CLIENTS: OptionSpec = OptionSpec::new("maxClients", "`serve` outputs", whole(0, 100_000, 0))
-    .means("Players at once; 0: no bound but `maxConnections`.");
+    .means("How many players may be connected; 0: no limit but `maxConnections`.");
 /// `credentials` with a user or a key, read by [`Options::credentials`](super::Options::credentials).
 pub const CREDENTIALS: OptionSpec = credentials(Shape::Credentials { keys: &[CREDENTIAL_KEY] });
 /// `retry`, read by [`Options::retry`](super::Options::retry).
@@ -224,7 +234,7 @@ pub const RETRY: OptionSpec = OptionSpec::new(
     "`pull` inputs and `push` outputs",
     Shape::Object { properties: &[RETRY_INITIAL, RETRY_MAX] },
 )
-.means("The pauses between attempts to connect.");
+.means("Pauses between attempts to connect.");
 /// `tls` of a server, read by [`Options::server_tls`](super::Options::server_tls).
 pub const SERVER_TLS: OptionSpec = tls(&[
     OptionSpec::property("certificateFile", Shape::Path),
@@ -241,13 +251,13 @@ pub const CLIENT_TLS: OptionSpec = tls(&[
 /// `credentials` of another shape.
 pub const fn credentials(shape: Shape) -> OptionSpec {
     OptionSpec::new("credentials", "`pull` inputs and `push` and `store` outputs", shape)
-        .means("What the module shows.")
+        .means("What the module presents.")
 }
 
 const fn tls(properties: &'static [OptionSpec]) -> OptionSpec {
     OptionSpec::new("tls", catalogue::TLS_ENDPOINTS, Shape::Object { properties })
         .only(When::Tls)
-        .means("Certificates.")
+        .means("Certificates, and how they are checked.")
 }
 
 pub(super) const RETRY_INITIAL: OptionSpec =

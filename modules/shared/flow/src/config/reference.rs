@@ -26,7 +26,7 @@ pub fn reference(modules: &[Supports], roles: &[Role]) -> String {
     for row in rows(modules, &all) {
         let (shape, default) = described(row.option, all.first().is_some_and(|role| role.is_input()));
         let (name, meaning) = (row.option.name, row.option.meaning);
-        let (with, modules) = (with(&row, &all), row.modules.join(", "));
+        let (with, modules) = (with(&row, &all), having(&row, modules));
         let _ = writeln!(table, "| `{name}` | {with} | {shape} | {default} | {meaning} | {modules} |");
     }
     table
@@ -72,6 +72,13 @@ fn is_same(one: &OptionSpec, other: &OptionSpec) -> bool {
         matches!(option.shape, Shape::Object { .. } | Shape::Credentials { .. } | Shape::Keys { .. })
     };
     one.name == other.name && (one.shape == other.shape || (has_section(one) && has_section(other)))
+}
+
+/// The modules that have it, by name unless it is every one that has such endpoints.
+fn having(row: &Row, modules: &[Supports]) -> String {
+    let may = |module: &&Supports| row.roles.iter().any(|role| !module.schemes(*role).is_empty());
+    let is_all = row.modules.len() > 1 && row.modules.len() == modules.iter().filter(may).count();
+    if is_all { "all".into() } else { row.modules.join(", ") }
 }
 
 fn with(row: &Row, all: &[Role]) -> String {

@@ -22,7 +22,7 @@ pub const SCHEMES: &[Scheme] = &[RTMP, RTMPS];
 
 const MAX_MESSAGE: OptionSpec =
     OptionSpec::new("maxMessageKilobytes", "RTMP `listen` and `pull` inputs", whole(64, 65_536, 8192))
-        .means("A longer RTMP message ends the connection before it is stored.");
+        .means("A longer RTMP message ends the connection, before memory is taken for it.");
 const STREAM_KEY: OptionSpec = credentials(Shape::Credentials { keys: &["key", "streamKey"] });
 /// `join`.
 pub const JOIN: OptionSpec = OptionSpec::new(
@@ -31,14 +31,15 @@ pub const JOIN: OptionSpec = OptionSpec::new(
     word(&Join::WORDS),
 )
 .means(
-    "`instant`: a player gets the stream from the last key frame at once, with its own times. `live`: it waits for the \
-     next key frame, and is then closer to live. `edge`: it gets the stream from the last key frame at once, with the \
-     times of what is past squeezed together just before now: a picture at once, and live from then on.",
+    "What a player gets when it joins. `edge`: pictures from the last key frame on, squeezed together \
+     just before now, and sound from now on: it sees a picture at once, and is live. `instant`: \
+     everything from the last key frame on, with its own timestamps. `live`: nothing until the next \
+     key frame.",
 );
 /// `batchMilliseconds`.
 pub const BATCH: OptionSpec =
     OptionSpec::new("batchMilliseconds", "RTMP and RTSP `serve` outputs", whole(0, 350, 0))
-        .means("Pictures are held back up to that long and sent together: less CPU for more delay.");
+        .means("How long pictures may be held back to be sent together: less CPU, more delay.");
 
 /// Options of `listen`.
 pub const LISTEN: &[OptionSpec] = &[ON_SECOND_PUBLISHER, AUTH, ALLOW, MAX_MESSAGE, SERVER_TLS];

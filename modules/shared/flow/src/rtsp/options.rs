@@ -28,44 +28,49 @@ const SERVERS: &str = "RTSP `listen` inputs and `serve` outputs";
 
 /// `transport`.
 pub const TRANSPORT: OptionSpec = OptionSpec::new("transport", CLIENTS, word(&["tcp", "udp"]))
-    .means("How media travels: in the RTSP connection, or in datagrams beside it (not with `rtsps`).");
+    .means(
+        "How media travels: `tcp` in the RTSP connection, `udp` in datagrams beside it (not with \
+         `rtsps`).",
+    );
 /// `transports`.
 pub const TRANSPORTS: OptionSpec =
     OptionSpec::new("transports", SERVERS, Shape::Words { words: &["tcp", "udp"] })
         .means(
-            "How media may travel: in the RTSP connection, or in datagrams beside it. With `rtsps` only in the connection.",
+            "How media may travel: `tcp` in the RTSP connection, `udp` in datagrams beside it. `rtsps` uses \
+             only the connection.",
         );
 /// `onPacketLoss`.
 pub const ON_PACKET_LOSS: OptionSpec =
     OptionSpec::new("onPacketLoss", "RTSP `listen` and `pull` inputs", word(&["drop", "keep"])).means(
-        "What becomes of pictures when packets are lost on the way. `drop`: they are left out up to the next key frame, so \
-         that none is shown broken. `keep`: only those are left out that are not whole, and what follows is shown with \
-         what the loss does to it.",
+        "What to do with pictures when packets are lost. `drop`: leave them out up to the next key frame, \
+         so that no broken picture is shown. `keep`: leave out only incomplete pictures, and pass on \
+         those that follow with whatever the loss did to them.",
     );
 /// `udpPorts`.
 pub const UDP_PORTS: OptionSpec = OptionSpec::new("udpPorts", SERVERS, Shape::PortPair { default: 8000 })
-    .means("The ports of RTP and RTCP over UDP, the same for all sessions.");
+    .means("The UDP ports of RTP and RTCP, shared by all sessions.");
 /// `multicast`.
 pub const MULTICAST: OptionSpec = OptionSpec::new(
     "multicast",
     "RTSP `serve` outputs",
     Shape::Object { properties: &[GROUP, GROUP_PORT, TTL, INTERFACE] },
 )
-.means("A group that players may have the stream sent to, once for all of them (not with `rtsps`).");
+.means("A multicast group to send the stream to, once for all players that ask for it (not with `rtsps`).");
 const GROUP: OptionSpec = OptionSpec::property("group", Shape::Group);
 const GROUP_PORT: OptionSpec = OptionSpec::property("port", whole(2, 65_532, 5004));
 const TTL: OptionSpec = OptionSpec::property("ttl", whole(1, 255, 1));
 const INTERFACE: OptionSpec = OptionSpec::property("interface", Shape::Text);
 /// `mtu`.
 pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outputs", whole(576, 9000, 1400))
-    .means("Bytes of an RTP packet at most, its IP and UDP headers included.");
+    .means("The largest RTP packet in bytes, IP and UDP headers included.");
 
 /// `join`.
 pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&["edge", "instant", "live"]))
     .means(
-        "What a player gets that joins. `edge`: pictures from the last key frame at once, squeezed together in time just \
-         before now, and sound from now on: a picture at once and no delay kept. `instant`: everything from the last key \
-         frame, with its own times. `live`: it waits for the next key frame.",
+        "What a player gets when it joins. `edge`: pictures from the last key frame on, squeezed together \
+         just before now, and sound from now on: it sees a picture at once, and is live. `instant`: \
+         everything from the last key frame on, with its own timestamps. `live`: nothing until the next \
+         key frame.",
     );
 
 /// Options of `listen`.
