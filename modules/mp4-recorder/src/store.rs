@@ -33,11 +33,10 @@ const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Fla
     "Send the file that is being written to the store every two seconds; see \
      [evidence](recording.md#evidence).",
 );
-const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"]))
-    .means(
-        "What to give up when the spool is full. `deleteOldest`: the oldest waiting files. `denyNew`: \
+const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"])).means(
+    "What to give up when the spool is full. `deleteOldest`: the oldest waiting files. `denyNew`: \
          what would be recorded.",
-    );
+);
 
 const CREDENTIALS: OptionSpec = OptionSpec {
     belongs: BLOBS,

@@ -167,28 +167,22 @@ pub const CONTENT: OptionSpec =
     OptionSpec::new("content", "inputs and outputs", word(&["audioVideo", "videoOnly", "audioOnly"]))
         .means("Which kinds of media pass; see [content](#content).");
 pub(super) const IDLE_TIMEOUT: OptionSpec =
-    OptionSpec::new("idleTimeoutSeconds", "inputs", whole(1, 3600, 10))
-        .means(
-            "A track without data for this long is stalled. When all tracks are stalled, the input counts as \
+    OptionSpec::new("idleTimeoutSeconds", "inputs", whole(1, 3600, 10)).means(
+        "A track without data for this long is stalled. When all tracks are stalled, the input counts as \
              lost.",
-        );
-pub(super) const TRACK_WAIT: OptionSpec = OptionSpec::new(
-    "trackWaitMilliseconds",
-    "inputs",
-    whole(0, 10_000, 1000),
-)
-.means(
-    "How long outputs wait for the second track after the first frame arrives. A track that comes \
+    );
+pub(super) const TRACK_WAIT: OptionSpec =
+    OptionSpec::new("trackWaitMilliseconds", "inputs", whole(0, 10_000, 1000)).means(
+        "How long outputs wait for the second track after the first frame arrives. A track that comes \
      later counts as a change of codec.",
-);
+    );
 pub(super) const ON_PUBLISHER_LOSS: OptionSpec =
-    OptionSpec::new("onPublisherLoss", "inputs", word(&["hold", "close"]))
-        .means(
-            "`hold`: players and targets stay connected, and continue when media returns. `close`: they are \
+    OptionSpec::new("onPublisherLoss", "inputs", word(&["hold", "close"])).means(
+        "`hold`: players and targets stay connected, and continue when media returns. `close`: they are \
              disconnected.",
-        );
-pub(super) const HOLD: OptionSpec = OptionSpec::new("holdSeconds", "inputs", whole(0, 86_400, 0))
-    .means("How long `hold` lasts; 0: forever.");
+    );
+pub(super) const HOLD: OptionSpec =
+    OptionSpec::new("holdSeconds", "inputs", whole(0, 86_400, 0)).means("How long `hold` lasts; 0: forever.");
 pub(super) const ON_DEMAND: OptionSpec =
     OptionSpec::new("onDemand", "`pull` inputs", Shape::Flag { default: false }).means(
         "Connect when the first viewer comes, and disconnect 10 s after the last has left; see [on \
@@ -211,11 +205,10 @@ pub const fn shared(role: Role) -> &'static [OptionSpec] {
 
 /// `onSecondPublisher`.
 pub const ON_SECOND_PUBLISHER: OptionSpec =
-    OptionSpec::new("onSecondPublisher", "`listen` inputs", word(&["takeover", "reject"]))
-        .means(
-            "What happens when a second publisher uses the same name; see \
+    OptionSpec::new("onSecondPublisher", "`listen` inputs", word(&["takeover", "reject"])).means(
+        "What happens when a second publisher uses the same name; see \
              [publishers](#publishers-that-come-and-go).",
-        );
+    );
 /// `auth`, read by [`Options::auth`](super::Options::auth).
 pub const AUTH: OptionSpec = OptionSpec::new("auth", "`listen` inputs and `serve` outputs", Shape::Auth)
     .means("What a publisher or player must present.");

@@ -25,17 +25,13 @@ const MAX_MESSAGE: OptionSpec =
         .means("A longer RTMP message ends the connection, before memory is taken for it.");
 const STREAM_KEY: OptionSpec = credentials(Shape::Credentials { keys: &["key", "streamKey"] });
 /// `join`.
-pub const JOIN: OptionSpec = OptionSpec::new(
-    "join",
-    "RTMP and RTSP `serve` outputs",
-    word(&Join::WORDS),
-)
-.means(
-    "What a player gets when it joins. `edge`: pictures from the last key frame on, squeezed together \
+pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&Join::WORDS))
+    .means(
+        "What a player gets when it joins. `edge`: pictures from the last key frame on, squeezed together \
      just before now, and sound from now on: it sees a picture at once, and is live. `instant`: \
      everything from the last key frame on, with its own timestamps. `live`: nothing until the next \
      key frame.",
-);
+    );
 /// `batchMilliseconds`.
 pub const BATCH: OptionSpec =
     OptionSpec::new("batchMilliseconds", "RTMP and RTSP `serve` outputs", whole(0, 350, 0))

@@ -27,18 +27,16 @@ const CLIENTS: &str = "RTSP `pull` inputs and `push` outputs";
 const SERVERS: &str = "RTSP `listen` inputs and `serve` outputs";
 
 /// `transport`.
-pub const TRANSPORT: OptionSpec = OptionSpec::new("transport", CLIENTS, word(&["tcp", "udp"]))
-    .means(
-        "How media travels: `tcp` in the RTSP connection, `udp` in datagrams beside it (not with \
+pub const TRANSPORT: OptionSpec = OptionSpec::new("transport", CLIENTS, word(&["tcp", "udp"])).means(
+    "How media travels: `tcp` in the RTSP connection, `udp` in datagrams beside it (not with \
          `rtsps`).",
-    );
+);
 /// `transports`.
 pub const TRANSPORTS: OptionSpec =
-    OptionSpec::new("transports", SERVERS, Shape::Words { words: &["tcp", "udp"] })
-        .means(
-            "How media may travel: `tcp` in the RTSP connection, `udp` in datagrams beside it. `rtsps` uses \
+    OptionSpec::new("transports", SERVERS, Shape::Words { words: &["tcp", "udp"] }).means(
+        "How media may travel: `tcp` in the RTSP connection, `udp` in datagrams beside it. `rtsps` uses \
              only the connection.",
-        );
+    );
 /// `onPacketLoss`.
 pub const ON_PACKET_LOSS: OptionSpec =
     OptionSpec::new("onPacketLoss", "RTSP `listen` and `pull` inputs", word(&["drop", "keep"])).means(
@@ -65,8 +63,8 @@ pub const MTU: OptionSpec = OptionSpec::new("mtu", "RTSP `serve` and `push` outp
     .means("The largest RTP packet in bytes, IP and UDP headers included.");
 
 /// `join`.
-pub const JOIN: OptionSpec = OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&["edge", "instant", "live"]))
-    .means(
+pub const JOIN: OptionSpec =
+    OptionSpec::new("join", "RTMP and RTSP `serve` outputs", word(&["edge", "instant", "live"])).means(
         "What a player gets when it joins. `edge`: pictures from the last key frame on, squeezed together \
          just before now, and sound from now on: it sees a picture at once, and is live. `instant`: \
          everything from the last key frame on, with its own timestamps. `live`: nothing until the next \
