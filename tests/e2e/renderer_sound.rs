@@ -1,29 +1,50 @@
 //! What the renderer plays, and whether it is in step with what it shows.
 
 use av_tests::program::Program;
-use av_tests::screen::{Screen, Speaker, beeps_behind_flashes, loudest};
+use av_tests::screen::{Offset, Screen, Speaker, beeps_behind_flashes, loudest};
+use av_tests::sound_card::SoundCard;
 use av_tests::tool::Tool;
 use av_tests::{long_only, needs, port, tool, wait};
 use serde_json::{Value, json};
 
-use crate::renderer::{OUTPUT, number, publish_card, received, renders_on, start};
+use crate::renderer::{OUTPUT, flow, number, publish_card, received, renders_on, setup, start};
 use crate::{long, rtmp};
 
-/// Measures until half of the beeps of some seconds are within 40 ms of their flashes. A machine that is busy sees some of
-/// them late; sound that is out of step is so in every measurement.
-fn wait_in_step(screen: &Screen, speaker: &Speaker, seconds: u32) {
-    wait::until_true(
-        "beep and flash are in step",
-        wait::LONG * 2 + std::time::Duration::from_secs(60),
-        || {
-            let mut offsets = beeps_behind_flashes(screen, speaker, seconds);
-            offsets.sort_by(f64::total_cmp);
-            let middle = offsets.get(offsets.len() / 2).copied();
-            let spread = offsets.first().copied().zip(offsets.last().copied());
-            eprintln!("beeps are behind flashes by {middle:?} ms, from and to {spread:?}");
-            middle.is_some_and(|middle| middle.abs() <= 40.0)
-        },
+/// What the renderer promises, in milliseconds.
+const IN_STEP: f64 = 40.0;
+
+/// How far beeps are from flashes for some seconds, printed; `None` where a flash had no beep, or there were too few.
+fn most_out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<f64> {
+    let all = beeps_behind_flashes(screen, speaker, seconds);
+    let offsets: Vec<Offset> = all.iter().copied().flatten().collect();
+    let mut behind: Vec<f64> = offsets.iter().map(|offset| offset.behind).collect();
+    behind.sort_by(f64::total_cmp);
+    let middle = behind.get(behind.len() / 2)?;
+    let (first, last) = (behind.first()?, behind.last()?);
+    let looked = offsets.iter().map(|offset| offset.give_or_take).fold(0.0, f64::max);
+    let worst = offsets.iter().map(|offset| offset.at_least()).fold(0.0, f64::max);
+    eprintln!(
+        "{} of {} flashes in {seconds} s have a beep: {middle:.1} ms behind in the middle, {first:.1} to {last:.1}, each \
+         known within {looked:.1} ms or better; the worst is out of step by {worst:.1} ms at least",
+        offsets.len(),
+        all.len()
     );
+    let enough = all.len() as u32 + 3 >= seconds && offsets.len() == all.len();
+    enough.then_some(worst)
+}
+
+/// Measures some seconds until sound and picture have come to rest, and then each beep of a minute.
+fn is_in_step(screen: &Screen, speaker: &Speaker) {
+    wait_in_step(screen, speaker);
+    let seconds = if long() { 600 } else { 60 };
+    let worst = most_out_of_step(screen, speaker, seconds);
+    assert!(worst.is_some_and(|worst| worst <= IN_STEP), "{worst:?}");
+}
+
+fn wait_in_step(screen: &Screen, speaker: &Speaker) {
+    wait::until_true("beep and flash are in step", wait::LONG * 2, || {
+        most_out_of_step(screen, speaker, 6).is_some_and(|worst| worst <= IN_STEP)
+    });
 }
 
 #[test]
@@ -35,9 +56,7 @@ fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
     let _publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
-    for _ in 0..if long() { 20 } else { 1 } {
-        wait_in_step(&screen, &speaker, if long() { 30 } else { 6 });
-    }
+    is_in_step(&screen, &speaker);
 
     let speaker = speaker.kill_and_restart(|| {
         module.wait_value(&format!("{OUTPUT}/audio/state"), "failed");
@@ -46,7 +65,7 @@ fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
         module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     });
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
-    wait_in_step(&screen, &speaker, 6);
+    wait_in_step(&screen, &speaker);
     // By the module's own account, too.
     module.wait_status(&format!("{OUTPUT}/avOffsetMilliseconds"), |offset| {
         offset.as_i64().is_some_and(|offset| offset.abs() <= 40)
@@ -65,7 +84,7 @@ fn sound_that_goes_by_alsa_is_in_step_too() {
     let _publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
     module.wait_value(&format!("{OUTPUT}/audio/device"), "alsa:pulse");
-    wait_in_step(&screen, &speaker, 6);
+    is_in_step(&screen, &speaker);
 }
 
 #[test]
@@ -111,6 +130,69 @@ fn a_sound_server_that_stands_still_is_told_of_and_costs_neither_picture_nor_mem
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
 }
 
+#[test]
+fn a_sound_card_that_stands_still_is_told_of_and_opened_anew_and_the_picture_goes_on() {
+    needs!(Ffmpeg);
+    let card = SoundCard::start();
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://none", "audioDevice": "alsa:card" });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
+    let module = setup.env("ALSA_CONFIG_PATH", &card.config().display().to_string()).start();
+    let _publisher = publish_card(&url);
+    let beeps_on = || {
+        let before = card.beeps();
+        wait::until_true("the card beeps", wait::LONG, || card.beeps() >= before + 3);
+    };
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    beeps_on();
+    for _ in 0..2 {
+        card.stand_still(true);
+        module.wait_value(&format!("{OUTPUT}/audio/state"), "failed");
+        let error = module.wait_status(&format!("{OUTPUT}/audio/error"), Value::is_string);
+        assert!(error.as_str().unwrap().starts_with("alsasink "), "{error}");
+        renders_on(&module);
+        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+        card.stand_still(false);
+        module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+        beeps_on();
+    }
+}
+
+#[test]
+fn a_device_that_swallows_sound_does_not_count_as_one_that_plays() {
+    needs!(Ffmpeg);
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://none", "audioDevice": "alsa:null" });
+    let module = start(&url, output, None, None);
+    let _publisher = publish_card(&url);
+    let wanted = "alsasink takes sound faster than anybody could hear it: nothing plays it";
+    module.wait_value(&format!("{OUTPUT}/audio/error"), wanted);
+    module.wait_value(&format!("{OUTPUT}/audio/state"), "failed");
+    renders_on(&module);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+}
+
+#[test]
+fn a_sound_card_is_heard_whatever_the_latency() {
+    needs!(Ffmpeg, PulseAudio);
+    let speaker = Speaker::start();
+    for latency in [0, 60, 200, 1000] {
+        let url = rtmp(port::free(), "live/a");
+        let output = json!({
+            "render": "display://none", "audioDevice": "alsa:pulse", "latencyMilliseconds": latency,
+        });
+        let module = start(&url, output, None, Some(&speaker));
+        let _publisher = publish_card(&url);
+        module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+        wait::until_true("the card's beeps are heard", wait::LONG, || {
+            let peak = loudest(&speaker, 3);
+            let delay = number(&module, "delayMilliseconds");
+            eprintln!("latency {latency} ms, with what was added {delay}: {peak} dB");
+            (peak + 9.8).abs() <= 2.0
+        });
+    }
+}
+
 /// Publishes the test card by a clock that runs so much faster than this machine's.
 fn publish_card_at(rate: &str, url: &str) -> Program {
     let mut command = Tool::Ffmpeg.command();
@@ -146,6 +228,8 @@ fn drifts(rate: &str, ppm: i64) {
     assert!(ended.1 <= begun.1 + 1, "sound was moved at once {} times", ended.1 - begun.1);
     let told = module.status().pointer(&format!("{OUTPUT}/driftPpm")).and_then(Value::as_i64).unwrap();
     assert!((told - ppm).abs() < 500, "{told} ppm");
+    let metric = module.metrics().sum("av_render_drift_ppm", &[("flow", "cam")]).unwrap();
+    assert!((metric - told as f64).abs() < 200.0, "{metric} ppm");
     // The latency, and what a decoder holds back; a second more would be thirty.
     wait::until_true("latency is what it was", wait::LONG, || waiting() <= 15);
 }

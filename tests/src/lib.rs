@@ -25,5 +25,6 @@ pub mod recording;
 pub mod rtmp;
 pub mod rtsp;
 pub mod screen;
+pub mod sound_card;
 pub mod tool;
 pub mod wait;

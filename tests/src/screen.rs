@@ -12,6 +12,7 @@ use x11rb::protocol::screensaver::{self, ConnectionExt as _};
 use x11rb::protocol::xproto::{Blanking, ConnectionExt, Exposures, ImageFormat};
 use x11rb::rust_connection::RustConnection;
 
+use crate::clip::Clip;
 use crate::program::Program;
 use crate::tool::{self, Tool};
 use crate::wait;
@@ -146,18 +147,20 @@ impl Screen {
         card_of(&self.shot(), filter)
     }
 
-    /// How bright one line of it is, asked for again and again until `enough`: seconds since 1970, and the mean of its
-    /// pixels' values. One line costs next to nothing, so that the busy machine does not measure itself.
-    fn brightness(&self, enough: &AtomicBool) -> Vec<(f64, f64)> {
+    /// How bright one line of it is, asked for again and again until `enough`: when it was asked for and when the answer
+    /// was there, in seconds since 1970, and the mean of its pixels' values. One line costs next to nothing, so that the
+    /// busy machine does not measure itself.
+    fn brightness(&self, enough: &AtomicBool) -> Vec<((f64, f64), f64)> {
         let (connection, number) = RustConnection::connect(Some(&self.name())).unwrap();
         let root = connection.setup().roots[number].root;
         let (width, line) = (u16::try_from(SIZE.0).unwrap(), i16::try_from(SIZE.1 / 18).unwrap());
         let mut seen = Vec::new();
         while !enough.load(Ordering::Relaxed) {
+            let asked = since_1970();
             let image = connection.get_image(ImageFormat::Z_PIXMAP, root, 0, line, width, 1, !0).unwrap();
             let pixels = image.reply().unwrap().data;
             let sum: u64 = pixels.iter().map(|value| u64::from(*value)).sum();
-            seen.push((since_1970(), sum as f64 / pixels.len() as f64));
+            seen.push(((asked, since_1970()), sum as f64 / pixels.len() as f64));
             std::thread::sleep(Duration::from_millis(4));
         }
         seen
@@ -167,17 +170,43 @@ impl Screen {
     pub fn luma(&self) -> Vec<u8> {
         luma_of(&self.shot())
     }
+
+    /// How alike what a filter of ffmpeg's leaves of it is to the picture of a clip that is most alike it.
+    pub fn likeness(&self, filter: &str, clip: Clip) -> f64 {
+        let (shown, pictures) = (grey(&self.shot(), filter), grey(&clip.mp4(), "null"));
+        pictures.chunks_exact(shown.len()).map(|picture| correlation(&shown, picture)).fold(-1.0, f64::max)
+    }
 }
 
 /// The pixels of a screenshot in grey.
 pub fn luma_of(shot: &Path) -> Vec<u8> {
-    let file = shot.with_extension("luma");
+    grey(shot, "null")
+}
+
+/// What a filter of ffmpeg's leaves of a picture, or of all of a clip, in grey.
+fn grey(from: &Path, filter: &str) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
     let mut command = Tool::Ffmpeg.command();
-    command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(shot);
-    command.args(["-pix_fmt", "gray", "-f", "rawvideo"]).arg(&file);
+    command.args(["-v", "error", "-nostdin", "-y", "-i"]).arg(from);
+    command.args(["-vf", filter, "-pix_fmt", "gray", "-f", "rawvideo"]).arg(file.path());
     let read = Program::run(&mut command, wait::LONG);
     assert!(read.status.success(), "{}", read.stderr);
-    std::fs::read(file).unwrap()
+    std::fs::read(file.path()).unwrap()
+}
+
+/// 1 where two pictures differ in brightness and contrast only, near 0 where they have nothing in common.
+fn correlation(one: &[u8], other: &[u8]) -> f64 {
+    let mean =
+        |picture: &[u8]| picture.iter().map(|value| f64::from(*value)).sum::<f64>() / picture.len() as f64;
+    let (mean_one, mean_other) = (mean(one), mean(other));
+    let (mut both, mut first, mut second) = (0.0, 0.0, 0.0);
+    for (a, b) in one.iter().zip(other) {
+        let (a, b) = (f64::from(*a) - mean_one, f64::from(*b) - mean_other);
+        both += a * b;
+        first += a * a;
+        second += b * b;
+    }
+    both / (first * second).sqrt()
 }
 
 /// The frame number of the test card in what a filter of ffmpeg's leaves of a screenshot.
@@ -360,9 +389,28 @@ pub fn loudest(speaker: &Speaker, seconds: u32) -> f64 {
     peak.and_then(|(peak, _)| peak.parse().ok()).unwrap_or_else(|| panic!("no peak: {}", heard.stderr))
 }
 
-/// How many milliseconds beeps of the test card come behind its flashes, each second for so many: what comes out of the
-/// speaker against what is on the screen.
-pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) -> Vec<f64> {
+/// How far a beep is from its flash, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Offset {
+    /// By how much it is later.
+    pub behind: f64,
+    /// It may be that much more or less: when the screen was looked at is known, not what it showed in between.
+    pub give_or_take: f64,
+}
+
+impl Offset {
+    /// How far it is at least.
+    pub fn at_least(self) -> f64 {
+        (self.behind.abs() - self.give_or_take).max(0.0)
+    }
+}
+
+/// What is measured of the sound is the mean of so many milliseconds.
+const WINDOW: f64 = 5.0;
+
+/// How far beeps of the test card are from its flashes, each second for so many: what comes out of the speaker against
+/// what is on the screen. `None`: there was no beep to a flash.
+pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) -> Vec<Option<Offset>> {
     let file = screen.dir.path().join("sound");
     // The filters print six digits: seconds since a moment ago rather than since 1970.
     let since = since_1970().floor();
@@ -385,16 +433,31 @@ pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) ->
     });
     assert!(recorded.status.success(), "{}", recorded.stderr);
     let sound = series(&std::fs::read_to_string(file).unwrap());
-    let most =
-        |series: &[(f64, f64)]| series.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
-    // A flash is white; a beep is loud, and what an encoder makes of its beginning is not.
-    let flashes = rises(&seen, most(&seen) * 0.9);
+    fn most<T>(series: &[(T, f64)]) -> f64 {
+        series.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max)
+    }
+    // A beep is loud, and what an encoder makes of its beginning is not.
     let beeps: Vec<f64> = rises(&sound, most(&sound) - 15.0).iter().map(|at| at + since).collect();
-    let nearest = |flash: f64| {
-        let offsets = beeps.iter().map(|beep| (beep - flash) * 1e3);
-        offsets.min_by(|one, other| one.abs().total_cmp(&other.abs())).filter(|offset| offset.abs() < 500.0)
+    // A flash is white. It began after the dark line was asked for, and before the bright one was there.
+    let white = most(&seen) * 0.9;
+    let mut flashes: Vec<(f64, f64)> = Vec::new();
+    for pair in seen.windows(2).filter(|pair| pair[0].1 < white && pair[1].1 >= white) {
+        let (from, to) = (pair[0].0.0, pair[1].0.1);
+        if flashes.last().is_none_or(|last| from - last.0 > 0.5) {
+            flashes.push((from, to));
+        }
+    }
+    // What came before or after the recording has no beep.
+    let (Some(first), Some(last)) = (sound.first(), sound.last()) else { return Vec::new() };
+    let within = |flash: &&(f64, f64)| flash.0 > first.0 + since + 0.5 && flash.1 < last.0 + since - 0.5;
+    let nearest = |flash: &(f64, f64)| {
+        let middle = f64::midpoint(flash.0, flash.1);
+        let behind = beeps.iter().map(|beep| (beep - middle) * 1e3);
+        let behind = behind.min_by(|one, other| one.abs().total_cmp(&other.abs()))?;
+        let give_or_take = (flash.1 - flash.0) * 1e3 / 2.0 + WINDOW;
+        (behind.abs() < 500.0).then_some(Offset { behind, give_or_take })
     };
-    flashes.iter().filter_map(|flash| nearest(*flash)).collect()
+    flashes.iter().filter(within).map(nearest).collect()
 }
 
 fn since_1970() -> f64 {

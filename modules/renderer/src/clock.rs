@@ -25,7 +25,12 @@ impl Clock {
 
     /// Since the start.
     pub fn now(&self) -> i64 {
-        i64::try_from(self.clock.time().nseconds().saturating_sub(self.base.nseconds())).unwrap_or(i64::MAX)
+        self.since_start(self.clock.time())
+    }
+
+    /// The same of a time that a clock tells which follows the system's.
+    pub fn since_start(&self, time: gst::ClockTime) -> i64 {
+        i64::try_from(time.nseconds().saturating_sub(self.base.nseconds())).unwrap_or(i64::MAX)
     }
 
     /// A moment that has passed.

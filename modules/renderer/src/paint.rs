@@ -19,7 +19,7 @@ const SECOND: i64 = 1000 * MILLISECOND;
 /// Between two tries to open a screen.
 const RETRY: i64 = 2 * SECOND;
 /// A picture that is later than that is left out, unless none was shown for a while.
-const LATE: i64 = 50 * MILLISECOND;
+const LATE: i64 = 40 * MILLISECOND;
 /// With less time than that to spare, none is taken away again.
 const SPARE: i64 = 60 * MILLISECOND;
 const SHOWS_AT_LEAST: i64 = 200 * MILLISECOND;

@@ -24,6 +24,7 @@ use crate::options::RenderConfig;
 use crate::paint::Painter;
 use crate::renderer::Renderer;
 use crate::sound::{self, Sound, SoundState};
+use crate::speaker::Wanted;
 use crate::stage::{Signal, Stage, locked};
 use crate::watch::{Frozen, frozen};
 
@@ -292,15 +293,16 @@ impl Rendering {
     }
 
     fn start_sound(&mut self) {
-        let Some(device) = &self.stage.config.audio else { return };
+        let config = &self.stage.config;
+        let Some(device) = &config.audio else { return };
+        let wanted = Wanted { device: device.clone(), volume: config.volume, latency: config.latency };
         let Some(audio) = &mut self.audio else { return };
         let stage = &self.stage;
         let (path, name) = (&self.output.path, audio.ways.track.codec_string.clone());
         let refused = |candidate: &Candidate, why: &str| refused(path, &name, candidate, why);
         while let Some(decoder) = audio.started(refused) {
             let candidate = decoder.candidate.clone();
-            let speaker = (device, stage.config.volume);
-            match Sound::of(decoder, speaker, (&stage.clock, &stage.timing, &self.sound_state)) {
+            match Sound::of(decoder, wanted.clone(), (&stage.clock, &stage.timing, &self.sound_state)) {
                 Ok(started) => {
                     audio.running = Some(started);
                     audio.ways.began(0);

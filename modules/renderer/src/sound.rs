@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_app::{AppSink, AppSinkCallbacks};
@@ -12,18 +12,23 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::decode::{Decoder, PipelineError};
-use crate::options::Device;
-use crate::speaker::{Piece, Speaker};
+use crate::speaker::{Piece, Speaker, Wanted};
 use crate::timing::Timing;
 
 const MILLISECOND: i64 = 1_000_000;
 /// Between two tries to open a speaker, and how often one that plays is looked at.
 const RETRY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
-/// What a speaker needs to have before it is due.
-const AHEAD: i64 = 20 * MILLISECOND;
-/// With less than that beyond it, no time is taken away again.
+const SOON: Duration = Duration::from_millis(20);
+/// With less than that beyond what a speaker needs, no time is taken away again.
 const SPARE: i64 = 60 * MILLISECOND;
+
+/// Sound that comes after so long a pause is a beginning.
+const PAUSE: i64 = 1000 * MILLISECOND;
+/// Where sound comes, and none was handed to a speaker for so long, that is told.
+const SILENT: i64 = 5000 * MILLISECOND;
+
+const LATE: &str = "all of it comes too late to be played";
 
 /// What sound is decoded to.
 pub const RAW: &str = "audioconvert ! audio/x-raw,format=F32LE,layout=interleaved";
@@ -40,12 +45,33 @@ pub struct SoundState {
     steps: AtomicU64,
     /// How far the sound is from where it belongs, in nanoseconds.
     pub off: AtomicI64,
+    passing: Mutex<Passing>,
+    /// Held by each speaker until it has ended.
+    life: Arc<()>,
+}
+
+/// What comes of the sound, in nanoseconds of the output's clock.
+#[derive(Debug, Default)]
+struct Passing {
+    /// Since when it has come without a pause, and when last.
+    since: i64,
+    came: Option<i64>,
+    /// When some was last handed to a speaker.
+    heard: Option<i64>,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     device: Option<String>,
     error: Option<String>,
+    /// All of it comes too late.
+    silent: bool,
+}
+
+impl Told {
+    fn error(&self) -> Option<String> {
+        self.error.clone().or_else(|| self.silent.then(|| LATE.to_owned()))
+    }
 }
 
 impl SoundState {
@@ -53,9 +79,43 @@ impl SoundState {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn passing(&self) -> MutexGuard<'_, Passing> {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece came.
+    fn came(&self, now: i64) {
+        let mut passing = self.passing();
+        if passing.came.is_none_or(|came| now.saturating_sub(came) > PAUSE) {
+            passing.since = now;
+        }
+        passing.came = Some(now);
+    }
+
+    /// It was handed to the speaker.
+    fn heard(&self, now: i64) {
+        self.passing().heard = Some(now);
+    }
+
+    /// Whether sound comes, and all of it too late to be heard by an open speaker.
+    fn is_silent(&self, now: i64) -> bool {
+        let passing = self.passing();
+        let comes = passing.came.is_some_and(|came| now.saturating_sub(came) <= PAUSE);
+        let last = passing.heard.map_or(passing.since, |heard| heard.max(passing.since));
+        comes && now.saturating_sub(last) >= SILENT
+    }
+
+    fn listen(&self, now: i64) {
+        let silent = self.is_silent(now);
+        let before = std::mem::replace(&mut self.told().silent, silent);
+        if silent && !before {
+            tracing::warn!("there is no sound: {LATE}");
+        }
+    }
+
     fn opened(&self, device: String) {
         tracing::info!("sound is played by {device}");
-        *self.told() = Told { device: Some(device), error: None };
+        *self.told() = Told { device: Some(device), ..Told::default() };
     }
 
     fn failed(&self, error: String) {
@@ -63,7 +123,7 @@ impl SoundState {
         if told.error.as_ref() != Some(&error) {
             tracing::warn!("there is no sound: {error}");
         }
-        *told = Told { device: None, error: Some(error) };
+        *told = Told { error: Some(error), ..Told::default() };
     }
 
     /// Whether something plays.
@@ -73,7 +133,7 @@ impl SoundState {
 
     /// Why there is none.
     pub fn error(&self) -> Option<String> {
-        self.told().error.clone()
+        self.told().error()
     }
 
     /// For `getStatus`. `expected`: a publisher with sound is there.
@@ -81,7 +141,8 @@ impl SoundState {
         let told = self.told();
         let played = self.played.load(Ordering::Relaxed) / 1_000_000;
         let dropped = self.dropped.load(Ordering::Relaxed);
-        let state = match (&told.error, &told.device) {
+        let error = told.error();
+        let state = match (&error, &told.device) {
             (Some(_), _) => "failed",
             (None, Some(_)) if expected => "playing",
             (None, _) => "waiting",
@@ -91,7 +152,7 @@ impl SoundState {
             "state": state, "playedMilliseconds": played, "piecesDropped": dropped, "steps": steps,
         });
         if let Some(report) = report.as_object_mut() {
-            let texts = [("device", &told.device), ("error", &told.error)];
+            let texts = [("device", &told.device), ("error", &error)];
             let there =
                 texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.clone()?.into())));
             report.extend(there);
@@ -131,7 +192,7 @@ impl Sound {
     /// There is no such thread.
     pub fn of(
         decoder: Decoder,
-        (device, volume): (&Device, u64),
+        wanted: Wanted,
         (clock, timing, state): (&Clock, &Arc<Mutex<Timing>>, &Arc<SoundState>),
     ) -> Result<Self, PipelineError> {
         let seam = Arc::new(Seam {
@@ -145,10 +206,10 @@ impl Sound {
         let taking = seam.clone();
         let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| taking.take(sink)).build();
         decoder.output().set_callbacks(callbacks);
-        let (keeping, device) = (Arc::downgrade(&seam), device.clone());
+        let keeping = Arc::downgrade(&seam);
         std::thread::Builder::new()
             .name("speaker".into())
-            .spawn(move || keep(&keeping, &device, volume))
+            .spawn(move || keep(&keeping, &wanted))
             .map_err(|error| PipelineError(format!("no thread for the speaker: {error}")))?;
         Ok(Self { decoder, seam })
     }
@@ -164,9 +225,14 @@ impl Drop for Sound {
 }
 
 /// Opens a speaker and opens it again when it fails.
-fn keep(seam: &Weak<Seam>, device: &Device, volume: u64) {
+fn keep(seam: &Weak<Seam>, wanted: &Wanted) {
+    let began = Instant::now();
     while let Some(seam) = seam.upgrade().filter(|seam| !seam.over.load(Ordering::Relaxed)) {
-        let found = seam.speaker().as_mut().map(Speaker::look);
+        let now = seam.clock.now();
+        let found = seam.speaker().as_mut().map(|speaker| speaker.look(now));
+        if matches!(found, Some(Ok(_))) {
+            seam.state.listen(now);
+        }
         let pause = match found {
             Some(Ok(opened)) => {
                 opened.into_iter().for_each(|name| seam.state.opened(name));
@@ -178,7 +244,9 @@ fn keep(seam: &Weak<Seam>, device: &Device, volume: u64) {
                 seam.state.failed(error);
                 RETRY
             }
-            None => match Speaker::open(device, volume, &seam.clock) {
+            // The speaker of the codec before this one: a sound card has room for one.
+            None if Arc::strong_count(&seam.state.life) > 1 && began.elapsed() < RETRY => SOON,
+            None => match Speaker::open(wanted, &seam.clock, &seam.state.life) {
                 Ok(speaker) => {
                     *seam.speaker() = Some(speaker);
                     LOOK
@@ -214,6 +282,7 @@ impl Seam {
     fn pass(&self, sample: &gst::Sample) -> Option<()> {
         let piece = Piece::of(sample)?;
         let now = self.clock.now();
+        self.state.came(now);
         let (due, rate) = {
             let timing = self.timing.lock().unwrap_or_else(PoisonError::into_inner);
             // What is past at the start is not played, and what comes while the line moves has no time yet.
@@ -222,15 +291,16 @@ impl Seam {
             }
             (timing.due(piece.stream)?, timing.rate())
         };
-        let spare = due.saturating_sub(now).saturating_sub(AHEAD);
-        self.note(now, spare);
         let mut speaker = self.speaker();
         let speaker = speaker.as_mut()?;
+        let spare = due.saturating_sub(now).saturating_sub(speaker.ahead());
+        self.note(now, spare);
         if spare < 0 {
             speaker.pause();
             return None;
         }
         let played = speaker.play(&piece, sample, due, rate, now)?;
+        self.state.heard(now);
         self.state.off.store(played.off, Ordering::Relaxed);
         self.state.played.fetch_add(played.length, Ordering::Relaxed);
         self.state.steps.fetch_add(u64::from(played.stepped), Ordering::Relaxed);
@@ -254,5 +324,34 @@ impl Seam {
             timing.needs(late.least.saturating_add(40 * MILLISECOND), now);
             *late = Late::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_that_comes_and_is_never_in_time_is_told_after_five_seconds() {
+        let state = SoundState::default();
+        state.opened("alsa".into());
+        let second = 1000 * MILLISECOND;
+        let state_at = |from: i64, to: i64, is_heard: bool| {
+            for now in (from * 10..to * 10).map(|tenth| tenth * second / 10) {
+                state.came(now);
+                if is_heard {
+                    state.heard(now);
+                }
+                state.listen(now);
+            }
+            state.report(true)
+        };
+        assert_eq!(state_at(0, 10, true)["state"], "playing");
+        assert_eq!(state_at(10, 14, false)["state"], "playing");
+        let report = state_at(14, 16, false);
+        assert_eq!((&report["state"], &report["error"]), (&json!("failed"), &json!(LATE)));
+        assert_eq!(state_at(16, 17, true)["state"], "playing");
+        // A publisher that was away begins anew.
+        assert_eq!(state_at(60, 64, false)["state"], "playing");
     }
 }
