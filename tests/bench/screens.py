@@ -1,4 +1,5 @@
-"""What a 1080p60 stream on a screen costs: the renderer beside other programs that show it, on the same X server."""
+"""What a 1080p60 stream on a screen costs: the renderer beside other programs that show it, on the same X server; and
+what four streams of 720p30 cost that share the screen."""
 
 import contextlib
 import json
@@ -17,12 +18,12 @@ from servers import ROOT, TARGET, cpu_seconds, free_port, listens, memory_kib, w
 SIZE = "1920x1080"
 
 
-def clip(work):
-    """An FLV file: 1080p, 60 pictures a second, 6 Mbit/s, GOP of 2 s, no sound."""
-    path = work / "clip.flv"
+def clip(work, size, rate, bits):
+    """An FLV file of that size, pictures a second and bits a second: GOP of 2 s, no sound."""
+    path = work / f"{size}.flv"
     subprocess.run(
-        ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=s={SIZE}:r=60,noise=alls=6:allf=t", "-t", "10",
-         "-c:v", "libx264", "-preset", "veryfast", "-g", "120", "-b:v", "6M", "-pix_fmt", "yuv420p", str(path)],
+        ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=s={size}:r={rate},noise=alls=6:allf=t", "-t", "10",
+         "-c:v", "libx264", "-preset", "veryfast", "-g", f"{2 * rate}", "-b:v", bits, "-pix_fmt", "yuv420p", str(path)],
         check=True)
     return path
 
@@ -42,14 +43,23 @@ def running(*command, **options):
             process.wait()
 
 
-def contenders(home, url, port):
-    """By name, the command that shows the stream, and what is needed for it."""
-    (home / "twin.json").write_text(json.dumps({"flows": {"cam": {
-        "input": {"pull": url}, "outputs": {"screen": {"render": "display://x11", "audio": False}}}}}))
+def renderer(home, name, flows, port):
+    """The renderer of these flows: what each pulls, and what its output has beside the display."""
+    flows = {flow: {"input": {"pull": url}, "outputs": {"screen": {"render": "display://x11", "audio": False, **output}}}
+             for flow, (url, output) in flows.items()}
+    (home / f"{name}.json").write_text(json.dumps({"flows": flows}))
+    return [TARGET / "release/renderer", "--twin", home / f"{name}.json", "--state-dir", home / "state",
+            "--metrics-address", f"127.0.0.1:{port}"]
+
+
+def contenders(home, url, small, port):
+    """By name, the command that shows the stream."""
     pipeline = (f"rtmp2src location={url} ! flvdemux ! queue ! h264parse ! avdec_h264 ! videoconvert ! videoscale ! "
                 "ximagesink sync=true")
-    found = {"renderer": [TARGET / "release/renderer", "--twin", home / "twin.json", "--state-dir", home / "state",
-                          "--metrics-address", f"127.0.0.1:{port}"]}
+    cells = {f"cam{row}{column}": (small, {"layout": {"row": row, "column": column, "rows": 2, "columns": 2}})
+             for row in (1, 2) for column in (1, 2)}
+    found = {"renderer": renderer(home, "whole", {"cam": (url, {})}, port),
+             "four cells": renderer(home, "cells", cells, port)}
     if shutil.which("gst-launch-1.0"):
         found["gst-launch"] = ["gst-launch-1.0", "-q", *pipeline.split()]
     if shutil.which("ffplay"):
@@ -60,8 +70,8 @@ def contenders(home, url, port):
 def rendered(port):
     """Pictures that the renderer's display took, and those that were left out."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
-        screen = json.loads(answer.read())["flows"]["cam"]["outputs"]["screen"]
-    return screen.get("rendered", 0), screen.get("framesDropped", 0)
+        screens = [flow["outputs"]["screen"] for flow in json.loads(answer.read())["flows"].values()]
+    return tuple(sum(screen.get(name, 0) for screen in screens) for name in ("rendered", "framesDropped"))
 
 
 def screens(options):
@@ -70,24 +80,25 @@ def screens(options):
     print(f"{'program':12} {'CPU ms/s':>9} {'X server ms/s':>14} {'resident MB':>12} {'pictures/s':>11} {'left out':>9}")
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         home, port = pathlib.Path(home), free_port()
-        url = f"rtmp://127.0.0.1:{port}/live/cam"
-        (home / "splitter.json").write_text(json.dumps({"flows": {"cam": {
-            "input": {"listen": url}, "outputs": {"all": {"serve": url}}}}}))
+        url, small = f"rtmp://127.0.0.1:{port}/live/cam", f"rtmp://127.0.0.1:{port}/live/small"
+        (home / "splitter.json").write_text(json.dumps({"flows": {
+            name: {"input": {"listen": at}, "outputs": {"all": {"serve": at}}} for name, at in (("cam", url), ("small", small))}}))
         stack.enter_context(running(TARGET / "release/rtmp-splitter", "--twin", home / "splitter.json", "--state-dir",
                                     home / "splitter", "--metrics-address", f"127.0.0.1:{free_port()}"))
         wait_for("the server", lambda: listens(port))
-        stack.enter_context(running("ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", clip(home),
-                                    "-c", "copy", "-f", "flv", url))
+        for at, file in ((url, clip(home, SIZE, 60, "6M")), (small, clip(home, "1280x720", 30, "3M"))):
+            stack.enter_context(running("ffmpeg", "-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i", file,
+                                        "-c", "copy", "-f", "flv", at))
         server = stack.enter_context(running("Xvfb", "-displayfd", "1", "-screen", "0", f"{SIZE}x24", "-nolisten", "tcp",
                                              stdout=subprocess.PIPE, text=True))
         environment = os.environ | {"DISPLAY": f":{server.stdout.readline().strip()}", "WAYLAND_DISPLAY": ""}
         found, metrics = {}, free_port()
         for _ in range(options.rounds):
-            for name, command in contenders(home, url, metrics).items():
+            for name, command in contenders(home, url, small, metrics).items():
                 with running(*command, env=environment, stdout=subprocess.DEVNULL) as process:
                     # Until it has started, joined and caught up.
                     time.sleep(8)
-                    ours = name == "renderer"
+                    ours = name in ("renderer", "four cells")
                     shown, left_out = rendered(metrics) if ours else (0, 0)
                     before = [cpu_seconds(one.pid) for one in (process, server)]
                     since = time.monotonic()
@@ -104,5 +115,6 @@ def screens(options):
                           f"{pictures[0]:>11} {pictures[1]:>9}", flush=True)
                     found.setdefault(name, []).append(own + x)
         ours = statistics.median(found.pop("renderer"))
+        found.pop("four cells")
         for name, theirs in found.items():
             print(f"ratio to {name:12} {ours / statistics.median(theirs):.2f} (with the X server's time)")

@@ -1,7 +1,7 @@
 //! The renderer on a screen that needs no hardware: what is seen there is what was published.
 
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
@@ -60,6 +60,18 @@ pub(crate) fn received(module: &Module) -> u64 {
 pub(crate) fn renders_on(module: &Module) {
     let before = number(module, "rendered");
     module.wait_status(&format!("{OUTPUT}/rendered"), |rendered| rendered.as_u64() > Some(before + 10));
+}
+
+/// What takes a few seconds, as docs/rendering.md has it: more on a busy machine, and much more by a wrong design.
+const PROMPT: Duration = Duration::from_secs(15);
+
+/// Prints how long something takes, which is to be soon.
+pub(crate) fn promptly(what: &str, happens: impl FnOnce()) {
+    let since = Instant::now();
+    happens();
+    let took = since.elapsed();
+    eprintln!("{what}: {:.1} s", took.as_secs_f64());
+    assert!(took < PROMPT, "{what}: {took:?}");
 }
 
 /// What is shown lies between what had come three seconds before and what has come since: a busy machine has up to two
@@ -192,14 +204,18 @@ fn an_x_server_that_stands_still_or_dies_is_told_of_and_the_picture_comes_back()
     let _publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     screen.program().signal("STOP");
-    module.wait_value(&format!("{OUTPUT}/state"), "retrying");
+    promptly("that an X server stands still is told", || {
+        module.wait_value(&format!("{OUTPUT}/state"), "retrying");
+    });
     module.wait_status(&format!("{OUTPUT}/error"), |error| {
         error.as_str().is_some_and(|error| error.ends_with("no picture reaches the display"))
     });
     module.wait_value(&format!("{OUTPUT}/frozen"), "display");
     module.wait_log(&["the picture is frozen", "none reaches the display"]);
     screen.program().signal("CONT");
-    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    promptly("the picture is back on an X server that goes on", || {
+        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    });
     renders_on(&module);
 
     let screen = screen.kill_and_restart(|| {
@@ -208,8 +224,10 @@ fn an_x_server_that_stands_still_or_dies_is_told_of_and_the_picture_comes_back()
             error.as_str().is_some_and(|error| error.contains("is the X server running"))
         });
     });
+    promptly("the picture is back on an X server that was started again", || {
+        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    });
     module.wait_log(&["flows.cam.outputs.screen.render: X11: "]);
-    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     wait::until("the test card is there again", wait::LONG, || screen.card());
     // The input lost nothing by it.
     assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
@@ -231,7 +249,9 @@ fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
     wait::until_true("its clock runs", wait::LONG, || screen.card().is_some_and(|now| now != first));
     // It would take pictures for ever, and show none.
     compositor.program().signal("STOP");
-    module.wait_value(&format!("{OUTPUT}/state"), "failed");
+    promptly("that a compositor stands still is told", || {
+        module.wait_value(&format!("{OUTPUT}/state"), "failed");
+    });
     module.wait_status(&format!("{OUTPUT}/error"), |error| {
         error.as_str().is_some_and(|error| error.ends_with("does not answer"))
     });
@@ -242,7 +262,9 @@ fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
     let _compositor = compositor.kill_and_restart(&screen, || {
         module.wait_value(&format!("{OUTPUT}/state"), "failed");
     });
-    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    promptly("the picture is back on a compositor that was started again", || {
+        module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    });
     wait::until("the test card is there again", wait::LONG, || screen.card());
     assert_eq!(module.log_lines("publisher gone"), Vec::<String>::new());
 }

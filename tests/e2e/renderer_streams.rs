@@ -9,12 +9,14 @@ use av_tests::flv::Tag;
 use av_tests::module::{Module, Setup};
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
-use av_tests::screen::{Screen, Speaker};
+use av_tests::screen::{Compositor, Screen, Speaker};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, tool, wait};
 use serde_json::{Map, Value, json};
 
-use crate::renderer::{OUTPUT, flow, number, publish_card, received, renders_on, setup, start, wait_live};
+use crate::renderer::{
+    OUTPUT, flow, number, promptly, publish_card, received, renders_on, setup, start, wait_live,
+};
 use crate::rtsp::{rtsp, udp_ports};
 use crate::{rtmp, twin};
 
@@ -78,7 +80,9 @@ fn whatever_is_published_is_decoded_and_every_picture_is_accounted_for() {
             let rendered =
                 module.status().pointer(&at(clip, "rendered")).and_then(Value::as_u64).unwrap_or(0);
             let ended = rendered + sum("av_output_frames_dropped_total");
-            came > 50 && ended <= came && came - ended <= HELD
+            assert!(metrics.sum("av_render_delay_milliseconds", &labels[..1]) >= Some(200.0));
+            let is_told = metrics.sum("av_pictures_rendered_total", &labels[..1]) == Some(rendered as f64);
+            is_told && came > 50 && ended <= came && came - ended <= HELD
         });
     }
     assert_eq!(module.log_lines("panicked"), Vec::<String>::new());
@@ -96,6 +100,50 @@ fn a_window_is_as_large_as_the_picture() {
     // The test card is 640x360; scaled, or in another place, nobody could read its number here.
     wait::until_true("a window of the card's size", wait::LONG, || {
         screen.card_in("crop=640:360:0:0").is_some()
+    });
+}
+
+/// How alike the picture on a screen has to be to one that was published: a row that begins one pixel later each time
+/// leaves less than half of it.
+const ALIKE: f64 = 0.95;
+
+#[test]
+fn a_size_that_no_block_divides_and_unusual_colour_values_are_seen_on_an_x_server_as_they_were_published() {
+    needs!(Ffmpeg, Xvfb);
+    let screen = Screen::start();
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://x11", "audio": false, "fullscreen": false });
+    let module = start(&url, output, Some(&screen), None);
+    let _publisher = publish_endlessly(Clip::OddSize, &url);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    wait::until_true("a picture of the clip is in the window", wait::LONG, || {
+        let likeness = screen.likeness("crop=314:178:0:0", Clip::OddSize);
+        eprintln!("{likeness:.3}");
+        likeness > ALIKE
+    });
+    assert!(
+        screen.likeness("crop=314:178:0:0,rotate=0.05", Clip::OddSize) < ALIKE,
+        "the measure tells nothing"
+    );
+}
+
+#[test]
+fn a_size_that_no_block_divides_and_unusual_colour_values_are_seen_on_wayland_as_they_were_published() {
+    needs!(Ffmpeg, Xvfb, Weston);
+    let screen = Screen::start();
+    let compositor = Compositor::start(&screen);
+    let url = rtmp(port::free(), "live/a");
+    let output = json!({ "render": "display://wayland", "audio": false });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
+    let module = setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start();
+    let _publisher = publish_endlessly(Clip::OddSize, &url);
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    // As high as the screen, with a border of five pixels on each side.
+    let filter = "crop=1270:720:5:0,scale=314:178:flags=area";
+    wait::until_true("a picture of the clip is on the screen", wait::LONG, || {
+        let likeness = screen.likeness(filter, Clip::OddSize);
+        eprintln!("{likeness:.3}");
+        likeness > ALIKE
     });
 }
 
@@ -199,9 +247,9 @@ fn a_stream_that_is_joined_in_the_middle_of_a_long_gop_is_shown_at_once_and_live
         "edge": flow(json!({ "pull": edge }), output("display://none")),
     });
     let module = setup(flows, Some(&screen), None).start();
+    // By what is on the screen: the module got the stream from its first picture on.
+    promptly("a stream that is joined in the middle of a long GOP is live", || wait_live(&screen, &module));
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
-    // Live, by what is on the screen: the module got the stream from its first picture on.
-    wait_live(&screen, &module);
     for _ in 0..2 {
         renders_on(&module);
     }

@@ -1,5 +1,6 @@
 //! Which GStreamer elements decode what, and how frames are announced to them.
 
+use av_media::opus::OpusHead;
 use av_media::{Codec, Kind, Track};
 use gstreamer as gst;
 
@@ -149,14 +150,7 @@ pub fn caps(track: &Track) -> gst::Caps {
         Codec::Vp8 => named("video/x-vp8"),
         Codec::Vp9 => named("video/x-vp9").field("alignment", "super-frame"),
         Codec::Aac => named("audio/mpeg").field("mpegversion", 4_i32).field("stream-format", "raw"),
-        Codec::Opus => {
-            let channels = if track.audio.channels == 0 { 2 } else { i32::from(track.audio.channels) };
-            return named("audio/x-opus")
-                .field("channel-mapping-family", 0_i32)
-                .field("rate", 48_000_i32)
-                .field("channels", channels)
-                .build();
-        }
+        Codec::Opus => return opus(track),
         Codec::Flac => named("audio/x-flac").field("framed", true),
         Codec::Ac3 => named("audio/x-ac3").field("framed", true),
         Codec::Eac3 => named("audio/x-eac3").field("framed", true),
@@ -185,6 +179,27 @@ pub fn caps(track: &Track) -> gst::Caps {
     match codec_data {
         Some(data) => builder.field("codec_data", data).build(),
         None => builder.build(),
+    }
+}
+
+/// More than two channels are several streams, and which channel is in which of them is in the header (RFC 7845 §5.1.1).
+fn opus(track: &Track) -> gst::Caps {
+    let channels = if track.audio.channels == 0 { 2 } else { track.audio.channels };
+    let builder =
+        gst::Caps::builder("audio/x-opus").field("rate", 48_000_i32).field("channels", i32::from(channels));
+    let head = OpusHead::parse(track.config.clone()).ok().filter(|head| head.family != 0);
+    let mapped = head.as_ref().and_then(|head| Some((head.family, head.mapping.split_at_checked(2)?)));
+    match mapped {
+        Some((family, (&[streams, coupled], mapping))) if mapping.len() >= usize::from(channels) => {
+            let mapping = mapping.iter().take(usize::from(channels)).map(|at| i32::from(*at));
+            builder
+                .field("channel-mapping-family", i32::from(family))
+                .field("stream-count", i32::from(streams))
+                .field("coupled-count", i32::from(coupled))
+                .field("channel-mapping", gst::Array::new(mapping))
+                .build()
+        }
+        _ => builder.field("channel-mapping-family", 0_i32).build(),
     }
 }
 
@@ -245,5 +260,27 @@ mod tests {
         let fields = caps.structure(0).unwrap();
         assert_eq!((fields.get::<i32>("rate"), fields.get::<i32>("channels")), (Ok(44_100), Ok(2)));
         assert!(fields.has_field("codec_data"));
+    }
+
+    #[test]
+    fn six_channels_of_opus_are_announced_as_the_streams_that_they_are_in() {
+        gst::init().unwrap();
+        // RFC 7845 §5.1.1.2: 5.1 in four streams, of which two are pairs.
+        let head = OpusHead {
+            channels: 6,
+            pre_skip: 312,
+            input_rate: 48_000,
+            gain: 0,
+            family: 1,
+            mapping: Bytes::from_static(&[4, 2, 0, 4, 1, 2, 3, 5]),
+        };
+        let announced = caps(&Track::opus(Some(head.build())).unwrap());
+        let wanted = "audio/x-opus, rate=(int)48000, channels=(int)6, channel-mapping-family=(int)1, \
+                      stream-count=(int)4, coupled-count=(int)2, channel-mapping=(int)< 0, 4, 1, 2, 3, 5 >";
+        assert_eq!(announced, wanted.parse::<gst::Caps>().unwrap());
+        let cut = OpusHead { mapping: Bytes::from_static(&[4, 2, 0]), ..head };
+        let announced = caps(&Track::opus(Some(cut.build())).unwrap());
+        let wanted = "audio/x-opus, rate=(int)48000, channels=(int)6, channel-mapping-family=(int)0";
+        assert_eq!(announced, wanted.parse::<gst::Caps>().unwrap());
     }
 }

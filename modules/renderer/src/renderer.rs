@@ -128,3 +128,83 @@ impl Extension for Renderer {
         self.families().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::options::{Display, RenderConfig};
+
+    fn renderer() -> (Renderer, Arc<Stage>) {
+        gstreamer::init().unwrap();
+        let renderer = Renderer::default();
+        let config = RenderConfig {
+            display: Display::None,
+            fullscreen: true,
+            audio: None,
+            volume: 100,
+            rotate: 0,
+            latency: std::time::Duration::from_millis(300),
+            cell: None,
+        };
+        let stage = Arc::new(Stage::new("cam".into(), config, renderer.cards.clone()));
+        locked(&renderer.stages).insert(("cam".into(), "screen".into()), stage.clone());
+        (renderer, stage)
+    }
+
+    #[test]
+    fn a_snapshot_is_refused_with_what_is_wrong() {
+        let (renderer, _stage) = renderer();
+        for (payload, status, why) in [
+            (json!(null), 400, "expected {\"flow\""),
+            (json!({}), 400, "expected {\"flow\""),
+            (json!({ "flow": 7 }), 400, "expected {\"flow\""),
+            (json!({ "flow": "cam", "output": 7 }), 400, "expected {\"flow\""),
+            (json!({ "flow": "cam", "size": 7 }), 400, "expected {\"flow\""),
+            (json!({ "flow": "dam" }), 404, "no flow that renders is named \"dam\""),
+            (
+                json!({ "flow": "cam", "output": "green" }),
+                404,
+                "no output that renders is named \"green\" in \"cam\"",
+            ),
+            (json!({ "flow": "cam" }), 409, "no picture has been shown yet"),
+            (json!({ "flow": "cam", "output": "screen" }), 409, "no picture has been shown yet"),
+        ] {
+            let reply = renderer.snapshot(&payload).now_or_never().unwrap();
+            assert_eq!(reply.status, status, "{payload}");
+            assert!(reply.body["error"].as_str().unwrap().starts_with(why), "{payload}: {}", reply.body);
+        }
+    }
+
+    #[test]
+    fn metrics_tell_pictures_and_delay_at_once_and_drift_when_it_is_known() {
+        let (renderer, stage) = renderer();
+        stage.counts.rendered.store(7, Ordering::Relaxed);
+        let told = || {
+            let families = renderer.families().unwrap();
+            let value = |family: &MetricFamily| {
+                let metric = family.get_metric().first()?;
+                let labels = metric.get_label().iter().map(|label| label.value()).collect::<Vec<_>>();
+                assert_eq!(labels, ["cam", "screen"]);
+                Some(metric.get_counter().get_value() + metric.get_gauge().get_value())
+            };
+            families
+                .iter()
+                .map(|family| (family.name().to_owned(), value(family)))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let metrics = told();
+        assert_eq!(metrics["av_pictures_rendered_total"], Some(7.0));
+        assert_eq!(metrics["av_render_delay_milliseconds"], Some(300.0));
+        assert_eq!(metrics.get("av_render_drift_ppm").copied().flatten(), None);
+        // Pictures of a clock that is a thousandth fast, for two minutes that are past.
+        let second = 1_000_000_000;
+        for tenth in 0..1200 {
+            let at = tenth * second / 10 - 121 * second;
+            locked(&stage.timing).arrived(tenth * second / 10 + tenth * second / 10_000, at);
+        }
+        let drift = told()["av_render_drift_ppm"].unwrap();
+        assert!((drift - 1000.0).abs() < 300.0, "{drift}");
+    }
+}

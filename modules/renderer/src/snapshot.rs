@@ -8,25 +8,25 @@ use gstreamer_app::{AppSink, AppSrc};
 use serde_json::{Value, json};
 
 use crate::decode::{PipelineError, error_of, named, pipeline};
+use crate::screen::seen_size;
 
 /// In base64.
 const MOST: usize = 90_000;
 /// Greatest width and quality, until one fits.
-const TRIES: [(i32, u32); 5] = [(1280, 80), (960, 70), (640, 60), (480, 50), (320, 30)];
+const TRIES: [(u32, u32); 5] = [(1280, 80), (960, 70), (640, 60), (480, 50), (320, 30)];
 
 /// The picture and its size.
 ///
 /// # Errors
 /// GStreamer has no JPEG encoder, or no picture of it is small enough.
 pub fn take(picture: &gst::Sample) -> Result<Value, PipelineError> {
-    let size = |name| picture.caps()?.structure(0)?.get::<i32>(name).ok().filter(|length| *length > 0);
-    let (Some(width), Some(height)) = (size("width"), size("height")) else {
+    let Some((width, height)) = seen_size(picture) else {
         return Err(PipelineError("the picture has no size".into()));
     };
     for (most, quality) in TRIES {
         let to = width.min(most);
-        let of_height = i64::from(height) * i64::from(to) / i64::from(width);
-        let scaled = (to, i32::try_from(of_height).unwrap_or(1).max(1));
+        let of_height = u64::from(height) * u64::from(to) / u64::from(width);
+        let scaled = (to, u32::try_from(of_height).unwrap_or(1).max(1));
         let text = STANDARD.encode(encode(picture, scaled, quality)?);
         if text.len() <= MOST {
             return Ok(json!({
@@ -39,7 +39,7 @@ pub fn take(picture: &gst::Sample) -> Result<Value, PipelineError> {
 
 fn encode(
     picture: &gst::Sample,
-    (width, height): (i32, i32),
+    (width, height): (u32, u32),
     quality: u32,
 ) -> Result<Vec<u8>, PipelineError> {
     let pipeline = pipeline(&format!(
@@ -68,6 +68,21 @@ fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_whose_pixels_are_wide_is_as_wide_as_it_is_seen() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("format", "GRAY8")
+            .field("width", 720_i32)
+            .field("height", 576_i32)
+            .field("framerate", gst::Fraction::new(0, 1))
+            .field("pixel-aspect-ratio", gst::Fraction::new(64, 45))
+            .build();
+        let buffer = gst::Buffer::from_mut_slice(vec![128_u8; 720 * 576]);
+        let body = take(&gst::Sample::builder().buffer(&buffer).caps(&caps).build()).unwrap();
+        assert_eq!((&body["width"], &body["height"]), (&json!(1024), &json!(576)));
+    }
 
     #[test]
     fn a_large_picture_of_noise_is_made_small_enough() {

@@ -198,6 +198,9 @@ fn lend_and_open(wanted: Option<&str>, look: &Look, cards: &Cards) -> Result<Scr
             ErrorKind::PermissionDenied => {
                 fails("another program owns the card (a desktop, a boot splash); end it".into())
             }
+            ErrorKind::ResourceBusy => {
+                fails("another flow shows on it, or the card can drive no more displays".into())
+            }
             _ => fails(error.to_string()),
         })?;
     let properties = format!(

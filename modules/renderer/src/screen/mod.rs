@@ -100,6 +100,18 @@ impl Shared {
     }
 }
 
+/// Width and height of a picture in square pixels: those of some streams are wider than high.
+pub fn seen_size(picture: &gst::Sample) -> Option<(u32, u32)> {
+    let format = picture.caps()?.structure(0)?;
+    let length = |name| format.get::<i32>(name).ok()?.try_into().ok().filter(|length: &u32| *length > 0);
+    let (width, height) = (length("width")?, length("height")?);
+    let shape = format.get::<gst::Fraction>("pixel-aspect-ratio").ok();
+    let parts = shape
+        .and_then(|shape| Some((u64::try_from(shape.numer()).ok()?, u64::try_from(shape.denom()).ok()?)));
+    let (wide, high) = parts.filter(|(wide, high)| *wide > 0 && *high > 0).unwrap_or((1, 1));
+    Some((u32::try_from(u64::from(width) * wide / high).unwrap_or(width).max(1), height))
+}
+
 fn both(width: u32, height: u32) -> u64 {
     u64::from(width) << 32 | u64::from(height)
 }
@@ -165,8 +177,7 @@ impl Screen {
             self.shared.rendered.fetch_add(1, Ordering::Relaxed);
             return true;
         };
-        let length = |name| picture.caps()?.structure(0)?.get::<i32>(name).ok()?.try_into().ok();
-        if let (Some(width), Some(height)) = (length("width"), length("height")) {
+        if let Some((width, height)) = seen_size(picture) {
             self.shared.picture.store(both(width, height), Ordering::Relaxed);
         }
         self.has_room() && input.push_sample(picture).is_ok()
