@@ -217,7 +217,6 @@ impl Wanted<'_> {
 
     async fn part(&self, file: &str, run: u64, part: u64) -> Response<Body> {
         let ready = |version: Option<&Arc<Version>>| match version {
-            Some(version) if version.is_gap(run, part) => Found::Yes(Pieces::default()),
             Some(version) if version.run != run || part < version.next_part => {
                 self.channel.shelf().part(run, part).map_or(Found::Not, Found::Yes)
             }

@@ -278,7 +278,7 @@ impl<M: Memory> Packager<M> {
         // After a sleep of the machine only what is listed is told.
         silence.skip(self.shaped.window.saturating_mul(2), now);
         while silence.next <= now {
-            if silence.tell_piece(window, self.shaped.segment) {
+            if silence.tell_piece(window, self.shaped.segment, shelf) {
                 window.end_segment(shelf, now);
                 self.memory.used(window.next_segment, window.last_discontinuity());
             }
@@ -470,7 +470,7 @@ impl<M: Memory> Packager<M> {
                     }
                 }
                 Cut::Gap(length) => {
-                    window.add_gap(length, self.dates.of(told));
+                    window.add_gap(length, self.dates.of(told), shelf);
                     told = told.moved(length);
                 }
                 Cut::Break => window.breaks(muxer.map(), shelf),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::dates::nanos;
+use super::shelf::Shelf;
 use super::window::{Window, length};
 
 /// See the module's text.
@@ -28,9 +29,9 @@ impl Silence {
     }
 
     /// Adds the next piece. `true`: the segment is long enough with it.
-    pub(super) fn tell_piece(&mut self, window: &mut Window, segment: Duration) -> bool {
+    pub(super) fn tell_piece(&mut self, window: &mut Window, segment: Duration, shelf: &mut Shelf) -> bool {
         let piece = piece(window, segment);
-        window.add_gap(piece, self.utc);
+        window.add_gap(piece, self.utc, shelf);
         let length = length(piece);
         self.next += length;
         self.utc = self.utc.and_then(|utc| utc.checked_add(length));

@@ -2,7 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use av_media::Track;
@@ -86,8 +85,6 @@ pub(crate) struct Version {
     parts: u64,
     /// It lists parts.
     has_parts: bool,
-    /// Numbers of the listed parts in which there is nothing.
-    gaps: Vec<Range<u64>>,
     /// Distinguishes versions.
     serial: u64,
     texts: Texts,
@@ -186,7 +183,6 @@ impl Version {
             last_parts: window.segments.back().map_or(0, |segment| segment.parts.len() as u64),
             parts: window.open.as_ref().map_or(0, |open| open.parts.len() as u64),
             has_parts: window.lists_parts(),
-            gaps: gaps(window),
             serial,
             texts,
             full: OnceLock::new(),
@@ -194,11 +190,6 @@ impl Version {
             keyed: Mutex::default(),
             stream,
         }
-    }
-
-    /// Whether it lists that part as a gap.
-    pub(crate) fn is_gap(&self, run: u64, part: u64) -> bool {
-        self.run == run && self.gaps.iter().any(|gap| gap.contains(&part))
     }
 
     /// Whether it holds what is asked for; an error where that is too far ahead to wait for it.
@@ -258,20 +249,6 @@ impl Version {
         let tag = tag_of(&text);
         Text::new(text, tag)
     }
-}
-
-fn gaps(window: &Window) -> Vec<Range<u64>> {
-    let first = if window.lists_parts() { window.first_with_parts() } else { usize::MAX };
-    let parts = window.segments.iter().chain(&window.open).skip(first).flat_map(|segment| &segment.parts);
-    let mut gaps = Vec::<Range<u64>>::new();
-    for part in parts.filter(|part| part.gap) {
-        let next = part.number.saturating_add(1);
-        match gaps.last_mut().filter(|gap| gap.end == part.number) {
-            Some(gap) => gap.end = next,
-            None => gaps.push(part.number..next),
-        }
-    }
-    gaps
 }
 
 /// Tells texts apart.

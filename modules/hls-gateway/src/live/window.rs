@@ -165,7 +165,7 @@ impl Window {
             let mut rest = self.numbers.target_nanos().min(nanos(self.shaped.segment));
             while rest > 0 {
                 let length = rest.min(piece);
-                self.add_gap(length, None);
+                self.add_gap(length, None, shelf);
                 rest = rest.saturating_sub(length);
             }
             self.end_segment(shelf, now);
@@ -212,12 +212,7 @@ impl Window {
     /// Adds a part. `utc`: of its first frame.
     pub(crate) fn add(&mut self, muxed: Muxed, utc: Option<SystemTime>, shelf: &mut Shelf) {
         let Muxed { duration, independent, pieces } = muxed;
-        let number = self.number_part();
-        if self.lists_parts() {
-            // For three target durations more.
-            let stays = length(self.numbers.target_nanos().saturating_mul(3));
-            shelf.add_part(self.run, number, pieces.clone(), stays);
-        }
+        let number = self.number_part(pieces.clone(), shelf);
         let segment = self.opened(false, utc);
         segment.duration = segment.duration.saturating_add(duration);
         segment.size = segment.size.saturating_add(pieces.len());
@@ -226,8 +221,8 @@ impl Window {
     }
 
     /// Adds time in which there is nothing.
-    pub(crate) fn add_gap(&mut self, duration: i64, utc: Option<SystemTime>) {
-        let number = self.number_part();
+    pub(crate) fn add_gap(&mut self, duration: i64, utc: Option<SystemTime>, shelf: &mut Shelf) {
+        let number = self.number_part(Pieces::default(), shelf);
         let segment = self.opened(true, utc);
         segment.duration = segment.duration.saturating_add(duration);
         segment.parts.push(PartEntry { number, duration, independent: false, gap: true });
@@ -303,9 +298,15 @@ impl Window {
         first
     }
 
-    fn number_part(&mut self) -> u64 {
+    /// Puts the next part where it can be fetched, and for three target durations more than it is listed. One without bytes
+    /// is a gap.
+    fn number_part(&mut self, pieces: Pieces, shelf: &mut Shelf) -> u64 {
         let number = self.next_part;
         self.next_part = number.saturating_add(1);
+        if self.lists_parts() {
+            let stays = length(self.numbers.target_nanos().saturating_mul(3));
+            shelf.add_part(self.run, number, pieces, stays);
+        }
         number
     }
 
