@@ -411,6 +411,35 @@ fn a_change_of_numbers_is_another_playlist_and_a_change_of_links_is_not() {
 #[test]
 fn a_stream_that_is_named_as_a_page_does_not_hide_it() {
     let port = port::free();
+#[test]
+fn a_playlist_that_another_one_will_replace_goes_on_with_gaps_until_that_can_be_played() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    let publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let mut watch = Watch::new(&gateway);
+    watch.until(gateway.port, "segments", |text| text.matches("#EXTINF").count() >= 2);
+    publisher.stop();
+    let state = || gateway.get("/-/streams.json").text();
+    let change = |seconds: u32, name: &str| {
+        let output = json!({ "segmentSeconds": seconds, "links": [{ "label": name, "url": gateway.rtmp }] });
+        gateway.module.set_twin(&document(&gateway.rtmp, gateway.port, &json!({}), &output));
+        wait::until_true("the change", wait::LONG, || state().contains(&format!("\"label\":\"{name}\"")));
+    };
+    change(3, "another");
+    watch.until(gateway.port, "the old playlist", |_| true);
+    let gaps = watch.last_text.matches("#EXT-X-GAP\n").count();
+    watch.until(gateway.port, "more gaps", |text| text.matches("#EXT-X-GAP\n").count() >= gaps + 3);
+    // Back, before the other one has begun: it is the same playlist still.
+    change(1, "as before");
+    let _again = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    watch.until(gateway.port, "media", |text| text.contains("#EXT-X-DISCONTINUITY\n"));
+    assert_eq!(gateway.media(), watch.media);
+    change(3, "another again");
+    wait::until_true("it goes", wait::LONG, || gateway.get(&watch.media).status == 404);
+    assert!(state().contains("\"state\":\"live\""), "{}", state());
+    assert_ne!(gateway.media(), watch.media);
+}
+
     let _module = Module::start(
         "hls-gateway",
         &twin(json!({ "cam": {

@@ -56,6 +56,11 @@ impl Shown {
         self.retired.store(self.version().map_or(0, |version| version.run), Ordering::Relaxed);
     }
 
+    /// The present playlist is not replaced after all.
+    pub(crate) fn stay(&self) {
+        self.retired.store(0, Ordering::Relaxed);
+    }
+
     /// Whether that is the one that goes.
     pub(crate) fn is_retired(&self, version: &Version) -> bool {
         self.retired.load(Ordering::Relaxed) == version.run
@@ -110,6 +115,11 @@ impl Channel {
     /// The present version.
     pub(crate) fn version(&self) -> Option<Arc<Version>> {
         self.shown.version()
+    }
+
+    /// Whether what is shown is a playlist that another one is about to replace.
+    pub(crate) fn shows_retired(&self) -> bool {
+        self.version().is_some_and(|version| self.shown.is_retired(&version))
     }
 
     /// How long a request is held at most: three target durations, and never so long that a player gives up on an answer.

@@ -23,6 +23,8 @@ pub(crate) struct Left {
     pub shaped: Shaped,
     pub stream: Stream,
     pub packager: Packager<StreamMemory>,
+    /// Of a playlist that this one will replace when it begins.
+    pub before: Option<Packager<StreamMemory>>,
     pub shown: Arc<Shown>,
     pub counted: Counted,
 }

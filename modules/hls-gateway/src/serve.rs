@@ -52,6 +52,7 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
         output: &output,
         channel: &channel,
         packager: found.packager,
+        before: found.before,
         latency,
         timed: VecDeque::new(),
         nothing: None,
@@ -59,33 +60,44 @@ pub(crate) async fn serve(output: OutputContext, config: ServeConfig) {
         counted: found.counted,
     };
     serving.run().await;
-    let Serving { packager, counted, .. } = serving;
+    let Serving { packager, before, counted, .. } = serving;
     let stream = output.stream.clone();
-    let left = Left { shaped, stream, packager, shown: found.shown, counted };
+    let left = Left { shaped, stream, packager, before, shown: found.shown, counted };
     hls.handover().leave(url.to_string(), left);
 }
 
 /// What an output before this one has left, or an earlier process, or nothing.
 async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> Left {
     let now = Instant::now();
-    let (left, shown, counted) = match hls.handover().take(url) {
+    let mut left = hls.handover().take(url);
+    if let Some(left) = &mut left
+        && let Some(before) = left.before.take_if(|before| before.can_be(shaped))
+    {
+        // It is as it was, and the other playlist has not begun.
+        left.packager = before;
+        left.shown.stay();
+    }
+    let (left, shown, counted, before) = match left {
         Some(mut left) if left.packager.can_be(shaped) => {
             let is_same = left.stream.is_same(&output.stream);
             left.packager.resume(shaped, is_same, &mut left.shown.shelf_mut(), now);
-            (Some(left), Arc::default(), None)
+            (Some(left), Arc::default(), None, None)
         }
         // Another playlist. What was listed can be fetched for a while: under the same names where it has the same ending.
         Some(left) if left.shaped.variant.ending() == shaped.variant.ending() => {
             left.shown.retire();
-            (None, left.shown, Some(left.counted))
+            let mut before = left.before.unwrap_or(left.packager);
+            before.retire(&mut left.shown.shelf_mut(), now);
+            (None, left.shown, Some(left.counted), Some(before))
         }
-        Some(_) | None => (None, Arc::default(), None),
+        Some(_) | None => (None, Arc::default(), None, None),
     };
     let is_new = shown.version().is_none();
     let mut left = left.unwrap_or_else(|| Left {
         shaped,
         stream: output.stream.clone(),
         packager: Packager::new(shaped, hls.store().stream(url.to_owned())),
+        before,
         shown,
         counted: counted.unwrap_or_else(|| Counted::new(output.module.cache.clone())),
     });
@@ -109,6 +121,8 @@ struct Serving<'a> {
     output: &'a OutputContext,
     channel: &'a Channel,
     packager: Packager<StreamMemory>,
+    /// Of the playlist that is shown until this one can be played, as long as this one has not begun.
+    before: Option<Packager<StreamMemory>>,
     latency: [Histogram; 2],
     /// Frames that are in no version yet, and when they came.
     timed: VecDeque<(Kind, Instant)>,
@@ -128,7 +142,8 @@ impl Serving<'_> {
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let due = self.packager.due();
+            let before = self.before.as_ref().and_then(Packager::due);
+            let due = [self.packager.due(), before].into_iter().flatten().min();
             tokio::select! {
                 () = self.output.cancel.cancelled() => return,
                 () = reader.recv(&mut entries) => {
@@ -138,7 +153,12 @@ impl Serving<'_> {
                 }
                 () = sleep_until(due) => {
                     let now = Instant::now();
-                    self.packager.tick(&mut self.channel.shelf_mut(), now);
+                    let mut shelf = self.channel.shelf_mut();
+                    self.packager.tick(&mut shelf, now);
+                    if let Some(before) = &mut self.before {
+                        before.tick(&mut shelf, now);
+                    }
+                    drop(shelf);
                     self.publish(now);
                 }
                 _ = sweep.tick() => {
@@ -169,6 +189,10 @@ impl Serving<'_> {
         }
         self.counted.set(shelf.size());
         drop(shelf);
+        // From here on numbers are this one's.
+        if self.packager.has_begun() {
+            self.before = None;
+        }
         self.publish(now);
     }
 
@@ -214,7 +238,11 @@ impl Serving<'_> {
     }
 
     fn publish(&mut self, now: Instant) {
-        if let Some(version) = self.packager.version() {
+        if let Some(version) = self.before.as_mut().and_then(Packager::version) {
+            self.channel.publish(version);
+        }
+        let version = self.packager.version();
+        if let Some(version) = version.filter(|version| version.playable || !self.channel.shows_retired()) {
             self.channel.publish(version);
             for (kind, arrived) in self.timed.drain(..) {
                 let delay = now.saturating_duration_since(arrived);

@@ -193,6 +193,18 @@ impl<M: Memory> Packager<M> {
         }
     }
 
+    /// Another playlist is about to take the place of this one. Up to then it goes on with gaps: players of it ask again and
+    /// again for something new.
+    pub(crate) fn retire(&mut self, shelf: &mut Shelf, now: Instant) {
+        self.interrupt(shelf, now);
+        self.fall_silent(now);
+    }
+
+    /// Whether there is a playlist: its numbers are taken.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.window.is_some()
+    }
+
     /// Whether an entry was taken before, when the stream was read the last time.
     fn is_known(&mut self, entry: &Entry, shelf: &mut Shelf, now: Instant) -> bool {
         match &entry.item {

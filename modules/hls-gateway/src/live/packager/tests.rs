@@ -820,3 +820,14 @@ fn segments_of_a_stream_that_ended_go_when_it_has_begun_again() {
     rig.play(60);
     assert!(rig.shelf.segment(old).is_none());
 }
+
+#[test]
+fn a_playlist_that_is_about_to_be_replaced_goes_on_with_gaps() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(6);
+    rig.packager.retire(&mut rig.shelf, rig.now);
+    rig.look();
+    assert!(!rig.text().contains("GAP"));
+    rig.wait(7);
+    assert!(count(&rig.text(), "#EXT-X-GAP") >= 3, "{}", rig.text());
+}
