@@ -2,7 +2,8 @@
 //!
 //! A frame is known to have been taken before it arrived. So of all that arrive, the one that came with the least delay
 //! says best when the stream's times are. Between two discontinuities dates follow the media to the tick, but for a slow
-//! correction: the source's clock is not ours. A step of the machine's clock needs a discontinuity.
+//! correction: the source's clock is not ours. A step of the machine's clock needs a discontinuity, and so do times that
+//! jump ahead.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -79,6 +80,14 @@ impl Dates {
     /// Whether what comes has to be another timeline, because the clock stepped.
     pub(super) const fn has_stepped(&self) -> bool {
         self.stepped.is_some()
+    }
+
+    /// Whether what comes has to be another timeline, because its frames would be dated after they came. Of times that jump
+    /// back or stand still nobody can tell that: they look like frames that are late.
+    pub(super) fn are_ahead(&self, dts: Timestamp, pts: Timestamp, shift: i64) -> bool {
+        let (said, is) = (self.of(dts), self.utc(pts.moved(shift.saturating_neg())));
+        let ahead = said.zip(is).and_then(|(said, is)| said.duration_since(is).ok());
+        ahead.is_some_and(|ahead| ahead > STEP)
     }
 
     /// When the moment of the stream is by UTC, as far as is known now.
@@ -193,6 +202,25 @@ mod tests {
         }
         let off = utc(999 * 10_001 / 10).duration_since(last).unwrap();
         assert!(off < Duration::from_millis(10), "{off:?}");
+    }
+
+    #[test]
+    fn times_that_jump_ahead_need_a_break_and_frames_that_are_late_do_not() {
+        let now = Instant::now();
+        let mut dates = begun(now);
+        dates.begin(at(0), at(0), 0);
+        let came = |dates: &mut Dates, dts: i64, arrived: u64| {
+            dates.came(at(dts), now + Duration::from_millis(arrived));
+            dates.are_ahead(at(dts), at(dts), 0)
+        };
+        assert!(
+            !came(&mut dates, 1000, 1000) && !came(&mut dates, 2000, 6000) && !came(&mut dates, 6000, 6000)
+        );
+        // Five seconds that took none.
+        assert!(came(&mut dates, 12_000, 7000));
+        dates.begin(at(12_000), at(12_000), 0);
+        assert_eq!(dates.of(at(12_000)), Some(utc(7000)));
+        assert!(!came(&mut dates, 13_000, 8000));
     }
 
     #[test]

@@ -428,7 +428,10 @@ impl<M: Memory> Packager<M> {
     fn cut(&mut self, frame: Frame, starts: bool, shelf: &mut Shelf, now: Instant) {
         let leading = self.leading();
         let could_begin = starts && frame.kind == leading;
-        if could_begin && self.dates.has_stepped() {
+        let is_off = |dates: &Dates| {
+            dates.has_stepped() || dates.are_ahead(frame.dts, frame.pts, self.shift.unwrap_or(0))
+        };
+        if could_begin && self.cutter.is_some() && is_off(&self.dates) {
             self.interrupt(shelf, now);
             self.heard = Some(now);
         }

@@ -797,6 +797,23 @@ fn another_stream_under_the_same_name_is_silent_until_it_comes() {
 }
 
 #[test]
+fn times_that_jump_ahead_have_another_timeline_at_the_next_sync_frame_with_dates_that_are_true() {
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.play(4);
+    assert!(rig.text().contains("#EXT-X-PROGRAM-DATE-TIME:2027-01-15T08:00:02.000Z\n"), "{}", rig.text());
+    // Five seconds that took none.
+    rig.at += 5_000_000_000;
+    rig.play(4);
+    let text = rig.text();
+    assert!(
+        text.contains("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME:2027-01-15T08:00:04.000Z\n"),
+        "{text}"
+    );
+    assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{text}");
+    assert!(!text.contains("GAP"), "{text}");
+}
+
+#[test]
 fn parts_stay_while_segments_of_the_playlist_before_go() {
     let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
     // The playlist before has counted more parts than this one will.
