@@ -1,17 +1,20 @@
 //! HLS of a stream that changes while its publisher stays.
 
 use std::process::Command;
+use std::time::Duration;
 
 use av_tests::chance::Chance;
 use av_tests::clip::Clip;
 use av_tests::flv::Tag;
+use av_tests::module::Module;
 use av_tests::program::Program;
-use av_tests::rtmp::Publisher;
+use av_tests::rtmp::{Endless, Publisher};
 use av_tests::tool::{Tool, binary};
-use av_tests::{long_only, needs, wait};
+use av_tests::{long_only, needs, port, wait};
 use serde_json::json;
 
 use crate::hls::Gateway;
+use crate::{rtmp, twin};
 
 fn linter(gateway: &Gateway, seconds: &str) -> Program {
     Program::start(
@@ -72,6 +75,52 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
     assert!(index.contains("RESOLUTION=320x180") && index.contains(",mp4a."), "{index}");
     found_nothing(linter);
     drop(publisher);
+}
+
+/// A gateway that pulls `live/cam` while somebody watches, a module that it pulls from, and a playlist that somebody has had.
+fn pulled(clip: Clip) -> (Gateway, Module, Endless, String) {
+    let (from, to, web) = (rtmp(port::free(), "live/cam"), rtmp(port::free(), "live/cam"), port::free());
+    let flow = json!({ "input": { "listen": from }, "outputs": { "to": { "serve": to } } });
+    let source = Module::start("rtmp-splitter", &twin(json!({ "cam": flow })));
+    let publisher = Publisher::to(&from).run_endlessly(clip.tags());
+    let output = json!({ "serve": format!("http://127.0.0.1:{web}/live/cam"), "segmentSeconds": 1 });
+    let flow = json!({ "input": { "pull": to, "onDemand": true }, "outputs": { "web": output } });
+    let module = Module::start("hls-gateway", &twin(json!({ "cam": flow })));
+    let gateway = Gateway { module, rtmp: to, port: web };
+    let media = gateway.media();
+    let text = gateway.get(&media).text();
+    (gateway, source, publisher, text)
+}
+
+/// For so long there is no request but these, once a second, and the pull goes on.
+fn is_kept(gateway: &Gateway, seconds: u32, mut request: impl FnMut()) {
+    for second in 0..seconds {
+        request();
+        let status = gateway.module.status();
+        let input = status.pointer("/flows/cam/input").unwrap();
+        assert_eq!(input["state"], "receiving", "after {second} s: {input}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_pull_is_kept_between_two_requests_of_a_player_of_long_segments() {
+    long_only!();
+    needs!(Ffmpeg);
+    let (gateway, _source, _publisher, text) = pulled(Clip::SlowCamera);
+    assert!(text.contains("#EXT-X-TARGETDURATION:20\n"), "{text}");
+    is_kept(&gateway, 45, || ());
+}
+
+#[test]
+fn a_pull_is_kept_for_who_asks_for_segments_alone() {
+    long_only!();
+    needs!(Ffmpeg);
+    let (gateway, _source, _publisher, text) = pulled(Clip::Plain);
+    let segment = text.lines().find(|line| line.ends_with(".m4s")).unwrap();
+    // Longer than a playlist is good for: three of its target durations, or 6 s, and 10 s more.
+    is_kept(&gateway, 22, || assert_eq!(gateway.get(&format!("/live/cam/{segment}")).status, 200));
+    gateway.module.wait_value("/flows/cam/input/state", "waiting");
 }
 
 /// Some rounds of a camera of five pictures a second with a key frame every 20 s: each picture may be 30 ms early or late, and

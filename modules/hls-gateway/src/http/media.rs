@@ -90,6 +90,7 @@ impl Wanted<'_> {
 
     /// Media never changes under its URL.
     fn media(&self, name: &str, source: impl Into<Source>) -> Response<Body> {
+        self.demand();
         let kind = match self.channel.config.shape.variant {
             Variant::Mpegts => "video/mp2t",
             Variant::LowLatency | Variant::Fmp4 => "video/mp4",
@@ -124,10 +125,7 @@ impl Wanted<'_> {
     fn admit(&self) -> Option<Response<Body>> {
         let viewer = self.visit.viewer(self.headers);
         if self.visit.noted.watches(&self.channel.viewers, viewer, Instant::now()) {
-            // A player asks again within three target durations at most.
-            let known = self.channel.version().map(|version| Duration::from_secs(version.target.into()));
-            let target = known.unwrap_or(self.channel.config.shape.segment);
-            self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
+            self.demand();
             return None;
         }
         let most = self.channel.config.max_clients;
@@ -142,6 +140,13 @@ impl Wanted<'_> {
             Some(version) if self.channel.shown.is_retired(version) => {
                 if self.channel.stream.has_publisher() { Found::Later } else { Found::Not }
             }
+    /// The stream is wanted: a player asks again within three target durations at most.
+    fn demand(&self) {
+        let known = self.channel.version().map(|version| Duration::from_secs(version.target.into()));
+        let target = known.unwrap_or(self.channel.config.shape.segment);
+        self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
+    }
+
             Some(version) if version.playable && !version.ended && !version.silent => {
                 Found::Yes(version.clone())
             }
