@@ -15,7 +15,7 @@ use super::http::{self, Answer, Client, FetchError};
 use super::media::{Init, Listed, Timeline, transport_stream};
 use super::playlist::{Attributes, Part, Playlist};
 use super::report::Report;
-use super::rule::{self, Fault};
+use super::rule::{self, Fault, Rule};
 
 /// Media playlists of one stream that are followed.
 const MAX_RENDITIONS: usize = 8;
@@ -98,7 +98,7 @@ impl<'a, W: Write> Follower<'a, W> {
             }
         } else {
             self.report.take(url.as_str(), vec![Fault::new(&rule::BARE, url.as_str())]);
-            renditions.push(Rendition::new(url, None, false));
+            renditions.push(Rendition::new(url.clone(), None, false));
         }
         self.several = renditions.len() > 1;
         let started = Instant::now();
@@ -112,7 +112,30 @@ impl<'a, W: Write> Follower<'a, W> {
             let Some(due) = renditions.iter().map(|rendition| rendition.due).min() else { break };
             tokio::time::sleep_until(due.min(end).into()).await;
         }
+        if first.is_multivariant() {
+            self.once_more(&url, &first).await;
+        }
         Ok(())
+    }
+
+    /// What the multivariant playlist says in the end. That it can't be had is no fault: nobody has to ask again.
+    async fn once_more(&mut self, url: &Url, first: &Playlist) {
+        let Ok((_, answer)) = self.get(url.as_str(), url.path(), url).await else { return };
+        if !answer.status.is_success() {
+            return;
+        }
+        let said = |list: &Playlist| {
+            let one = |(of, uri): &(Attributes, String)| {
+                let said = ["CODECS", "RESOLUTION"].map(|name| of.get(name).unwrap_or("-").to_owned());
+                format!("{uri} {}", said.join(" "))
+            };
+            list.variants.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let (was, is) = (said(first), said(&Playlist::of(&answer.body)));
+        if was != is {
+            let fault = Fault::new(&rule::VARIANTS_CHANGED, format!("{was} became {is}"));
+            self.report.take(url.as_str(), vec![fault]);
+        }
     }
 
     /// Fetches a playlist and looks at what holds of it by itself. `None` where it is none.
@@ -211,21 +234,29 @@ impl<'a, W: Write> Follower<'a, W> {
         }
     }
 
-    /// Fetches what was removed from the playlist just now, every fourth segment: RFC 8216bis §6.2.2.
+    /// Fetches what was removed from the playlist just now, every fourth segment and one part of each: RFC 8216bis §6.2.2.
     async fn removed(&mut self, rendition: &Rendition, list: &Playlist) {
         let number = list.sequence.saturating_sub(1);
-        let before = rendition.last.iter().flat_map(|last| &last.segments);
-        let left =
-            before.filter(|s| !s.gap && !s.opaque && number.is_multiple_of(4)).find(|s| s.number == number);
-        let Some((uri, url)) = left.and_then(|left| Some((&left.uri, rendition.base.join(&left.uri).ok()?)))
-        else {
-            return;
-        };
+        let before = || rendition.last.iter().flat_map(|last| &last.segments).filter(|s| !s.gap && !s.opaque);
+        let left = before().find(|s| s.number == number && number.is_multiple_of(4));
+        if let Some(left) = left {
+            self.is_there_still(rendition, &left.uri, &rule::REMOVED).await;
+        }
+        let has_parts = |number| list.segments.iter().any(|s| s.number == number && !s.parts.is_empty());
+        let left = before().find(|s| !s.parts.is_empty() && !has_parts(s.number));
+        let part = left.and_then(|left| left.parts.iter().find(|part| !part.gap));
+        if let Some(part) = part.filter(|_| list.skipped.is_none()) {
+            self.is_there_still(rendition, &part.uri, &rule::PART_REMOVED).await;
+        }
+    }
+
+    async fn is_there_still(&mut self, rendition: &Rendition, uri: &str, rule: &'static Rule) {
+        let Ok(url) = rendition.base.join(uri) else { return };
         let Ok((_, answer)) = self.get(rendition.url.as_str(), uri, &url).await else { return };
         if answer.status.is_success() {
             self.same(rendition.url.as_str(), &url, uri, &answer.body);
         } else {
-            let fault = Fault::new(&rule::REMOVED, format!("{uri}: {}", answer.status));
+            let fault = Fault::new(rule, format!("{uri}: {}", answer.status));
             self.report.take(rendition.url.as_str(), vec![fault]);
         }
     }
@@ -286,7 +317,8 @@ impl<'a, W: Write> Follower<'a, W> {
                 let detail = format!("{}: {count} parts of segment {of}", segment.uri);
                 self.report.take(&place, vec![Fault::new(&rule::PARTS_DIFFER, detail)]);
             }
-            let Some(init) = self.init(rendition, segment.map.as_deref(), segment.begins).await else {
+            let anew = segment.begins || number.is_multiple_of(4);
+            let Some(init) = self.init(rendition, segment.map.as_deref(), anew).await else {
                 continue;
             };
             if let Some(variant) = &rendition.variant {
@@ -342,10 +374,10 @@ impl<'a, W: Write> Follower<'a, W> {
         self.report.take(rendition.url.as_str(), rendition.parts.take(&init, listed, &bytes));
     }
 
-    /// The init segment at `map`; where a discontinuity `begins`, as it is now.
-    async fn init(&mut self, rendition: &mut Rendition, map: Option<&str>, begins: bool) -> Option<Init> {
+    /// The init segment at `map`; fetched `anew` at a discontinuity, and now and then.
+    async fn init(&mut self, rendition: &mut Rendition, map: Option<&str>, anew: bool) -> Option<Init> {
         let map = map?;
-        if let Some(init) = rendition.inits.get(map).filter(|_| !begins) {
+        if let Some(init) = rendition.inits.get(map).filter(|_| !anew) {
             return Some(init.clone());
         }
         let bytes = self.fetch(rendition, map).await?;

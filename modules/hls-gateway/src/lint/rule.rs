@@ -65,6 +65,7 @@ rules! {
     NO_DATE_AFTER "date-missing-at-discontinuity" "Shaka" "with dates, each discontinuity needs one";
     NO_CODECS "codecs-missing" "AVPlayer, hls.js" "no HEVC track, Opus taken for AAC";
     NO_BANDWIDTH "bandwidth-missing" "all" "EXT-X-STREAM-INF needs BANDWIDTH";
+    VARIANTS_CHANGED "multivariant-changed" "all (advice)" "players read it once: who is there already never learns of it";
     LOW_BANDWIDTH "bandwidth-low" "AVPlayer, hls.js" "a segment has more than twice the BANDWIDTH by which they choose";
     WRONG_CODECS "codecs-not-media" "AVPlayer, hls.js" "a decoder is chosen by CODECS, and the init segment has another";
     WRONG_RESOLUTION "resolution-not-media" "hls.js, Roku" "a variant is chosen by RESOLUTION, and the init segment has another";
@@ -97,6 +98,7 @@ rules! {
     NO_CORS "cors-missing" "browsers" "no Access-Control-Allow-Origin";
     NO_LENGTH "content-length-missing" "CDNs" "Azure Front Door takes no chunked answers above 8 MB";
     REMOVED "removed-too-soon" "all, CDNs" "what leaves the playlist can be had for as long as the playlist is, and a segment";
+    PART_REMOVED "part-removed-too-soon" "AVPlayer, hls.js" "a part can be had for three target durations more than it is listed";
     TWO_CONTENTS "two-contents" "all, CDNs" "one URL had two contents";
     NOT_HTTPS "not-https" "AVPlayer (advice)" "low latency wants HTTP/2, so https";
     NOT_HTTP2 "not-http2" "AVPlayer (advice)" "low latency wants HTTP/2, and HTTP/1.1 was taken";

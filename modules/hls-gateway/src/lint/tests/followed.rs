@@ -226,6 +226,38 @@ async fn a_segment_that_is_gone_as_soon_as_it_is_removed_is_found() {
 }
 
 #[tokio::test]
+async fn a_part_that_is_gone_as_soon_as_its_tag_is_is_found() {
+    finds(&rule::PART_REMOVED, |path, nth, answered| {
+        if path == "/p5.m4s" && nth == 1 {
+            answered.found = false;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_init_segment_that_becomes_another_without_a_discontinuity_is_found() {
+    finds(&rule::TWO_CONTENTS, |path, nth, answered| {
+        if path == "/init.mp4" && nth > 0 {
+            // A free box behind the rest: other bytes, the same tracks.
+            answered.body.extend_from_slice(b"\0\0\0\x08free");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_multivariant_playlist_that_says_something_else_in_the_end_is_advised_against() {
+    let (code, text) = linted(false, |path, nth, answered| {
+        if path == "/index.m3u8" && nth > 0 {
+            replace(&mut answered.body, "RESOLUTION=320x180", "RESOLUTION=640x360");
+        }
+    })
+    .await;
+    assert!(code == 0 && text.contains(" advice multivariant-changed:"), "{text}");
+}
+
+#[tokio::test]
 async fn a_part_that_is_listed_and_not_there_is_found() {
     finds(&rule::STATUS, |path, _, answered| {
         if path == "/p6.m4s" {
