@@ -36,7 +36,7 @@ fn pages_of_listed_origins_have_the_answers_and_caches_keep_them_apart() {
     let allowed = ask("OPTIONS", &media, preflight);
     assert_eq!((allowed.status, allowed.body.len()), (204, 0));
     assert_eq!(allowed.header("access-control-allow-origin"), Some("https://a.example"));
-    assert!(allowed.header("access-control-allow-headers").unwrap().contains("Range"));
+    assert_eq!(allowed.header("access-control-allow-headers"), Some("range"));
 }
 
 #[test]

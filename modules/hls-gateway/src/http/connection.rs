@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use av_edge::EventKind;
 use av_flow::Module;
+use av_flow::config::Auth;
 use av_flow::net::listeners::{Accepted, Port};
 use av_flow::net::{Found, TlsError};
 use hyper::body::Incoming;
@@ -215,7 +216,7 @@ async fn answer_with_content(visit: &Visit, request: Request<Incoming>) -> Respo
         return listing::answer(visit, &raw, request).await;
     };
     let mut response = match *request.method() {
-        Method::OPTIONS => reply::options(),
+        Method::OPTIONS => reply::options(request.headers()),
         Method::GET | Method::HEAD => media(visit, &channel, file.as_deref(), key, &request).await,
         _ => reply::only("GET, HEAD, OPTIONS"),
     };
@@ -236,7 +237,7 @@ async fn media(
             let query = request.uri().query();
             let mut answer =
                 Wanted { visit, channel, method: request.method(), headers, query, key }.answer(file).await;
-            if matches!(channel.config.auth, Some(av_flow::config::Auth::User { .. })) {
+            if matches!(channel.config.auth, Some(Auth::User { .. })) {
                 private(&mut answer);
             }
             answer
@@ -279,7 +280,8 @@ async fn find(visit: &Visit, raw: &str, query: Option<&str>) -> Option<(Arc<Chan
         }
         let (key, path) = keyed.as_ref()?;
         let (channel, file) = route(visit, path)?;
-        Some((channel, file, Key::Path(key.clone())))
+        // Where no key is asked for, none stands in an address: one thing has one.
+        matches!(channel.config.auth, Some(Auth::Key(_))).then(|| (channel, file, Key::Path(key.clone())))
     };
     if let Some(found) = look() {
         return Some(found);

@@ -6,6 +6,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What counts as one address: of IPv6 everybody has 2^64 of them.
+fn counted(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
 /// Connections of one peer's address: behind one there may be a whole company, or a cache.
 const MOST_CONNECTIONS: u32 = 2000;
 /// Requests of one peer's address that wait for something to come.
@@ -42,6 +50,7 @@ impl Crowd {
 
     /// Counts a connection while the answer lives; `None`: this address has too many.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Guest> {
+        let address = counted(address);
         let mut counts = self.lock();
         let peer = counts.peers.entry(address).or_default();
         if peer.connections >= MOST_CONNECTIONS {
@@ -57,7 +66,7 @@ impl Crowd {
     pub(crate) fn may_report(&self, address: IpAddr) -> bool {
         let now = Instant::now();
         let mut counts = self.lock();
-        let Some(peer) = counts.peers.get_mut(&address) else { return false };
+        let Some(peer) = counts.peers.get_mut(&counted(address)) else { return false };
         let (since, reports) = peer.reports.get_or_insert((now, 0));
         if now.saturating_duration_since(*since) >= REPORTS_IN {
             (*since, *reports) = (now, 0);
@@ -71,7 +80,7 @@ impl Crowd {
 #[derive(Debug)]
 pub(crate) struct Guest {
     crowd: Crowd,
-    pub(crate) address: IpAddr,
+    address: IpAddr,
 }
 
 impl Guest {
@@ -120,6 +129,19 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let crowd = Crowd::default();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let guests = (0..MOST_CONNECTIONS).map(|one| crowd.enter(address(&format!("2001:db8::{one:x}"))));
+        let guests = guests.collect::<Option<Vec<_>>>().unwrap();
+        assert!(crowd.enter(address("2001:db8:0:0:ffff::1")).is_none());
+        assert!(crowd.enter(address("2001:db8:0:1::1")).is_some());
+        assert!(crowd.may_report(address("2001:db8::ffff")));
+        drop(guests);
+        assert!(crowd.lock().peers.is_empty());
+    }
 
     #[test]
     fn one_address_has_its_share_and_others_have_theirs() {

@@ -108,13 +108,21 @@ impl Wanted<'_> {
         content.answer(self.method, self.headers, Some(&self.channel.status))
     }
 
-    fn playlist(&self, text: &Text, cache: &'static str) -> Response<Body> {
+    async fn playlist(&self, text: Arc<Text>, cache: &'static str) -> Response<Body> {
+        let gzip = if !reply::takes_gzip(self.headers) {
+            None
+        } else if text.is_long() {
+            let text = text.clone();
+            tokio::task::spawn_blocking(move || text.gzip()).await.ok().flatten()
+        } else {
+            text.gzip()
+        };
         let content = Content {
             kind: PLAYLIST,
             cache,
             tag: text.tag.clone(),
             source: text.body.clone().into(),
-            gzip: text.gzip(),
+            gzip,
             varies: true,
             ranges: false,
         };
@@ -132,6 +140,13 @@ impl Wanted<'_> {
         Some(reply::words(StatusCode::SERVICE_UNAVAILABLE, format!("maxClients ({most}) is reached")))
     }
 
+    /// The stream is wanted: a player asks again within three target durations at most.
+    fn demand(&self) {
+        let known = self.channel.version().map(|version| Duration::from_secs(version.target.into()));
+        let target = known.unwrap_or(self.channel.config.shape.segment);
+        self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
+    }
+
     async fn multivariant(&self, directory: &str) -> Response<Body> {
         if let Some(full) = self.admit() {
             return full;
@@ -140,13 +155,6 @@ impl Wanted<'_> {
             Some(version) if self.channel.shown.is_retired(version) => {
                 if self.channel.stream.has_publisher() { Found::Later } else { Found::Not }
             }
-    /// The stream is wanted: a player asks again within three target durations at most.
-    fn demand(&self) {
-        let known = self.channel.version().map(|version| Duration::from_secs(version.target.into()));
-        let target = known.unwrap_or(self.channel.config.shape.segment);
-        self.channel.stream.demand().ask(target.saturating_mul(3).max(AGAIN));
-    }
-
             Some(version) if version.playable && !version.ended && !version.silent => {
                 Found::Yes(version.clone())
             }
@@ -160,7 +168,7 @@ impl Wanted<'_> {
         match self.when(ready).await {
             Ok(version) => {
                 let suffix = self.key.suffix();
-                self.playlist(&version.multivariant(directory, &suffix), reply::A_MOMENT)
+                self.playlist(version.multivariant(directory, &suffix), reply::A_MOMENT).await
             }
             Err(Missed::Not | Missed::Late(_)) => reply::words(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -199,10 +207,10 @@ impl Wanted<'_> {
             return reply::words(StatusCode::BAD_REQUEST, why);
         }
         match found {
-            Ok(version) => self.version(&version, &asked),
+            Ok(version) => self.version(&version, &asked).await,
             // Better an older one than none: it is a live stream that has paused.
             Err(Missed::Late(Some(version))) if version.name == name && version.playable => {
-                self.version(&version, &Asked { after: None, ..asked })
+                self.version(&version, &Asked { after: None, ..asked }).await
             }
             Err(Missed::Late(_)) => reply::words(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -213,11 +221,11 @@ impl Wanted<'_> {
         }
     }
 
-    fn version(&self, version: &Version, asked: &Asked) -> Response<Body> {
+    async fn version(&self, version: &Version, asked: &Asked) -> Response<Body> {
         let form = if asked.skip { Form::Delta } else { Form::Full };
         // What was waited for is the same for all who ask so.
         let cache = if asked.after.is_some() { "public, max-age=3" } else { reply::A_MOMENT };
-        self.playlist(&version.text(form, &self.key.suffix()), cache)
+        self.playlist(version.text(form, &self.key.suffix()), cache).await
     }
 
     async fn part(&self, file: &str, run: u64, part: u64) -> Response<Body> {

@@ -27,7 +27,7 @@ pub(crate) struct Content {
     /// Without quotes.
     pub tag: String,
     pub source: Source,
-    /// The same compressed, where the client takes that.
+    /// The same compressed, for a client that takes that.
     pub gzip: Option<Bytes>,
     /// There may be a compressed form.
     pub varies: bool,
@@ -124,7 +124,7 @@ impl Content {
         asked: &HeaderMap,
         counted: Option<&Arc<OutputStatus>>,
     ) -> Response<Body> {
-        let gzip = self.gzip.filter(|_| takes_gzip(asked));
+        let gzip = self.gzip;
         let tag = if gzip.is_some() { format!("\"{}-gz\"", self.tag) } else { format!("\"{}\"", self.tag) };
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
@@ -201,7 +201,8 @@ fn matches(asked: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-fn takes_gzip(asked: &HeaderMap) -> bool {
+/// Whether a client takes what is compressed.
+pub(crate) fn takes_gzip(asked: &HeaderMap) -> bool {
     let Some(encodings) = text(asked, header::ACCEPT_ENCODING) else { return false };
     // Whether it is wanted, where it is named.
     let wants = |wanted: &str| {
@@ -294,18 +295,16 @@ pub(crate) fn share(response: &mut Response<Body>, cors: &Cors, origin: Option<&
     );
 }
 
-/// What may be asked for, before it is.
-pub(crate) fn options() -> Response<Body> {
+/// What may be asked for, before it is. Fields that a page wants to send are harmless, whatever they are.
+pub(crate) fn options(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     insert(headers, header::ALLOW, "GET, HEAD, OPTIONS");
     insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS");
-    insert(
-        headers,
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "Authorization, Cache-Control, Content-Type, If-None-Match, If-Range, Range, CMCD-Object, CMCD-Request, CMCD-Session, CMCD-Status",
-    );
+    if let Some(fields) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields.clone());
+    }
     insert(headers, header::ACCESS_CONTROL_MAX_AGE, "86400");
     insert(headers, header::CACHE_CONTROL, NEVER);
     response

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::playlist::{Form, SUFFIX, Texts};
 use super::window::Window;
 
-/// Longer texts are not compressed: it would take too long for whoever waits.
-const MOST_GZIP: usize = 1 << 20;
+/// To compress a longer text takes more than some milliseconds.
+const LONG: usize = 1 << 18;
 /// The newest segments say how much a stream takes.
 const MOST_MEASURED: usize = 256;
 /// Suffixes that one version is kept with: a stream has at most four keys.
@@ -34,12 +34,14 @@ impl Text {
         Arc::new(Self { body: body.into(), tag, gzip: OnceLock::new() })
     }
 
+    /// Whether [`gzip`](Self::gzip) would hold up others on a thread that they share.
+    pub(crate) fn is_long(&self) -> bool {
+        self.body.len() > LONG && self.gzip.get().is_none()
+    }
+
     /// Compressed, where that is worth it.
     pub(crate) fn gzip(&self) -> Option<Bytes> {
         let made = self.gzip.get_or_init(|| {
-            if self.body.len() > MOST_GZIP {
-                return None;
-            }
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             encoder.write_all(&self.body).ok()?;
             encoder.finish().ok().map(Bytes::from).filter(|made| made.len() < self.body.len())
