@@ -77,6 +77,34 @@ fn size_sound_and_time_change_within_a_connection_and_the_linter_finds_no_fault(
     drop(publisher);
 }
 
+#[test]
+fn a_codec_that_changes_and_comes_back_is_without_fault() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1, "windowSeconds": 60 }));
+    let pieces = [
+        three_seconds(Clip::Plain, 0, true),
+        three_seconds(Clip::H265, 3000, true),
+        three_seconds(Clip::Plain, 6000, true),
+    ];
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let publishing = std::thread::spawn(move || {
+        pieces.iter().try_for_each(|piece| publisher.play_out(piece)).map(|()| publisher)
+    });
+    let media = gateway.media();
+    let linter = linter(&gateway, "9");
+    let publisher = publishing.join().unwrap().unwrap();
+    let text = wait::until("silence behind all of it", wait::LONG, || {
+        Some(gateway.get(&media).text()).filter(|text| text.contains("#EXT-X-GAP\n"))
+    });
+    assert!(text.matches("#EXT-X-DISCONTINUITY\n").count() >= 2, "{text}");
+    let maps = text.lines().filter(|line| line.starts_with("#EXT-X-MAP:")).collect::<Vec<_>>();
+    // The first codec's init segment is the same when it is back.
+    assert!(maps.len() >= 3 && maps[0] != maps[1] && maps[0] == maps[2], "{text}");
+    assert!(gateway.get("/live/cam/index.m3u8").text().contains("CODECS=\"avc1."));
+    found_nothing(linter);
+    drop(publisher);
+}
+
 /// A gateway that pulls `live/cam` while somebody watches, a module that it pulls from, and a playlist that somebody has had.
 fn pulled(clip: Clip) -> (Gateway, Module, Endless, String) {
     let (from, to, web) = (rtmp(port::free(), "live/cam"), rtmp(port::free(), "live/cam"), port::free());

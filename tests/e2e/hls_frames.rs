@@ -2,8 +2,10 @@
 
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
+use av_tests::flv::Tag;
 use av_tests::program::Program;
 use av_tests::recording::{End, Recording, Times};
+use av_tests::rtmp::Publisher;
 use av_tests::tool::Tool;
 use av_tests::{needs, wait};
 use serde_json::json;
@@ -124,23 +126,54 @@ fn frames(said: &str, stream: usize) -> Vec<(f64, String)> {
 
 #[test]
 fn ffmpeg_decodes_every_picture_of_a_transport_stream() {
-    decodes_every_picture_of_a_transport_stream(Clip::Pyramid);
+    needs!(Ffmpeg, Ffmpeg9);
+    let clip = Clip::Pyramid;
+    decodes_every_picture(clip, move |url| _ = publish_with(clip).start(clip, &url).finish());
 }
 
 #[test]
 fn ffmpeg_decodes_every_picture_of_h265_in_a_transport_stream() {
-    decodes_every_picture_of_a_transport_stream(Clip::H265);
+    needs!(Ffmpeg, Ffmpeg9);
+    let clip = Clip::H265;
+    decodes_every_picture(clip, move |url| _ = publish_with(clip).start(clip, &url).finish());
 }
 
-fn decodes_every_picture_of_a_transport_stream(clip: Clip) {
+/// The 33 bits of the first picture's time in a transport stream (ISO/IEC 13818-1 §2.4.3.7).
+fn first_time(stream: &[u8]) -> u64 {
+    let at = stream.windows(4).position(|four| four == [0, 0, 1, 0xe0]).unwrap() + 9;
+    let [a, b, c, d, e] = stream[at..at + 5] else { panic!("five bytes") };
+    let bits = |byte: u8, left: u32| u64::from(byte >> 1) << left;
+    bits(a & 0x0e, 30) | u64::from(b) << 22 | bits(c, 15) | u64::from(d) << 7 | bits(e, 0)
+}
+
+#[test]
+fn ffmpeg_decodes_every_picture_of_a_transport_stream_whose_times_wrap() {
     needs!(Ffmpeg, Ffmpeg9);
+    // Three seconds before 33 bits at 90 kHz are full.
+    const BEGINS: u32 = ((1_u64 << 33) / 90 - 3000) as u32;
+    let first = decodes_every_picture(Clip::Pyramid, |url| {
+        let tags = Clip::Pyramid.tags().into_iter().filter(|tag| tag.kind != 18);
+        let tags = tags.map(|tag| Tag { timestamp: tag.timestamp + BEGINS, ..tag });
+        let mut publisher = Publisher::to(&url);
+        publisher.play_out(&tags.collect::<Vec<_>>()).unwrap();
+        publisher.finish().unwrap();
+    });
+    let left = (1_u64 << 33) - first_time(&first);
+    assert!(left < 4 * 90_000, "{left}");
+}
+
+/// Answers the first segment.
+fn decodes_every_picture(clip: Clip, publish: impl FnOnce(String) + Send + 'static) -> Vec<u8> {
     let output = json!({ "variant": "mpegts", "segmentSeconds": 1, "windowSeconds": 60 });
     let gateway = Gateway::start(&json!({ "onPublisherLoss": "close" }), &output);
-    let publishing = publish_with(clip).start(clip, &gateway.rtmp);
-    gateway.media();
+    let rtmp = gateway.rtmp.clone();
+    let publishing = std::thread::spawn(move || publish(rtmp));
+    let list = gateway.get(&gateway.media()).text();
+    let first = list.lines().find(|line| line.ends_with(".ts")).unwrap();
+    let first = gateway.get(&format!("/live/cam/{first}")).body;
     let url = format!("http://127.0.0.1:{}/live/cam/index.m3u8", gateway.port);
     let playing = shown(&["-live_start_index", "0"], &url);
-    publishing.finish();
+    publishing.join().unwrap();
     let ended = playing.finish(wait::LONG);
     assert!(ended.status.success(), "{}", ended.stderr);
     let sent = shown(&[], clip.mp4().to_str().unwrap()).finish(wait::LONG).stdout;
@@ -156,4 +189,5 @@ fn decodes_every_picture_of_a_transport_stream(clip: Clip) {
             assert!(hash == wanted && (at - was).abs() <= 1.0, "stream {stream}: {at} for {was} ms");
         }
     }
+    first
 }

@@ -1,5 +1,7 @@
 //! HLS over https with a certificate file, as curl gets it.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -173,6 +175,23 @@ fn head_options_ranges_and_conditions_are_answered_over_http_2() {
 }
 
 #[test]
+fn a_handshake_that_never_ends_is_cut_off_and_holds_nobody_up() {
+    needs!(Curl);
+    let gateway = Secure::start(&Value::Null);
+    wait::until_true("it listens", wait::LONG, || TcpStream::connect(("127.0.0.1", gateway.port)).is_ok());
+    let mut idle = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
+    idle.set_read_timeout(Some(wait::LONG)).unwrap();
+    // The head of a record that says more than ever comes.
+    idle.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    assert_eq!(gateway.get("/", &[]).status, 200);
+    let ended = idle.read_to_end(&mut Vec::new());
+    assert!(
+        ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     needs!(Ffmpeg, Curl);
     let auth = json!({ "username": "guard", "password": "pw-5150" });
@@ -189,6 +208,14 @@ fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     let playlist = gateway.get(&media, &["--user", "guard:pw-5150"]);
     assert_eq!(playlist.status, 200);
     assert!(!format!("{}{}", multivariant.body, playlist.body).contains("5150"));
+    // Caches that others share know no passwords.
+    let segment = playlist.body.lines().filter(|line| !line.starts_with('#')).find_map(address).unwrap();
+    for path in [index, &media, &format!("/live/cam/{segment}")] {
+        let user = ["--user", "guard:pw-5150", "--output", "/dev/null", "--dump-header", "-"];
+        let head = gateway.get(path, &user).body.to_ascii_lowercase();
+        let cache = head.lines().find_map(|line| line.strip_prefix("cache-control: ")).unwrap();
+        assert!(cache.starts_with("private, max-age="), "{path}: {cache}");
+    }
 
     let document = twin(json!({ "cam": {
         "input": { "listen": rtmp(port::free(), "live/cam") },
