@@ -14,21 +14,39 @@ async function slow() {
   const page = await open(browser, `${web}/`);
   await until("the page plays", () => page.evaluate(() => globalThis.live?.state === "playing"));
   const joined = Date.now() - opened;
-  const [stood, behind, stalls] = await page.evaluate((seconds) => new Promise((done) => {
-    const began = performance.now(), behind = [], { video, stalls } = live;
-    let last = { time: video.currentTime, at: began }, stood = 0;
+  const { stood, behind, stalls, when } = await page.evaluate((seconds) => new Promise((done) => {
+    const began = performance.now(), behind = [], events = [], { video, stalls } = live;
+    const trigger = Hls.prototype.trigger;
+    Hls.prototype.trigger = function told(name, data) {
+      const { sn, level } = data?.frag ?? {}, { index } = data?.part ?? {};
+      const what = [data?.details, sn !== undefined && `${level}:${sn}${index === undefined ? "" : `.${index}`}`].filter(Boolean).join(" ");
+      events.push(`${Math.round(performance.now() - began)} ${name} ${what}`);
+      events.splice(0, events.length - 40);
+      return trigger.call(this, name, data);
+    };
+    const ahead = () => [...Array(video.buffered.length).keys()].map((at) => `${(video.buffered.start(at) - video.currentTime).toFixed(2)} to ${(video.buffered.end(at) - video.currentTime).toFixed(2)}`).join(", ");
+    let last = { time: video.currentTime, at: began }, stood = 0, when = {};
     const looking = setInterval(() => {
       const now = performance.now();
       if (video.currentTime !== last.time) last = { time: video.currentTime, at: now };
-      stood = Math.max(stood, now - last.at);
+      if (now - last.at > stood) {
+        stood = now - last.at;
+        // What there was when it came to stand, and what has happened since.
+        if (when.at !== last.at) when = { at: last.at, ahead: ahead(), rate: video.playbackRate, latency: live.latency };
+        when.events = [...events];
+      }
       behind.push(live.latency);
       if (now - began < seconds * 1000) return;
       clearInterval(looking);
-      done([stood, behind, live.stalls - stalls]);
+      done({ stood, behind, stalls: live.stalls - stalls, when });
     }, 50);
   }), Number(seconds));
   const figure = (of) => quantile(behind, of).toFixed(2);
   console.log(`joined after ${joined} ms; ${seconds} s: stood for ${Math.round(stood)} ms at most, ${stalls} stalls; ${figure(0.5)} s behind live, p95 ${figure(0.95)} s`);
+  if (stood > 300) {
+    const { ahead, rate, latency, events } = when;
+    console.log(`the longest: buffered from ${ahead} s on, speed ${rate}, ${latency?.toFixed(2)} s behind live; ms and events of hls.js:\n${events.join("\n")}`);
+  }
   assert.ok(joined < MOST, `it took ${joined} ms to join`);
   assert.ok(stood < MOST, `the picture stood for ${Math.round(stood)} ms`);
   assert.deepEqual(page.errors, []);
