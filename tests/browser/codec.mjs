@@ -21,9 +21,11 @@ async function change() {
   } else {
     skip("pages::h265", "this Chromium decodes no H.265");
     await until("the page says what is wrong", () => page.evaluate(() => /codec/.test(live.state)), 60);
+    await until("and which codec it is", async () => /hvc1/.test(await page.locator("#codecs").textContent()));
   }
   await publish();
   console.log(`H.265, H.264: plays on after ${await plays(page, publisher, "it plays on in H.264 again")} ms`);
+  await until("nothing is said of codecs any more", () => page.locator("#codecs").isHidden());
   assert.equal(page.loads, 1, "the page was not loaded again");
   assert.deepEqual(page.errors, []);
 }

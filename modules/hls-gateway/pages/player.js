@@ -1,6 +1,6 @@
 // The list of live streams, and the one that is chosen.
 import { Live, engine } from "./live.js";
-import { Streams, badge, bitrate, element, frame } from "./streams.js";
+import { Streams, badge, bitrate, element, frame, unplayed } from "./streams.js";
 
 const at = (id) => document.getElementById(id);
 const video = at("video"), none = "–";
@@ -65,6 +65,9 @@ function tell() {
 }
 
 function addresses(stream) {
+  const lost = unplayed(stream, live?.engine).join(" and ");
+  at("codecs").hidden = !lost;
+  at("codecs").textContent = lost && `This browser says that it does not play ${lost}.`;
   const rows = [
     ["HLS", streams.address(stream)],
     ["HLS, older form", streams.address(stream, ".m3u8")],

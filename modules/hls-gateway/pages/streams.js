@@ -137,6 +137,16 @@ export function bitrate(bps) {
   return bps >= 1e6 ? `${(bps / 1e6).toFixed(2)} Mbit/s` : `${Math.round(bps / 1e3)} kbit/s`;
 }
 
+/** Codecs of a stream that this browser, asked beforehand, says it does not play. */
+export function unplayed({ video, audio }, engine) {
+  const source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
+  const element = document.createElement("video");
+  const plays = (type) => (engine === "hls.js" ? source.isTypeSupported(type) : element.canPlayType(type));
+  const tracks = [["video", video], ["audio", audio]].filter(([, track]) => track?.codec);
+  const lost = tracks.filter(([kind, { codec }]) => ![codec, codec.replace("opus", "Opus")].some((name) => plays(`${kind}/mp4; codecs="${name}"`)));
+  return lost.map(([, { codec }]) => codec);
+}
+
 /** Asks for keys, and says which engine plays where that is not the usual one. */
 export function frame(streams, engine) {
   const form = document.getElementById("key");
