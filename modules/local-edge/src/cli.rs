@@ -55,8 +55,8 @@ struct UpArgs {
     /// The port of 127.0.0.1 on which edgeHub speaks MQTT over TLS [default: 8883]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// What would fail on a device is an error here, modules that end are started again as seldom as there, and none
-    /// gets this desktop's screen
+    /// Be as strict as a device: what would fail there is an error, modules that end are restarted as slowly as there,
+    /// and none gets this desktop's screen
     #[arg(long)]
     device_rules: bool,
 }
@@ -73,16 +73,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// What runs: modules, flows, and where to play and publish
+    /// Show what runs: modules, flows, and where to play and publish
     Ps {
-        /// All of it as JSON
+        /// Print everything as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Desired and reported properties of a module
+    /// Show or change the desired and reported properties of a module
     #[command(subcommand)]
     Twin(Twin),
-    /// Invoke a direct method and print status and payload; exit code 1 unless the status is 2xx
+    /// Call a direct method and print status and payload; the exit code is 1 unless the status is 2xx
     Method {
         /// The module
         module: String,
@@ -95,23 +95,23 @@ enum Command {
         #[arg(long, default_value_t = 30, value_name = "SECONDS")]
         timeout: u64,
     },
-    /// What modules wrote; `local-edge` as a module's name is what this program itself says
+    /// Show what modules logged; the name `local-edge` shows what this program itself logged
     Logs {
-        /// Only of this one [default: all]
+        /// Show only this module [default: all]
         module: Option<String>,
-        /// Go on with what comes
+        /// Keep showing new lines as they come
         #[arg(short, long)]
         follow: bool,
-        /// The last so many lines
+        /// How many of the last lines to show
         #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
         tail: usize,
     },
-    /// Telemetry that a route carried to $upstream, one JSON object a line, as it comes
+    /// Show telemetry that a route carries to $upstream, one JSON object a line, as it comes
     Events {
-        /// Only what came so far
+        /// Show only what has come so far
         #[arg(long)]
         no_follow: bool,
-        /// As is usual without --no-follow
+        /// The default
         #[arg(short, long, hide = true, conflicts_with = "no_follow")]
         follow: bool,
     },
@@ -120,18 +120,17 @@ enum Command {
         /// The module
         module: String,
     },
-    /// Make something go wrong, to see how modules bear it (a tool for development)
+    /// Make something go wrong, to see how modules cope (a tool for development)
     #[command(subcommand)]
     Fault(Fault),
-    /// The environment that edgeAgent gives a module of that name, as KEY=VALUE lines
+    /// Print the environment that edgeAgent gives a module of that name, as KEY=VALUE lines
     ///
-    /// Works for any name: identity and workload API are made, so that any program can be that module. `ps` shows it
-    /// while it is connected.
-    /// SDKs always connect to port 8883.
+    /// Works for any name: identity and workload API are created, so that any program can run as that module. `ps`
+    /// shows it while it is connected. SDKs always connect to port 8883.
     Env {
         /// The module
         module: String,
-        /// EdgeHubConnectionString and EdgeModuleCACertificateFile instead
+        /// Print EdgeHubConnectionString and EdgeModuleCACertificateFile instead
         #[arg(long)]
         connection_string: bool,
     },
@@ -146,15 +145,15 @@ enum Twin {
     },
     /// Change desired properties and print what the module reports in answer
     ///
-    /// A merge patch: objects are merged, null deletes, everything else replaces. Exit code 1 where the
-    /// module rejects it, even in part.
+    /// A merge patch: objects are merged, null deletes, everything else replaces. The exit code is 1 if the
+    /// module rejects any part of it.
     Set {
         /// The module
         module: String,
         /// JSON, @FILE, or @- for standard input
         #[arg(value_name = "JSON|@FILE")]
         desired: String,
-        /// It is the whole document, not a patch
+        /// Replace the whole document instead of patching it
         #[arg(long)]
         replace: bool,
     },

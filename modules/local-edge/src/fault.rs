@@ -22,7 +22,7 @@ pub enum Fault {
         #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
         seconds: u64,
     },
-    /// edgeHub does not answer any more: connections stay as they are, nothing comes
+    /// edgeHub stops answering: connections stay as they are, nothing comes
     Hang {
         /// How long
         #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
@@ -34,19 +34,19 @@ pub enum Fault {
         #[arg(long)]
         in_get: bool,
     },
-    /// A new CA joins the trust bundle, and edgeHub restarts with a certificate from it, of RSA where `openssl` is at hand
+    /// A new CA joins the trust bundle, and edgeHub restarts with a certificate from it, RSA if `openssl` is installed
     RotateCertificate,
     /// edgeHub finds every token expired: it drops the connections and takes no such token again
     ExpireTokens,
     /// Desired properties change without the module being told
     LosePatches {
-        /// The next so many patches
+        /// How many of the next patches
         #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_TIMES))]
         count: u32,
     },
-    /// edgeHub takes so long for each twin request of a connection, one after the other, as while its cloud is away
+    /// edgeHub answers each twin request of a connection late, one after the other, as while its cloud is away
     SlowTwin {
-        /// 0 ends it
+        /// How long each takes; 0 ends it
         #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
         seconds: u64,
     },
@@ -56,13 +56,13 @@ pub enum Fault {
         #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
         seconds: u64,
     },
-    /// edgeHub forgets what is subscribed to on the connections that are up
+    /// edgeHub forgets the subscriptions of its present connections
     LostSubscriptions,
     /// Every module and edgeHub restart, as when the daemon is upgraded
     RestartAll,
     /// Everything that edgeHub sends comes late, until told otherwise
     Delay {
-        /// So late; 0 ends it
+        /// How late; 0 ends it
         #[arg(value_parser = clap::value_parser!(u64).range(0..=60_000))]
         milliseconds: u64,
     },
@@ -72,22 +72,22 @@ pub enum Fault {
         #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
         seconds: u64,
     },
-    /// edgeHub refuses to be connected to
+    /// edgeHub refuses connections
     Refuse {
         /// CONNACK code: 5 (not authorised) or 3 (server unavailable)
         #[arg(value_parser = clap::value_parser!(u8).range(3..=5))]
         code: u8,
-        /// The next so many CONNECTs
+        /// How many of the next CONNECTs
         #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_TIMES))]
         count: u32,
     },
-    /// Server certificates from the workload API live only so long
+    /// Server certificates from the workload API are valid only for a short time
     ShortCertificates {
-        /// 0: as usual again
+        /// How long; 0 ends it
         #[arg(value_parser = clap::value_parser!(u64).range(0..=MAX_SECONDS))]
         seconds: u64,
     },
-    /// All of the above ends
+    /// End all of the above
     Clear,
 }
 

@@ -176,7 +176,7 @@ impl Playing {
             {
                 tracing::warn!(
                     flow = %self.input.flow, seconds = late.as_secs(),
-                    "read: playing stood still and goes on from here"
+                    "read: playing had stopped and continues from here"
                 );
                 self.zero = zero.checked_add(late);
             }

@@ -77,7 +77,7 @@ async fn roots(context: &av_edge::Context) -> RootCertStore {
             roots.add_parsable_certificates(certificates);
         }
         Ok(None) => {}
-        Err(reason) => tracing::warn!("connecting without the edge trust bundle: {reason}"),
+        Err(reason) => tracing::warn!("connecting without the trust bundle of the edge runtime: {reason}"),
     }
     roots
 }

@@ -189,7 +189,7 @@ impl Hub {
             }
             Err(error) => {
                 self.is_bundle_old = true;
-                tracing::warn!("the trust bundle can't be had, the last one is used: {error}");
+                tracing::warn!("no new trust bundle, using the last one: {error}");
             }
         }
         let connector = tls::connector(self.bundle.as_deref().unwrap_or_default())?;

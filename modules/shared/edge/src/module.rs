@@ -193,7 +193,7 @@ impl Module {
         }
         let (usable, faults) = (outcome.usable, outcome.errors.len());
         if outcome.status == ConfigStatus::Rejected {
-            tracing::error!("configuration {version} rejected, what runs goes on");
+            tracing::error!("configuration {version} rejected: what runs keeps running");
         } else {
             tracing::info!("configuration {version} applied: {usable} flows usable, {faults} with errors");
             self.emit(

@@ -14,25 +14,25 @@ const METRICS_PORT: u16 = 9600;
 #[derive(Clone, Debug, Parser)]
 #[command(disable_help_subcommand = true)]
 pub(crate) struct Options {
-    /// Run standalone from this file of desired properties (JSON), read again when it changes
+    /// Run standalone, with the desired properties in this JSON file, which is read again when it changes
     #[arg(long, value_name = "FILE", global = true)]
     pub twin: Option<PathBuf>,
-    /// Where the last good configuration and the spool are kept [default: /var/lib/<module>]
+    /// Where to keep the last good configuration and the spool [default: /var/lib/<module>]
     #[arg(long, value_name = "DIR", env = "AV_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// Where a page, /metrics, /healthz, /readyz and /status are served [default: 0.0.0.0:9600; with --twin 127.0.0.1:9600]
+    /// Where to serve the page, /metrics, /healthz, /readyz and /status [default: 0.0.0.0:9600; with --twin 127.0.0.1:9600]
     #[arg(long, value_name = "IP:PORT", env = "AV_METRICS_ADDRESS", global = true)]
     pub metrics_address: Option<SocketAddr>,
-    /// Form of the log lines on stderr
+    /// Format of the log lines on stderr
     #[arg(long, value_name = "FORM", env = "AV_LOG_FORMAT", default_value = "edge", global = true)]
     pub log_format: LogFormat,
-    /// Listeners on 0.0.0.0 or [::] bind to this address instead
+    /// Address for listeners on 0.0.0.0 or [::] to bind to instead
     #[arg(long, value_name = "IP", env = "AV_BIND", value_parser = parse_bind, default_value = "", hide_default_value = true, global = true)]
     pub bind: Bind,
-    /// Host names resolved here first: name=ip,...
+    /// Host names to resolve before asking the DNS: name=ip,...
     #[arg(long, value_name = "NAME=IP,..", env = "AV_HOSTS", value_parser = parse_hosts, default_value = "", hide_default_value = true, global = true)]
     pub hosts: BTreeMap<String, IpAddr>,
-    /// Where directories of the configuration are on this machine: /container/dir=/host/dir,...
+    /// For directories that the configuration names, where they are on this machine: /container/dir=/host/dir,...
     #[arg(long, value_name = "DIR=DIR,..", env = "AV_PATHS", value_parser = parse_paths, default_value = "", hide_default_value = true, global = true)]
     pub paths: PathPairs,
     /// TCP port of the IoT Edge hub
@@ -48,9 +48,9 @@ pub(crate) struct Options {
 /// What to do instead of running the module.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Ask the running module whether it lives; exits 0 when it does
+    /// Ask the running module whether it is alive; exits with 0 if it is
     Healthcheck {
-        /// Ask whether it has handled a configuration
+        /// Ask whether it has handled a configuration instead
         #[arg(long)]
         ready: bool,
     },

@@ -76,7 +76,7 @@ pub fn run_from<S: Service>(
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!("no runtime: {error}");
+            tracing::error!("can't start threads: {error}");
             return ExitCode::from(SOFTWARE);
         }
     };

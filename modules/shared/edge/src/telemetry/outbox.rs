@@ -110,7 +110,7 @@ impl State {
                 self.bytes -= message.body.len();
             }
             if self.dropped.is_multiple_of(1000) {
-                tracing::warn!("telemetry waits for the hub and is full: the oldest is dropped");
+                tracing::warn!("too much telemetry is waiting for the hub: the oldest is dropped");
             }
             self.dropped += 1;
         }

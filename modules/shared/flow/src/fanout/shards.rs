@@ -157,7 +157,7 @@ pub(super) fn report_slow(output: &OutputContext, slow: Vec<Slow>) {
         let Slow { peer, skipped, gone } = player;
         let path = &output.path;
         if gone {
-            tracing::warn!(%path, %peer, skipped, suppressed, "player takes nothing any more: disconnected");
+            tracing::warn!(%path, %peer, skipped, suppressed, "player accepts no more data: disconnected");
         } else {
             tracing::warn!(
                 %path, %peer, skipped, suppressed,

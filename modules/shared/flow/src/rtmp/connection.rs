@@ -47,13 +47,13 @@ enum End {
     Handshake,
     #[error("neither publish nor play within {} s", COMMAND.as_secs())]
     NoCommand,
-    #[error("took nothing of what was sent for {} s", WRITE.as_secs())]
+    #[error("accepted none of the data sent to it for {} s", WRITE.as_secs())]
     Stuck,
     #[error("broke RTMP at byte {at}")]
     Broken { at: u64, source: RtmpError },
     #[error("broke RTMP, and sent nothing good for {} s", NOTHING_GOOD.as_secs())]
     NothingGood { source: RtmpError },
-    #[error("asks for more answers than it takes")]
+    #[error("sends requests faster than it reads the answers")]
     Greedy,
     #[error(transparent)]
     Tls(#[from] TlsError),

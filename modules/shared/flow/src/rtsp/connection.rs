@@ -46,13 +46,13 @@ enum End {
     Closed,
     #[error("no TLS handshake within {} s", HANDSHAKE.as_secs())]
     Handshake,
-    #[error("took nothing of what was sent for {} s", WRITE.as_secs())]
+    #[error("accepted none of the data sent to it for {} s", WRITE.as_secs())]
     Stuck,
     #[error("{0} in time")]
     Expired(Expired),
     #[error("broke RTSP at byte {at}")]
     Broken { at: u64, source: RtspError },
-    #[error("asks for more answers than it takes")]
+    #[error("sends requests faster than it reads the answers")]
     Greedy,
     #[error("showed {MOST_WRONG} wrong keys or passwords")]
     Guesses,

@@ -378,7 +378,7 @@ async fn join(ending: Vec<Ended>) {
     let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
     if tokio::time::timeout(GRACE, all).await.is_err() {
         for late in ending.iter().filter(|ending| !ending.is_over()) {
-            tracing::warn!("{} has not ended yet; what comes after it waits for it", late.place());
+            tracing::warn!("{} has not ended yet; what replaces it waits for it", late.place());
         }
     }
 }

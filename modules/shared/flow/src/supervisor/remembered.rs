@@ -130,8 +130,8 @@ async fn write(state: StateDir, content: Vec<u8>) {
         let dir = dir.display();
         tracing::warn!(
             %dir,
-            "the configuration can't be kept for a start without its source: {error}; is the directory writable for \
-             this user (chown 10001 {dir})?"
+            "the last good configuration can't be saved: {error}; is the directory writable for this user (chown 10001 \
+             {dir})?"
         );
     }
 }

@@ -90,7 +90,7 @@ impl Session<'_> {
         if self.gets.on_answer(id) {
             let twin = serde_json::from_slice::<Value>(payload).ok().filter(|_| status == 200);
             let Some(mut twin) = twin else {
-                tracing::warn!(status, "hub: the twin could not be had, asking again");
+                tracing::warn!(status, "hub: no twin in the answer, asking again");
                 return self.gets.ask_later(now);
             };
             if !self.compared {
@@ -125,7 +125,9 @@ impl Session<'_> {
                     "hub: reported properties refused; sent again much later, or when they change"
                 );
             }
-            Verdict::Later => tracing::warn!(status, "hub: reported properties not taken, trying again"),
+            Verdict::Later => {
+                tracing::warn!(status, "hub: reported properties were not accepted, trying again")
+            }
             Verdict::Stranger => tracing::debug!(id, "a late answer"),
         }
     }
@@ -168,7 +170,7 @@ impl Session<'_> {
         let payload = match serde_json::from_slice(&publish.payload) {
             Ok(payload) => payload,
             Err(error) => {
-                tracing::warn!(input = name, "a message that is not JSON: {error}");
+                tracing::warn!(input = name, "a message to this input is not JSON: {error}");
                 return false;
             }
         };

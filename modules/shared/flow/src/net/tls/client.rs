@@ -55,7 +55,7 @@ async fn roots(net: &Net, tls: &ClientTls) -> Result<RootCertStore, TlsError> {
         }
         Ok(None) => {}
         // Public names can still be checked; a name that needs the bundle fails as signed by nobody known.
-        Err(reason) => tracing::warn!("connecting without the edge trust bundle: {reason}"),
+        Err(reason) => tracing::warn!("connecting without the trust bundle of the edge runtime: {reason}"),
     }
     if let Some(file) = &tls.ca_file {
         let path = net.paths.resolve(file);

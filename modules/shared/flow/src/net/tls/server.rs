@@ -140,7 +140,9 @@ impl ServerTlsAcceptor {
                         self.current.replace(key);
                         tracing::info!("TLS certificate files changed and were read again");
                     }
-                    Err(error) => tracing::warn!("the TLS certificate at hand goes on serving: {error}"),
+                    Err(error) => tracing::warn!(
+                        "the changed TLS certificate can't be used, the old one stays in use: {error}"
+                    ),
                 }
             }
             Source::Edge { certificates, host_name, renewal, next_try } => {
@@ -156,10 +158,10 @@ impl ServerTlsAcceptor {
                         tracing::info!("TLS certificate renewed");
                     }
                     Ok(Err(error)) => {
-                        tracing::warn!("the TLS certificate is due for renewal and goes on serving: {error}");
+                        tracing::warn!("the TLS certificate could not be renewed and stays in use: {error}");
                     }
                     Err(_) => tracing::warn!(
-                        "the TLS certificate is due for renewal and goes on serving: the edge runtime does not answer"
+                        "the TLS certificate could not be renewed and stays in use: the edge runtime does not answer"
                     ),
                 }
             }

@@ -18,7 +18,7 @@ pub(super) enum PullError {
     Dial(#[from] DialError),
     #[error("credentials: {0}")]
     Secret(#[from] SecretUnavailable),
-    #[error("{host}: the URL can't be asked for: {source}")]
+    #[error("{host}: the URL can't be requested: {source}")]
     Url { host: String, source: url::ParseError },
     #[error("{host} asks for user and password; set credentials")]
     NeedsUser { host: String },
@@ -31,19 +31,19 @@ pub(super) enum PullError {
     #[error("{host} has nothing that can be passed on with content at {}: it offers {offers}", content.as_str())]
     Nothing { host: String, offers: String, content: Content },
     /// Nobody's fault.
-    #[error("content was changed: {host} is asked for other tracks")]
+    #[error("content was changed: other tracks are requested from {host}")]
     Content { host: String },
     #[error("{host} accepts the connection but does not finish the RTSP dialogue within {seconds} s")]
     Silent { host: String, seconds: u64 },
     /// No fault of the camera's, and nothing to wait for.
-    #[error("{host} {why}; the session is made anew")]
+    #[error("{host} {why}; setting up a new session")]
     Anew { host: String, why: &'static str },
     #[error("{host} {what}")]
     Odd { host: String, what: &'static str },
-    #[error("{host} sends the session elsewhere")]
+    #[error("{host} redirects the session")]
     Moved { host: String },
     #[error(
-        "{host} sends the session elsewhere, and where to can't be followed: {why}; set the URL to where it is"
+        "{host} redirects the session to an address that can't be used: {why}; set the URL to where the stream is"
     )]
     Lost { host: String, why: String },
     #[error("{host} broke RTSP: {said}")]

@@ -15,16 +15,16 @@ pub(in crate::rtsp) enum PushError {
     Dial(#[from] DialError),
     #[error("credentials: {0}")]
     Secret(#[from] SecretUnavailable),
-    #[error("{host}: the URL can't be asked for: {source}")]
+    #[error("{host}: the URL can't be requested: {source}")]
     Url { host: String, source: url::ParseError },
     #[error("{host} asks for user and password; set credentials")]
     NeedsUser { host: String },
     #[error("{host} refused {what}; check {check} ({said})")]
     Refused { host: String, what: &'static str, check: &'static str, said: String },
-    #[error("{host} sends the stream elsewhere")]
+    #[error("{host} redirects the stream")]
     Elsewhere { host: String, to: String },
     #[error(
-        "{host} sends the stream elsewhere, and where to can't be followed: {why}; set the URL to where it is"
+        "{host} redirects the stream to an address that can't be used: {why}; set the URL to where it goes"
     )]
     Astray { host: String, why: &'static str },
     #[error("no free ports for datagrams to {host}: {source}; set transport to tcp")]
