@@ -18,6 +18,16 @@ from servers import ROOT, TARGET, clip, cpu_seconds, free_port, listens, memory_
 SEGMENT_SECONDS = 10
 CLIP_SECONDS = 20
 TOOLS = ROOT / "tests/.tools"
+# With AV_BIN_DIR nothing is built.
+RECORDER = pathlib.Path(os.environ.get("AV_BIN_DIR", TARGET / "release")) / "mp4-recorder"
+EXT4 = ["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
+# How a disk is made and mounted.
+DISKS = {"ext4": (EXT4, []),
+         "ext4-lazytime": (EXT4, ["-o", "lazytime"]),
+         "ext4-fast-commit": ([*EXT4, "-O", "fast_commit"], []),
+         "ext4-1k": ([*EXT4, "-b", "1024"], []),
+         "ext4-1k-fast-commit": ([*EXT4, "-b", "1024", "-O", "fast_commit"], []),
+         "xfs": (["mkfs.xfs", "-q"], [])}
 # The account that every Azurite has.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -43,7 +53,7 @@ def recorder(home, twin, sync=1):
     home.mkdir(parents=True, exist_ok=True)
     (home / "twin.json").write_text(json.dumps(twin | {"spool": {"megabytes": 4000, "minFreeMegabytes": 16, "syncSeconds": sync}}))
     metrics = free_port()
-    process = start(0, TARGET / "release/mp4-recorder", "--twin", home / "twin.json", "--state-dir", home / "state",
+    process = start(0, RECORDER, "--twin", home / "twin.json", "--state-dir", home / "state",
                     "--metrics-address", f"127.0.0.1:{metrics}")
     wait_for("the recorder", lambda: listens(metrics))
     return process, metrics
@@ -80,19 +90,20 @@ def written(process):
 
 
 @contextlib.contextmanager
-def own_disk():
-    """A folder on a disk of its own with ext4, which is a file, and what has been written to that disk: of the file system's
-    journal, too. Only root has one."""
+def own_disk(kind="ext4"):
+    """A folder on a disk of its own, which is a file, and what has been written to that disk: of the file system's journal,
+    too. Only root has one."""
+    make, options = DISKS[kind]
     with tempfile.TemporaryDirectory() as home:
         image, folder = pathlib.Path(home) / "image", pathlib.Path(home) / "mounted"
         folder.mkdir()
         with image.open("wb") as file:
             file.truncate(1 << 30)
         run = functools.partial(subprocess.run, check=True)
-        run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image])
+        run([*make, image])
         loop = run(["losetup", "-f", "--show", image], capture_output=True, text=True).stdout.strip()
         try:
-            run(["mount", loop, folder])
+            run(["mount", *options, loop, folder])
             statistics = pathlib.Path("/sys/block") / pathlib.Path(loop).name / "stat"
 
             def on_disk():
@@ -130,7 +141,7 @@ def row(name, contender, source, count, seconds, disk=None):
         cost = (cpu_after - cpu) / wall / count * 3600
         received = source.stat().st_size / CLIP_SECONDS * wall * count
         lost = "" if alive == len(processes) else f" {len(processes) - alive} ended: not comparable"
-        print(f"{name:14} {count:7} {cost:18.1f} {each:15.2f} {(process_after - process) / received:10.2f} "
+        print(f"{name:20} {count:7} {cost:18.1f} {each:15.2f} {(process_after - process) / received:10.2f} "
               f"{device / received if disk else math.nan:9.2f} {(cpu_after - cpu) / wall:6.0%}{lost}", flush=True)
         return cost
 
@@ -187,19 +198,40 @@ def upload(source):
               f"ratio {curl_took / ours_took:.2f}")
 
 
+def begin():
+    """Builds the recorder, and prints what the columns are."""
+    if "AV_BIN_DIR" not in os.environ:
+        subprocess.run(["cargo", "build", "--release", "-q", "-p", "mp4-recorder"], cwd=ROOT, check=True)
+    print(f"{'server':20} {'streams':>7} {'CPU s/stream-hour':>18} {'MiB/stream':>15} {'written/in':>10} {'disk/in':>9} {'busy':>6}")
+
+
+def slow():
+    """A stream of which each commit is small."""
+    return clip("160k", size="320x180", pace=15, sound="24k")
+
+
+def recording_disks(options):
+    """Slow streams on disks of their own, in files of a minute."""
+    begin()
+    with slow() as source:
+        for kind in options.disks:
+            for count in options.streams:
+                with own_disk(kind) as disk:
+                    row(kind, functools.partial(ours, segment=60), source, count, max(60, options.seconds), disk)
+
+
 def recording(options):
     """Rows for each number of streams, then the uploads, then one slow stream."""
-    subprocess.run(["cargo", "build", "--release", "-q", "-p", "mp4-recorder"], cwd=ROOT, check=True)
-    print(f"{'server':14} {'streams':>7} {'CPU s/stream-hour':>18} {'MiB/stream':>15} {'written/in':>10} {'disk/in':>9} {'busy':>6}")
+    begin()
     with clip() as source:
         for count in options.streams:
             own = row("mp4-recorder", ours, source, count, options.seconds)
             theirs = row("ffmpeg", ffmpeg, source, count, options.seconds)
-            print(f"{'ratio':14} {count:7} {own / theirs if theirs else 0:18.2f}", flush=True)
+            print(f"{'ratio':20} {count:7} {own / theirs if theirs else 0:18.2f}", flush=True)
         upload(source)
     if os.geteuid() != 0:
         print("no disk can be mounted: what arrives on it is not known")
-    with clip("160k", size="320x180", pace=15, sound="24k") as source:
+    with slow() as source:
         print("190 kbit/s, where each commit is small, in files of a minute, by syncSeconds:")
         for count, sync in ((1, 1), (6, 1), (1, 2), (1, 4)):
             with own_disk() if os.geteuid() == 0 else contextlib.nullcontext() as disk:
