@@ -232,7 +232,7 @@ fn a_disk_that_stalls_for_seconds_costs_no_frame_and_is_told() {
     if !traces("recorder_faults::a_disk_that_stalls") {
         return;
     }
-    let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=15000000:when=3"]);
+    let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=15000000:when=4"]);
     let publication = PublishWith::Ffmpeg.start(Clip::Plain, &url);
     module.wait_log(&["takes nothing for more than 5 s"]);
     // Ten seconds are left of the stall.
@@ -281,7 +281,7 @@ fn a_sync_that_fails_and_a_disk_that_is_read_only_for_a_while_cost_no_frame() {
         return;
     }
     // The second file is refused its reserve twice; the first one allocates ahead, too.
-    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=3", "fallocate:error=EROFS:when=3..4"]);
+    let (module, url) = on_faulty_disk(&["fdatasync:error=EIO:when=4", "fallocate:error=EROFS:when=3..4"]);
     let published = PublishWith::Ffmpeg.start(Clip::Plain, &url).finish();
     module.wait_log(&["records again"]);
     must_hold(&stored(&module), &published);

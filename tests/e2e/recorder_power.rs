@@ -198,6 +198,7 @@ fn whenever_the_power_goes_every_frame_that_was_synced_is_in_a_file_that_plays()
     }
     let recorded = recorded();
     assert_eq!(recorded.log.direct_writes() > 0, takes_direct_writes(), "commits past the page cache");
+    assert!(recorded.log.rewrites("json") > 4, "changes of records are written over older ones");
     let images = if long() { 500 } else { 30 };
     let syncs = recorded.log.syncs();
     let known = Known::default();

@@ -288,6 +288,30 @@ impl Log {
         self.direct
     }
 
+    /// How often something was written over what was durable in a file whose name ends so.
+    pub fn rewrites(&self, extension: &str) -> usize {
+        let is_so = |(path, node): &(PathBuf, Option<Node>), file: usize| {
+            *node == Some(Node::File(file)) && path.extension().is_some_and(|found| found == extension)
+        };
+        let named = |file: usize| {
+            let mut names = self.events.iter().filter_map(|event| match event {
+                Event::Names(changes) => Some(changes),
+                _ => None,
+            });
+            names.any(|changes| changes.iter().any(|change| is_so(change, file)))
+        };
+        let is_rewrite = |(at, event): &(usize, &Event)| match event {
+            Event::Write { file, offset, data } => {
+                let end = offset + data.len() as u64;
+                let before = &self.events[..self.durable(&Node::File(*file), *at)];
+                let is_below = |event: &Event| matches!(event, Event::Write { file: of, offset, data } if of == file && offset + data.len() as u64 >= end);
+                named(*file) && before.iter().any(is_below)
+            }
+            _ => false,
+        };
+        self.events.iter().enumerate().filter(is_rewrite).count()
+    }
+
     /// The moments at which a file or a folder became durable: the first ones at which it has to be there.
     pub fn syncs(&self) -> Vec<usize> {
         let is_sync = |(_, event): &(usize, &Event)| matches!(event, Event::Sync { .. });
@@ -541,6 +565,18 @@ mod tests {
             assert!(seen.contains(some), "{seen:?}");
         }
         assert_eq!(found(&log.image(8, Left::Nothing, &mut Chance(1)))["a"], b"onetwo");
+    }
+
+    #[test]
+    fn what_is_written_over_something_durable_is_counted() {
+        let log = log("1 openat(AT_FDCWD, \"/d/a.new\", O_RDWR|O_CREAT, 0666) = 7</d/a.new>\n\
+            1 write(7</d/a.new>, \"one\", 3) = 3\n\
+            1 pwrite64(7</d/a.new>, \"two\", 3, 0) = 3\n\
+            1 rename(\"/d/a.new\", \"/d/a.json\") = 0\n\
+            1 fdatasync(7</d/a.json>) = 0\n\
+            1 pwrite64(7</d/a.json>, \"two\", 3, 0) = 3\n\
+            1 pwrite64(7</d/a.json>, \"more\", 4, 0) = 4\n");
+        assert_eq!((log.rewrites("json"), log.rewrites("mp4")), (1, 0));
     }
 
     #[test]

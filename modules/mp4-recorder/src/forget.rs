@@ -474,7 +474,7 @@ mod tests {
         let mut record = Record::of_file_name("000000000003.cam.disk.mp4").unwrap();
         record.stage = Stage::Complete;
         // Nobody knows when it was.
-        spool.enter(record.clone()).unwrap();
+        spool.enter(record.clone(), &File::open(spool.dir()).unwrap()).unwrap();
         stones.drop_if_over(&spool, &stone).unwrap();
         assert_eq!(stones.all(), std::slice::from_ref(&stone));
         // It was at another time.

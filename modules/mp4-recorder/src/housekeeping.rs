@@ -37,7 +37,10 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
     let ended = std::fs::metadata(&path).and_then(|file| file.modified());
     let done = match segment::repair(&path, durable) {
         Ok(repaired) => {
-            tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}", path.display());
+            let frames = repaired.amount.pictures + repaired.amount.sounds;
+            let index =
+                if frames > 0 { format!("made an index of {frames} frames") } else { "it had one".into() };
+            tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}: {index}", path.display());
             let milliseconds = u64::try_from(repaired.duration.as_millis()).unwrap_or(u64::MAX);
             let mut record =
                 Record { stage: Stage::Complete, bytes: repaired.bytes, milliseconds, ..held.record.clone() };

@@ -64,8 +64,20 @@ pub struct Commit {
     pub frames: Vec<Stored>,
 }
 
+/// What the index of a file is expected to take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// Bytes of it.
+    pub index: u64,
+    /// What may come on top of that, each sample of it in as many bytes as a sample may take.
+    pub more: Amount,
+    /// Commits are small, and the disk has room for blocks that are only needed later. With the first ones they are in one
+    /// piece: what is allocated little by little may lie anywhere.
+    pub ahead: bool,
+}
+
 /// A file that is whole.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Finished {
     /// Of the file.
     pub bytes: u64,
@@ -75,6 +87,8 @@ pub struct Finished {
     pub duration: Duration,
     /// What is in it.
     pub amount: Amount,
+    /// What its index took, and for how much more it kept room; nothing, where it was only repaired.
+    pub index: Expected,
 }
 
 /// Whether MP4 carries a track.
@@ -86,7 +100,8 @@ pub fn carries(track: &Track) -> Result<(), MuxError> {
 }
 
 impl Segment {
-    /// Begins a file, with room for the index of so much. `origin`: about when its first frame is decoded.
+    /// Begins a file, with room for such an index. `origin`: about when its first frame is decoded. It has to be
+    /// synced before its first commit: after a power cut a file without its head has no frame either.
     ///
     /// # Errors
     /// There is no room, or a track that MP4 does not carry.
@@ -94,24 +109,20 @@ impl Segment {
         path: &Path,
         tracks: &[Track],
         origin: Timestamp,
-        expected: Amount,
+        expected: Expected,
     ) -> Result<Self, SegmentError> {
-        let reserve = Recording::reserve(tracks, expected)?;
+        let reserve = Recording::reserve(tracks, expected.more)?.saturating_add(expected.index);
         let recording = Recording::start(tracks, origin, reserve)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let written = allocate(&file, recording.reserve_end()).and_then(|()| {
+        let begun = allocate(&file, recording.reserve_end(), expected.ahead).and_then(|allocated| {
             recording.head().iter().try_for_each(|write| file.write_all_at(&write.bytes, write.offset))?;
-            // Durable before the first frame: after a power cut a file without its head has no frame either.
-            file.sync_data()
+            Ok(allocated)
         });
-        if let Err(error) = written {
-            drop(std::fs::remove_file(path));
-            return Err(error.into());
-        }
+        let allocated = begun.inspect_err(|_| drop(std::fs::remove_file(path)))?;
         let [_, last] = recording.head();
         Ok(Self {
             file: Arc::new(file),
-            direct: Direct::open(path, recording.size(), &last.bytes),
+            direct: Direct::open(path, recording.size(), &last.bytes, allocated),
             recording,
             frames: Vec::new(),
             durable: None,
@@ -144,15 +155,15 @@ impl Segment {
         })
     }
 
+    /// Another GOP like the last one, and some more.
+    fn another_gop(&self) -> Amount {
+        let gop = |of: fn(&Amount) -> u64| 2 * of(&self.last_gop).max(of(&self.gop)) + 64;
+        Amount { pictures: gop(|amount| amount.pictures), sounds: gop(|amount| amount.sounds), fragments: 16 }
+    }
+
     /// Whether another GOP like the last one may not fit: the file should end at the next sync frame.
     pub fn is_nearly_full(&self) -> bool {
-        let gop = |of: fn(&Amount) -> u64| 2 * of(&self.last_gop).max(of(&self.gop)) + 64;
-        let more = Amount {
-            pictures: gop(|amount| amount.pictures),
-            sounds: gop(|amount| amount.sounds),
-            fragments: 16,
-        };
-        !self.has_room_for(more)
+        !self.has_room_for(self.another_gop())
     }
 
     /// Whether not even a few frames more fit.
@@ -230,7 +241,9 @@ impl Segment {
         if self.direct.is_longer() {
             self.file.set_len(self.recording.size())?;
         }
-        Ok(finish(&self.file, self.recording)?)
+        let ahead = self.direct.is_open() && !self.direct.is_new();
+        let index = Expected { index: self.recording.index_size(), more: self.another_gop(), ahead };
+        Ok(Finished { index, ..finish(&self.file, self.recording)? })
     }
 }
 
@@ -259,18 +272,23 @@ fn finish(file: &File, recording: Recording) -> io::Result<Finished> {
     file.sync_data()?;
     file.write_all_at(&flip.bytes, flip.offset)?;
     file.sync_data()?;
-    Ok(Finished { bytes: size, written, duration, amount })
+    Ok(Finished { bytes: size, written, duration, amount, ..Finished::default() })
 }
 
-/// Blocks of its own for the first `length` bytes, so that writing there later needs no room.
-fn allocate(file: &File, length: u64) -> io::Result<()> {
+/// Blocks of its own for the first `length` bytes, so that writing there later needs no room; `ahead`: for more, where the
+/// file system has it. Gives up to where.
+fn allocate(file: &File, length: u64, ahead: bool) -> io::Result<u64> {
+    if ahead && fallocate(file, FallocateFlags::empty(), 0, length + AHEAD).is_ok() {
+        return Ok(length + AHEAD);
+    }
     match fallocate(file, FallocateFlags::empty(), 0, length) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             let zeros = vec![0; usize::try_from(length).unwrap_or_default()];
-            file.write_all_at(&zeros, 0)
+            file.write_all_at(&zeros, 0)?;
         }
-        done => Ok(done?),
+        done => done?,
     }
+    Ok(length)
 }
 
 /// Writes what is only allocated in front of `end`. ext4 keeps a list of what is written and what is not, up to four pieces
@@ -321,7 +339,7 @@ pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError
     }
     match recover(&mut file, durable.unwrap_or(0)) {
         Ok(Recovered::Complete { size }) => {
-            Ok(Finished { bytes: size, written: 0, duration: duration(file)?, amount: Amount::default() })
+            Ok(Finished { bytes: size, duration: duration(file)?, ..Finished::default() })
         }
         Ok(Recovered::Open { recording, damaged }) => {
             let amount = recording.amount();
@@ -347,7 +365,7 @@ pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError
         // As a fragmented file it plays all the same.
         Err(RecoverError::IndexFull { .. }) => {
             let bytes = file.metadata()?.len();
-            Ok(Finished { bytes, written: 0, duration: duration(file)?, amount: Amount::default() })
+            Ok(Finished { bytes, duration: duration(file)?, ..Finished::default() })
         }
         Err(RecoverError::NoHead(_)) if Content::of(&mut file)?.is_part_of_a_head() => {
             Err(RepairError::Nothing)

@@ -23,7 +23,7 @@ use crate::lately::{Lately, Written};
 use crate::name::NameTemplate;
 use crate::recorder::Recorder;
 use crate::report::Report;
-use crate::segment::{self, Segment, SegmentError};
+use crate::segment::{self, Expected, Finished, Segment, SegmentError};
 use crate::spool::{Dropped, Record, Spool, SpoolError, Stage, Wanted};
 use crate::store::StoreConfig;
 
@@ -101,8 +101,8 @@ struct Running {
     /// Since the last commit.
     pending: Vec<Pending>,
     boot: String,
-    /// What a file of the configured length holds.
-    expected: Amount,
+    /// Of a file of the configured length.
+    expected: Expected,
     lately: Arc<Mutex<Lately>>,
     /// The sound has changed since the last sync picture.
     new_sound: Option<NewSound>,
@@ -413,9 +413,10 @@ impl Running {
         let first = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
         let origin = first.saturating_sub(SOUND_BEHIND);
         let path = writer.spool.path(&record);
-        let segment = Segment::create(&path, tracks, origin, self.expected)?;
+        let ahead = self.expected.ahead && writer.spool.has_room(HEADROOM + segment::AHEAD);
+        let segment = Segment::create(&path, tracks, origin, Expected { ahead, ..self.expected })?;
         writer.recorder.totals.written.fetch_add(segment.begun(), Ordering::Relaxed);
-        if let Err(error) = writer.spool.enter(record.clone()) {
+        if let Err(error) = writer.spool.enter(record.clone(), segment.file()) {
             let _ = std::fs::remove_file(&path);
             return Err(WriteError::Record(error));
         }
@@ -434,7 +435,7 @@ impl Running {
         let spool = &self.writer.spool;
         let finished = segment.finish().map_err(WriteError::from).and_then(|finished| {
             self.writer.recorder.totals.written.fetch_add(finished.written, Ordering::Relaxed);
-            if let Some(expected) = longer(finished.amount, finished.duration, self.writer.config.segment) {
+            if let Some(expected) = longer(&finished, self.writer.config.segment) {
                 self.expected = expected;
             }
             let whole = spool.amend(id, |record| {
@@ -466,25 +467,21 @@ impl Running {
 }
 
 /// Before anything is known: 60 pictures and 50 frames of sound a second.
-fn of_a_fast_camera(length: Duration) -> Amount {
+fn of_a_fast_camera(length: Duration) -> Expected {
     let seconds = length.as_secs() + 5;
-    Amount { pictures: seconds * 60, sounds: seconds * 50, fragments: seconds + 16 }
+    let more = Amount { pictures: seconds * 60, sounds: seconds * 50, fragments: seconds + 16 };
+    Expected { index: 0, more, ahead: false }
 }
 
-/// What a file of `length` holds when one of `duration` held so much, and a quarter more. `None`: it was too short to tell.
-fn longer(amount: Amount, duration: Duration, length: Duration) -> Option<Amount> {
+/// What a file of `length` takes where another one took so much: half as much again, because what follows may come in steps
+/// that are less even. `None`: it was too short to tell.
+fn longer(finished: &Finished, length: Duration) -> Option<Expected> {
+    let Finished { index, duration, .. } = *finished;
     if duration < Duration::from_secs(2) {
         return None;
     }
-    let scaled = |count: u64| {
-        let most = u128::from(count) * length.max(duration).as_millis() / duration.as_millis().max(1);
-        u64::try_from(most / 4 * 5).unwrap_or(u64::MAX) + 256
-    };
-    Some(Amount {
-        pictures: scaled(amount.pictures),
-        sounds: scaled(amount.sounds),
-        fragments: scaled(amount.fragments),
-    })
+    let most = u128::from(index.index) * length.max(duration).as_millis() / duration.as_millis().max(1);
+    Some(Expected { index: u64::try_from(most / 2 * 3).unwrap_or(u64::MAX), ..index })
 }
 
 #[cfg(test)]
@@ -492,11 +489,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_file_has_room_for_a_quarter_more_than_the_last_one_at_its_length() {
+    fn the_next_file_has_room_for_half_as_much_again_as_the_last_one_at_its_length() {
         let minute = Duration::from_secs(60);
-        let last = Amount { pictures: 300, sounds: 0, fragments: 10 };
-        let next = longer(last, Duration::from_secs(10), minute).unwrap();
-        assert_eq!((next.pictures, next.sounds, next.fragments), (1800 / 4 * 5 + 256, 256, 331));
-        assert!(longer(last, Duration::from_millis(300), minute).is_none());
+        let more = Amount { pictures: 300, sounds: 0, fragments: 16 };
+        let index = Expected { index: 5000, more, ahead: true };
+        let last = Finished { duration: Duration::from_secs(10), index, ..Finished::default() };
+        let next = longer(&last, minute).unwrap();
+        assert_eq!((next.index, next.more, next.ahead), (45_000, more, true));
+        assert!(longer(&Finished { duration: Duration::from_millis(300), ..last }, minute).is_none());
     }
 }

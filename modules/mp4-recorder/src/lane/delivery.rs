@@ -101,7 +101,7 @@ impl Lane {
         let (spool, place, added) = (spool.clone(), self.place.clone(), line.clone());
         let work = tokio::task::spawn_blocking(move || {
             Account::new(spool.dir()).add(&place, &added)?;
-            spool.remove(added.id)
+            spool.stored(added.id)
         });
         work.await.map_err(|_| LaneError::Ended)??;
         Ok(line)

@@ -31,15 +31,18 @@ pub struct Direct {
     allocated: u64,
     /// On the disk the file may be longer than what it holds: zeros are behind it.
     is_longer: bool,
+    /// Nothing was written so yet.
+    is_new: bool,
 }
 
 impl Direct {
-    /// For the file at `path`, which ends at `end` with `last`.
-    pub fn open(path: &Path, end: u64, last: &[u8]) -> Self {
+    /// For the file at `path`, which ends at `end` with `last` and has blocks up to `allocated`.
+    pub fn open(path: &Path, end: u64, last: &[u8], allocated: u64) -> Self {
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
         let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
         let file = opened.inspect_err(not_taken).ok();
-        let mut direct = Self { file, odd: Vec::new(), allocated: end, is_longer: false };
+        let is_longer = allocated > end;
+        let mut direct = Self { file, odd: Vec::new(), allocated, is_longer, is_new: true };
         direct.wrote(end, std::iter::once(last));
         direct
     }
@@ -47,7 +50,7 @@ impl Direct {
     /// None at all.
     #[cfg(test)]
     pub fn none(end: u64) -> Self {
-        Self { file: None, odd: Vec::new(), allocated: end, is_longer: false }
+        Self { file: None, odd: Vec::new(), allocated: end, is_longer: false, is_new: true }
     }
 
     /// The next write begins inside a sector.
@@ -63,7 +66,7 @@ impl Direct {
 
     /// Whether the next one is the first.
     pub fn is_new(&self) -> bool {
-        self.is_open() && !self.is_longer
+        self.is_open() && self.is_new
     }
 
     /// None from here on.
@@ -106,7 +109,7 @@ impl Direct {
         }
         let from = at - self.odd.len() as u64;
         let end = from + length as u64;
-        self.is_longer = true;
+        (self.is_longer, self.is_new) = (true, false);
         if ahead && end > self.allocated {
             let until = end + AHEAD;
             // It is no matter if there is less.

@@ -25,7 +25,8 @@ fn tracks() -> Vec<Track> {
     vec![Track::h264(Bytes::from_static(avcc)).unwrap(), Track::aac(Bytes::from_static(b"\x11\x90")).unwrap()]
 }
 
-const ROOM: Amount = Amount { pictures: 1000, sounds: 1000, fragments: 100 };
+const ROOM: Expected =
+    Expected { index: 0, more: Amount { pictures: 1000, sounds: 1000, fragments: 100 }, ahead: false };
 
 /// Records four seconds with a commit each second, and gives the lengths after each.
 fn record(path: &Path) -> (Segment, Vec<u64>) {
@@ -140,7 +141,7 @@ fn what_is_no_recording_is_left_alone() {
 #[test]
 fn a_file_says_in_time_that_its_index_is_going_to_be_full() {
     let dir = tempfile::tempdir().unwrap();
-    let few = Amount { pictures: 100, sounds: 100, fragments: 10 };
+    let few = Expected { more: Amount { pictures: 100, sounds: 100, fragments: 10 }, ..ROOM };
     let mut segment = Segment::create(&dir.path().join("a.mp4"), &tracks(), Timestamp::ZERO, few).unwrap();
     let mut nearly = None;
     for (index, frame) in frames(60).into_iter().enumerate() {
@@ -158,6 +159,30 @@ fn a_file_says_in_time_that_its_index_is_going_to_be_full() {
     assert!(nearly.is_some() && segment.is_full());
     segment.commit(None, true).unwrap();
     segment.finish().unwrap();
+}
+
+#[test]
+fn the_index_that_a_file_has_is_room_enough_for_the_next_one_like_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut expected = ROOM;
+    for name in ["a.mp4", "b.mp4", "c.mp4"] {
+        let path = dir.path().join(name);
+        let mut segment = Segment::create(&path, &tracks(), Timestamp::ZERO, expected).unwrap();
+        for frame in frames(20) {
+            if frame.is_sync && frame.kind == Kind::Video {
+                assert!(!segment.is_nearly_full(), "{name}");
+                segment.commit(None, true).unwrap();
+            }
+            segment.push(frame);
+        }
+        segment.commit(None, true).unwrap();
+        let finished = segment.finish().unwrap();
+        assert_eq!(samples(&path), frames(20).len());
+        expected = Expected { index: finished.index.index / 2 * 3, ..finished.index };
+    }
+    let of_most =
+        Recording::reserve(&tracks(), Amount { pictures: 500, sounds: 938, fragments: 21 }).unwrap();
+    assert!(expected.index < of_most / 2, "{} of {of_most}", expected.index);
 }
 
 /// As many seconds as there are sizes of pictures, with a commit each 400 ms.
@@ -180,7 +205,7 @@ fn of_sizes(sizes: &[usize]) -> Vec<Vec<Frame>> {
 fn takes_direct_writes(dir: &Path) -> bool {
     let path = dir.join("probe");
     std::fs::write(&path, vec![0; 4096]).unwrap();
-    let one = |piece: &[u8]| Direct::open(&path, 512, &[]).write(512, 1, std::iter::once(piece), false);
+    let one = |piece: &[u8]| Direct::open(&path, 512, &[], 512).write(512, 1, std::iter::once(piece), false);
     one(&[1]).unwrap()
 }
 
@@ -205,7 +230,7 @@ fn a_stream_of_large_commits_is_not_allocated_ahead_for_a_small_one() {
 fn enforces_sectors(dir: &Path) -> bool {
     let path = dir.join("probe");
     std::fs::write(&path, vec![0; 4096]).unwrap();
-    let mut direct = Direct::open(&path, 700, &[0; 700]);
+    let mut direct = Direct::open(&path, 700, &[0; 700], 700);
     direct.forget_odd();
     takes_direct_writes(dir) && !direct.write(700, 1, std::iter::once(&[1][..]), false).unwrap()
 }
@@ -218,7 +243,9 @@ fn a_file_is_the_same_however_its_commits_went_to_the_disk() {
         let takes = takes_direct_writes(dir.path());
         let begin =
             |name: &str| Segment::create(&dir.path().join(name), &tracks(), Timestamp::ZERO, ROOM).unwrap();
-        let (mut direct, mut ahead, mut cached) = (begin("direct"), begin("ahead"), begin("cached"));
+        let (mut direct, mut cached) = (begin("direct"), begin("cached"));
+        let room = Expected { ahead: true, ..ROOM };
+        let mut ahead = Segment::create(&dir.path().join("ahead"), &tracks(), Timestamp::ZERO, room).unwrap();
         cached.direct = Direct::none(cached.bytes());
         let read = |segment: &Segment| {
             let mut content = vec![0; usize::try_from(segment.bytes()).unwrap()];
@@ -234,7 +261,11 @@ fn a_file_is_the_same_however_its_commits_went_to_the_disk() {
             assert!(read(&direct) == expected && read(&ahead) == expected);
             assert_eq!((direct.room(), cached.room()), (direct.bytes(), cached.bytes()));
         }
-        assert_eq!(direct.direct.is_longer() && ahead.room() > ahead.bytes(), takes);
+        assert_eq!(
+            (direct.direct.is_longer(), ahead.direct.is_new()),
+            (takes, !takes && ahead.direct.is_open())
+        );
+        assert!(ahead.room() > ahead.bytes());
         for segment in [direct, ahead, cached] {
             segment.finish().unwrap();
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use super::{Held, QUARANTINE, Record, Stage, gone};
+use super::{Held, QUARANTINE, Record, Stage, gone, spare};
 
 /// Names of recordings, by their numbers.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Lying {
             for entry in entries {
                 let entry = entry?;
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-                if place == Place::Spool && name.ends_with(".new") {
+                if place == Place::Spool && (name.ends_with(".new") || spare::is_one(&name)) {
                     gone(std::fs::remove_file(entry.path()))?;
                 } else if let Some(stem) = name.strip_suffix(".json").filter(|_| place == Place::Spool) {
                     records.push(format!("{stem}.mp4"));

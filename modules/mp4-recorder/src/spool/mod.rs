@@ -3,11 +3,13 @@
 //! Each recording is a file and a [record](Record) beside it. A marker file, locked by the module that uses the folder,
 //! tells that the disk which should be there is there.
 
+mod ballast;
 mod index;
 mod lying;
 mod marker;
 mod record;
 mod room;
+mod spare;
 
 use std::fs::File;
 use std::io;
@@ -21,12 +23,10 @@ pub use lying::Lying;
 pub use marker::{Marker, SpoolError};
 pub use record::{Record, Stage};
 pub use room::{Disk, Full, Limits, Wanted};
+use spare::Spares;
 
 use crate::lately::Lately;
 
-/// Deleted where tidying up needs space of its own.
-const BALLAST_BYTES: u64 = 1 << 20;
-const BALLAST: &str = "ballast";
 const QUARANTINE: &str = "quarantine";
 /// Recordings that are read before somebody is told.
 const TOLD_EVERY: usize = 256;
@@ -77,6 +77,7 @@ pub struct Spool {
     inner: Mutex<Inner>,
     /// Records are changed one at a time.
     changing: Mutex<()>,
+    spares: Spares,
     /// What its writers keep open.
     lately: Mutex<Vec<Weak<Mutex<Lately>>>>,
     /// Everything that lay there at the start has been read.
@@ -110,8 +111,8 @@ impl Spool {
         }
         let lying = Lying::of(&dir).map_err(|source| SpoolError::Unusable { dir: dir.clone(), source })?;
         let inner = Mutex::new(Inner { limits, last_id: lying.last_id(), ..Inner::default() });
-        let (changing, lately, is_whole) = Default::default();
-        let spool = Self { dir, marker, inner, changing, lately, is_whole };
+        let (changing, spares, lately, is_whole) = Default::default();
+        let spool = Self { dir, marker, inner, changing, spares, lately, is_whole };
         spool.restore_ballast();
         Ok((spool, lying))
     }
@@ -335,12 +336,25 @@ impl Spool {
         inner.last_id
     }
 
-    /// Enters what is being written from now on. Its file is there already.
+    /// Enters what is being written from now on. Its `file` is there already; what is in it becomes durable, too.
     ///
     /// # Errors
-    /// The record can't be written.
-    pub fn enter(&self, record: Record) -> io::Result<()> {
-        self.write(&record)?;
+    /// The disk refuses; there is no record.
+    pub fn enter(&self, record: Record, file: &File) -> io::Result<()> {
+        // All of it is written before any of it is synced: so the file system notes most of it together. What is lost at a
+        // sync is not found out by another one, so all of it goes then.
+        let begun = self.tidying(|| record.begin(&self.dir, &self.spares))?;
+        let synced = file
+            .sync_data()
+            .and_then(|()| begun.sync_data())
+            .and_then(|()| File::open(&self.dir)?.sync_all());
+        if let Err(error) = synced {
+            drop(std::fs::remove_file(record.path(&self.dir, "json")));
+            if error.kind() == io::ErrorKind::StorageFull {
+                self.drop_ballast()?;
+            }
+            return Err(error);
+        }
         let held = Held { bytes: 0, room: 0, busy: true, broken: false, durable: None, record };
         self.inner().index.insert(held);
         Ok(())
@@ -423,11 +437,23 @@ impl Spool {
         self.inner().index.next_for(place, newest_first, put_off).map(|held| held.record.clone())
     }
 
-    /// Deletes a recording: its store has it, or it had to go.
+    /// Deletes a recording.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, id: u64) -> io::Result<()> {
+        self.take_out(id, |record| std::fs::remove_file(record))
+    }
+
+    /// Deletes a recording that its store has. The next one gets the file of its record.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn stored(&self, id: u64) -> io::Result<()> {
+        self.take_out(id, |record| self.spares.keep(record))
+    }
+
+    fn take_out(&self, id: u64, clear: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
         let Some(held) = self.get(id) else { return Ok(()) };
         // The file first, and for good: a record without one is nothing, a file without a record would be recorded again.
         let path = self.path(&held.record);
@@ -435,7 +461,7 @@ impl Spool {
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
         }
-        self.tidying(|| gone(std::fs::remove_file(held.record.path(&self.dir, "json"))))?;
+        self.tidying(|| gone(clear(&held.record.path(&self.dir, "json"))))?;
         self.inner().index.remove(id);
         Ok(())
     }
@@ -449,8 +475,10 @@ impl Spool {
         let record = Record { stage: Stage::Quarantined, bytes: held.bytes, ..held.record.clone() };
         std::fs::create_dir_all(self.dir.join(QUARANTINE))?;
         std::fs::rename(self.path(&held.record), self.path(&record))?;
-        // There before the record says so, which makes the other folder durable.
-        File::open(self.dir.join(QUARANTINE))?.sync_all()?;
+        // There before the record says so, and here no more.
+        for dir in [&self.dir.join(QUARANTINE), &self.dir] {
+            File::open(dir)?.sync_all()?;
+        }
         self.update(record)?;
         self.mended(id);
         Ok(())
@@ -458,32 +486,6 @@ impl Spool {
 
     fn write(&self, record: &Record) -> io::Result<()> {
         self.tidying(|| record.write(&self.dir))
-    }
-
-    /// Does something small, at the cost of the ballast where the disk is full.
-    fn tidying(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
-        match work() {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                gone(std::fs::remove_file(self.dir.join(BALLAST)))?;
-                work()
-            }
-            done => done,
-        }
-    }
-
-    /// Keeps some room for tidying up, where there is room. It is no matter if there is none.
-    pub fn restore_ballast(&self) {
-        let path = self.dir.join(BALLAST);
-        if std::fs::metadata(&path).is_ok_and(|file| file.len() == BALLAST_BYTES) {
-            return;
-        }
-        let made = File::create(&path).and_then(|file| {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST_BYTES)?;
-            file.sync_all()
-        });
-        if made.is_err() {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

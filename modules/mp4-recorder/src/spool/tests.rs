@@ -9,6 +9,10 @@ fn wanted(bytes: u64, deny_new: bool) -> Wanted<'static> {
     Wanted { flow: "new", bytes, opens: true, deny_new }
 }
 
+fn enter(spool: &Spool, record: &Record) {
+    spool.enter(record.clone(), &File::open(spool.dir()).unwrap()).unwrap();
+}
+
 /// A whole recording of one flow.
 fn put(spool: &Spool, flow: &str, bytes: usize) -> u64 {
     let id = spool.next_id();
@@ -16,7 +20,7 @@ fn put(spool: &Spool, flow: &str, bytes: usize) -> u64 {
     record.stage = Stage::Complete;
     record.bytes = bytes as u64;
     std::fs::write(spool.path(&record), vec![1; bytes]).unwrap();
-    spool.enter(record.clone()).unwrap();
+    enter(spool, &record);
     spool.update(record).unwrap();
     spool.set_busy(id, false);
     id
@@ -186,7 +190,7 @@ fn a_disk_that_others_fill_costs_no_more_than_twice_what_comes() {
     let fill = |free| spool.inner().disk = Some(Disk { free, free_inodes: None });
     fill(1 << 19);
     let open = spool.next_id();
-    spool.enter(Record::of_file_name(&format!("{open:012x}.new.out.mp4")).unwrap()).unwrap();
+    enter(&spool, &Record::of_file_name(&format!("{open:012x}.new.out.mp4")).unwrap());
     let mut dropped = Vec::new();
     for second in 1..=10 {
         spool.admit(wanted(2000, false), &mut dropped).unwrap();
@@ -279,7 +283,7 @@ fn blocks_that_are_allocated_ahead_take_room_until_their_file_is_whole() {
     let spool = Spool::open(state.path(), limits(1)).unwrap();
     let id = spool.next_id();
     let mut record = Record::of_file_name(&format!("{id:012x}.a.out.mp4")).unwrap();
-    spool.enter(record.clone()).unwrap();
+    enter(&spool, &record);
     spool.grew(id, 10, 1_000_000);
     assert_eq!((spool.get(id).unwrap().bytes, spool.bytes()), (10, 1_000_000));
     assert!(spool.has_room(1000) && !spool.has_room(100_000));
@@ -288,4 +292,37 @@ fn blocks_that_are_allocated_ahead_take_room_until_their_file_is_whole() {
     spool.update(record).unwrap();
     assert_eq!((spool.get(id).unwrap().bytes, spool.bytes()), (20, 20));
     assert!(spool.has_room(100_000));
+}
+
+#[test]
+fn the_next_record_is_written_over_that_of_a_recording_that_was_stored() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), limits(10)).unwrap();
+    let dir = spool.dir().to_owned();
+    let names = || {
+        let names = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> = names
+            .filter(|path| path.extension().is_some_and(|found| found == "json" || found == "spare"))
+            .collect();
+        names.sort();
+        names
+    };
+    let stored = put(&spool, "a", 10);
+    let file = spool.path(&spool.get(stored).unwrap().record);
+    spool.stored(stored).unwrap();
+    assert!(!file.exists() && spool.get(stored).is_none());
+    assert_eq!(names(), [file.with_extension("spare")]);
+    let next = put(&spool, "b", 20);
+    let record = spool.get(next).unwrap().record;
+    assert_eq!(names(), [record.path(spool.dir(), "json")]);
+    assert_eq!(Record::read(&names()[0]).unwrap(), Some(record));
+    // One that is deleted is gone, and the last process' spares are nobody's.
+    spool.remove(next).unwrap();
+    assert!(names().is_empty());
+    let last = put(&spool, "c", 30);
+    spool.stored(last).unwrap();
+    assert_eq!(names().len(), 1);
+    drop(spool);
+    let again = Spool::open(state.path(), limits(10)).unwrap();
+    assert!(again.all().is_empty() && names().is_empty());
 }
