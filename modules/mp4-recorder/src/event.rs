@@ -1,5 +1,6 @@
 //! `recordEvent`, as a direct method and as a message that a route carries here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -137,21 +138,22 @@ async fn recorded(recorder: &Recorder, lane: &Lane, id: &str) -> Vec<Option<Stri
     let Some(spool) = recorder.spool() else { return Vec::new() };
     let (place, id) = (lane.place().clone(), id.to_owned());
     let looked = tokio::task::spawn_blocking(move || {
-        let mut names = Vec::new();
+        // In the order of recording, wherever each of them is now.
+        let mut names = BTreeMap::new();
         spool.each(|held| {
             let record = &held.record;
             let is_of_place = (&record.flow, &record.output) == (&place.0, &place.1);
             if is_of_place && record.event.as_ref() == Some(&id) {
-                names.push(record.name.clone().or_else(|| named_already(record)));
+                names.insert(record.id, record.name.clone().or_else(|| named_already(record)));
             }
         });
         let account = Account::new(spool.dir());
         for day in account.days(&place).iter().rev().take(DAYS) {
             let lines = Account::read(day).unwrap_or_default();
             let of_it = lines.into_iter().filter(|line| line.event.as_ref() == Some(&id));
-            names.extend(of_it.map(|line| Some(line.name)));
+            names.extend(of_it.map(|line| (line.id, Some(line.name))));
         }
-        names
+        names.into_values().collect()
     });
     looked.await.unwrap_or_default()
 }

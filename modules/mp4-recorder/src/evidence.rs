@@ -116,6 +116,10 @@ async fn stage(
     let path = spool.path(&held.record);
     let mut index = sent.blocks.get(&id).copied().unwrap_or(0);
     loop {
+        // On a thin line events come first.
+        if spool.sends_clip() {
+            return Ok(());
+        }
         let at = index.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
         let end = match ends.get(index) {
             Some(end) => *end,

@@ -13,10 +13,10 @@ use crate::spool::Place;
 /// What was told: the end of a SAS, and how many days before.
 pub type Told = BTreeMap<Place, (Timestamp, i64)>;
 
-/// Looks at the SAS of every output, and tells of those that end soon.
+/// Looks at the SAS of every output of the document, and tells of those that end soon.
 pub async fn look(recorder: Arc<Recorder>, now: Timestamp) {
     for lane in recorder.lanes() {
-        if !lane.records() {
+        if !recorder.has(lane.place()) {
             continue;
         }
         let Some(credentials) = lane.configured().and_then(|now| now.config.credentials) else { continue };

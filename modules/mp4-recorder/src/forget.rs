@@ -1,16 +1,14 @@
 //! Deleting what was recorded: because it is too old (`retentionDays`), or because somebody asks for it
 //! (`deleteRecordings`). What goes from a store is what this module put there, by its own account.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use av_edge::{EventKind, MethodReply};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::azure::Gone;
@@ -21,121 +19,15 @@ use crate::methods::refused;
 use crate::recorder::Recorder;
 use crate::spool::{Held, Place, Record, Spool, Stage};
 use crate::stored::{Account, Line};
+use tombstones::Tombstone;
+
+pub use tombstones::Tombstones;
+
+mod tombstones;
 
 const EXPECTED: &str = "expected {\"flow\": \"NAME\", \"from\": \"UTC\", \"to\": \"UTC\"}";
-const FILE: &str = "tombstones";
-/// Far more than there ever are.
-const MAX_BYTES: u64 = 1 << 20;
 /// The answer waits so long; the work goes on.
 const ANSWER: Duration = Duration::from_secs(20);
-
-/// What was deleted stays deleted: recordings of that time which were there then are not stored later.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tombstone {
-    flow: String,
-    /// Milliseconds of Unix time.
-    from: i64,
-    to: i64,
-    /// The last recording that there was.
-    last: u64,
-}
-
-impl Tombstone {
-    fn covers(&self, flow: &str, id: u64, start: i64, milliseconds: u64) -> bool {
-        let end = start.saturating_add(i64::try_from(milliseconds).unwrap_or(i64::MAX));
-        self.flow == flow && id <= self.last && start < self.to && end >= self.from
-    }
-
-    fn covers_record(&self, record: &Record) -> bool {
-        // What is being written has no length yet: it ends after now.
-        let length = if record.stage == Stage::Writing { u64::MAX } else { record.milliseconds };
-        record.start.is_some_and(|start| self.covers(&record.flow, record.id, start, length))
-    }
-
-    fn covers_line(&self, place: &Place, line: &Line) -> bool {
-        self.covers(&place.0, line.id, line.start, line.milliseconds)
-    }
-}
-
-/// All of them that still matter.
-#[derive(Debug, Default)]
-pub struct Tombstones {
-    all: Mutex<Vec<Tombstone>>,
-    /// They are changed one at a time.
-    changing: Mutex<()>,
-}
-
-impl Tombstones {
-    /// Of a spool that was opened. Its next recording is none of those that were deleted, also where it is empty now.
-    ///
-    /// # Errors
-    /// They can't be read.
-    pub fn load(&self, spool: &Spool) -> io::Result<()> {
-        let mut text = Vec::new();
-        match File::open(spool.dir().join(FILE)) {
-            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let lines = text.split(|byte| *byte == b'\n');
-        let stones: Vec<Tombstone> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        stones.iter().for_each(|stone| spool.continue_behind(stone.last));
-        *self.locked() = stones;
-        Ok(())
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Tombstone>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a recording was deleted before it was stored.
-    pub fn cover(&self, record: &Record) -> bool {
-        self.locked().iter().any(|stone| stone.covers_record(record))
-    }
-
-    fn all(&self) -> Vec<Tombstone> {
-        self.locked().clone()
-    }
-
-    /// Adds one, durable when this returns.
-    fn add(&self, spool: &Spool, stone: Tombstone) -> io::Result<()> {
-        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stones = self.all();
-        stones.push(stone);
-        self.write(spool, stones)
-    }
-
-    /// Takes one away that no recording of the spool is under.
-    fn drop_if_over(&self, spool: &Spool, stone: &Tombstone) -> io::Result<()> {
-        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        // A recording whose clock was not set may turn out to be of that time.
-        let is_under = |record: &Record| {
-            let is_dated = record.start.is_some() && !record.unsure;
-            stone.covers_record(record) || (record.flow == stone.flow && record.id <= stone.last && !is_dated)
-        };
-        if spool.all().iter().any(|held| is_under(&held.record)) {
-            return Ok(());
-        }
-        let mut stones = self.all();
-        stones.retain(|other| other != stone);
-        self.write(spool, stones)
-    }
-
-    fn write(&self, spool: &Spool, stones: Vec<Tombstone>) -> io::Result<()> {
-        let (path, aside) = (spool.dir().join(FILE), spool.dir().join("tombstones.new"));
-        let mut file = File::create(&aside)?;
-        for stone in &stones {
-            serde_json::to_writer(&mut file, stone)?;
-            file.write_all(b"\n")?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&aside, &path)?;
-        File::open(spool.dir())?.sync_all()?;
-        *self.locked() = stones;
-        Ok(())
-    }
-}
 
 /// How far a deletion is.
 #[derive(Debug, Default)]
@@ -147,6 +39,8 @@ struct Progress {
     why: Mutex<Option<String>>,
     /// A store said no: it will say so for a while.
     refused: AtomicBool,
+    /// Stores that do not answer: each file of theirs would wait for nothing as long as the first.
+    away: Mutex<BTreeSet<String>>,
 }
 
 impl Progress {
@@ -157,6 +51,10 @@ impl Progress {
             Gone::Unknown => &self.unknown,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, why: &dyn std::fmt::Display) {
@@ -198,7 +96,7 @@ pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> Met
     let (looked, keeper, at) = (spool.clone(), recorder.clone(), stone.clone());
     let began = tokio::task::spawn_blocking(move || {
         let is_known = Account::new(looked.dir()).places().iter().any(|(known, _)| *known == at.flow)
-            || looked.all().iter().any(|held| held.record.flow == at.flow);
+            || looked.any(|held| held.record.flow == at.flow);
         keeper.tombstones.add(&looked, at).map(|()| is_known)
     });
     match began.await {
@@ -208,10 +106,7 @@ pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> Met
         Err(_) => return refused(500, "nothing was deleted"),
     }
     let pre_roll = i64::try_from(LONGEST_PRE_ROLL.as_millis()).unwrap_or(i64::MAX);
-    let is_held = spool
-        .all()
-        .iter()
-        .any(|held| held.record.stage == Stage::Writing && stone.covers_record(&held.record));
+    let is_held = spool.any(|held| held.record.stage == Stage::Writing && stone.covers_record(&held.record));
     if is_held || to > now.saturating_sub(pre_roll) {
         for lane in &lanes {
             lane.wish(&Wish::Forget);
@@ -238,7 +133,7 @@ fn payload_of(payload: &Value) -> Option<(String, i64, i64)> {
 
 async fn delete(recorder: Arc<Recorder>, spool: Arc<Spool>, stone: Tombstone, progress: Arc<Progress>) {
     let mut counts: BTreeMap<Place, u64> = BTreeMap::new();
-    for held in spool.all().into_iter().filter(|held| stone.covers_record(&held.record)) {
+    for held in spool.those(|held| stone.covers_record(&held.record)) {
         let place = (held.record.flow.clone(), held.record.output.clone());
         match from_spool(&recorder, &spool, held).await {
             Ok(gone) => {
@@ -264,11 +159,10 @@ async fn from_accounts(
     counts: &mut BTreeMap<Place, u64>,
 ) {
     let account = Account::new(spool.dir());
-    let places: Vec<_> = account.places().into_iter().filter(|(flow, _)| *flow == stone.flow).collect();
-    for place in places {
+    for place in places(&account).await.into_iter().filter(|(flow, _)| *flow == stone.flow) {
         let Some(lane) = recorder.lane(&place) else { continue };
         let is_meant = |line: &Line| stone.covers_line(&place, line);
-        for day in account.days(&place) {
+        for day in days(&account, &place).await {
             let deleted = from_store(recorder, &lane, &day, &is_meant, progress).await;
             *counts.entry(place.clone()).or_default() += deleted;
         }
@@ -339,6 +233,10 @@ async fn from_store(
     let lines = lines.ok().and_then(Result::ok).unwrap_or_default();
     let mut gone = Vec::new();
     for line in lines.into_iter().filter(|line| is_meant(line)) {
+        if progress.away().contains(&line.target) {
+            progress.failed(&format!("{} does not answer", line.target));
+            continue;
+        }
         match lane.delete(recorder, &line).await {
             Ok(how) => {
                 progress.gone(how);
@@ -347,9 +245,8 @@ async fn from_store(
             Err(error) => {
                 progress.failed(&format!("{}/{}: {error}", line.target, line.name));
                 progress.refused.fetch_or(error.is_refused(), Ordering::Relaxed);
-                // The next one would wait for nothing as long.
                 if error.is_out_of_reach() {
-                    break;
+                    progress.away().insert(line.target);
                 }
             }
         }
@@ -359,6 +256,16 @@ async fn from_store(
         forget_lines(day.to_owned(), gone).await;
     }
     count
+}
+
+async fn places(account: &Account) -> Vec<Place> {
+    let account = account.clone();
+    tokio::task::spawn_blocking(move || account.places()).await.unwrap_or_default()
+}
+
+async fn days(account: &Account, place: &Place) -> Vec<PathBuf> {
+    let (account, place) = (account.clone(), place.clone());
+    tokio::task::spawn_blocking(move || account.days(&place)).await.unwrap_or_default()
 }
 
 /// What was stored before anybody knew what time it was gets its age.
@@ -396,9 +303,7 @@ pub async fn late(recorder: &Arc<Recorder>, lane: &Arc<Lane>, spool: &Spool, lin
 /// Deletes what is too old from stores; `now` is right. A file that can't be deleted stays in the account.
 pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: Moment) {
     let account = Account::new(spool.dir());
-    let of_all = account.clone();
-    let places = tokio::task::spawn_blocking(move || of_all.places()).await.unwrap_or_default();
-    for place in places {
+    for place in places(&account).await {
         let lanes = recorder.lanes();
         let known = lanes.into_iter().find(|lane| *lane.place() == place);
         let configured = known.as_ref().and_then(|lane| lane.configured());
@@ -416,7 +321,7 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: Moment) {
             continue;
         }
         let (progress, mut deleted) = (Progress::default(), 0);
-        for day in account.days(&place) {
+        for day in days(&account, &place).await {
             settle(day.clone(), now).await;
             deleted += from_store(&recorder, &lane, &day, &is_old, &progress).await;
         }
@@ -440,52 +345,6 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: Moment) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stone() -> Tombstone {
-        Tombstone { flow: "cam".into(), from: 1000, to: 2000, last: 5 }
-    }
-
-    #[test]
-    fn what_overlaps_and_was_there_is_under_the_stone_and_nothing_later() {
-        let stone = stone();
-        assert!(stone.covers("cam", 5, 500, 600) && stone.covers("cam", 1, 1999, 1));
-        assert!(!stone.covers("cam", 5, 500, 400) && !stone.covers("cam", 5, 2000, 10));
-        assert!(!stone.covers("cam", 6, 1500, 10) && !stone.covers("gate", 5, 1500, 10));
-    }
-
-    #[test]
-    fn a_spool_that_was_emptied_gives_no_number_that_a_stone_covers() {
-        let state = tempfile::tempdir().unwrap();
-        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
-        let stones = Tombstones::default();
-        stones.add(&spool, Tombstone { last: 700, ..stone() }).unwrap();
-        drop(spool);
-        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
-        stones.load(&spool).unwrap();
-        assert_eq!(spool.next_id(), 701);
-    }
-
-    #[test]
-    fn a_stone_stays_as_long_as_a_recording_may_be_under_it() {
-        let state = tempfile::tempdir().unwrap();
-        let spool = Spool::open(state.path(), crate::spool::Limits::of(&serde_json::Map::new())).unwrap();
-        let (stones, stone) = (Tombstones::default(), stone());
-        stones.add(&spool, stone.clone()).unwrap();
-        let mut record = Record::of_file_name("000000000003.cam.disk.mp4").unwrap();
-        record.stage = Stage::Complete;
-        // Nobody knows when it was.
-        spool.enter(record.clone(), &File::open(spool.dir()).unwrap()).unwrap();
-        stones.drop_if_over(&spool, &stone).unwrap();
-        assert_eq!(stones.all(), std::slice::from_ref(&stone));
-        // It was at another time.
-        (record.start, record.unsure) = (Some(5000), false);
-        spool.update(record).unwrap();
-        stones.drop_if_over(&spool, &stone).unwrap();
-        assert_eq!(stones.all(), []);
-        let again = Tombstones::default();
-        again.load(&spool).unwrap();
-        assert_eq!(again.all(), []);
-    }
 
     #[test]
     fn a_payload_needs_a_flow_and_a_time_that_is_one() {

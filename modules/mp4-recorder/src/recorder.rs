@@ -1,8 +1,8 @@
 //! What the outputs of the module share: the spool, a lane to the store for each of them, and the counters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ pub struct Recorder {
     pub(crate) tombstones: Tombstones,
     /// Held by whoever deletes what a tombstone covers.
     pub(crate) burying: tokio::sync::Mutex<()>,
-    /// A document was applied: until then nobody knows what is to be kept.
-    is_configured: AtomicBool,
+    /// Outputs of the document; `None`: none was applied yet, and nobody knows what is to be kept.
+    document: Mutex<Option<BTreeSet<Place>>>,
     /// Whether the clock is right.
     pub(crate) belief: Arc<Belief>,
     expiries: Mutex<expiry::Told>,
@@ -100,7 +100,7 @@ impl Recorder {
             lanes: Mutex::default(),
             tombstones: Tombstones::default(),
             burying: tokio::sync::Mutex::default(),
-            is_configured: AtomicBool::new(false),
+            document: Mutex::default(),
             belief: Arc::default(),
             expiries: Mutex::default(),
             flowing: Mutex::default(),
@@ -161,7 +161,16 @@ impl Recorder {
 
     /// Whether a document was applied.
     pub fn is_configured(&self) -> bool {
-        self.is_configured.load(Ordering::Relaxed)
+        self.document().is_some()
+    }
+
+    /// Whether the document has an output of that name, running or not.
+    pub fn has(&self, place: &Place) -> bool {
+        self.document().as_ref().is_some_and(|outputs| outputs.contains(place))
+    }
+
+    fn document(&self) -> MutexGuard<'_, Option<BTreeSet<Place>>> {
+        self.document.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an output has `retentionDays`.
@@ -308,19 +317,22 @@ impl Extension for Recorder {
     }
 
     fn flows(&self, flows: &BTreeMap<String, Arc<FlowConfig>>) {
+        let mut outputs = BTreeSet::new();
         for flow in flows.values() {
             for (name, output) in &flow.outputs {
                 let Some(config) = StoreConfig::of(output) else { continue };
+                let place = (flow.name.clone(), name.clone());
+                outputs.insert(place.clone());
                 let fields =
                     Fields { device: &self.context.device, module: &self.context.module, flow: &flow.name };
                 // A name that is too long is told by the endpoint.
                 let Ok(template) = config.template(flow.is_pattern()).filled(fields) else { continue };
-                if let Some(lane) = self.lane(&(flow.name.clone(), name.clone())) {
+                if let Some(lane) = self.lane(&place) {
                     lane.configure(Configured { config: config.clone(), template });
                 }
             }
         }
-        self.is_configured.store(true, Ordering::Relaxed);
+        *self.document() = Some(outputs);
     }
 
     fn method<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, Option<MethodReply>> {

@@ -270,6 +270,10 @@ impl Recording {
             bytes += new.iter().map(size).sum::<usize>();
             tracks = told_last(new, tracks);
         }
+        if self.jobs.is_closed() {
+            let why = "the thread that writes has ended, see the log; restart the flow";
+            self.report.fails(State::Failed, Reason::Internal, &why);
+        }
         self.stopping.store(true, Ordering::Relaxed);
         let (done, stopped) = oneshot::channel();
         if self.jobs.send(Job::Batch(waiting)).await.is_ok()

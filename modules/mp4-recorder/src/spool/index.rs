@@ -226,6 +226,12 @@ impl Index {
         self.held.get(ready.clips.iter().find(may).or_else(in_order)?)
     }
 
+    /// Whether a clip of an event is on its way to a store.
+    pub fn sends_clip(&self) -> bool {
+        let mut clips = self.ready.values().flat_map(|ready| &ready.clips);
+        clips.any(|id| self.held.get(id).is_some_and(|held| held.busy))
+    }
+
     /// Outputs that have something ready for their store.
     pub fn places(&self) -> Vec<Place> {
         self.ready.keys().cloned().collect()
@@ -264,6 +270,21 @@ mod tests {
     fn must_be_right(index: &Index) {
         let anew = Index::of(index.held.iter().map(|(id, held)| (*id, held.clone())).collect());
         assert_eq!(format!("{index:?}"), format!("{anew:?}"));
+    }
+
+    #[test]
+    fn a_clip_that_is_on_its_way_is_known() {
+        let mut index = Index::default();
+        let mut clip = held(2, "a", 10);
+        clip.record.event = Some("door".into());
+        index.insert(held(1, "a", 10));
+        index.insert(clip);
+        index.change(1, |held| held.busy = true);
+        assert!(!index.sends_clip());
+        index.change(2, |held| held.busy = true);
+        assert!(index.sends_clip());
+        index.remove(2);
+        assert!(!index.sends_clip());
     }
 
     #[test]

@@ -179,9 +179,19 @@ impl Spool {
         )
     }
 
-    /// Everything in it, in the order of recording.
-    pub fn all(&self) -> Vec<Held> {
-        self.inner().index.all().cloned().collect()
+    /// What is in it and is meant, in the order of recording.
+    pub fn those(&self, mut are_meant: impl FnMut(&Held) -> bool) -> Vec<Held> {
+        self.inner().index.all().filter(|held| are_meant(held)).cloned().collect()
+    }
+
+    /// Whether there is one such recording.
+    pub fn any(&self, is_meant: impl FnMut(&Held) -> bool) -> bool {
+        self.inner().index.all().any(is_meant)
+    }
+
+    #[cfg(test)]
+    fn all(&self) -> Vec<Held> {
+        self.those(|_| true)
     }
 
     /// Shows everything in it, in the order of recording. Nothing else gets on meanwhile.
@@ -197,6 +207,11 @@ impl Spool {
     /// Recordings that have to be repaired and that nothing works on.
     pub fn broken(&self) -> Vec<Held> {
         self.inner().index.broken().filter(|held| !held.busy).cloned().collect()
+    }
+
+    /// Whether a clip of an event is on its way to a store.
+    pub fn sends_clip(&self) -> bool {
+        self.inner().index.sends_clip()
     }
 
     /// Recordings of an output that are being written.
