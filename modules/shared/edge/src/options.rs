@@ -12,7 +12,11 @@ const METRICS_PORT: u16 = 9600;
 
 /// What a module is started with.
 #[derive(Clone, Debug, Parser)]
-#[command(disable_help_subcommand = true)]
+#[command(
+    disable_help_subcommand = true,
+    about = "Runs this module until SIGTERM or SIGINT, configured by --twin FILE or by IoT Edge",
+    long_about = None
+)]
 pub(crate) struct Options {
     /// Run standalone, with the desired properties in this JSON file, which is read again when it changes
     #[arg(long, value_name = "FILE", global = true)]
@@ -24,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IP:PORT", env = "AV_METRICS_ADDRESS", global = true)]
     pub metrics_address: Option<SocketAddr>,
     /// Format of the log lines on stderr
-    #[arg(long, value_name = "FORM", env = "AV_LOG_FORMAT", default_value = "edge", global = true)]
+    #[arg(long, value_name = "FORMAT", env = "AV_LOG_FORMAT", default_value = "edge", global = true)]
     pub log_format: LogFormat,
     /// Address for listeners on 0.0.0.0 or [::] to bind to instead
     #[arg(long, value_name = "IP", env = "AV_BIND", value_parser = parse_bind, default_value = "", hide_default_value = true, global = true)]
