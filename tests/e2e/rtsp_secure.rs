@@ -119,6 +119,46 @@ fn basic_is_offered_in_tls_alone_and_lets_in_who_knows_the_password() {
     assert!(!gateway.log().contains("sesame"));
 }
 
+/// Both ends are ours: what one asks for, the other gives.
+#[test]
+fn a_gateway_pulls_from_another_with_user_and_password_and_with_a_key() {
+    let user = json!({ "username": "viewer", "password": "open sesame" });
+    let key = json!({ "key": "abracadabra" });
+    let setup = Setup::new("rtsp-gateway");
+    let (trusted, private) = certificate(setup.dir());
+    let tls = json!({ "certificateFile": trusted, "keyFile": private });
+    let (from, plain, secure) = (rtmp(port::free(), "live/cam"), port::free(), port::free());
+    let asking = setup
+        .twin(&twin(json!({ "cam": { "input": { "listen": from }, "outputs": {
+            "user": { "serve": rtsp(plain, "live/user"), "udpPorts": udp_ports(), "auth": user },
+            "key": { "serve": rtsp(plain, "live/key"), "udpPorts": udp_ports(), "auth": key },
+            "secure": {
+                "serve": format!("rtsps://127.0.0.1:{secure}/live/user"), "tls": tls, "auth": user,
+            },
+        } } })))
+        .start();
+    let trust = json!({ "caFile": trusted });
+    let pull = |url: String, credentials: &Value, tls: &Value| {
+        let serve = json!({ "viewers": { "serve": rtmp(port::free(), "live/cam") } });
+        let input = json!({ "pull": url, "credentials": credentials, "tls": tls });
+        json!({ "input": input, "outputs": serve })
+    };
+    let pulling = Module::start(
+        "rtsp-gateway",
+        &twin(json!({
+            "user": pull(rtsp(plain, "live/user"), &user, &Value::Null),
+            "key": pull(rtsp(plain, "live/key"), &key, &Value::Null),
+            "secure": pull(format!("rtsps://localhost:{secure}/live/user"), &user, &trust),
+        })),
+    );
+    let publication = Publisher::to(&from).run_endlessly(Clip::Plain.tags());
+    for flow in ["user", "key", "secure"] {
+        pulling.wait_receiving(flow);
+    }
+    assert!(!pulling.log().contains("sesame") && !asking.log().contains("sesame"));
+    drop(publication);
+}
+
 #[test]
 fn publishers_in_tls_are_let_in_and_all_their_pictures_come_out() {
     needs!(Ffmpeg, Gst);

@@ -7,6 +7,9 @@ use super::parameters::Parameters;
 use super::{Algorithm, Credentials, Exchange, hex, same};
 use crate::uri::Target;
 
+/// Hexadecimal digits of a SHA-256.
+const SHA256_DIGITS: usize = 64;
+
 /// What a request proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -65,10 +68,13 @@ impl ServerAuth {
     }
 
     fn digest(&self, sent: &Parameters, method: &str, uri: &str, wanted: &Credentials) -> Verdict {
-        let algorithm = Algorithm::named(sent.get("algorithm"));
-        let (Some(algorithm), Some(response)) = (algorithm, sent.get("response")) else {
-            return Verdict::Missing;
+        let Some(response) = sent.get("response") else { return Verdict::Missing };
+        let algorithm = match sent.get("algorithm") {
+            // Some clients (retina, which pulls by RTSP use) answer the first challenge without repeating its algorithm.
+            None if response.len() == SHA256_DIGITS => Some(Algorithm::Sha256),
+            name => Algorithm::named(name),
         };
+        let Some(algorithm) = algorithm else { return Verdict::Missing };
         // Another connection's nonce: not wrong, only old.
         if sent.get("nonce").is_none_or(|nonce| !same(nonce, &self.nonce)) {
             return Verdict::Missing;

@@ -94,6 +94,21 @@ fn a_quoted_algorithm_and_an_upper_case_response_are_understood() {
 }
 
 #[test]
+fn a_client_that_does_not_repeat_the_algorithm_is_understood() {
+    let server = ServerAuth::new([1; 16], false);
+    for challenge in server.challenges() {
+        let mut client = ClientAuth::new(user(), [7; 16]);
+        assert!(client.challenged([challenge.as_str()].into_iter()));
+        let header = client.header("DESCRIBE", URI).unwrap();
+        let header = header.replace(", algorithm=SHA-256", "").replace(", algorithm=MD5", "");
+        assert!(!header.contains("algorithm"), "{header}");
+        assert_eq!(server.check(Some(&header), "DESCRIBE", URI, &user()), Verdict::Granted, "{header}");
+        let other = Credentials { username: user().username, password: "x".into() };
+        assert_eq!(server.check(Some(&header), "DESCRIBE", URI, &other), Verdict::Wrong, "{header}");
+    }
+}
+
+#[test]
 fn a_client_answers_with_quality_and_gives_up_after_a_refusal() {
     let mut client = ClientAuth::new(user(), [7; 16]);
     let digest = "Digest realm=\"a\", nonce=\"n\", qop=\"auth-int,auth\", opaque=\"o,p\", algorithm=MD5";
