@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
 };
@@ -44,10 +46,22 @@ async fn config(net: &Net, tls: &ClientTls) -> Result<ClientConfig, TlsError> {
         let verifier = Arc::new(PinnedLeaf { pin, provider });
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
-    Ok(builder.with_root_certificates(roots(net, tls).await?).with_no_client_auth())
+    let (roots, own) = roots(net, tls).await?;
+    if own.is_empty() {
+        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+    }
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| TlsError::Protocol(rustls::Error::General(error.to_string())))?;
+    let verifier = Arc::new(WithOwn { chain, own });
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-async fn roots(net: &Net, tls: &ClientTls) -> Result<RootCertStore, TlsError> {
+/// Whom is trusted, and what of that is in `caFile`.
+async fn roots(
+    net: &Net,
+    tls: &ClientTls,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     match net.certificates.trust_bundle().await {
         Ok(Some(bundle)) => {
@@ -68,9 +82,62 @@ async fn roots(net: &Net, tls: &ClientTls) -> Result<RootCertStore, TlsError> {
             })
         });
         let own = read.await.map_err(|_| TlsError::Stopping)??;
-        roots.add_parsable_certificates(own);
+        roots.add_parsable_certificates(own.iter().cloned());
+        return Ok((roots, own));
     }
-    Ok(roots)
+    Ok((roots, Vec::new()))
+}
+
+/// As usual, and the very certificates of `caFile` too: what `openssl req -x509` makes calls itself an authority, which
+/// a server's certificate may not be, and is what people have who sign their own.
+#[derive(Debug)]
+struct WithOwn {
+    chain: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for WithOwn {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // Out of date and unknown are errors of their own, and come before this one.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.own.iter().any(|own| own == end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
 }
 
 /// What the peer showed instead of the pinned certificate: its SHA-256 in hexadecimal.

@@ -90,6 +90,43 @@ async fn a_certificate_signed_by_the_ca_file_is_trusted_for_its_name() {
     assert!(content);
 }
 
+/// What `openssl req -x509` makes: it signs itself, and says that it is an authority.
+fn sign_oneself(dir: &Path, valid_until: i32) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(valid_until, 1, 1);
+    let own = params.self_signed(&key).unwrap();
+    std::fs::write(dir.join("ca.pem"), own.pem()).unwrap();
+    std::fs::write(dir.join("cert.pem"), own.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_signs_itself_is_trusted_where_ca_file_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    sign_oneself(dir.path(), 2200);
+    let acceptor = net().tls_acceptor(&files(dir.path())).await.unwrap();
+    meet(&acceptor, NAME, &trusting(dir.path())).await.0.unwrap();
+    let error = meet(&acceptor, "other.example", &trusting(dir.path())).await.0.unwrap_err();
+    assert!(matches!(error, DialError::Tls { source: TlsError::WrongName(_), .. }), "{error}");
+    meet(&acceptor, NAME, &ClientTls::default()).await.0.unwrap_err();
+
+    // Another one that signs itself, of the same name.
+    let other = tempfile::tempdir().unwrap();
+    sign_oneself(other.path(), 2200);
+    meet(&acceptor, NAME, &trusting(other.path())).await.0.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_certificate_of_ca_file_that_is_out_of_date_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    sign_oneself(dir.path(), 2020);
+    let acceptor = net().tls_acceptor(&files(dir.path())).await.unwrap();
+    let error = meet(&acceptor, NAME, &trusting(dir.path())).await.0.unwrap_err();
+    assert!(matches!(error, DialError::Tls { source: TlsError::NotValidNow(_), .. }), "{error}");
+}
+
 #[tokio::test]
 async fn an_unknown_issuer_is_refused_and_the_text_says_what_to_set() {
     let dir = tempfile::tempdir().unwrap();
