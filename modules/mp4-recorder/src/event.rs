@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use av_edge::MethodReply;
+use av_edge::{MethodReply, whole_number};
 use rand::Rng;
 use serde_json::{Map, Value};
 
@@ -46,7 +46,7 @@ impl Payload {
             Some(value) => Some(Some(value.as_str()?.to_owned())),
         };
         let seconds = |key: &str, least: u64, most: u64| {
-            let number = given(key)?.as_u64()?;
+            let number = whole_number(given(key)?)?;
             (least..=most).contains(&number).then(|| Duration::from_secs(number))
         };
         let pre_roll = match given("preRollSeconds") {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use av_edge::MethodReply;
+use av_edge::{MethodReply, whole_number};
 use serde_json::{Map, Value, json};
 
 use crate::recorder::Recorder;
@@ -80,7 +80,7 @@ impl List {
         let limit = match given("limit") {
             None => DEFAULT_LIMIT,
             Some(value) => {
-                usize::try_from(value.as_u64()?).ok().filter(|limit| (1..=MOST).contains(limit))?
+                usize::try_from(whole_number(value)?).ok().filter(|limit| (1..=MOST).contains(limit))?
             }
         };
         let after = match given("next") {

@@ -35,5 +35,5 @@ pub use renewal::Renewal;
 pub use run::{run, run_from};
 pub use service::{
     CertificateSource, Certificates, ConfigStatus, Context, Event, EventKind, EventSink, MethodReply,
-    Outcome, Paths, Running, ServerCertificate, Service, Settings, StateDir,
+    Outcome, Paths, Running, ServerCertificate, Service, Settings, StateDir, whole_number,
 };

@@ -95,6 +95,17 @@ pub struct Settings {
     pub telemetry_interval_seconds: u32,
 }
 
+/// A whole number of a method's payload, which may be written `2` or `2.0`, as in desired properties.
+pub fn whole_number(value: &Value) -> Option<u64> {
+    // Beyond 2^53 the next whole number has no form with a point.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    value.as_u64().or_else(|| {
+        let number =
+            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=EXACT).contains(number))?;
+        format!("{number:.0}").parse().ok()
+    })
+}
+
 /// A direct method's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodReply {
@@ -335,5 +346,20 @@ impl EventSink {
     /// Events that found the queue full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_point() {
+        let values = [json!(2), json!(2.0), json!(2e1), json!(0), json!(u64::MAX)];
+        assert_eq!(values.each_ref().map(whole_number), [2, 2, 20, 0, u64::MAX].map(Some));
+        let values = [json!(2.5), json!(-1), json!(-1.0), json!(1e300), json!("2"), json!(true), Value::Null];
+        assert!(values.iter().all(|value| whole_number(value).is_none()));
     }
 }

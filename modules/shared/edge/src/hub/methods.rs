@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::log::{LevelControl, parse_level};
 use crate::module::Module;
-use crate::service::MethodReply;
+use crate::service::{MethodReply, whole_number};
 
 /// The longest that a caller can wait; how long this one does the module is not told.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
@@ -101,7 +101,7 @@ async fn set_log_level(level: &LevelControl, payload: &Value) -> MethodReply {
     let wished = payload.get("level").and_then(Value::as_str).and_then(parse_level);
     let seconds = match payload.get("seconds") {
         None | Some(Value::Null) => Some(DEFAULT_LEVEL_SECONDS),
-        Some(seconds) => seconds.as_u64().filter(|seconds| (1..=MAX_LEVEL_SECONDS).contains(seconds)),
+        Some(seconds) => whole_number(seconds).filter(|seconds| (1..=MAX_LEVEL_SECONDS).contains(seconds)),
     };
     let known =
         payload.as_object().is_some_and(|object| object.keys().all(|key| key == "level" || key == "seconds"));

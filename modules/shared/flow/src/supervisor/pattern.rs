@@ -16,6 +16,8 @@ use crate::stream::{InputStatus, KickReason};
 
 /// An instance without publisher and without players goes after that long.
 const IDLE: Duration = Duration::from_secs(60);
+/// For a publisher that is on its way in.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// See the module's text.
 pub(super) struct Pattern {
@@ -166,15 +168,34 @@ impl Shared {
             }
         }
         for name in gone {
-            if let Some(instance) = names.lines.remove(&name) {
-                tracing::info!(flow = %names.config.name, %name, "instance ended: nobody publishes it");
-                // Its endpoints keep their places until they have ended: an instance of that name that comes
-                // meanwhile waits for them.
-                let (counted, _) = instance.stop();
-                names.retired.add(&counted);
-                self.environment.changes.tick();
-            }
+            self.end(&mut names, &name);
         }
+    }
+
+    fn end(&self, names: &mut Names, name: &str) {
+        if let Some(instance) = names.lines.remove(name) {
+            tracing::info!(flow = %names.config.name, %name, "instance ended: nobody publishes it");
+            // Its endpoints keep their places until they have ended: an instance of that name that comes
+            // meanwhile waits for them.
+            let (counted, _) = instance.stop();
+            names.retired.add(&counted);
+            self.environment.changes.tick();
+        }
+    }
+
+    /// Ends the instance that has been without publisher and players for longest: what waits for somebody to come back
+    /// keeps nobody out.
+    fn make_room(&self, names: &mut Names) -> bool {
+        let now = Instant::now();
+        let unused = |instance: &Instance| {
+            let since = instance.idle.filter(|since| now.saturating_duration_since(*since) >= GRACE)?;
+            let is_used = instance.line.stream.has_publisher() || instance.line.clients() > 0;
+            (!is_used).then_some(since)
+        };
+        let idle = names.lines.iter().filter_map(|(name, instance)| Some((unused(instance)?, name.clone())));
+        let Some((_, name)) = idle.min() else { return false };
+        self.end(names, &name);
+        true
     }
 
     fn refuse(&self, names: &mut Names, why: NoInstance) -> NoInstance {
@@ -196,7 +217,7 @@ impl Instances for Shared {
         }
         if !names.lines.contains_key(name) {
             let most = config.input.max_instances;
-            if names.lines.len() >= most {
+            if names.lines.len() >= most && !self.make_room(&mut names) {
                 return Err(self.refuse(&mut names, NoInstance::Full(most)));
             }
             let mut line = Line::new(self.environment.clone(), &config, Some(name));

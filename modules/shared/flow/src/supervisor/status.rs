@@ -1,6 +1,6 @@
 //! State as documents, and the direct methods of every module.
 
-use av_edge::MethodReply;
+use av_edge::{MethodReply, whole_number};
 use serde_json::{Map, Value, json};
 
 use super::flow::Flow;
@@ -110,7 +110,7 @@ impl GetStatus {
         let flow = flow_name(payload, &["offset", "limit"]).ok_or(NoRequest)?;
         let number = |key: &str, default: usize| match payload.get(key) {
             None | Some(Value::Null) => Ok(default),
-            Some(value) => value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or(NoRequest),
+            Some(value) => whole_number(value).and_then(|value| usize::try_from(value).ok()).ok_or(NoRequest),
         };
         let (offset, limit) = (number("offset", 0)?, number("limit", DEFAULT_LIMIT)?);
         if limit == 0 {

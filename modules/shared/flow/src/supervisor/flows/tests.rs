@@ -214,6 +214,9 @@ async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_star
     let told = status::method(&rig.running, "getStatus", Value::Null).await.unwrap().body;
     let listed = told["flows"]["p"]["instances"]["list"].as_array().unwrap();
     assert_eq!(listed.iter().map(|one| &one["match"]).collect::<Vec<_>>(), ["one", "two"]);
+    let whole =
+        status::method(&rig.running, "getStatus", json!({ "limit": 1.0, "offset": 0.0 })).await.unwrap();
+    assert_eq!(whole.status, 200);
     let typo = status::method(&rig.running, "getStatus", json!({ "flows": "p" })).await.unwrap();
     assert_eq!(typo.status, 400);
     drop(two);
@@ -232,6 +235,38 @@ async fn an_instance_lives_as_long_as_it_is_published_and_a_stopped_pattern_star
     assert!(told.contains("the flow was changed or stopped"), "{told}");
     // Whoever was being let in at that moment.
     assert!(instances.open("late").is_err());
+}
+
+#[tokio::test]
+async fn an_instance_that_nobody_uses_makes_room_for_another_name() {
+    let rig = Rig::new();
+    let pattern = json!({
+        "input": { "listen": rig.at("live/*"), "maxInstances": 2 },
+        "outputs": { "out": { "serve": rig.at("live/*") } },
+    });
+    rig.apply(1, json!({ "p": pattern })).await;
+    let watched = Guest::publish_soon(rig.address, "live/watched").await;
+    let player = Guest::play_soon(rig.address, "live/watched").await;
+    let left = Guest::publish_soon(rig.address, "live/left").await;
+    drop((watched, left));
+    // Held for whoever comes back, until another name needs the room; who plays keeps theirs.
+    let next = soon("there is room", async {
+        loop {
+            let past = Instant::now() - Duration::from_secs(2);
+            rig.running.present().flows.get_mut("p").unwrap().tick(past, 1.0);
+            if let Ok(next) = Guest::publish(rig.address, "live/next").await {
+                break next;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let listed = rig.status("p")["instances"].to_string();
+    assert!(listed.contains("\"active\":2"), "{listed}");
+    let refused = Guest::publish(rig.address, "live/more").await.err().unwrap();
+    assert!(refused.contains("maxInstances (2) is reached"), "{refused}");
+    drop(next);
+    drop(player);
 }
 
 #[tokio::test]
