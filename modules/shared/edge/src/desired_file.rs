@@ -147,6 +147,8 @@ impl DesiredFile {
 
     fn parse(&self, content: &[u8]) -> Result<Map<String, Value>, FileError> {
         let path = || self.path.display().to_string();
+        // Editors of Windows put a byte order mark in front of UTF-8.
+        let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
         match serde_json::from_slice(content) {
             Ok(Value::Object(document)) => Ok(document),
             Ok(_) => Err(FileError::NotObject { path: path() }),
@@ -225,6 +227,15 @@ mod tests {
         assert_eq!(config()["errors"], Value::Null);
         assert_eq!(rig.numbers.applied.lock().unwrap().len(), 2);
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_and_line_ends_of_windows_are_no_fault() {
+        let rig = rig();
+        let path = rig.state.path().join("twin.json");
+        std::fs::write(&path, "\u{feff}{\r\n\"flows\": {\"a\": {\"value\": 1}}\r\n}\r\n").unwrap();
+        DesiredFile::new(path).load(&rig.module).await.unwrap();
+        assert_eq!(rig.numbers.flows.lock().unwrap()["a"]["value"], 1);
     }
 
     #[tokio::test]
