@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// A state that flaps is reported once in this time.
 const REFILL: Duration = Duration::from_secs(60);
 /// Changes of state that may follow each other at once: lost and back again.
 const BURST: u32 = 2;
+
+/// What has lasted that long does not flap: after a short outage nobody reads for a minute that it goes on.
+const STEADY: Duration = Duration::from_secs(15);
 
 /// Holds back flows whose state flaps. One bucket a flow; full buckets are forgotten.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Pace {
 struct Bucket {
     left: u32,
     since: Instant,
+    /// What is held back, and since when it is that.
+    held_back: Option<(Value, Instant)>,
 }
 
 impl Bucket {
@@ -28,6 +33,20 @@ impl Bucket {
             self.left += 1;
             self.since += REFILL;
         }
+    }
+
+    /// When this state of the flow may be reported.
+    fn free(&mut self, flow: &Value, now: Instant) -> Instant {
+        if self.left > 0 {
+            return now;
+        }
+        let moving = moving(flow);
+        let since = match &self.held_back {
+            Some((held, since)) if *held == moving => *since,
+            _ => now,
+        };
+        self.held_back = Some((moving, since));
+        (self.since + REFILL).min(since + STEADY)
     }
 }
 
@@ -57,13 +76,14 @@ impl Pace {
         let held_flows = held.get("flows").and_then(Value::as_object);
         if let (Some(held_flows), Some(Value::Object(flows))) = (held_flows, document.get_mut("flows")) {
             for (name, flow) in flows.iter_mut() {
+                let mut bucket = self.buckets.get_mut(name);
                 let Some(old) = held_flows.get(name).filter(|old| is_certain(old) && has_moved(old, flow))
                 else {
+                    bucket.iter_mut().for_each(|bucket| bucket.held_back = None);
                     continue;
                 };
-                match self.buckets.get(name) {
-                    Some(bucket) if bucket.left == 0 => {
-                        let free = bucket.since + REFILL;
+                match bucket.map(|bucket| bucket.free(flow, now)) {
+                    Some(free) if free > now => {
                         until = Some(until.map_or(free, |until| until.min(free)));
                         summary.iter_mut().for_each(|summary| recount(summary, flow, old));
                         *flow = old.clone();
@@ -79,11 +99,16 @@ impl Pace {
     /// The document was sent.
     pub fn sent(&mut self, paced: &Paced, now: Instant) {
         for name in &paced.changed {
-            let bucket = self.buckets.entry(name.clone()).or_insert(Bucket { left: BURST, since: now });
+            let bucket = self.buckets.entry(name.clone()).or_insert(Bucket {
+                left: BURST,
+                since: now,
+                held_back: None,
+            });
             if bucket.left == BURST {
                 bucket.since = now;
             }
             bucket.left = bucket.left.saturating_sub(1);
+            bucket.held_back = None;
         }
     }
 }
@@ -119,6 +144,12 @@ fn has_moved(old: &Value, new: &Value) -> bool {
             let now = ends(new).find(|(other, _)| *other == name).map(|(_, now)| now);
             differs(end.get("state"), now.and_then(|now| now.get("state")))
         })
+}
+
+/// What [`has_moved`] looks at.
+fn moving(flow: &Value) -> Value {
+    let ends: Vec<_> = ends(flow).map(|(name, end)| json!([name, end.get("state")])).collect();
+    json!([flow.get("state"), flow.get("since"), ends])
 }
 
 /// Outputs by name, and the input without one.

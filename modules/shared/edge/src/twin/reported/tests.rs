@@ -116,6 +116,25 @@ fn a_state_that_flaps_is_reported_once_a_minute_and_its_last_word_arrives() {
 }
 
 #[test]
+fn a_state_that_lasts_is_reported_soon_though_others_came_before_it() {
+    let start = Instant::now();
+    let mut reported = connected(json!({}));
+    for (round, state) in ["waiting", "running", "retrying"].into_iter().enumerate() {
+        stored(
+            &mut reported,
+            &document(json!({"a": {"state": state}})),
+            round as u64,
+            start + PACE * round as u32,
+        );
+    }
+    let (back, since) = (document(json!({"a": {"state": "running"}})), start + PACE * 3);
+    assert_eq!(reported.poll(&back, 10, since), None);
+    let free = reported.deadline().unwrap();
+    assert!(free <= since + Duration::from_secs(15), "{:?}", free - since);
+    assert!(reported.poll(&back, 11, free).is_some());
+}
+
+#[test]
 fn a_desired_change_is_answered_even_while_a_state_flaps() {
     let start = Instant::now();
     let mut reported = connected(json!({}));
