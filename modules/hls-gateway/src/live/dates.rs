@@ -33,6 +33,11 @@ pub(super) struct Dates {
     corrected: Timestamp,
     /// The clock stepped by that much.
     stepped: Option<i64>,
+    /// The newest frame, and when it came.
+    newest: Option<(Timestamp, Instant)>,
+    /// Since the last break times jumped ahead from one frame to the next. A stream that is sent faster than it is played does
+    /// not do that.
+    jumped: bool,
 }
 
 impl Dates {
@@ -42,12 +47,19 @@ impl Dates {
         // The same again tells more of the source's clock, which is none of ours.
         if self.said != said {
             let known = Some((anchor.utc, arrived, anchor.time));
-            *self = Self { known, said, began: self.began, ..Self::default() };
+            let Self { began, newest, jumped, .. } = *self;
+            *self = Self { known, said, began, newest, jumped, ..Self::default() };
         }
     }
 
     /// A frame with that dts has come.
     pub(super) fn came(&mut self, dts: Timestamp, arrived: Instant) {
+        let (newest, at) = *self.newest.get_or_insert((dts, arrived));
+        if dts > newest {
+            let passed = nanos(arrived.saturating_duration_since(at));
+            self.jumped |= dts.nanos_since(newest).saturating_sub(passed) > nanos(STEP);
+            self.newest = Some((dts, arrived));
+        }
         let Some((_, at, time)) = self.known else { return };
         let passed = match arrived.checked_duration_since(at) {
             Some(passed) => nanos(passed),
@@ -82,12 +94,12 @@ impl Dates {
         self.stepped.is_some()
     }
 
-    /// Whether what comes has to be another timeline, because its frames would be dated after they came. Of times that jump
-    /// back or stand still nobody can tell that: they look like frames that are late.
+    /// Whether what comes has to be another timeline, because times jumped and its frames would be dated after they came. Of
+    /// times that jump back or stand still nobody can tell that: they look like frames that are late.
     pub(super) fn are_ahead(&self, dts: Timestamp, pts: Timestamp, shift: i64) -> bool {
         let (said, is) = (self.of(dts), self.utc(pts.moved(shift.saturating_neg())));
         let ahead = said.zip(is).and_then(|(said, is)| said.duration_since(is).ok());
-        ahead.is_some_and(|ahead| ahead > STEP)
+        self.jumped && ahead.is_some_and(|ahead| ahead > STEP)
     }
 
     /// When the moment of the stream is by UTC, as far as is known now.
@@ -107,6 +119,7 @@ impl Dates {
         }
         self.began = self.utc(pts.moved(shift.saturating_neg())).map(|utc| (dts, utc));
         self.corrected = dts;
+        self.jumped = false;
     }
 
     /// The date of a frame of the timeline, by its dts.
@@ -213,14 +226,14 @@ mod tests {
             dates.came(at(dts), now + Duration::from_millis(arrived));
             dates.are_ahead(at(dts), at(dts), 0)
         };
-        assert!(
-            !came(&mut dates, 1000, 1000) && !came(&mut dates, 2000, 6000) && !came(&mut dates, 6000, 6000)
-        );
+        assert!(!came(&mut dates, 1000, 1000) && !came(&mut dates, 2000, 6000));
+        assert!((5..=12).all(|half| !came(&mut dates, half * 500, 6000)));
+        // Sent faster than it is played.
+        assert!((13..=22).all(|half| !came(&mut dates, half * 500, 6000)));
         // Five seconds that took none.
-        assert!(came(&mut dates, 12_000, 7000));
-        dates.begin(at(12_000), at(12_000), 0);
-        assert_eq!(dates.of(at(12_000)), Some(utc(7000)));
-        assert!(!came(&mut dates, 13_000, 8000));
+        assert!(came(&mut dates, 16_000, 7000));
+        dates.begin(at(16_000), at(16_000), 0);
+        assert!(!came(&mut dates, 17_000, 8000));
     }
 
     #[test]
