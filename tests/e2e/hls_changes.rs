@@ -194,6 +194,37 @@ fn nor_with_sound_between_them() {
     pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault(true);
 }
 
+/// A camera whose rate and distance of key frames change each four seconds: 25, 12.5, 5 and 25 pictures a second, key frames
+/// 1, 2, 4 and 1 s apart.
+fn varying_camera() -> Vec<Tag> {
+    const PERIOD: u32 = 4000;
+    let clip = Clip::Plain.tags();
+    let is_kept = |phase: usize, tag: &Tag| match (phase, tag.timestamp / 40) {
+        _ if tag.is_header() => phase == 0,
+        _ if tag.kind == 8 => true,
+        (0 | 3, _) => true,
+        (1, picture) => picture.is_multiple_of(2),
+        (_, picture) => picture.is_multiple_of(5) && (picture == 0 || !tag.is_sync()),
+    };
+    let in_phase = |phase: usize| {
+        let tags = clip.iter().filter(move |tag| matches!(tag.kind, 8 | 9) && tag.timestamp < PERIOD);
+        let tags = tags.filter(move |tag| is_kept(phase, tag));
+        tags.map(move |tag| Tag { timestamp: tag.timestamp + phase as u32 * PERIOD, ..tag.clone() })
+    };
+    (0..4).flat_map(in_phase).collect()
+}
+
+#[test]
+fn a_camera_that_varies_its_rate_and_its_key_frames_is_without_fault() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let publishing = std::thread::spawn(move || publisher.play_out(&varying_camera()).map(|()| publisher));
+    gateway.media();
+    found_nothing(linter(&gateway, "15"));
+    drop(publishing.join().unwrap().unwrap());
+}
+
 #[test]
 fn ffmpeg_shows_every_picture_of_a_transport_stream_whose_size_changes() {
     needs!(Ffmpeg, Ffmpeg9);

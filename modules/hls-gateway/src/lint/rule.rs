@@ -57,7 +57,7 @@ rules! {
     NO_HINT "preload-hint-missing" "AVPlayer, Media3, Shaka (advice)" "without a hint each part costs a round trip";
     NOT_INDEPENDENT "no-independent-part" "hls.js" "any part is taken as a start if none is independent";
     PART_ORDER "part-behind-extinf" "hls.js" "parts behind their own EXTINF make it load segments again";
-    PART_SUM "part-sum" "AVPlayer" "the parts of a segment are as long as the segment";
+    PART_SUM "part-sum" "AVPlayer" "the parts of a segment are as long as the segment, to within two PART-TARGETs";
     WINDOW "window-short" "AVPlayer" "it falls off a window below three target durations";
     NO_MAP "map-missing" "all" "fragments need EXT-X-MAP";
     NO_DISCONTINUITY_SEQUENCE "discontinuity-sequence-missing" "AVPlayer, hls.js"

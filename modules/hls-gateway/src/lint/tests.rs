@@ -180,7 +180,7 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
                 "#EXTINF:2.00000,\n#EXT-X-PART:DURATION=0.50000,URI=\"part-15-3.m4s\"\n",
             ),
         ),
-        (&rule::PART_SUM, everywhere("#EXTINF:2.00000,\nseg-15", "#EXTINF:1.90000,\nseg-15")),
+        (&rule::PART_SUM, everywhere("#EXTINF:2.00000,\nseg-15", "#EXTINF:0.90000,\nseg-15")),
         (&rule::WINDOW, everywhere("#EXTINF:2.00000", "#EXTINF:0.90000")),
         (&rule::NO_MAP, without("EXT-X-MAP")),
         (

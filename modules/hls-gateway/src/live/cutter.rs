@@ -12,7 +12,8 @@ const MAX_AUDIO: usize = 8192;
 const MAX_FRAMES: usize = 4096;
 /// Two ticks at 90 kHz: as much longer or shorter may a part be when its times are rounded to ticks.
 const ROUNDING: i64 = 22_224;
-/// So far may what is listed be behind media, in nanoseconds: hls.js moves its timeline where they are a second apart.
+/// So far may the parts of a segment be listed behind their media, in nanoseconds: hls.js moves its timeline where they are a
+/// second apart.
 const BEHIND: i64 = 900_000_000;
 
 /// Some frames in a row.
@@ -24,8 +25,10 @@ pub(crate) struct Part {
     pub start: Timestamp,
     /// dts of the one behind them.
     pub end: Timestamp,
-    /// How long it is listed, in nanoseconds, where that is not what its times say.
+    /// How long it is listed as a part, in nanoseconds, where that is not what its times say.
     pub told: Option<i64>,
+    /// So much of its time is listed as a gap behind it, in nanoseconds.
+    pub gap: i64,
 }
 
 /// What the cutter gives.
@@ -37,8 +40,6 @@ pub(crate) enum Cut {
     Gap(i64),
     /// It was the segment's last.
     Segment,
-    /// What follows is listed as another timeline: what is listed has fallen too far behind media.
-    Break,
 }
 
 /// How long frames are, where the next one does not tell. In nanoseconds.
@@ -62,9 +63,9 @@ impl Intervals {
 /// A frame's length is known when the next one is there: so a frame is given with the one behind it.
 ///
 /// Parts have to be 85 to 100 % of a length, whatever times frames have. Where they can't, because a picture comes late or
-/// is lost, a part is listed as long as it may be, and those behind it make up for that. A gap would be worse: behind one,
-/// hls.js takes no part up to the next sync frame. So would be a segment that ends there: who begins at the next one has no
-/// sync frame.
+/// is lost, a part is listed as long as it may be, and those behind it make up for that within their segment, which is listed as
+/// long as its media are. A gap would be worse: behind one, hls.js takes no part up to the next sync frame. So would be a
+/// segment that ends there: who begins at the next one has no sync frame.
 #[derive(Debug)]
 pub(crate) struct Cutter {
     numbers: Numbers,
@@ -79,9 +80,9 @@ pub(crate) struct Cutter {
     /// Sound from before the first picture has no place.
     began: Timestamp,
     part_start: Timestamp,
-    /// What is listed of this segment.
+    /// How long the parts and gaps of this segment are listed.
     told: i64,
-    /// So much of the time up to `part_start` is not listed yet. Below 0: it is listed already.
+    /// So much of the segment's time up to `part_start` is listed in none of them. Below 0: it is listed already.
     owed: i64,
     /// A decoder can start where the segment does.
     segment_starts: bool,
@@ -205,6 +206,7 @@ impl Cutter {
         } else if segment_is_full && self.told > 0 {
             // The part has this frame alone. Its segment may end all the same.
             self.segment(starts, out);
+            self.owed = 0;
         }
         self.open.push(last);
     }
@@ -236,13 +238,8 @@ impl Cutter {
 
     /// Ends the segment. `starts`: a decoder can start at the next one.
     fn segment(&mut self, starts: bool, out: &mut Vec<Cut>) {
-        if !matches!(out.last(), Some(Cut::Segment | Cut::Break)) {
+        if !matches!(out.last(), Some(Cut::Segment)) {
             out.push(Cut::Segment);
-        }
-        // A camera that has become slower than its parts may be listed: time to be even.
-        if starts && self.owed > BEHIND / 2 {
-            self.owed = 0;
-            out.push(Cut::Break);
         }
         (self.told, self.segment_starts) = (0, starts);
         self.scattered &= !starts;
@@ -286,10 +283,12 @@ impl Cutter {
         // Where nothing is made up for, what its times say when they are rounded to ticks is what is told.
         let is_exact = self.owed == 0 && owed == 0;
         let start = std::mem::replace(&mut self.part_start, at);
-        out.push(Cut::Part(Part { frames, start, end: at, told: (!is_exact).then_some(told) }));
+        // No segment is longer than may be listed.
+        let is_gap = owed > if has_parts { BEHIND.min(room.saturating_sub(told)) } else { 0 };
+        let gap = if is_gap { owed } else { 0 };
+        out.push(Cut::Part(Part { frames, start, end: at, told: (!is_exact).then_some(told), gap }));
         self.told = self.told.saturating_add(told);
         self.owed = owed;
-        let is_gap = owed > if has_parts { BEHIND } else { 0 };
         if is_gap {
             self.gap(out);
         }
@@ -298,6 +297,8 @@ impl Cutter {
             // sync frame not at all.
             self.scattered |= is_gap && has_parts;
             self.segment(starts, out);
+            // The segment is as long as its media, however long its parts are listed.
+            self.owed = 0;
         }
     }
 

@@ -476,11 +476,11 @@ impl<M: Memory> Packager<M> {
                         self.dates.correct(first.dts, first.pts, self.shift.unwrap_or(0));
                     }
                     let utc = self.dates.of(part.start);
-                    let (start, listed) = (part.start, part.told);
-                    if let Some(mut muxed) = muxer.part(part, window.open.is_none()) {
-                        muxed.duration = listed.unwrap_or(muxed.duration);
-                        told = start.moved(muxed.duration);
-                        window.add(muxed, utc, shelf);
+                    let (start, listed, gap) = (part.start, part.told, part.gap);
+                    if let Some(muxed) = muxer.part(part, window.open.is_none()) {
+                        let listed = listed.unwrap_or(muxed.duration);
+                        told = start.moved(listed);
+                        window.add(muxed, listed, gap, utc, shelf);
                         self.changed |= window.lists_parts();
                     }
                 }
@@ -488,7 +488,6 @@ impl<M: Memory> Packager<M> {
                     window.add_gap(length, self.dates.of(told), shelf);
                     told = told.moved(length);
                 }
-                Cut::Break => window.breaks(muxer.map(), shelf),
                 Cut::Segment => {
                     window.end_segment(shelf, now);
                     self.memory.used(window.next_segment, window.last_discontinuity());

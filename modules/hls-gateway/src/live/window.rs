@@ -209,15 +209,22 @@ impl Window {
         })
     }
 
-    /// Adds a part. `utc`: of its first frame.
-    pub(crate) fn add(&mut self, muxed: Muxed, utc: Option<SystemTime>, shelf: &mut Shelf) {
+    /// Adds a part that is `listed` so long, of whose time so much comes behind it as a `gap`. `utc`: of its first frame.
+    pub(crate) fn add(
+        &mut self,
+        muxed: Muxed,
+        listed: i64,
+        gap: i64,
+        utc: Option<SystemTime>,
+        shelf: &mut Shelf,
+    ) {
         let Muxed { duration, independent, pieces } = muxed;
         let number = self.number_part(pieces.clone(), shelf);
         let segment = self.opened(false, utc);
-        segment.duration = segment.duration.saturating_add(duration);
+        segment.duration = segment.duration.saturating_add(duration.saturating_sub(gap));
         segment.size = segment.size.saturating_add(pieces.len());
         segment.pieces.push(pieces);
-        segment.parts.push(PartEntry { number, duration, independent, gap: false });
+        segment.parts.push(PartEntry { number, duration: listed, independent, gap: false });
     }
 
     /// Adds time in which there is nothing.
