@@ -25,11 +25,12 @@ async function watch() {
   await until("the page plays", async () => (await look()).state === "playing");
   assert.equal((await look()).engine, "hls.js");
   const screen = page.locator("#screen"), before = await look(), shown = await screen.screenshot();
+  const paused = publisher.pauses;
   const seen = await watched(page, publisher, seconds);
   await plays(page, publisher, "pictures after all that time");
   const after = await look();
   assert.ok(after.time > before.time && !shown.equals(await screen.screenshot()), "the picture moves");
-  console.log(`${seen.length} pictures in ${seconds} s: ${figures(seen)}; target ${after.target.toFixed(2)} s; ${after.stalls - before.stalls} stalls`);
+  console.log(`${seen.length} pictures in ${seconds} s: ${figures(seen)}; target ${after.target.toFixed(2)} s; ${after.stalls - before.stalls} stalls, ${publisher.pauses - paused} pauses of the publisher`);
   assert.ok(quantile(seen, 0.5) < SANE, "the page keeps near live");
   await until("the module counts what the page reports", async () => {
     const metrics = await module.metrics();
