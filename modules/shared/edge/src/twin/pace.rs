@@ -46,7 +46,9 @@ impl Bucket {
             _ => now,
         };
         self.held_back = Some((moving, since));
-        (self.since + REFILL).min(since + STEADY)
+        let due = self.since + REFILL;
+        // Only one is taken ahead of its time.
+        if self.since > now { due } else { due.min(since + STEADY) }
     }
 }
 
@@ -107,7 +109,11 @@ impl Pace {
             if bucket.left == BURST {
                 bucket.since = now;
             }
-            bucket.left = bucket.left.saturating_sub(1);
+            match bucket.left.checked_sub(1) {
+                Some(left) => bucket.left = left,
+                // The next minute's.
+                None => bucket.since += REFILL,
+            }
             bucket.held_back = None;
         }
     }

@@ -131,7 +131,13 @@ fn a_state_that_lasts_is_reported_soon_though_others_came_before_it() {
     assert_eq!(reported.poll(&back, 10, since), None);
     let free = reported.deadline().unwrap();
     assert!(free <= since + Duration::from_secs(15), "{:?}", free - since);
-    assert!(reported.poll(&back, 11, free).is_some());
+    stored(&mut reported, &back, 11, free);
+    // One that goes on so is reported once a minute all the same.
+    let flap = document(json!({"a": {"state": "retrying"}}));
+    assert_eq!(reported.poll(&flap, 12, free + PACE), None);
+    assert_eq!(reported.poll(&flap, 12, free + Duration::from_secs(30)), None);
+    assert!(reported.deadline().unwrap() <= free + Duration::from_secs(120));
+    assert!(reported.poll(&flap, 12, free + Duration::from_secs(120)).is_some());
 }
 
 #[test]
