@@ -165,11 +165,13 @@ fn a_device_that_swallows_sound_does_not_count_as_one_that_plays() {
     let output = json!({ "render": "display://none", "audioDevice": "alsa:null" });
     let module = start(&url, output, None, None);
     let _publisher = publish_card(&url);
-    let wanted = "alsasink takes sound faster than anybody could hear it: nothing plays it";
-    module.wait_value(&format!("{OUTPUT}/audio/error"), wanted);
+    // Its clock may be seen to race, or its sink to wait for what a clock that races is to reach.
     module.wait_value(&format!("{OUTPUT}/audio/state"), "failed");
+    let error = module.wait_status(&format!("{OUTPUT}/audio/error"), Value::is_string);
+    assert!(error.as_str().unwrap().starts_with("alsasink takes "), "{error}");
     renders_on(&module);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    assert_eq!(module.log_lines("sound is played by"), Vec::<String>::new());
 }
 
 #[test]
