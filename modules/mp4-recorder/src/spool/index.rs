@@ -20,6 +20,8 @@ pub struct Index {
     open: BTreeSet<u64>,
     /// In quarantine, and may go.
     aside: BTreeSet<u64>,
+    /// Clips of events that are on their way.
+    clips: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ struct Counts {
     broken: bool,
     open: bool,
     aside: bool,
+    is_clip: bool,
 }
 
 impl Counts {
@@ -60,6 +63,7 @@ impl Counts {
             broken: held.broken,
             open: held.record.stage == Stage::Writing && !held.broken,
             aside: held.record.stage == Stage::Quarantined && !held.record.protected && !held.busy,
+            is_clip: is_whole && held.busy && held.record.event.is_some(),
         }
     }
 }
@@ -146,6 +150,9 @@ impl Index {
         if counts.aside {
             self.aside.insert(id);
         }
+        if counts.is_clip {
+            self.clips.insert(id);
+        }
     }
 
     fn discount(&mut self, held: &Held) {
@@ -179,6 +186,7 @@ impl Index {
         self.broken.remove(&id);
         self.open.remove(&id);
         self.aside.remove(&id);
+        self.clips.remove(&id);
     }
 
     /// The bytes of all files.
@@ -228,8 +236,7 @@ impl Index {
 
     /// Whether a clip of an event is on its way to a store.
     pub fn sends_clip(&self) -> bool {
-        let mut clips = self.ready.values().flat_map(|ready| &ready.clips);
-        clips.any(|id| self.held.get(id).is_some_and(|held| held.busy))
+        !self.clips.is_empty()
     }
 
     /// Outputs that have something ready for their store.
