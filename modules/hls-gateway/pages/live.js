@@ -16,6 +16,8 @@ const JUMPING = 1500;
 const PATIENCE = { least: 500, most: 3000 };
 /** The same where the module answers, and a stream will come: a question a second is cheap. */
 const NOT_LIVE = 1000;
+/** So much that was played is kept for who seeks back, in seconds; it is dropped when there is half as much more. */
+const BACK = 20;
 /** On these, a changed speed of what scripts feed is not to be had; their own player is good. */
 const PHONE = /iPhone|iPod/.test(navigator.userAgent);
 
@@ -136,7 +138,9 @@ export class Live {
       // All of this is done here: its own needs a second of buffer, which low latency does not have.
       maxLiveSyncPlaybackRate: 1,
       liveSyncOnStallIncrease: 0.15,
-      backBufferLength: 20,
+      // It drops what was played when a segment begins to be shown, and forgets then that it has loaded the first parts of the
+      // next one. At the end of that it takes no part until the segment behind it is whole.
+      backBufferLength: Infinity,
       maxBufferLength: 20,
       // Who begins again does so from the start.
       manifestLoadPolicy: { default: { ...Hls.DefaultConfig.manifestLoadPolicy.default, errorRetry: null } },
@@ -163,9 +167,18 @@ export class Live {
       if (this.#rate.seconds < 4) return;
       this.#rate = { bytes: 0, seconds: 0, bps: (8 * this.#rate.bytes) / this.#rate.seconds };
     });
+    hls.on(Hls.Events.FRAG_BUFFERED, (_, { frag, part }) => this.#drop(frag, part));
     hls.on(Hls.Events.ERROR, (_, error) => this.#failed(error));
     hls.loadSource(this.url);
     hls.attachMedia(this.video);
+  }
+
+  /** Drops what was played long ago, while no segment is loaded in part. */
+  #drop(frag, part) {
+    const { buffered, currentTime } = this.video, list = this.#hls?.latestLevelDetails;
+    const isWhole = !part || (frag.sn <= (list?.endSN ?? -1) && part.end >= frag.end - 0.001);
+    if (!isWhole || buffered.length === 0 || currentTime - buffered.start(0) < 1.5 * BACK) return;
+    this.#hls.trigger(globalThis.Hls.Events.BUFFER_FLUSHING, { startOffset: 0, endOffset: currentTime - BACK, type: null });
   }
 
   #failed({ fatal, type, details, response }) {
