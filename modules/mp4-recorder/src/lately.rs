@@ -16,8 +16,8 @@ use crate::clip::{LONGEST_PRE_ROLL, nanos};
 
 /// A pre-roll begins at a sync frame, which may lie so far before it.
 const SYNC_BEFORE: Duration = Duration::from_secs(10);
-/// Files that are kept open for it: more than there are of two seconds. One that was stored and removed meanwhile keeps its room on the disk until then; one
-/// that has to go to make room is let go at once.
+/// Files that are kept open for it: more than there are of two seconds. One that was stored and removed meanwhile keeps
+/// its room on the disk until then; one that has to go to make room is let go at once.
 const MOST_FILES: usize = 40;
 
 /// A frame that is in a file.

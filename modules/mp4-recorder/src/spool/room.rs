@@ -1,10 +1,13 @@
-//! How much the spool may hold.
+//! How much the spool may hold, and what goes to make room.
 
 use std::io;
 use std::path::Path;
+use std::sync::{PoisonError, Weak};
 
 use rustix::fs::statvfs;
 use serde_json::{Map, Value};
+
+use super::{Held, Record, Spool, SpoolError};
 
 const MEBI: u64 = 1 << 20;
 /// Inodes that are left to everybody else on the disk.
@@ -150,6 +153,112 @@ impl std::fmt::Display for Full {
             ),
             Self::Inodes => write!(f, "the spool's disk has no inodes left: it holds too many files"),
         }
+    }
+}
+
+/// What had to go to make room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dropped {
+    /// The recording.
+    pub record: Record,
+    /// Of its file.
+    pub bytes: u64,
+}
+
+impl Spool {
+    /// Makes room for what is `wanted`, at the cost of what waits longest where that is allowed.
+    ///
+    /// Where it may be others who fill the disk, half of what goes makes room: at most twice as much goes as comes, however
+    /// much others take, and however late the disk shows what was deleted.
+    ///
+    /// # Errors
+    /// There is none, or the disk is not the one that it was. What was dropped before is in the list in any case.
+    pub fn admit(&self, wanted: Wanted<'_>, dropped: &mut Vec<Dropped>) -> Result<(), SpoolError> {
+        self.marker.check(&self.dir)?;
+        let before = dropped.len();
+        loop {
+            let disk = self.disk()?;
+            let full = {
+                let inner = self.inner();
+                let Err(full) = check(inner.limits, disk, inner.index.bytes(), wanted) else {
+                    return Ok(());
+                };
+                if full == Full::Inodes && !wanted.opens && inner.index.victim(u64::MAX).is_some() {
+                    // A file that is open needs none; the next one will get them.
+                    return Ok(());
+                }
+                if full.may_be_of_others(inner.limits) {
+                    let paid = match full {
+                        // A recording has two names.
+                        Full::Inodes => dropped.len() > before,
+                        _ => inner.credit >= wanted.bytes,
+                    };
+                    if paid && disk.free >= wanted.bytes {
+                        return Ok(());
+                    }
+                    if paid {
+                        return Err(SpoolError::Full(full));
+                    }
+                }
+                let of_flow = inner.index.bytes_of(wanted.flow).saturating_add(wanted.bytes);
+                if wanted.deny_new && of_flow > inner.index.share(wanted.flow) {
+                    return Err(SpoolError::Full(full));
+                }
+                full
+            };
+            let Some(held) = self.take_victim() else { return Err(SpoolError::Full(full)) };
+            let id = held.record.id;
+            if let Err(error) = self.remove(id) {
+                self.set_busy(id, false);
+                return Err(error.into());
+            }
+            self.let_go(id);
+            let mut inner = self.inner();
+            inner.credit = inner.credit.saturating_add(held.bytes / 2);
+            drop(inner);
+            dropped.push(Dropped { record: held.record, bytes: held.bytes });
+        }
+    }
+
+    /// The next one that goes, in nobody else's hands from here on.
+    pub(super) fn take_victim(&self) -> Option<Held> {
+        let mut inner = self.inner();
+        let most_aside = inner.index.bytes() / 10;
+        let id = inner.index.victim(most_aside)?;
+        inner.index.change(id, |held| held.busy = true);
+        inner.index.get(id).cloned()
+    }
+
+    /// Whether `more` bytes fit as it is.
+    pub fn has_room(&self, more: u64) -> bool {
+        let Ok(disk) = self.disk() else { return false };
+        let wanted = Wanted { flow: "", bytes: more, opens: false, deny_new: true };
+        let inner = self.inner();
+        check(inner.limits, disk, inner.index.bytes(), wanted).is_ok()
+    }
+
+    /// A file that somebody keeps open takes its room even when it is deleted.
+    fn let_go(&self, id: u64) {
+        let all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in all.iter().filter_map(Weak::upgrade) {
+            known.lock().unwrap_or_else(PoisonError::into_inner).let_go(id);
+        }
+    }
+
+    fn disk(&self) -> Result<Disk, SpoolError> {
+        #[cfg(test)]
+        if let Some(disk) = self.inner().disk {
+            return Ok(disk);
+        }
+        Disk::of(&self.dir).map_err(|source| SpoolError::Unusable { dir: self.dir.clone(), source })
+    }
+
+    /// Whether nine tenths of what it can hold are used.
+    pub fn is_nearly_full(&self) -> bool {
+        let Ok(disk) = self.disk() else { return false };
+        let inner = self.inner();
+        let held = inner.index.bytes();
+        held > bound(inner.limits, disk, held) / 10 * 9
     }
 }
 
