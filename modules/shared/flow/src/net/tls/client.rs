@@ -43,17 +43,17 @@ async fn config(net: &Net, tls: &ClientTls) -> Result<ClientConfig, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Protocol)?;
     if let Some(pin) = tls.pin_sha256 {
-        let verifier = Arc::new(PinnedLeaf { pin, provider });
+        let verifier = Arc::new(Verifier { trusts: Trusts::Pin(pin), provider });
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     let (roots, own) = roots(net, tls).await?;
     if own.is_empty() {
         return Ok(builder.with_root_certificates(roots).with_no_client_auth());
     }
-    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|error| TlsError::Protocol(rustls::Error::General(error.to_string())))?;
-    let verifier = Arc::new(WithOwn { chain, own });
+    let verifier = Arc::new(Verifier { trusts: Trusts::Own { chain, own }, provider });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
@@ -88,15 +88,29 @@ async fn roots(
     Ok((roots, Vec::new()))
 }
 
-/// As usual, and the very certificates of `caFile` too: what `openssl req -x509` makes calls itself an authority, which
-/// a server's certificate may not be, and is what people have who sign their own.
+/// Which certificates of servers are trusted, where the usual check is not all.
 #[derive(Debug)]
-struct WithOwn {
-    chain: Arc<WebPkiServerVerifier>,
-    own: Vec<CertificateDer<'static>>,
+enum Trusts {
+    /// As usual, and the very certificates of `caFile` too: what `openssl req -x509` makes calls itself an authority, which
+    /// a server's certificate may not be, and is what people have who sign their own.
+    Own { chain: Arc<WebPkiServerVerifier>, own: Vec<CertificateDer<'static>> },
+    /// The one leaf certificate whose DER form has this SHA-256, whoever signed it and whatever it names.
+    Pin([u8; 32]),
 }
 
-impl ServerCertVerifier for WithOwn {
+/// Checks as [`Trusts`] says. The peer still proves that it has the key.
+#[derive(Debug)]
+struct Verifier {
+    trusts: Trusts,
+    provider: Arc<CryptoProvider>,
+}
+
+/// What the peer showed instead of the pinned certificate: its SHA-256 in hexadecimal.
+#[derive(Debug, thiserror::Error)]
+#[error("leaf certificate with SHA-256 {0}")]
+pub(super) struct PinMismatch(pub(super) String);
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -105,70 +119,29 @@ impl ServerCertVerifier for WithOwn {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // Out of date and unknown are errors of their own, and come before this one.
-            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.own.iter().any(|own| own == end_entity) =>
-            {
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-                Ok(ServerCertVerified::assertion())
+        match &self.trusts {
+            Trusts::Own { chain, own } => {
+                match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+                    // Out of date and unknown are errors of their own, and come before this one.
+                    Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                        if own.iter().any(|own| own == end_entity) =>
+                    {
+                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                        Ok(ServerCertVerified::assertion())
+                    }
+                    verdict => verdict,
+                }
             }
-            verdict => verdict,
+            Trusts::Pin(pin) => {
+                let digest: [u8; 32] = Sha256::digest(end_entity.as_ref()).into();
+                if digest == *pin {
+                    return Ok(ServerCertVerified::assertion());
+                }
+                let shown = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                let mismatch = OtherError(Arc::new(PinMismatch(shown)));
+                Err(rustls::Error::InvalidCertificate(CertificateError::Other(mismatch)))
+            }
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-/// What the peer showed instead of the pinned certificate: its SHA-256 in hexadecimal.
-#[derive(Debug, thiserror::Error)]
-#[error("leaf certificate with SHA-256 {0}")]
-pub(super) struct PinMismatch(pub(super) String);
-
-/// Trusts the one leaf certificate whose DER form has this SHA-256, whoever signed it and whatever it names.
-/// The peer still proves that it has the key.
-#[derive(Debug)]
-struct PinnedLeaf {
-    pin: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinnedLeaf {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let digest: [u8; 32] = Sha256::digest(end_entity.as_ref()).into();
-        if digest == self.pin {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let shown = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mismatch = OtherError(Arc::new(PinMismatch(shown)));
-        Err(rustls::Error::InvalidCertificate(CertificateError::Other(mismatch)))
     }
 
     fn verify_tls12_signature(
