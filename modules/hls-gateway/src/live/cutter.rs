@@ -206,7 +206,6 @@ impl Cutter {
         } else if segment_is_full && self.told > 0 {
             // The part has this frame alone. Its segment may end all the same.
             self.segment(starts, out);
-            self.owed = 0;
         }
         self.open.push(last);
     }
@@ -236,27 +235,28 @@ impl Cutter {
         is_crowded || is_last || is_long && (starts || wanted >= part.nominal.saturating_sub(half))
     }
 
-    /// Ends the segment. `starts`: a decoder can start at the next one.
+    /// Ends the segment, which is as long as its media, however long its parts are listed. `starts`: a decoder can start at
+    /// the next one.
     fn segment(&mut self, starts: bool, out: &mut Vec<Cut>) {
         if !matches!(out.last(), Some(Cut::Segment)) {
             out.push(Cut::Segment);
         }
-        (self.told, self.segment_starts) = (0, starts);
+        (self.told, self.owed, self.segment_starts) = (0, 0, starts);
         self.scattered &= !starts;
     }
 
-    /// Tells what is owed as a gap.
-    fn gap(&mut self, out: &mut Vec<Cut>) {
+    /// Tells what is `owed` as a gap.
+    fn gap(&mut self, mut owed: i64, out: &mut Vec<Cut>) {
         let mut room = self.numbers.longest_segment().saturating_sub(self.told);
-        while self.owed > 0 {
+        while owed > 0 {
             if room <= 0 {
                 self.segment(false, out);
                 room = self.numbers.target_nanos();
             }
-            let piece = self.owed.min(self.longest_part()).min(room);
+            let piece = owed.min(self.longest_part()).min(room);
             out.push(Cut::Gap(piece));
             self.told = self.told.saturating_add(piece);
-            self.owed = self.owed.saturating_sub(piece);
+            owed = owed.saturating_sub(piece);
             room = room.saturating_sub(piece);
         }
     }
@@ -290,15 +290,13 @@ impl Cutter {
         self.told = self.told.saturating_add(told);
         self.owed = owed;
         if is_gap {
-            self.gap(out);
+            self.gap(owed, out);
         }
         if is_gap || ends {
             // Media begins a segment of its own. Behind a gap hls.js takes whole segments at once, and parts up to the next
             // sync frame not at all.
             self.scattered |= is_gap && has_parts;
             self.segment(starts, out);
-            // The segment is as long as its media, however long its parts are listed.
-            self.owed = 0;
         }
     }
 
