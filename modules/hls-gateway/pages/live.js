@@ -176,7 +176,9 @@ export class Live {
   /** Drops what was played long ago, while no segment is loaded in part. */
   #drop(frag, part) {
     const { buffered, currentTime } = this.video, list = this.#hls?.latestLevelDetails;
-    const isWhole = !part || (frag.sn <= (list?.endSN ?? -1) && part.end >= frag.end - 0.001);
+    // Where a part of it follows, it was listed before the segment was.
+    const follows = ({ fragment, index }) => fragment.sn === frag.sn && index > part.index;
+    const isWhole = !part || (frag.sn <= (list?.endSN ?? -1) && !list.partList?.some(follows));
     if (!isWhole || buffered.length === 0 || currentTime - buffered.start(0) < 1.5 * BACK) return;
     this.#hls.trigger(globalThis.Hls.Events.BUFFER_FLUSHING, { startOffset: 0, endOffset: currentTime - BACK, type: null });
   }
