@@ -4,7 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { createServer as createHttpServer } from "node:http";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,8 +13,6 @@ export const tests = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(join(tests, ".tools/browser/"));
 const sources = join(tests, "../modules/hls-gateway/pages");
 const card = join(tests, "../edge-config/testcard.mp4");
-/** A publisher that reads its file again every eight seconds must not wait for a disk then: that would be a stall of its own. */
-const memory = "/dev/shm";
 /** Of the test card (tests/testcard/card.py). */
 const FPS = 30, FRAMES = 240;
 /** Of a publisher, in ms. */
@@ -114,17 +112,6 @@ export class Module {
   }
 }
 
-let copied;
-/** A copy of the card that no disk has to be read for. */
-function cardInMemory() {
-  if (copied || !existsSync(memory)) return copied ?? card;
-  const folder = mkdtempSync(join(memory, "card-"));
-  ends.push(() => rmSync(folder, { recursive: true }));
-  copied = join(folder, "card.mp4");
-  copyFileSync(card, copied);
-  return copied;
-}
-
 const ffmpeg9 = join(tests, ".tools/ffmpeg9");
 export const hasFfmpeg9 = existsSync(ffmpeg9);
 
@@ -145,7 +132,7 @@ export class Publisher {
   pauses = 0;
   #last = NaN;
 
-  constructor(urls, { file = cardInMemory(), hevc = false } = {}) {
+  constructor(urls, { file = card, hevc = false } = {}) {
     const outputs = [...[urls].flat().map((url) => `[f=flv]${url}`), "[f=framecrc:flush_packets=1]pipe\\:1"].join("|");
     // The tags are those of FLV: what is copied would keep those of MP4.
     const tags = hevc ? ["-tag:v", "1cvh"] : ["-tag:v", "7"];

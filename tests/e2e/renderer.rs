@@ -38,6 +38,13 @@ pub(crate) fn start(url: &str, output: Value, screen: Option<&Screen>, speaker: 
     setup(json!({ "cam": flow(json!({ "listen": url }), output) }), screen, speaker).start()
 }
 
+/// The same, silent, on a Wayland compositor.
+pub(crate) fn start_on(compositor: &Compositor, url: &str) -> Module {
+    let output = json!({ "render": "display://wayland", "audio": false });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
+    setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start()
+}
+
 /// Publishes the test card for ever, in real time.
 pub(crate) fn publish_card(url: &str) -> Program {
     let mut command = Tool::Ffmpeg.command();
@@ -239,9 +246,7 @@ fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
     let screen = Screen::start();
     let compositor = Compositor::start(&screen);
     let url = rtmp(port::free(), "live/a");
-    let output = json!({ "render": "display://wayland", "audio": false });
-    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
-    let module = setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start();
+    let module = start_on(&compositor, &url);
     let _publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     module.wait_value(&format!("{OUTPUT}/sink"), "waylandsink");

@@ -15,7 +15,7 @@ use av_tests::{needs, port, tool, wait};
 use serde_json::{Map, Value, json};
 
 use crate::renderer::{
-    OUTPUT, flow, number, promptly, publish_card, received, renders_on, setup, start, wait_live,
+    OUTPUT, flow, number, promptly, publish_card, received, renders_on, setup, start, start_on, wait_live,
 };
 use crate::rtsp::{rtsp, udp_ports};
 use crate::{rtmp, twin};
@@ -133,9 +133,7 @@ fn a_size_that_no_block_divides_and_unusual_colour_values_are_seen_on_wayland_as
     let screen = Screen::start();
     let compositor = Compositor::start(&screen);
     let url = rtmp(port::free(), "live/a");
-    let output = json!({ "render": "display://wayland", "audio": false });
-    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
-    let module = setup.env("WAYLAND_DISPLAY", &compositor.socket().display().to_string()).start();
+    let module = start_on(&compositor, &url);
     let _publisher = publish_endlessly(Clip::OddSize, &url);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     // As high as the screen, with a border of five pixels on each side.

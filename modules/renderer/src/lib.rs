@@ -1,11 +1,12 @@
 //! renderer: a stream on the device's screen and speaker.
 //!
-//! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health, SIGTERM, exit
-//! codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here, in the order
-//! in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways`, `decode` and `elements` (GStreamer's
-//! decoders), `hang` (which may never return), `node` (which may not be there for us), `timing` (when what is due), `paint` (pictures to a `screen`, or the `card`),
-//! `sound`, `pace` (how fast it is played), `speaker` and `beat` (whether it really plays). `watch` tells why a picture stands still, `snapshot` what is on
-//! the screen; the threads of an output share its `stage`, and all outputs `renderer`.
+//! This file says what the service can do: its row of endpoints. How it is told to (twin, methods, health, SIGTERM,
+//! exit codes) is `av_edge`; how flows start, retry and stop is `av_flow`. What no other service does is here, in the
+//! order in which a frame passes: `options`, `render` (stream to decoders), `codec`, `ways`, `decode` and `elements`
+//! (GStreamer's decoders), `hang` (which may never return), `node` (which may not be there for us), `timing` (when what
+//! is due), `paint` (pictures to a `screen`, or the `card`), `sound`, `pace` (how fast it is played), `speaker` and
+//! `beat` (whether it really plays). `watch` tells why a picture stands still, `snapshot` what is on the screen; the
+//! threads of an output share its `stage`, and all outputs `renderer`.
 
 mod beat;
 mod card;
