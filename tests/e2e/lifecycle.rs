@@ -54,10 +54,26 @@ fn without_any_configuration_a_module_ends_with_64_and_says_all_ways() {
 }
 
 #[test]
+fn a_variable_that_is_empty_is_none() {
+    let variables =
+        ["AV_STATE_DIR", "AV_METRICS_ADDRESS", "AV_LOG_FORMAT", "AV_BIND", "AV_HOSTS", "AV_PATHS"];
+    let mut command = Command::new(tool::binary("rtmp-splitter"));
+    command.env_clear().envs(variables.iter().chain(&["AV_HUB_PORT", "AV_DEVICE"]).map(|name| (name, "")));
+    let ended = Program::run(&mut command, wait::LONG);
+    // Not one of the variables is at fault, but that there is no configuration.
+    assert!(ended.stderr.contains("IOTEDGE_WORKLOADURI"), "{}", ended.stderr);
+    command.env("AV_HUB_PORT", "0");
+    let ended = Program::run(&mut command, wait::LONG);
+    assert!(ended.stderr.contains("--hub-port"), "{}", ended.stderr);
+    assert_eq!(ended.status.code(), Some(64), "{}", ended.stderr);
+}
+
+#[test]
 fn a_twin_file_of_which_nothing_is_usable_ends_a_module_with_78() {
     let unusable = [
         "this is no JSON",
         "[]",
+        r#"{ "flows": {}, "flows": {} }"#,
         r#"{ "schemaVersion": "2.0", "flows": {} }"#,
         r#"{ "flows": { "cam": { "input": { "listen": "ftp://0.0.0.0/live" }, "outputs": {} } } }"#,
     ];

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use av_edge::json;
 use serde_json::Value;
 
 use crate::control::{Ask, ClientError, Connection};
@@ -114,8 +115,9 @@ pub async fn twin_show(state_dir: Option<PathBuf>, module: String) -> Asked {
 pub async fn twin_set(state_dir: Option<PathBuf>, module: String, desired: &str, replace: bool) -> Asked {
     let (what, text) = argument(desired)?;
     let expected = "a JSON object";
-    let desired: Object =
-        serde_json::from_str(&text).map_err(|source| AskError::Json { what, expected, source })?;
+    let desired: Object = json::from_slice(text.as_bytes())
+        .and_then(serde_json::from_value)
+        .map_err(|source| AskError::Json { what, expected, source })?;
     let ask = Ask::TwinSet { module: module.clone(), desired, replace };
     let mut connection = Connection::ask(&socket(state_dir)?, &ask).await?;
     let change = connection.next().await?.unwrap_or_default();
@@ -164,8 +166,11 @@ pub async fn method(
     timeout_seconds: u64,
 ) -> Asked {
     let (what, text) = argument(payload)?;
-    let payload =
-        serde_json::from_str(&text).map_err(|source| AskError::Json { what, expected: "JSON", source })?;
+    let payload = json::from_slice(text.as_bytes()).map_err(|source| AskError::Json {
+        what,
+        expected: "JSON",
+        source,
+    })?;
     let ask = Ask::Method { module, name, payload, timeout_seconds };
     let answer = Connection::one(&socket(state_dir)?, &ask).await?;
     print(&pretty(&answer))?;

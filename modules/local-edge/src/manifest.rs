@@ -45,8 +45,8 @@ pub enum ManifestError {
     /// Larger than any deployment may be.
     #[error("larger than {MAX_FILE_BYTES} bytes: no manifest")]
     Size,
-    /// Not strict JSON.
-    #[error("not JSON: {0}")]
+    /// Not strict JSON, or a name twice.
+    #[error("{not}{0}", not = if .0.is_data() { "" } else { "not JSON: " })]
     Json(#[from] serde_json::Error),
     /// Something else than the schema has there.
     #[error("{path}: expected {expected}, found {found}")]
@@ -119,7 +119,7 @@ impl Manifest {
 
     /// As [`load`](Self::load), from text. `module.json` files are looked for in `folder/modules/NAME`.
     pub fn parse(text: &str, variables: &Variables, folder: &Path) -> Result<Self, ManifestError> {
-        let raw: Value = serde_json::from_str(text)?;
+        let raw: Value = av_edge::json::from_slice(text.as_bytes())?;
         let resolved = expand(&raw, variables, "")?;
         let raw = document::At::new(&raw).field("modulesContent")?;
         let content = document::At::new(&resolved).field("modulesContent")?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use crate::json;
 use crate::module::Module;
 use crate::service::Outcome;
 use crate::twin::desired::without_nulls_and_metadata;
@@ -28,7 +29,7 @@ pub(crate) enum FileError {
     Read { path: String, source: std::io::Error },
     #[error("{path}: more than {MAX_BYTES} bytes")]
     TooLong { path: String },
-    #[error("{path}: not JSON: {source}")]
+    #[error("{path}: {not}{source}", not = if source.is_data() { "" } else { "not JSON: " })]
     NotJson { path: String, source: serde_json::Error },
     #[error("{path}: the document must be a JSON object")]
     NotObject { path: String },
@@ -147,9 +148,7 @@ impl DesiredFile {
 
     fn parse(&self, content: &[u8]) -> Result<Map<String, Value>, FileError> {
         let path = || self.path.display().to_string();
-        // Editors of Windows put a byte order mark in front of UTF-8.
-        let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-        match serde_json::from_slice(content) {
+        match json::from_slice(content) {
             Ok(Value::Object(document)) => Ok(document),
             Ok(_) => Err(FileError::NotObject { path: path() }),
             Err(source) => Err(FileError::NotJson { path: path(), source }),
@@ -236,6 +235,16 @@ mod tests {
         std::fs::write(&path, "\u{feff}{\r\n\"flows\": {\"a\": {\"value\": 1}}\r\n}\r\n").unwrap();
         DesiredFile::new(path).load(&rig.module).await.unwrap();
         assert_eq!(rig.numbers.flows.lock().unwrap()["a"]["value"], 1);
+    }
+
+    #[tokio::test]
+    async fn two_flows_of_one_name_are_refused_rather_than_one_of_them_dropped() {
+        let rig = rig();
+        let path = rig.state.path().join("twin.json");
+        std::fs::write(&path, r#"{"flows": {"a": {"value": 1}, "a": {"value": 2}}}"#).unwrap();
+        let error = DesiredFile::new(path).load(&rig.module).await.unwrap_err().to_string();
+        assert!(error.contains("twin.json: \"a\" occurs twice in one object at line 1 column"), "{error}");
+        assert!(rig.numbers.applied.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ extern crate self as av_edge;
 mod desired_file;
 mod http;
 mod hub;
+pub mod json;
 mod log;
 mod module;
 mod open_files;

@@ -1,7 +1,7 @@
 //! The command line of every module, and the environment variables that stand for its options.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR=DIR,..", env = "AV_PATHS", value_parser = parse_paths, default_value = "", hide_default_value = true, global = true)]
     pub paths: PathPairs,
     /// TCP port of the IoT Edge hub
-    #[arg(long, value_name = "PORT", env = "AV_HUB_PORT", default_value_t = 8883, global = true)]
+    #[arg(long, value_name = "PORT", env = "AV_HUB_PORT", default_value_t = 8883, value_parser = clap::value_parser!(u16).range(1..), global = true)]
     pub hub_port: u16,
     /// Name of this device in file names and labels [default: IOTEDGE_DEVICEID, else the host name]
     #[arg(long, value_name = "NAME", env = "AV_DEVICE", global = true)]
@@ -84,7 +84,13 @@ impl Options {
         version: &'static str,
         arguments: impl Iterator<Item = OsString>,
     ) -> Result<Self, clap::Error> {
-        let mut command = Self::command().name(name).version(version);
+        // A variable that is there and empty is how a compose file or `createOptions` says that there is none.
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let without_empty = |argument: clap::Arg| match argument.get_env().is_some_and(is_empty) {
+            true => argument.env(clap::builder::Resettable::Reset),
+            false => argument,
+        };
+        let mut command = Self::command().mut_args(without_empty).name(name).version(version);
         let all = std::iter::once(OsString::from(name)).chain(arguments);
         let matches = command.try_get_matches_from_mut(all)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))

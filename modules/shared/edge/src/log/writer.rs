@@ -3,14 +3,16 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 const CAPACITY: usize = 2048;
 /// Bytes gathered before a write, when lines come faster than they go.
 const BATCH: usize = 32 * 1024;
 /// How long the end of the process waits for a reader of the log.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Between two looks for a place in a full queue at that end.
+const FULL: Duration = Duration::from_millis(5);
 
 /// What the thread is told.
 pub(super) enum Item {
@@ -72,9 +74,17 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let (written, wait) = sync_channel(1);
-        if self.queue.items.try_send(Item::Flush(written)).is_ok() {
-            let _ = wait.recv_timeout(LAST_WORDS);
+        let end = Instant::now() + LAST_WORDS;
+        let mut flush = Item::Flush(written);
+        // A full queue has a place when the thread has written some of it.
+        while let Err(TrySendError::Full(item)) = self.queue.items.try_send(flush) {
+            if Instant::now() >= end {
+                return;
+            }
+            flush = item;
+            std::thread::sleep(FULL);
         }
+        let _ = wait.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -147,10 +157,6 @@ mod tests {
         }
         pipe.0.0.lock().unwrap().is_open = true;
         pipe.0.1.notify_all();
-        // The flush needs a free place in the queue.
-        while queue.items.try_send(Item::Line(String::new())).is_err() {
-            std::thread::yield_now();
-        }
         drop(writer);
         let text = String::from_utf8(pipe.0.0.lock().unwrap().written.clone()).unwrap();
         assert!(text.starts_with("line 0\nline 1\n"));
