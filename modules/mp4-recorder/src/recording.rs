@@ -58,7 +58,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Some(left_off) => (left_off.reader, left_off.tracks),
         None => {
             let keep = Keep { pre_roll: Duration::ZERO, lag: LAG, bytes: LAG_BYTES, patience: PATIENCE };
-            (output.stream.reader_from(content, Start::LastSync, keep), None)
+            (output.stream.reader_from(content, Start::LastSync, keep).loses_little(), None)
         }
     });
     let Some(spool) = spool(&output, &recorder, &report).await else {

@@ -38,6 +38,8 @@ pub(super) enum From {
     },
     Oldest,
     Time(Timestamp),
+    /// At the oldest sync frame in memory, also of a publisher that has gone.
+    Kept,
 }
 
 /// A cursor of one output. Bounded by the ring: a reader that is too slow loses entries and is told so.
@@ -46,6 +48,9 @@ pub struct Reader {
     shared: Arc<Shared>,
     content: Content,
     as_stamped: bool,
+    loses_little: bool,
+    /// It had read everything since it last was too slow.
+    caught_up: bool,
     /// By which the stream knows it.
     place: u64,
     from: From,
@@ -74,6 +79,8 @@ impl Reader {
             shared: shared.clone(),
             content,
             as_stamped: false,
+            loses_little: false,
+            caught_up: true,
             place,
             from,
             cursor: None,
@@ -83,7 +90,7 @@ impl Reader {
             first: None,
         };
         // Nothing that is written from now on is missed, however late the first `recv` comes.
-        if let Step::Start { seq, told, before } = step {
+        if let Step::Start { seq, told, before, .. } = step {
             reader.from = From::LastSync;
             reader.cursor = Some(seq);
             reader.passed = before;
@@ -104,6 +111,8 @@ impl Reader {
             shared: self.shared.clone(),
             content: self.content,
             as_stamped: self.as_stamped,
+            loses_little: self.loses_little,
+            caught_up: self.caught_up,
             place,
             from: self.from,
             cursor: self.cursor,
@@ -118,6 +127,13 @@ impl Reader {
     /// as coarse, so that what comes in by it goes out the same.
     pub fn as_stamped(mut self) -> Self {
         self.as_stamped = true;
+        self
+    }
+
+    /// After it was too slow once, it goes on at the oldest sync frame that is kept, not at the last one: for a
+    /// recording, which catches up later. If it does not catch up, it goes on at the last one all the same.
+    pub fn loses_little(mut self) -> Self {
+        self.loses_little = true;
         self
     }
 
@@ -156,20 +172,28 @@ impl Reader {
         let now = Instant::now();
         self.cursor = None;
         self.behind = true;
-        if let Step::Start { seq, told, before } = live.step(None, From::LastSync, now) {
-            self.start(seq, told, before, now, out);
+        if let Step::Start { seq, told, before, away } = live.step(None, From::LastSync, now) {
+            self.start((seq, away), told, before, now, out);
         }
         live.moved(self.place, self.cursor);
         true
     }
 
-    fn start(&mut self, seq: u64, told: Option<Told>, before: Lost, now: Instant, out: &mut Vec<Entry>) {
+    fn start(
+        &mut self,
+        (seq, away): (u64, bool),
+        told: Option<Told>,
+        before: Lost,
+        now: Instant,
+        out: &mut Vec<Entry>,
+    ) {
         self.cursor = Some(seq);
         // Whoever has to start again does so where the others do.
         self.from = From::LastSync;
         let missed = before.since(self.passed);
         self.passed = before;
-        if std::mem::take(&mut self.behind) {
+        let was_behind = std::mem::take(&mut self.behind);
+        if was_behind {
             let of = |kind: Kind| if self.content.admits(kind) { missed.get(kind) } else { 0 };
             let lost = Lost { video: of(Kind::Video), audio: of(Kind::Audio) };
             out.push(Entry::new(Item::Lost(lost), now));
@@ -183,6 +207,10 @@ impl Reader {
         }
         if let Some(told) = told {
             self.begin(told, now, out);
+            if was_behind && away {
+                // That is in what it missed, too.
+                out.push(Entry::new(Item::Away, now));
+            }
         }
     }
 
@@ -213,14 +241,21 @@ impl Reader {
                 return Taken::Some;
             }
             match live.step(self.cursor, self.from, now) {
-                Step::Wait(due) => return if out.len() > before { Taken::Some } else { Taken::Nothing(due) },
+                Step::Wait(due) => {
+                    self.caught_up |= self.cursor.is_some();
+                    return if out.len() > before { Taken::Some } else { Taken::Nothing(due) };
+                }
                 Step::Behind => {
+                    let keeps = self.loses_little && std::mem::take(&mut self.caught_up);
+                    self.from = if keeps { From::Kept } else { From::LastSync };
                     self.cursor = None;
                     self.behind = true;
                     // It may be long until there is a place to go on: what was given so far is none.
                     out.push(Entry::new(Item::GivenUp, now));
                 }
-                Step::Start { seq, told, before } => self.start(seq, told, before, now, out),
+                Step::Start { seq, told, before, away } => {
+                    self.start((seq, away), told, before, now, out);
+                }
                 Step::Entry(entry, stamped) => {
                     self.cursor = self.cursor.map(|cursor| cursor + 1);
                     self.entry(entry, stamped, out);

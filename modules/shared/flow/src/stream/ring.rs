@@ -154,6 +154,14 @@ impl Ring {
         Some(StartPoint { seq, told })
     }
 
+    /// The oldest entry at which a decoder can start, whoever published it.
+    pub(super) fn oldest_start(&self) -> Option<StartPoint> {
+        let count = self.slots.iter().position(|slot| slot.entry.starts)?;
+        let mut told = self.base.clone();
+        self.slots.iter().take(count).for_each(|slot| told.hear(&slot.entry.item));
+        Some(StartPoint { seq: self.first + count as u64, told })
+    }
+
     /// Who joins waits for what is written next. Places further back stay for those who ask for what was before.
     pub(super) fn forget_start(&mut self) {
         self.start = None;

@@ -18,8 +18,8 @@ pub(in crate::stream) enum Step {
     Wait(Option<Instant>),
     /// The reader fell behind: it has to start again.
     Behind,
-    /// Start here. Tracks are told where any are known.
-    Start { seq: u64, told: Option<Told>, before: Lost },
+    /// Start here. Tracks are told where any are known. `away`: nothing is kept, and nobody publishes.
+    Start { seq: u64, told: Option<Told>, before: Lost, away: bool },
 }
 
 impl Live {
@@ -87,13 +87,15 @@ impl Live {
                 From::NextSync { after } => self.ring.start().filter(|start| start.seq >= after).cloned(),
                 From::Oldest => self.ring.start_at(Timestamp::from_nanos(i64::MIN)),
                 From::Time(time) => self.ring.start_at(time),
+                From::Kept => self.ring.oldest_start(),
             };
+            let away = start.is_none() && self.writer.is_none();
             let (seq, told) = match start {
                 Some(StartPoint { seq, told }) => (seq, Some(told)),
                 None if fresh => (self.ring.end(), self.told.clone()),
                 None => return Step::Wait(self.due()),
             };
-            return Step::Start { seq, told, before: self.ring.frames_before(seq) };
+            return Step::Start { seq, told, before: self.ring.frames_before(seq), away };
         };
         if self.ring.is_gone(cursor) {
             return Step::Behind;

@@ -73,6 +73,43 @@ async fn a_reader_that_says_so_may_be_ten_seconds_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recording_that_was_too_slow_goes_on_at_the_oldest_sync_frame_unless_it_does_not_catch_up() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    let mut fast = stream.reader(Content::AudioVideo);
+    let keep = Keep { lag: Duration::from_secs(8), ..Keep::default() };
+    let mut slow = stream.reader_from(Content::AudioVideo, Start::LastSync, keep).loses_little();
+    live(&mut publisher, &mut fast, 0..1).await;
+    received(&mut slow).await;
+    live(&mut publisher, &mut fast, 1..240).await;
+    let mut some = Vec::new();
+    slow.recv(&mut some).await;
+    assert_eq!(shorts(&some)[..4], ["given up", "lost 49+0", "tracks v+a", "I2000"]);
+    live(&mut publisher, &mut fast, 240..520).await;
+    let got = received(&mut slow).await;
+    assert_eq!((got[0].as_str(), got[3].as_str()), ("given up", "I20000"));
+    // What is kept of a publisher that has gone is read as well.
+    live(&mut publisher, &mut fast, 520..760).await;
+    drop(publisher);
+    let got = received(&mut slow).await;
+    assert_eq!((got[0].as_str(), got[3].as_str()), ("given up", "I24000"));
+    assert_eq!(got[got.len() - 2..], ["p30360", "away"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_too_slow_to_hear_that_the_publisher_has_gone_is_told() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    let mut fast = stream.reader(Content::AudioVideo);
+    let mut slow = stream.reader(Content::AudioVideo);
+    live(&mut publisher, &mut fast, 0..1).await;
+    received(&mut slow).await;
+    live(&mut publisher, &mut fast, 1..240).await;
+    drop(publisher);
+    assert_eq!(received(&mut slow).await, ["given up", "lost 239+0", "tracks v+a", "away"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pre_roll_is_kept_from_the_sync_frame_before_it() {
     let stream = stream(settings());
     let mut publisher = publish(&stream, Instant::now());
