@@ -44,7 +44,13 @@ impl Flowing {
         self.samples.push_back(Sample { at, stored, written });
     }
 
-    /// Over the last quarter of an hour; `None`: too little is known.
+    /// A store is back, which was away: what went and came meanwhile tells nothing of what follows.
+    pub fn begin_anew(&mut self, at: Instant, stored: u64, written: u64) {
+        self.samples.clear();
+        self.sample(at, stored, written);
+    }
+
+    /// Over the last quarter of an hour, or since a store is back; `None`: too little is known.
     pub fn rates(&self) -> Option<Rates> {
         let (first, last) = (self.samples.front()?, self.samples.back()?);
         let passed = last.at.saturating_duration_since(first.at);
@@ -86,6 +92,20 @@ mod tests {
         assert_eq!(rates.drain(2000), Some(Duration::from_secs(10)));
         assert_eq!(Rates { stored: 100.0, written: 100.0 }.drain(1), None);
         assert_eq!(Rates { stored: 0.0, written: 0.0 }.drain(0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_store_that_was_away_is_as_fast_as_it_is_since_then() {
+        let begin = Instant::now();
+        let mut flowing = Flowing::default();
+        (0..30).for_each(|round| flowing.sample(begin + Duration::from_secs(30 * round), 0, round * 3000));
+        assert_eq!(flowing.rates().unwrap().drain(90_000), None);
+        let back = begin + Duration::from_secs(900);
+        flowing.begin_anew(back, 10_000, 90_000);
+        assert_eq!(flowing.rates(), None);
+        flowing.sample(back + Duration::from_secs(30), 25_000, 93_000);
+        let rates = flowing.rates().unwrap();
+        assert_eq!(rates, Rates { stored: 500.0, written: 100.0 });
     }
 
     #[test]

@@ -256,9 +256,18 @@ impl Recorder {
 
     /// Looks how much has come and gone.
     pub fn sample(&self) {
+        self.flowing(Flowing::sample);
+    }
+
+    /// A store is back that was away for long.
+    pub fn sample_anew(&self) {
+        self.flowing(Flowing::begin_anew);
+    }
+
+    fn flowing(&self, take: fn(&mut Flowing, tokio::time::Instant, u64, u64)) {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let mut flowing = self.flowing.lock().unwrap_or_else(PoisonError::into_inner);
-        flowing.sample(tokio::time::Instant::now(), get(&self.totals.stored), get(&self.totals.written));
+        take(&mut flowing, tokio::time::Instant::now(), get(&self.totals.stored), get(&self.totals.written));
     }
 
     /// How fast recordings came and went lately.

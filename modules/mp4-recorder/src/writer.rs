@@ -126,6 +126,18 @@ enum WriteError {
     Record(std::io::Error),
 }
 
+impl WriteError {
+    fn is_of_a_read_only_disk(&self) -> bool {
+        let (Self::Record(source)
+        | Self::Segment(SegmentError::Io(source))
+        | Self::Spool(SpoolError::Unusable { source, .. })) = self
+        else {
+            return false;
+        };
+        source.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+    }
+}
+
 impl Writer {
     /// Does what it is told until it is told to stop.
     pub fn run(self, mut jobs: mpsc::Receiver<Job>) {
@@ -317,8 +329,12 @@ impl Running {
     fn rewrite(&mut self, mut why: Option<WriteError>) {
         let mut tries = 0;
         loop {
-            if let Some(error) = why.take() {
+            if let Some(mut error) = why.take() {
                 self.abandon();
+                if error.is_of_a_read_only_disk() {
+                    self.lately().forget();
+                    error = self.writer.spool.read_only().into();
+                }
                 tries += 1;
                 // A second file in a row that can't be written: it is not the file.
                 let is_lasting = matches!(error, WriteError::Spool(_)) || tries > 1;

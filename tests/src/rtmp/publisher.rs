@@ -105,7 +105,12 @@ impl Publisher {
 
     /// Sends `tags` over and over in real time, in a thread of its own, each frame different from all others,
     /// until told to stop.
-    pub fn run_endlessly(mut self, tags: Vec<Tag>) -> Endless {
+    pub fn run_endlessly(self, tags: Vec<Tag>) -> Endless {
+        self.run_faster(tags, 1)
+    }
+
+    /// The same, so many times as fast.
+    pub fn run_faster(mut self, tags: Vec<Tag>, speed: u32) -> Endless {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -116,9 +121,8 @@ impl Publisher {
                     break;
                 }
                 let Some(tag) = tag.in_round(round, period(&tags)) else { continue };
-                std::thread::sleep(
-                    Duration::from_millis(tag.timestamp.into()).saturating_sub(start.elapsed()),
-                );
+                let due = Duration::from_millis(tag.timestamp.into()) / speed;
+                std::thread::sleep(due.saturating_sub(start.elapsed()));
                 self.send(&tag)?;
                 sent.0.extend(tag.packet());
             }

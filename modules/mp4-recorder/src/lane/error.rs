@@ -6,6 +6,7 @@ use super::MOST_NUMBER;
 use crate::azure::BlobError;
 use crate::folder;
 use crate::mounted::MountError;
+use crate::spool::{Spool, SpoolError};
 
 /// Why a file did not get to its store.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum LaneError {
     NoCredentials,
     #[error("the spool: {0}")]
     Spool(#[from] std::io::Error),
+    #[error("{0}")]
+    Disk(SpoolError),
     #[error("the clock is not set, so files have no name yet; they wait in the spool")]
     Clock,
     #[error("the output is no longer configured and the recording's own account of its store is lost")]
@@ -53,6 +56,22 @@ impl LaneError {
         matches!(self, Self::Blob(BlobError::Refused { .. }))
     }
 
+    /// The same; where the spool's disk has become read-only, what to do about that.
+    pub(super) fn explained(self, spool: &Spool) -> Self {
+        let error = match &self {
+            Self::Spool(error) | Self::Blob(BlobError::Spool(error)) => Some(error),
+            Self::Mount(MountError::Unusable { path, source }) if path.starts_with(spool.dir()) => {
+                Some(source)
+            }
+            _ => None,
+        };
+        if error.is_some_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem) {
+            Self::Disk(spool.read_only())
+        } else {
+            self
+        }
+    }
+
     /// Whether it is about this one file, so that others need not wait behind it.
     pub(super) fn is_of_the_file(&self) -> bool {
         match self {
@@ -65,7 +84,9 @@ impl LaneError {
 
     pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::Folder(_) | Self::Mount(_) | Self::Spool(_) | Self::Names(_) => Reason::File,
+            Self::Folder(_) | Self::Mount(_) | Self::Spool(_) | Self::Disk(_) | Self::Names(_) => {
+                Reason::File
+            }
             Self::Blob(error) => error.reason(),
             Self::Secret(_) | Self::NoCredentials => Reason::Secret,
             Self::Clock | Self::NoTarget | Self::OtherStore | Self::Gone(_) | Self::Ended => Reason::Internal,

@@ -199,6 +199,8 @@ impl Lane {
         // Files that did not get through for reasons of their own, until when, and how often they were tried.
         let mut put_off = BTreeMap::<u64, (Instant, u32)>::new();
         let began = Instant::now();
+        // Since when the store takes nothing.
+        let mut away: Option<Instant> = None;
         loop {
             let newest_first = self.configured().is_some_and(|now| now.config.newest_first);
             let now = Instant::now();
@@ -219,10 +221,13 @@ impl Lane {
                 continue;
             };
             let id = record.id;
-            match self.store(&recorder, &spool, record).await {
+            match self.store(&recorder, &spool, record).await.map_err(|error| error.explained(&spool)) {
                 Ok(()) => {
                     wait = FIRST_WAIT;
                     put_off.remove(&id);
+                    if away.take().is_some_and(|since| since.elapsed() > LONGEST_WAIT) {
+                        recorder.sample_anew();
+                    }
                     if put_off.is_empty() {
                         self.tell(None);
                     }
@@ -238,6 +243,7 @@ impl Lane {
                     *tries = (*tries + 1).min(16);
                 }
                 Err(error) => {
+                    away.get_or_insert(now);
                     if !matches!(error, LaneError::NoCredentials) || began.elapsed() > START {
                         self.tell(Some((error.reason(), error.to_string())));
                     }

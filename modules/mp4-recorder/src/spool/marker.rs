@@ -37,6 +37,12 @@ pub enum SpoolError {
         /// The system's word.
         source: io::Error,
     },
+    /// The disk is read-only.
+    #[error(
+        "the disk of spool folder {} is read-only: the kernel makes it so when it finds an error (`dmesg` says which). \
+         Check it (`fsck`), and mount it again", .0.display()
+    )]
+    ReadOnly(PathBuf),
     /// The marker file is gone.
     #[error(
         "spool folder {} has lost its marker file: is its disk mounted? To begin a new spool there, delete {}",
@@ -65,8 +71,8 @@ impl From<io::Error> for SpoolError {
 /// A claimed spool folder.
 #[derive(Debug)]
 pub struct Marker {
-    /// Holds the lock.
-    file: Mutex<File>,
+    /// Holds the lock; `None`: the disk is to be unmounted.
+    file: Mutex<Option<File>>,
     /// What is in it: another disk's has other digits.
     id: String,
     known: PathBuf,
@@ -76,9 +82,8 @@ impl Marker {
     /// Claims `dir`, which lies in `state`.
     pub fn claim(state: &Path, dir: &Path) -> Result<Self, SpoolError> {
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                SpoolError::Denied { dir: state.to_owned(), source }
-            }
+            io::ErrorKind::PermissionDenied => SpoolError::Denied { dir: state.to_owned(), source },
+            io::ErrorKind::ReadOnlyFilesystem => SpoolError::ReadOnly(dir.to_owned()),
             _ => SpoolError::Unusable { dir: dir.to_owned(), source },
         };
         std::fs::create_dir_all(dir).map_err(failed)?;
@@ -107,7 +112,7 @@ impl Marker {
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SpoolError::InUse(dir.to_owned()))?;
         let id = std::fs::read_to_string(&path).map_err(failed)?;
-        Ok(Self { file: Mutex::new(file), id, known })
+        Ok(Self { file: Mutex::new(Some(file)), id, known })
     }
 
     /// Whether the folder is still the one that was claimed.
@@ -116,7 +121,8 @@ impl Marker {
         let path = dir.join(MARKER);
         let there = std::fs::metadata(&path).map_err(|_| gone())?;
         let mut mine = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if mine.metadata().is_ok_and(|mine| (mine.dev(), mine.ino()) == (there.dev(), there.ino())) {
+        let is_there = |mine: std::fs::Metadata| (mine.dev(), mine.ino()) == (there.dev(), there.ino());
+        if mine.as_ref().and_then(|mine| mine.metadata().ok()).is_some_and(is_there) {
             return Ok(());
         }
         // A disk that was unplugged and is back has another device number, and the same marker.
@@ -126,8 +132,13 @@ impl Marker {
         }
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SpoolError::InUse(dir.to_owned()))?;
-        *mine = file;
+        *mine = Some(file);
         Ok(())
+    }
+
+    /// Keeps nothing open, so that the disk can be unmounted. The next [`check`](Self::check) takes the folder again.
+    pub fn let_go(&self) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

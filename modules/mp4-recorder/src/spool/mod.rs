@@ -236,6 +236,13 @@ impl Spool {
         new
     }
 
+    /// What to say of a disk that has become read-only. Nothing of the spool keeps it open from here on: it has to be
+    /// unmounted, checked and mounted again.
+    pub fn read_only(&self) -> SpoolError {
+        self.marker.let_go();
+        SpoolError::ReadOnly(self.dir.clone())
+    }
+
     /// Numbers up to that one were given before.
     pub fn continue_behind(&self, id: u64) {
         let mut inner = self.inner();

@@ -36,7 +36,11 @@ impl Spares {
     /// Makes one the record at `path`. What is in it is of another recording still. `false`: there is none.
     pub fn take(&self, path: &Path) -> bool {
         let Some(spare) = self.all().pop() else { return false };
-        std::fs::rename(&spare, path).is_ok()
+        let taken = std::fs::rename(&spare, path);
+        if taken.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
+            self.all().push(spare);
+        }
+        taken.is_ok()
     }
 }
 
