@@ -224,7 +224,7 @@ fn a_password_opens_a_stream_over_https_and_is_not_taken_over_http() {
     let refused = Setup::new("hls-gateway").twin(&document).run(wait::LONG);
     let told = format!("{}{}", refused.stdout, refused.stderr);
     assert_eq!(refused.status.code(), Some(78), "{told}");
-    let why = "flows.cam.outputs.web.auth: user and password are taken over https only";
+    let why = "flows.cam.outputs.web.auth: user and password are accepted over https only";
     assert!(told.contains(why) && !told.contains("5150"), "{told}");
 }
 

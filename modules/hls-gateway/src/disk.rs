@@ -97,7 +97,10 @@ impl Disk {
         };
         let spawned = std::thread::Builder::new().name("hls-disk".into()).spawn(move || worker.run(&waiting));
         if let Err(error) = spawned {
-            tracing::warn!("no thread for old segments, so windows are as long as memory allows: {error}");
+            tracing::warn!(
+                "the thread that writes old segments can't be started, so windows are only as long \
+                            as memory allows: {error}"
+            );
         }
         Arc::new(Self { root, jobs, seen, done })
     }
@@ -308,8 +311,8 @@ impl Worker {
                 if !std::mem::replace(&mut self.failing, true) {
                     let folder = folder.display();
                     tracing::warn!(
-                        "{folder} can't be written, so windows are as long as memory allows: {error}; \
-                         check that user 10001 may write there"
+                        "{folder} can't be written, so windows are only as long as memory allows: {error}; \
+                         check that user 10001 can write there"
                     );
                 }
                 Fate::Failed

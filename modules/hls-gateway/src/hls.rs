@@ -29,10 +29,10 @@ impl Hls {
         let buckets = vec![0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
         let latency = HistogramOpts::new(
             "av_player_latency_seconds",
-            "What player pages say how far behind live they are",
+            "How far behind live player pages are, as they report it",
         )
         .buckets(buckets);
-        let stalls = Opts::new("av_player_stalls_total", "Stalls that player pages report");
+        let stalls = Opts::new("av_player_stalls_total", "Stalls that player pages reported");
         Self {
             store: Store::open(context.state.clone()),
             disk: Disk::new(&context.state),

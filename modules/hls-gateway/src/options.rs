@@ -16,14 +16,16 @@ const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLaten
      see [variants](hls.md#what-to-choose).",
     );
 const SEGMENT: OptionSpec = OptionSpec::new("segmentSeconds", catalogue::SEGMENTS, whole(1, 10, 2))
-    .means("How long segments are, where the distance of key frames allows.");
+    .means("How long segments are, if the key frame interval allows it.");
 const PART: OptionSpec = OptionSpec::new("partMilliseconds", OUTPUTS, whole(100, 1000, 200))
-    .means("How long parts of `lowLatency` are at most: whole frames.");
+    .means("The maximum length of a part of `lowLatency`, in whole frames.");
 const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", OUTPUTS, whole(6, 86_400, 30))
-    .means("How far back a player can go; never less than three target durations.");
-const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS, default: "*" }).means(
-    "Origins whose pages may play: a text or a list; `*` is all. One that is listed may send credentials.",
-);
+    .means("How far back a player can seek; never less than three target durations.");
+const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS, default: "*" })
+    .means(
+        "Origins whose pages may play the stream: a text or a list; `*` allows all. A listed origin may send \
+     credentials.",
+    );
 const LINKS: OptionSpec =
     OptionSpec::new("links", OUTPUTS, Shape::Objects { properties: LINK, most: MAX_LINKS })
         .means("More addresses of the stream for the player page.");
@@ -131,7 +133,7 @@ impl Output for ServeConfig {
         if matches!(auth, Some(Auth::User { .. })) && !options.scheme().tls {
             return Err(ConfigError::rule(
                 format!("{}.auth", options.path()),
-                "user and password are taken over https only; serve https, or use `key`",
+                "user and password are accepted over https only; serve https, or use `key`",
             ));
         }
         let variant = match options.word(&VARIANT)? {
@@ -182,7 +184,7 @@ fn cors(options: &Options<'_>) -> Result<Cors, ConfigError> {
     if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
         return Err(ConfigError::rule(
             path,
-            format!("{wrong:?} is no origin such as \"https://www.example.com\""),
+            format!("{wrong:?} is not an origin such as \"https://www.example.com\""),
         ));
     }
     let all = origins.is_empty() || origins.contains(&"*");

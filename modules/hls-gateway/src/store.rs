@@ -81,11 +81,17 @@ impl Store {
         let kept = match state.read(FILE, MOST_BYTES) {
             Ok(None) => Kept::default(),
             Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!("{FILE} of the state dir can't be read, numbers go on by the clock: {error}");
+                tracing::warn!(
+                    "{FILE} of the state dir can't be read, so numbers continue from the clock: \
+                                {error}"
+                );
                 Kept::default()
             }),
             Err(error) => {
-                tracing::warn!("{FILE} of the state dir can't be read, numbers go on by the clock: {error}");
+                tracing::warn!(
+                    "{FILE} of the state dir can't be read, so numbers continue from the clock: \
+                                {error}"
+                );
                 Kept::default()
             }
         };
@@ -188,7 +194,7 @@ impl Store {
                 if let Err(error) = written {
                     let dir = store.state.path().display();
                     tracing::warn!(
-                        "{FILE} can't be written to {dir}, so numbers go on by the clock alone: {error}"
+                        "{FILE} can't be written to {dir}, so only the clock keeps numbers rising: {error}"
                     );
                 }
             }

@@ -62,7 +62,7 @@ pub(crate) async fn enter(
                     Err(shut(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()))
                 }
                 Err(Denied::NoKey) => {
-                    Err(shut(StatusCode::FORBIDDEN, "a key is needed: put ?key=... behind the address"))
+                    Err(shut(StatusCode::FORBIDDEN, "a key is required: append ?key=... to the address"))
                 }
                 Err(denied) => Err(shut(StatusCode::FORBIDDEN, &denied.to_string())),
             }
@@ -88,7 +88,7 @@ pub(crate) async fn enter(
             if known {
                 return Ok(Key::None);
             }
-            let mut shut = shut(StatusCode::UNAUTHORIZED, "user and password are needed");
+            let mut shut = shut(StatusCode::UNAUTHORIZED, "user and password are required");
             let challenge = HeaderValue::from_static("Basic realm=\"stream\", charset=\"UTF-8\"");
             shut.answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             Err(shut)

@@ -92,8 +92,8 @@ pub(super) enum Ended {
     #[error(transparent)]
     Http(#[from] hyper::Error),
     #[error(
-        "an answer was not taken in time: 30 s, and one more for each 16 KiB of it; \
-         check the network between, or what keeps the player from reading"
+        "the player did not read an answer in time (30 s, plus 1 s for each 16 KiB); check the network, or \
+         what keeps the player from reading"
     )]
     TooSlow,
 }

@@ -174,8 +174,8 @@ async fn report(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
     let body = Limited::new(request.into_body(), MOST_REPORT).collect();
     let body = match tokio::time::timeout(REPORT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return reply::words(StatusCode::PAYLOAD_TOO_LARGE, "a report has 1024 bytes at most"),
-        Err(_) => return reply::words(StatusCode::REQUEST_TIMEOUT, "the report did not come"),
+        Ok(Err(_)) => return reply::words(StatusCode::PAYLOAD_TOO_LARGE, "a report has at most 1024 bytes"),
+        Err(_) => return reply::words(StatusCode::REQUEST_TIMEOUT, "the report did not arrive in time"),
     };
     let Ok(Report { path, latency_seconds, stalls }) = serde_json::from_slice(&body) else {
         let expected = "expected {\"path\", \"latencySeconds\", \"stalls\"}";
@@ -190,7 +190,7 @@ async fn report(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
     if !watches || !visit.port.state.crowd.may_report(visit.peer) {
         return reply::words(
             StatusCode::TOO_MANY_REQUESTS,
-            "a report of each player every ten seconds is enough",
+            "too many reports; one per player every ten seconds is enough",
         );
     }
     if let Some(hls) = visit.module.extension::<Hls>() {

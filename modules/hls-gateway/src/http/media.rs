@@ -242,7 +242,7 @@ impl Wanted<'_> {
             Ok(pieces) => self.media(file, pieces),
             Err(Missed::Crowded) => crowded(),
             Err(Missed::Late(_)) => {
-                reply::words(StatusCode::SERVICE_UNAVAILABLE, "this part has not come yet")
+                reply::words(StatusCode::SERVICE_UNAVAILABLE, "this part is not available yet")
             }
             Err(Missed::Not) => reply::nothing(),
         }
@@ -291,7 +291,7 @@ enum Missed {
 }
 
 fn crowded() -> Response<Body> {
-    reply::words(StatusCode::SERVICE_UNAVAILABLE, "too many requests of this address are waiting")
+    reply::words(StatusCode::SERVICE_UNAVAILABLE, "too many requests from this address are waiting")
 }
 
 /// A number as it is written here: one number has one name.

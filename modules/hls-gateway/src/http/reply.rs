@@ -106,7 +106,7 @@ pub(crate) fn without_content(response: Response<Body>) -> Response<Body> {
 
 /// Only these methods are answered (RFC 9110 §15.5.6).
 pub(crate) fn only(methods: &'static str) -> Response<Body> {
-    let mut refused = words(StatusCode::METHOD_NOT_ALLOWED, format!("answered are {methods}"));
+    let mut refused = words(StatusCode::METHOD_NOT_ALLOWED, format!("the allowed methods are {methods}"));
     refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     refused
 }

@@ -303,7 +303,7 @@ impl<'a, W: Write> Follower<'a, W> {
                 && segment.duration >= list.target.unwrap_or_default() / 2.0
                 && bits > 2.0 * most
             {
-                let detail = format!("{}: {bits:.0} bit/s where {most:.0} is told", segment.uri);
+                let detail = format!("{}: {bits:.0} bit/s, BANDWIDTH is {most:.0}", segment.uri);
                 self.report.take(&place, vec![Fault::new(&rule::LOW_BANDWIDTH, detail)]);
             }
             if bytes.first() == Some(&0x47) && segment.map.is_none() {

@@ -26,21 +26,21 @@ pub(super) const MAX_REDIRECTS: usize = 5;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("{0} is no http or https address")]
+    #[error("{0} is not an http or https address")]
     Address(Url),
-    #[error("{0} answers with no playlist")]
+    #[error("{0} did not answer with a playlist")]
     Playlist(Url),
-    #[error("{0} leads elsewhere for more than {MAX_REDIRECTS} times")]
+    #[error("{0} redirects more than {MAX_REDIRECTS} times")]
     Redirects(Url),
-    #[error("--ca {file}: no certificates as PEM", file = file.display())]
+    #[error("--ca {file}: no PEM certificates", file = file.display())]
     Authority { file: PathBuf, source: pem::Error },
-    #[error("--ca: a certificate that nobody can trust")]
+    #[error("--ca: a certificate that can't be used")]
     Certificate(#[from] rustls::Error),
     #[error("no connection")]
     Io(#[from] std::io::Error),
-    #[error("no answer by HTTP")]
+    #[error("no HTTP answer")]
     Http(#[from] hyper::Error),
-    #[error("no request can be made of it")]
+    #[error("it can't be requested")]
     Request(#[from] hyper::http::Error),
     #[error("the answer breaks off or is larger than {MAX_BODY} bytes")]
     Body,

@@ -153,7 +153,7 @@ impl Init {
             if told != format!("{width}x{height}") {
                 faults.push(Fault::new(
                     &rule::WRONG_RESOLUTION,
-                    format!("{width}x{height} where {told} is told"),
+                    format!("{width}x{height}, RESOLUTION is {told}"),
                 ));
             }
         }

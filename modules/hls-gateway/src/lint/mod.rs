@@ -23,16 +23,16 @@ const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 
 const HELP: &str = "\
-Follows a stream of HLS and says what in it breaks which player.
+Follows an HLS stream and reports what in it breaks which player.
 
 Usage: hls-gateway lint URL [--seconds N] [--apple] [--ca FILE]
 
   URL          a multivariant or media playlist, http or https
   --seconds N  how long to follow it [30]
-  --apple      what Apple advises counts as well
-  --ca FILE    certificates (PEM) to trust beside public authorities [$SSL_CERT_FILE]
+  --apple      count Apple's advice as faults, too
+  --ca FILE    certificates (PEM) to trust in addition to public authorities [$SSL_CERT_FILE]
 
-Exit code: 0 nothing was wrong, 1 something was, 64 usage, 69 the stream can't be had.
+Exit code: 0 no faults, 1 faults, 64 usage, 69 the first playlist could not be fetched.
 ";
 
 struct Arguments {
@@ -58,7 +58,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("no runtime: {error}");
+            eprintln!("the async runtime can't start: {error}");
             return ExitCode::from(70);
         }
     };

@@ -107,7 +107,7 @@ impl Playlist {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut list = Self::parse(&String::from_utf8_lossy(bytes));
         if std::str::from_utf8(bytes).is_err() {
-            list.faults.push(Fault::new(&rule::NOT_UTF8, "bytes that are no text"));
+            list.faults.push(Fault::new(&rule::NOT_UTF8, "bytes that are not text"));
         }
         list
     }

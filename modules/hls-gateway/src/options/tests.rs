@@ -35,7 +35,7 @@ fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
     let link = json!([{ "label": "RTSP", "url": "rtsp://gw/cam" }]);
     assert_eq!(with("links", link).unwrap().links[0].label, "RTSP");
     for (key, value, says) in [
-        ("cors", json!("a.example/page"), "outputs.web.cors: \"a.example/page\" is no origin"),
+        ("cors", json!("a.example/page"), "outputs.web.cors: \"a.example/page\" is not an origin"),
         ("cors", json!([]), "outputs.web.cors: expected a text or a list of 1 to 64"),
         ("cors", json!([7]), "outputs.web.cors.0: expected a text"),
         ("links", json!([{ "label": "x" }]), "outputs.web.links.0: expected `url`"),
