@@ -387,7 +387,7 @@ fn a_folder_that_takes_nothing_is_told_and_waits_and_the_recording_goes_on() {
 fn what_a_document_asks_for_in_vain_is_told_with_its_path() {
     let url = rtmp(port::free(), "live/cam");
     for (output, sentence) in [
-        (json!({ "name": "{flow}.mov" }), "flows.cam.outputs.disk.name: a name ends in .mp4"),
+        (json!({ "name": "{flow}.mov" }), "flows.cam.outputs.disk.name: a name must end in .mp4"),
         (
             json!({ "name": "{match}.mp4" }),
             "flows.cam.outputs.disk.name: {match} is for inputs that listen on a pattern",
@@ -411,9 +411,12 @@ fn what_a_document_asks_for_in_vain_is_told_with_its_path() {
         ),
         (
             json!({ "store": "file:///rec/*" }),
-            "flows.cam.outputs.disk.store: a folder has no `*` and no {match}",
+            "flows.cam.outputs.disk.store: a folder can't contain `*` or {match}",
         ),
-        (json!({ "store": "file:///rec/{match}" }), "flows.cam.outputs.disk.store: a folder has no `*`"),
+        (
+            json!({ "store": "file:///rec/{match}" }),
+            "flows.cam.outputs.disk.store: a folder can't contain `*`",
+        ),
         (
             json!({ "store": "azblob+http://host:0/acc1/rec", "credentials": { "sas": "x" } }),
             "flows.cam.outputs.disk.store: a port is a number from 1 to 65535",

@@ -214,10 +214,10 @@ fn a_sas_that_has_ended_is_told_and_the_next_one_is_taken_up_without_a_restart()
     module.wait_status("/flows/cam/outputs/cloud/error", |error| {
         error.as_str().is_some_and(|error| error.contains("credentials"))
     });
-    module.wait_log(&["the SAS has ended at"]);
+    module.wait_log(&["the SAS expired at"]);
     module.set_twin(&with(azurite.sas("rcw", 5)));
     all_stored(&module);
-    module.wait_log(&["the SAS ends at"]);
+    module.wait_log(&["the SAS expires at"]);
     must_hold(&azurite.blobs(&folder.path().join("read")), &published);
     assert_eq!(module.program().id(), process);
 }
@@ -340,7 +340,7 @@ fn a_sas_that_may_only_write_stores_everything_goes_on_after_a_kill_and_overwrit
     wait::until_true("some blocks are there", wait::LONG, || azurite.staged().len() >= 4);
     let module = module.kill_and_restart(|setup| setup.twin(&with(0)));
     all_stored(&module);
-    module.wait_log(&["the credentials may not read (r)"]);
+    module.wait_log(&["the credentials lack read permission (r)"]);
     let staged = azurite.staged();
     let different: BTreeSet<_> = staged.iter().collect();
     // The journal tells what is there: all but the block that was on its way.
@@ -377,11 +377,11 @@ fn another_blob_of_the_name_stays_and_what_the_store_refuses_is_told() {
             error.as_str().is_some_and(|e| e.contains(word))
         });
     };
-    says("does not take the key or SAS");
+    says("rejects the key or SAS");
     module.set_twin(&with(KEY, "2099-01-01"));
     says("set apiVersion");
     module.set_twin(&with(KEY, "2023-11-03"));
-    says("there is no such container");
+    says("the container does not exist");
     azurite.python(
         "box.create_container()\nbox.upload_blob('gate #1?/a+b 100% \u{fc}.mp4', b'of somebody else')",
     );

@@ -141,7 +141,7 @@ fn more_clips_at_once_than_there_may_be_are_refused_and_not_remembered() {
     for _ in 0..2 {
         let (status, body) = ask("e16");
         assert_eq!(status, 409, "{body}");
-        assert!(body.to_string().contains("16 clips are being recorded"), "{body}");
+        assert!(body.to_string().contains("16 clips are already being recorded"), "{body}");
     }
     let (status, body) = ask("e0");
     assert_eq!((status, &body["name"]), (202, &names[0]), "{body}");
@@ -271,7 +271,7 @@ fn a_message_that_a_route_brings_makes_a_clip_and_the_same_message_again_makes_n
     wait::until_true("the clip is stored", wait::LONG, || files(&folder).len() == 1);
     let log = || edge.must(&["logs", MODULE]);
     wait::until_true("the message without a length is told", wait::LONG, || {
-        log().contains("a message on input recordEvent is left out")
+        log().contains("a message on input recordEvent is ignored")
     });
     // The same event by the method has the name that the message got.
     let answer = ask("recordEvent", opened);
@@ -335,7 +335,7 @@ fn with_a_sas_that_may_not_delete_nothing_empty_is_left_in_the_place_of_what_was
     assert_eq!(status, 200, "{deleted}");
     let log = || bench.edge.ask(&["logs", MODULE]).stdout;
     wait::until_true("it is told that blocks wait", wait::LONG, || {
-        log().contains("wait in the store for a week: the credentials may not delete (d)")
+        log().contains("stay in the store for a week: the credentials lack delete permission (d)")
     });
     assert_eq!(names("").trim(), "[]");
     bench.publishing.stop();

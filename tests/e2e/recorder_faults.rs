@@ -234,7 +234,7 @@ fn a_disk_that_stalls_for_seconds_costs_no_frame_and_is_told() {
     }
     let (module, url) = on_faulty_disk(&["fdatasync:delay_enter=15000000:when=4"]);
     let publication = PublishWith::Ffmpeg.start(Clip::Plain, &url);
-    module.wait_log(&["takes nothing for more than 5 s"]);
+    module.wait_log(&["has accepted nothing for more than 5 s"]);
     // Ten seconds are left of the stall.
     let lag = module.metrics().sum("av_spool_lag_seconds", &[("flow", "cam"), ("output", "disk")]);
     assert!(lag > Some(5.0), "{lag:?}");
@@ -264,7 +264,7 @@ fn a_disk_that_hangs_for_ever_does_not_keep_the_module_from_ending() {
     let document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
     let module = setup.env("LD_PRELOAD", library.to_str().unwrap()).twin(&document).start_listening();
     let endless = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
-    module.wait_log(&["takes nothing for more than 5 s"]);
+    module.wait_log(&["has accepted nothing for more than 5 s"]);
     // The input goes on all the same.
     module.wait_receiving("cam");
     ends_well(module);
@@ -512,9 +512,9 @@ fn a_clock_that_is_years_ahead_at_a_start_deletes_nothing_by_age() {
         std::fs::remove_file(&known).unwrap();
         clock.put_into(setup)
     });
-    module.wait_log(&["nothing is deleted by its age until the kernel or the store says"]);
+    module.wait_log(&["no file is deleted by age until the kernel or the store confirms"]);
     clock.set("+0");
-    module.wait_log(&["the clock was moved by 315", "nothing is deleted by its age for a day"]);
+    module.wait_log(&["the clock was moved by 315", "no file is deleted by age for a day"]);
     assert_eq!(stored(&module), before);
     ends_well(module);
 }

@@ -169,7 +169,7 @@ impl Known {
     }
 
     fn be_patient(&mut self, now: Moment, why: &str) {
-        tracing::warn!("{why}: nothing is deleted by its age for a day");
+        tracing::warn!("{why}: no file is deleted by age for a day");
         self.not_before = millis(now.since_boot.saturating_add(PATIENCE));
     }
 

@@ -90,10 +90,11 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
         if lane.has_most_clips() {
             return refused(
                 409,
-                format!("{MOST_CLIPS} clips are being recorded already; ask again when one has ended"),
+                format!("{MOST_CLIPS} clips are already being recorded; try again when one has ended"),
             );
         }
-        let why = "nothing records for this output just now: it is starting, or no instance of it runs";
+        let why = "this output is not recording at the moment: it is starting, or none of its instances is \
+                   running";
         return refused(409, why);
     }
     let mut body = Map::from_iter([("id".to_owned(), asked.id.into())]);

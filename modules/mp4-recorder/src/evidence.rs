@@ -61,7 +61,8 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
             if let Err(error) = &done {
                 if !told {
                     let (flow, output) = lane.place();
-                    tracing::warn!(%flow, %output, "what is being written is not in the store yet: {error}");
+                    tracing::warn!(%flow, %output, "the file that is being written can't be sent to the store \
+                         yet: {error}");
                 }
                 tokio::time::sleep(PAUSE).await;
             }

@@ -35,9 +35,9 @@ pub async fn look(recorder: Arc<Recorder>, now: Timestamp) {
             told.insert(place.clone(), (end, days));
         }
         let detail = if end <= now {
-            format!("the SAS has ended at {end}; renew credentials")
+            format!("the SAS expired at {end}; renew the credentials")
         } else {
-            format!("the SAS ends at {end}; renew credentials")
+            format!("the SAS expires at {end}; renew the credentials")
         };
         tracing::warn!(flow = %place.0, output = %place.1, "{detail}");
         recorder.emit(EventKind::CredentialExpiring, place, detail);

@@ -146,7 +146,7 @@ async fn delete(recorder: Arc<Recorder>, spool: Arc<Spool>, stone: Tombstone, pr
     let _alone = recorder.burying.lock().await;
     from_accounts(&recorder, &spool, &stone, &progress, &mut counts).await;
     for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-        announce(&recorder, &place, &format!("deleted {count} recordings, as deleteRecordings asked"));
+        announce(&recorder, &place, &format!("deleted {count} recordings, as deleteRecordings requested"));
     }
 }
 
@@ -177,11 +177,19 @@ pub async fn bury(recorder: &Arc<Recorder>, spool: &Arc<Spool>) {
         let (progress, mut counts) = (Progress::default(), BTreeMap::new());
         from_accounts(recorder, spool, &stone, &progress, &mut counts).await;
         for (place, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            announce(recorder, &place, &format!("deleted {count} recordings that deleteRecordings had left"));
+            announce(
+                recorder,
+                &place,
+                &format!(
+                    "deleted {count} recordings that deleteRecordings could not \
+                 delete before"
+                ),
+            );
         }
         let failed = progress.failed.load(Ordering::Relaxed);
         if failed > 0 {
-            tracing::warn!(flow = %stone.flow, files = failed, "what was deleted is there still: {}", progress.body(true));
+            tracing::warn!(flow = %stone.flow, files = failed, "recordings that should be deleted are still \
+                 there: {}", progress.body(true));
             continue;
         }
         let (keeper, spool) = (recorder.clone(), spool.clone());
@@ -294,7 +302,7 @@ pub async fn late(recorder: &Arc<Recorder>, lane: &Arc<Lane>, spool: &Spool, lin
     let is_it = move |line: &Line| (line.id, line.start) == (id, start);
     if from_store(recorder, lane, &day, &is_it, &progress).await == 0 {
         tracing::warn!(
-            "a recording that was deleted is in its store, and is tried again: {}",
+            "a deleted recording is still in its store; the deletion is tried again: {}",
             progress.body(true)
         );
     }
@@ -330,7 +338,8 @@ pub async fn expire(recorder: Arc<Recorder>, spool: Arc<Spool>, now: Moment) {
         lane.set_overdue(failed);
         if failed > 0 {
             let why = progress.why.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
-            tracing::warn!(flow = %place.0, output = %place.1, files = failed, "files are overdue: {why}");
+            tracing::warn!(flow = %place.0, output = %place.1, files = failed, "files older than \
+                 retentionDays can't be deleted: {why}");
         }
         if deleted > 0 {
             announce(

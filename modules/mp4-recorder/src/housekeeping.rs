@@ -38,8 +38,11 @@ pub fn repair(recorder: &Recorder, spool: &Spool, id: u64, durable: Option<u64>)
     let done = match segment::repair(&path, durable) {
         Ok(repaired) => {
             let frames = repaired.amount.pictures + repaired.amount.sounds;
-            let index =
-                if frames > 0 { format!("made an index of {frames} frames") } else { "it had one".into() };
+            let index = if frames > 0 {
+                format!("made an index of {frames} frames")
+            } else {
+                "it already had an index".into()
+            };
             tracing::info!(flow = %place.0, output = %place.1, bytes = repaired.bytes, "repaired {}: {index}", path.display());
             let milliseconds = u64::try_from(repaired.duration.as_millis()).unwrap_or(u64::MAX);
             let mut record =
@@ -99,7 +102,7 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         spool.restore_ballast();
         let full = spool.is_nearly_full();
         if full && !nearly_full {
-            let detail = format!("the spool holds {} MB, nine tenths of what it can", spool.bytes() >> 20);
+            let detail = format!("the spool holds {} MB, nine tenths of its capacity", spool.bytes() >> 20);
             tracing::warn!("{detail}");
             recorder.context.events.emit(av_edge::Event {
                 kind: EventKind::SpoolNearlyFull,
@@ -114,7 +117,8 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         let waits = !told.ages && recorder.deletes_by_age();
         if waits && !waits_told {
             tracing::info!(
-                "nothing is deleted by its age until the kernel or the store says that the clock is right, or for a day"
+                "no file is deleted by age until the kernel or the store confirms the clock, or a day has \
+                 passed"
             );
         }
         waits_told = waits;

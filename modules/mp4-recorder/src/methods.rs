@@ -31,7 +31,7 @@ pub async fn call(recorder: &Recorder, name: &str, payload: Value) -> Option<Met
         "recordEvent" => Some(event::record(recorder, &payload).await),
         "deleteRecordings" => Some(match recorder.shared() {
             Some(recorder) => forget::delete_recordings(&recorder, &payload).await,
-            None => refused(409, "the module ends"),
+            None => refused(409, "the module is stopping"),
         }),
         _ => None,
     }

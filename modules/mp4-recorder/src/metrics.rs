@@ -13,7 +13,7 @@ pub fn families(recorder: &Recorder, written: u64) -> Vec<MetricFamily> {
 
 fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<MetricFamily>> {
     let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["flow", "output"]);
-    let stored = counter("av_segments_stored_total", "Files that their store has")?;
+    let stored = counter("av_segments_stored_total", "Files delivered to their store")?;
     let dropped = counter(
         "av_spool_dropped_total",
         "Files deleted to make room in the spool before they were stored, and times that frames were lost because \
@@ -35,11 +35,11 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     };
     let held = gauge("av_spool_bytes", "Bytes in the spool", bytes)?;
     let waiting =
-        gauge("av_spool_files", "Whole files in the spool that wait for their store", files as u64)?;
-    let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest of them", oldest)?;
+        gauge("av_spool_files", "Complete files in the spool that wait for their store", files as u64)?;
+    let oldest = gauge("av_spool_oldest_seconds", "Age of the oldest file that waits for its store", oldest)?;
     let help = "Age of the oldest frame that was handed to the disk and is not durable yet";
     let lag = GaugeVec::new(Opts::new("av_spool_lag_seconds", help), &["flow", "output"])?;
-    let help = "Files older than retentionDays that could not be deleted when it was last tried";
+    let help = "Files older than retentionDays that could not be deleted at the last attempt";
     let overdue = IntGaugeVec::new(Opts::new("av_recordings_overdue", help), &["flow", "output"])?;
     for lane in recorder.lanes() {
         let (flow, output) = lane.place();
@@ -48,11 +48,11 @@ fn families_or(recorder: &Recorder, written: u64) -> prometheus::Result<Vec<Metr
     }
     let rates = recorder.rates();
     let rate = rates.map(|rates| rates.stored.round() as u64).unwrap_or_default();
-    let rate = gauge("av_upload_bytes_per_second", "Bytes a second that stores took lately", rate)?;
+    let rate = gauge("av_upload_bytes_per_second", "Bytes per second uploaded to stores recently", rate)?;
     // Without an end there is none.
     let drain = rates.and_then(|rates| rates.drain(bytes));
     let drain = drain.map(|left| {
-        let help = "How long it takes until nothing waits, as fast as it goes now";
+        let help = "Time until nothing waits, at the present rates";
         gauge("av_spool_drain_seconds", help, left.as_secs())
     });
     let mut families =

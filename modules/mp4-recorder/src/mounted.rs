@@ -24,7 +24,8 @@ const KNOWN: &str = "folders";
 pub enum MountError {
     /// The marker is gone.
     #[error(
-        "{root} has lost its marker: is its disk mounted? To begin anew there, make the folder {root}/{MARKER}",
+        "{root} has lost its marker: is its disk mounted? To start over there, create the folder \
+         {root}/{MARKER}",
         root = .0.display()
     )]
     NotMounted(PathBuf),

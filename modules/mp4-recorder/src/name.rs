@@ -28,19 +28,22 @@ pub struct NameTemplate(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Players and browsers go by it.
-    #[error("a name ends in .mp4")]
+    #[error("a name must end in .mp4")]
     Extension,
     /// A field that there is none of.
-    #[error("{0} is no field; there are {{device}} {{module}} {{flow}} {{match}} %Y %m %d %H %M %S %3f %%")]
+    #[error(
+        "{0} is not a field; the fields are {{device}} {{module}} {{flow}} {{match}} %Y %m %d %H %M %S \
+             %3f %%"
+    )]
     Field(String),
     /// What would lead out of the store, or be another name there.
-    #[error("segments of a name are not empty, `.` or `..`, and do not end in a dot")]
+    #[error("no segment of a name may be empty, `.` or `..`, or end in a dot")]
     Segment,
     /// What stores change on their own or can't hold.
-    #[error("a name has no backslash and no control character")]
+    #[error("a name can't contain backslashes or control characters")]
     Character,
     /// Longer than stores take.
-    #[error("a name has at most {MAX_BYTES} bytes, each segment {MAX_SEGMENT}")]
+    #[error("a name can have at most {MAX_BYTES} bytes, and each of its segments {MAX_SEGMENT}")]
     Length,
 }
 

@@ -232,11 +232,7 @@ impl Recorder {
     /// The spool, once all that lies in it is known; otherwise what to answer.
     pub fn whole_spool(&self) -> Result<Arc<Spool>, &'static str> {
         let spool = self.spool().ok_or("the spool is not open")?;
-        if spool.is_whole() {
-            Ok(spool)
-        } else {
-            Err("what lies in the spool is still being read; ask again")
-        }
+        if spool.is_whole() { Ok(spool) } else { Err("the spool is still being read; try again") }
     }
 
     /// What is not stored yet: bytes, files, and the age of the oldest in seconds. `None`: the spool is not open or not read,
@@ -290,7 +286,10 @@ fn open(keeper: &Weak<Recorder>) {
                 let spool = Arc::new(spool);
                 recorder.belief.load(spool.dir());
                 if let Err(error) = recorder.tombstones.load(&spool) {
-                    tracing::warn!("what was deleted before it was stored is not known any more: {error}");
+                    tracing::warn!(
+                        "the list of recordings that were deleted before they were stored can't be \
+                                    read: {error}"
+                    );
                 }
                 // What comes in is recorded at once, beside what is left to read and to repair.
                 recorder.opened.send_replace(Some(Ok(spool.clone())));
@@ -355,11 +354,13 @@ impl Extension for Recorder {
     fn input<'a>(&'a self, name: &'a str, payload: Value) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if name != "recordEvent" {
-                return tracing::debug!("a message came on input {name}, which means nothing here");
+                return tracing::debug!(
+                    "a message on input {name} is ignored: this module has no such input"
+                );
             }
             let reply = event::record(self, &payload).await;
             if reply.status != 202 {
-                tracing::warn!("a message on input recordEvent is left out: {}", reply.body);
+                tracing::warn!("a message on input recordEvent is ignored: {}", reply.body);
             }
         })
     }

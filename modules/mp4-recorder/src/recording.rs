@@ -271,7 +271,7 @@ impl Recording {
             tracks = told_last(new, tracks);
         }
         if self.jobs.is_closed() {
-            let why = "the thread that writes has ended, see the log; restart the flow";
+            let why = "the writer thread has ended, see the log; restart the flow";
             self.report.fails(State::Failed, Reason::Internal, &why);
         }
         self.stopping.store(true, Ordering::Relaxed);
@@ -293,7 +293,7 @@ impl Recording {
             return;
         }
         let why = format!(
-            "the spool's disk takes nothing for more than {} s; up to {} s are kept in memory",
+            "the spool's disk has accepted nothing for more than {} s; up to {} s are kept in memory",
             STALL.as_secs(),
             LAG.as_secs()
         );

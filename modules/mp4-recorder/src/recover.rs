@@ -18,19 +18,19 @@ const USAGE: u8 = 64;
 const MOST_NAMES: u32 = 1000;
 
 const HELP: &str = "\
-Makes files of what a recorder that is gone had sent of them (`uploadOpenSegment`). Do not run it while the recorder
-still writes there.
+Recovers files that a lost recorder was still uploading (`uploadOpenSegment`). Do not run this while the recorder still
+writes to the store.
 
 Usage: mp4-recorder recover --store URL [--flow NAME] [--api-version DATE]
 
   --store URL          as in the recorder's twin: azblob://ACCOUNT/CONTAINER, azblob+http(s)://HOST/ACCOUNT/CONTAINER,
                        file:///DIR
-  --flow NAME          of this flow alone (blobs)
-  --api-version DATE   as `apiVersion`
+  --flow NAME          only files of this flow (blobs)
+  --api-version DATE   like `apiVersion`
 
-A container is opened by one of AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN (rcwl).
+For a container, set one of AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN (rcwl).
 
-Exit code: 0 all that was found is a file now, 1 something is not, 64 usage.
+Exit code: 0 everything found was recovered, 1 something was not, 64 usage.
 ";
 
 #[derive(Default)]
@@ -68,7 +68,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     if let (Target::Folder(_), Some(_)) = (&target, &flow) {
         // A partial file does not say whose it is.
-        eprintln!("--flow is for containers; in a folder name the folder of the flow");
+        eprintln!("--flow is for containers; for a folder, give the folder of the flow in --store");
         return ExitCode::from(USAGE);
     }
     let done = match &target {

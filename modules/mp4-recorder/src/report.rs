@@ -60,7 +60,7 @@ impl Report {
     /// What of the stream files can't carry, if anything.
     pub fn leaves_out(&self, what: Option<&str>) {
         let mut said = self.said();
-        let text = |what| format!("{}: left out, because MP4 has no place for it: {what}", self.path);
+        let text = |what| format!("{}: left out, because MP4 can't carry it: {what}", self.path);
         said.left_out = what.map(|what| Trouble::new(Reason::Content, text(what)));
         self.refresh(said);
     }
@@ -154,7 +154,7 @@ mod tests {
         report.storing(None);
         assert_eq!(state(), (State::Running, None));
         report.leaves_out(Some("audio (mp3)"));
-        let why = "flows.a.outputs.b.store: left out, because MP4 has no place for it: audio (mp3)";
+        let why = "flows.a.outputs.b.store: left out, because MP4 can't carry it: audio (mp3)";
         assert_eq!(state(), (State::Running, Some(why.into())));
         report.leaves_out(None);
         report.lacks(Some("the stream has no audio"));

@@ -20,18 +20,18 @@ const USAGE: u8 = 64;
 const MOST_NAMES: u32 = 1000;
 
 const HELP: &str = "\
-Lists what waits in a spool, and makes playable files of it. Nothing in the spool is changed.
+Lists the recordings that wait in a spool, and exports them as playable files. Nothing in the spool is changed.
 
 Usage: mp4-recorder spool DIR [--flow NAME] [--export DIR]
 
   DIR           the state dir, or the folder `spool` in it
-  --flow NAME   of this flow alone
-  --export DIR  copies each recording there, whole and under the name it would have had in its store; what can't be made
-                whole as it is, into `damaged`
+  --flow NAME   only recordings of this flow
+  --export DIR  copy each recording to DIR, repaired and under the name it would have had in its store; what can't be
+                repaired is copied unchanged into `damaged`
 
-Each is checked: `whole`, or what is wrong with it and what can be saved.
+Each recording is checked: `whole`, or what is wrong with it and what can be saved.
 
-Exit code: 0, 1 a recording is damaged or could not be read or exported, 64 usage.
+Exit code: 0 no faults, 1 a recording is damaged or could not be read or exported, 64 usage.
 ";
 
 #[derive(Default)]

@@ -315,7 +315,7 @@ fn write_all(mut file: &File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> 
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// No frame ever reached the disk.
-    #[error("there is nothing in it")]
+    #[error("it is empty")]
     Nothing,
     /// The disk refuses.
     #[error("{0}")]
@@ -348,9 +348,7 @@ pub fn repair(path: &Path, durable: Option<u64>) -> Result<Finished, RepairError
                 return if damaged == 0 || Content::of(&mut file)?.fragments <= 1 {
                     Err(RepairError::Nothing)
                 } else {
-                    Err(RepairError::Beyond(format!(
-                        "{damaged} fragments are damaged, and no other is there"
-                    )))
+                    Err(RepairError::Beyond(format!("all of its fragments ({damaged}) are damaged")))
                 };
             }
             if damaged > 0 {

@@ -19,7 +19,7 @@ const BLOBS: &str = "`store` outputs with azblob";
 
 const SEGMENT: OptionSpec =
     OptionSpec::new("segmentSeconds", "HLS `serve` and `store` outputs", whole(2, 3600, 60))
-        .means("How long a file is. It ends at the first key frame after that.");
+        .means("The length of a file. It ends at the first key frame after that.");
 const NAME: OptionSpec = OptionSpec::new("name", STORES, Shape::Text)
     .means("How files are named; see [names](recording.md#names).");
 const RETENTION: OptionSpec = OptionSpec::new("retentionDays", STORES, whole(0, 36_500, 0))
@@ -34,8 +34,8 @@ const OPEN: OptionSpec = OptionSpec::new("uploadOpenSegment", STORES, Shape::Fla
      [evidence](recording.md#evidence).",
 );
 const WHEN_FULL: OptionSpec = OptionSpec::new("whenFull", STORES, word(&["deleteOldest", "denyNew"])).means(
-    "What to give up when the spool is full. `deleteOldest`: the oldest waiting files. `denyNew`: \
-         what would be recorded.",
+    "What to give up when the spool is full. `deleteOldest`: the oldest waiting files. `denyNew`: new \
+     recordings.",
 );
 
 const CREDENTIALS: OptionSpec = OptionSpec {
@@ -140,7 +140,8 @@ impl Output for FolderStore {
 
     fn read(options: &Options<'_>) -> Result<Self, ConfigError> {
         if options.url().contains(['*', '{', '}']) {
-            let why = "a folder has no `*` and no {match}; on a pattern {match} in `name` tells the instances apart";
+            let why = "a folder can't contain `*` or {match}; with a pattern, {match} in `name` tells the \
+                       instances apart";
             return Err(options.url_error(Fault::Rule(why.into())));
         }
         Ok(Self(StoreConfig::read(options, Target::Folder(options.file_path()?))?))
@@ -227,7 +228,9 @@ fn opens(options: &Options<'_>, container: &Container) -> Result<Credentials, Co
 
 fn managed_identity(given: &Map<String, Value>, container: &Container) -> Result<Credentials, &'static str> {
     if container.service.starts_with("http://") {
-        return Err("a token of a managed identity goes over TLS alone; use azblob:// or azblob+https://");
+        return Err(
+            "the token of a managed identity is sent over TLS only; use azblob:// or azblob+https://",
+        );
     }
     let id = |id: &Value| Some(id.as_str().filter(|id| (1..=128).contains(&id.len()))?.to_owned());
     let is_alone = given.keys().all(|key| ["managedIdentity", "clientId"].contains(&key.as_str()));

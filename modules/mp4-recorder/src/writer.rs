@@ -233,7 +233,8 @@ impl Running {
                 }
                 Err(error) => {
                     let (flow, output) = self.writer.lane.place();
-                    tracing::warn!(%flow, %output, "a clip has a hole: what was written can't be read: {error}");
+                    tracing::warn!(%flow, %output, "a clip has a gap, because recorded data can't be read: \
+                         {error}");
                     self.batch(std::mem::take(&mut entries));
                     self.cutter.break_here();
                 }
@@ -467,7 +468,7 @@ impl Running {
                 self.writer.recorder.wake(self.writer.lane.place());
             }
             Err(error) => {
-                tracing::warn!("{}: finished later: {error}", path.display());
+                tracing::warn!("{}: can't be finished yet: {error}", path.display());
                 spool.broke(id, durable);
             }
         }

@@ -31,7 +31,10 @@ pub enum ContainerError {
     #[error("a port is a number from 1 to 65535")]
     Port,
     /// Azure's rules for names.
-    #[error("an account has 3 to 24 of a-z 0-9; a container 3 to 63 of a-z 0-9 and single -")]
+    #[error(
+        "an account name has 3 to 24 characters of a-z 0-9, a container name 3 to 63 of a-z 0-9 and \
+             single -"
+    )]
     Names,
 }
 
@@ -131,16 +134,16 @@ pub enum AccessError {
     #[error("credentials: the account key is not base64; copy it again from the portal")]
     Key,
     /// Credentials with a secret, without one.
-    #[error("credentials: there is no secret")]
+    #[error("credentials: the secret is missing")]
     Secret,
     /// Of what a SAS has.
-    #[error("credentials: a SAS has `sig=` in it; copy all of it")]
+    #[error("credentials: the SAS has no `sig=`; copy all of it")]
     Sas,
     /// Of what a connection string has.
     #[error("credentials: the connection string has neither AccountKey nor SharedAccessSignature")]
     ConnectionString,
     /// Two accounts.
-    #[error("credentials: the connection string is of account {of}, the URL of {url}")]
+    #[error("credentials: the connection string is for account {of}, the URL for {url}")]
     OtherAccount {
         /// In the connection string.
         of: String,

@@ -164,7 +164,7 @@ impl Http {
 
 /// To the first address that answers.
 async fn tcp_of(addresses: impl IntoIterator<Item = SocketAddr>, buffer: u32) -> std::io::Result<TcpStream> {
-    let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "the name resolves to no address");
     for address in addresses {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_send_buffer_size(buffer)?;

@@ -189,8 +189,9 @@ impl Store {
         let accepts = answer.headers().get_optional_str(&HeaderName::from_static("accept-ranges"));
         if answer.status() == StatusCode::Ok && accepts.is_none() {
             tracing::warn!(
-                "{}: players can't seek in what is stored here: the account answers as in 2009; set its default service \
-                 version (az storage account blob-service-properties update --default-service-version 2021-12-02)",
+                "{}: players can't seek in the files stored here, because the account answers with REST \
+                 version 2009; set its default service version (az storage account blob-service-properties \
+                 update --default-service-version 2021-12-02)",
                 self.container.shown
             );
         }
@@ -199,8 +200,8 @@ impl Store {
     fn tell_that_looks_are_refused(&self) {
         if !self.without_looks.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "{}: the credentials may not read (r): files are stored all the same, but one whose last answer was lost is \
-                 stored again under the next name",
+                "{}: the credentials lack read permission (r): files are stored anyway, but if the last \
+                 answer of the store is lost, the file is stored again under the next name",
                 self.container.shown
             );
         }

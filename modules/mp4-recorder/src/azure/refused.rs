@@ -6,7 +6,8 @@ use azure_core::error::ErrorKind;
 /// An answer without the id that the service gives to each request.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(
-    "something between here and the store answers in its place (status {0}); look at the URL, the proxy and the network"
+    "something between this machine and the store answers in its place (status {0}); check the URL, the proxy \
+     and the network"
 )]
 pub struct NotTheService(pub u16);
 
@@ -90,7 +91,7 @@ impl From<azure_core::Error> for BlobError {
             }
             ErrorKind::Connection | ErrorKind::Io => Self::Network(error.to_string()),
             ErrorKind::Credential => {
-                Self::Access(format!("credentials: no token of the managed identity: {error}"))
+                Self::Access(format!("credentials: no token from the managed identity: {error}"))
             }
             _ => match error.downcast_ref::<NotTheService>() {
                 Some(stranger) => Self::NotTheService(*stranger),
@@ -105,15 +106,15 @@ fn sentence(status: u16, code: &str, detail: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
     match code {
         "AuthenticationFailed" if says(&["date header", "Date header"]) => {
-            "the store finds the clock of this machine wrong; set it (NTP)"
+            "the store says that this machine's clock is wrong; set it (NTP)"
         }
         "AuthenticationFailed" if says(&["expiry", "Signature not valid in the specified time frame"]) => {
             "the SAS has expired or is not valid yet; renew credentials.sas, and check the clock"
         }
-        "AuthenticationFailed" => "the store does not take the key or SAS; copy credentials again",
+        "AuthenticationFailed" => "the store rejects the key or SAS; copy the credentials again",
         // Azurite's word for it.
         "AuthorizationFailure" if says(&["including the signature"]) => {
-            "the store does not take the key or SAS; copy credentials again"
+            "the store rejects the key or SAS; copy the credentials again"
         }
         "KeyBasedAuthenticationNotPermitted" => {
             "the account does not allow account keys; use a user-delegation SAS (credentials.sas)"
@@ -121,27 +122,28 @@ fn sentence(status: u16, code: &str, detail: &str) -> &'static str {
         "AuthorizationPermissionMismatch"
         | "AuthorizationServiceMismatch"
         | "AuthorizationResourceTypeMismatch" => {
-            "the SAS lacks a permission; it needs create and write (cw) on the container's blobs, better read as well (rcw)"
+            "the SAS lacks a permission; it needs create and write (cw) on the container's blobs, preferably \
+             read as well (rcw)"
         }
         "AuthorizationFailure" | "AuthorizationSourceIPMismatch" | "PublicAccessNotPermitted" => {
-            "the account's network rules, or the SAS, do not let this machine in"
+            "the account's network rules, or the SAS, do not allow this machine"
         }
-        "AuthorizationProtocolMismatch" => "the SAS allows https alone",
-        "InsufficientAccountPermissions" => "the credentials may not do that",
-        "AccountIsDisabled" => "the storage account is switched off",
-        "ContainerNotFound" => "there is no such container; create it",
+        "AuthorizationProtocolMismatch" => "the SAS allows only https",
+        "InsufficientAccountPermissions" => "the credentials do not permit this",
+        "AccountIsDisabled" => "the storage account is disabled",
+        "ContainerNotFound" => "the container does not exist; create it",
         "ContainerBeingDeleted" => "the container is being deleted; wait, or name another",
-        "ResourceNotFound" => "there is no such account or container",
-        "InvalidBlockList" => "blocks have gone from the store; the file is sent again",
-        "InvalidBlobOrBlock" => "blocks of somebody else wait under that name",
-        "Md5Mismatch" => "a block was damaged on its way; it is sent again",
+        "ResourceNotFound" => "the account or container does not exist",
+        "InvalidBlockList" => "blocks are missing from the store; the file is sent again",
+        "InvalidBlobOrBlock" => "another writer has uncommitted blocks under that name",
+        "Md5Mismatch" => "a block was damaged in transit; it is sent again",
         "ServerBusy" => "the store is busy",
-        "OperationTimedOut" => "the store takes too long",
+        "OperationTimedOut" => "the store took too long",
         "InvalidHeaderValue" if says(&["x-ms-version", "API version"]) => {
             "the store does not know this REST version; set apiVersion (2017-04-17 on IoT Edge)"
         }
-        _ if status == 403 => "the store refuses; look at credentials, permissions and network rules",
-        _ if status >= 500 => "the store has trouble of its own",
+        _ if status == 403 => "the store refuses access; check credentials, permissions and network rules",
+        _ if status >= 500 => "the store has an internal problem",
         _ => "the store refuses",
     }
 }

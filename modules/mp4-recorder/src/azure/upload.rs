@@ -233,7 +233,7 @@ impl Store {
             committed = self.commit(&client, &ids, &upload, bytes, &described, false).await;
             if committed.is_ok() && !self.without_tags.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
-                    "{}: the SAS may not set tags (t), so blobs are stored without them",
+                    "{}: the SAS does not permit tags (t), so blobs are stored without them",
                     self.container.shown
                 );
             }

@@ -91,10 +91,12 @@ impl Lane {
         };
         let why = match discarded {
             Ok(true) => return,
-            Ok(false) => "the credentials may not delete (d)".to_owned(),
+            Ok(false) => "the credentials lack delete permission (d)".to_owned(),
             Err(error) => error.to_string(),
         };
-        tracing::warn!("blocks of {name}, which was deleted, wait in the store for a week: {why}");
+        tracing::warn!(
+            "uncommitted blocks of {name}, which was deleted, stay in the store for a week: {why}"
+        );
     }
 }
 

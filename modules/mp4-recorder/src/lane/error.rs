@@ -27,9 +27,9 @@ pub enum LaneError {
     Disk(SpoolError),
     #[error("the clock is not set, so files have no name yet; they wait in the spool")]
     Clock,
-    #[error("the output is no longer configured and the recording's own account of its store is lost")]
+    #[error("the output is no longer configured, and the record that names the recording's store is lost")]
     NoTarget,
-    #[error("names like {0} are taken, up to the number {MOST_NUMBER}")]
+    #[error("all names like {0} are taken, up to number {MOST_NUMBER}")]
     Names(String),
     #[error("{0} is gone: neither the spool nor the store has it")]
     Gone(String),

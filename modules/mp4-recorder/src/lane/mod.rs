@@ -176,7 +176,8 @@ impl Lane {
         if reports.is_empty()
             && let Some((_, why)) = &trouble
         {
-            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that does not run: {why}");
+            tracing::warn!(flow = %self.place.0, output = %self.place.1, "files of an output that is not \
+                 running can't be stored: {why}");
         }
         inner.trouble = trouble.clone();
         drop(inner);
@@ -281,7 +282,8 @@ impl Lane {
         // A recording that was on its way may be in its store already, and has to be looked for there.
         if recorder.tombstones.cover(&record) && record.stage == Stage::Complete {
             let (flow, output) = &self.place;
-            tracing::info!(%flow, %output, bytes = record.bytes, "a recording that was deleted before it was stored goes");
+            tracing::info!(%flow, %output, bytes = record.bytes, "a recording that was deleted before it was \
+                 stored is removed");
             self.discard(recorder, &record).await;
             let removing = spool.clone();
             let removed = tokio::task::spawn_blocking(move || removing.remove(id)).await;

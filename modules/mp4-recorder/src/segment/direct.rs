@@ -145,7 +145,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 fn not_taken(error: &io::Error) {
-    tracing::debug!("the spool's disk takes no direct writes: all go through the page cache: {error}");
+    tracing::debug!(
+        "the spool's disk does not support direct writes, so all writes go through the page \
+                     cache: {error}"
+    );
 }
 
 #[cfg(test)]

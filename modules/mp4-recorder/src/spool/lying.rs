@@ -81,7 +81,7 @@ fn with_file(dir: &Path, name: &str, place: Place) -> Option<Held> {
     let bytes = match std::fs::metadata(&path) {
         Ok(file) => file.len(),
         Err(error) => {
-            tracing::warn!("{} can't be read and stays: {error}", path.display());
+            tracing::warn!("{} can't be read and is left as it is: {error}", path.display());
             return None;
         }
     };
@@ -106,7 +106,7 @@ fn without_file(dir: &Path, name: &str) -> Option<Held> {
         Err(error) => Err(error),
     };
     if let Err(error) = left {
-        tracing::warn!("{} can't be read and stays: {error}", path.display());
+        tracing::warn!("{} can't be read and is left as it is: {error}", path.display());
     }
     None
 }

@@ -20,7 +20,7 @@ const KNOWN: &str = "spool.id";
 pub enum SpoolError {
     /// The folder can't be written.
     #[error(
-        "{0}: {source}; the module runs as user {1}, who has to own the folder (`chown -R {1} {0}`)",
+        "{0}: {source}; the module runs as user {1}, which must own the folder (`chown -R {1} {0}`)",
         dir.display(), rustix::process::getuid().as_raw()
     )]
     Denied {

@@ -98,7 +98,8 @@ impl Spool {
         let marker = Marker::claim(state, &dir)?;
         if rustix::fs::statfs(&dir).is_ok_and(|disk| disk.f_type == OVERLAY) {
             tracing::warn!(
-                "the spool {} lies in the container's own layer, and goes with the container: mount a volume there",
+                "the spool {} is in the container's own layer and is lost with the container: mount a volume \
+                 there",
                 dir.display()
             );
         }

@@ -143,11 +143,11 @@ impl std::fmt::Display for Full {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Spool { limit } => {
-                write!(f, "the spool holds the {} MB that it may (spool.megabytes)", limit / MEBI)
+                write!(f, "the spool has reached its limit of {} MB (spool.megabytes)", limit / MEBI)
             }
             Self::Disk { free, min_free } => write!(
                 f,
-                "the spool's disk has {} MB left, and {} MB have to stay free (spool.minFreeMegabytes)",
+                "the spool's disk has {} MB left, and {} MB must stay free (spool.minFreeMegabytes)",
                 free / MEBI,
                 min_free / MEBI
             ),
