@@ -76,7 +76,7 @@ fn a_decoder_that_hangs_while_it_starts_gives_way_to_software() {
     let module = with_hardware(setup, "start").start();
     let publisher = publish_one_key_frame(&url);
     // The output is not held up meanwhile.
-    module.wait_log(&["the picture is frozen: pictures come, and the decoder puts none out"]);
+    module.wait_log(&["the picture is frozen: pictures arrive, but the decoder outputs none"]);
     gives_way(&module, "vah264dec hangs while it starts");
     drop(publisher);
     each_picture_counts_once(&module);

@@ -108,7 +108,7 @@ fn the_connectors_of_a_card_show_a_flow_each_and_displays_come_and_go() {
     let same = json!({ "render": "display://default", "fullscreen": false, "audio": false });
     let first = json!({ "render": "display://kms/Virtual-1", "audio": false });
     rendering.set_twin(&twin(json!({ "cam": on(first), "same": on(same) })));
-    rendering.wait_says("/flows/same/outputs/screen/error", "Virtual-1 on card0: another flow shows on it");
+    rendering.wait_says("/flows/same/outputs/screen/error", "Virtual-1 on card0: another flow uses it");
     rendering.wait_value(&format!("{OUTPUT}/state"), "rendering");
     wait_clock(&machine, 0, "null");
     assert_eq!(machine.run("dmesg | grep -E 'BUG|WARNING'"), "");

@@ -116,7 +116,7 @@ fn a_sound_server_that_stands_still_is_told_of_and_costs_neither_picture_nor_mem
     let _publisher = publish_card(&url);
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
     speaker.program().signal("STOP");
-    module.wait_value(&format!("{OUTPUT}/audio/error"), "pulsesink takes no sound any more");
+    module.wait_value(&format!("{OUTPUT}/audio/error"), "pulsesink no longer accepts sound");
     renders_on(&module);
     module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     // Nothing is kept for it.

@@ -29,8 +29,8 @@ pub enum Wrong {
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stands => f.write_str("plays nothing any more: its clock stands still"),
-            Self::Races => f.write_str("takes sound faster than anybody could hear it: nothing plays it"),
+            Self::Stands => f.write_str("no longer plays: its clock stands still"),
+            Self::Races => f.write_str("accepts sound faster than it can be played: nothing plays it"),
             Self::Away(late) if *late < 0 => write!(f, "plays sound {} ms too early", late.saturating_neg()),
             Self::Away(late) => write!(f, "plays sound {late} ms too late"),
         }

@@ -68,7 +68,7 @@ pub enum Missing {
     Unknown(String),
     /// Its pictures are larger than any screen.
     #[error(
-        "{codec} of {width}x{height} is not decoded: more than {} million pixels a picture", MOST_PIXELS / 1_000_000
+        "{codec} of {width}x{height} is not decoded: it has more than {} million pixels per picture", MOST_PIXELS / 1_000_000
     )]
     Large {
         /// The track's codec string.

@@ -243,7 +243,7 @@ impl Drop for Decoder {
             let _ = pipeline.set_state(gst::State::Null);
         };
         if let Err(error) = CALLS.make("decoder-ends", end) {
-            tracing::error!("no thread to end {} with: {error}", self.candidate.element);
+            tracing::error!("the thread that ends {} can't be started: {error}", self.candidate.element);
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct Calls {
 
 /// No more of them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} calls into drivers of decoders hang; restart the module")]
+#[error("{0} calls into decoder drivers hang; restart the module")]
 pub struct TooMany(usize);
 
 impl Calls {
@@ -114,7 +114,7 @@ mod tests {
         held.extend(hold(1));
         assert_eq!(
             CALLS.room(true).unwrap_err().to_string(),
-            "16 calls into drivers of decoders hang; restart the module"
+            "16 calls into decoder drivers hang; restart the module"
         );
         assert_eq!(CALLS.room(false), Ok(()));
         held.extend(hold(MOST));

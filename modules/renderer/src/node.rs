@@ -38,7 +38,7 @@ pub fn sound_refused() -> Option<String> {
     };
     let mut nodes = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(plays).peekable();
     if nodes.peek().is_none() {
-        return Some(format!("{SOUND} has no card that plays"));
+        return Some(format!("{SOUND} has no card for playback"));
     }
     nodes.find_map(|node| access(&node, Access::WRITE_OK).err().map(|error| refused(&node, &error.into())))
 }

@@ -13,23 +13,23 @@ use crate::render;
 const RENDERS: &str = "`render` outputs";
 
 const FULLSCREEN: OptionSpec = OptionSpec::new("fullscreen", RENDERS, Shape::Flag { default: true })
-    .means("The whole screen; otherwise a window as large as the picture. KMS/DRM has no windows.");
+    .means("Use the whole screen; otherwise a window as large as the picture. KMS/DRM has no windows.");
 const AUDIO: OptionSpec =
-    OptionSpec::new("audio", RENDERS, Shape::Flag { default: true }).means("Whether the sound is played.");
+    OptionSpec::new("audio", RENDERS, Shape::Flag { default: true }).means("Whether to play sound.");
 const AUDIO_DEVICE: OptionSpec = OptionSpec::new("audioDevice", RENDERS, Shape::Text).means(
-    "Where the sound goes: `pulse:SINK` or `alsa:DEVICE`, as `alsa:hw:0,3`; a name alone is a sink of PulseAudio. \
-     Unless it is set, PulseAudio's default sink, or ALSA's where no PulseAudio answers.",
+    "Where sound goes: `pulse:SINK` or `alsa:DEVICE`, such as `alsa:hw:0,3`; a name alone is a PulseAudio \
+     sink. If it is not set, PulseAudio's default sink, or ALSA's if no PulseAudio answers.",
 );
 const VOLUME: OptionSpec = OptionSpec::new("volume", RENDERS, whole(0, 100, 100))
-    .means("In percent of loudness, as a volume control has it; 0: silent.");
+    .means("Loudness in percent, like a volume control; 0: silent.");
 const ROTATE: OptionSpec = OptionSpec::new("rotate", RENDERS, whole(0, 270, 0))
-    .means("By how many degrees the picture is turned clockwise: 0, 90, 180 or 270.");
+    .means("How many degrees the picture is rotated clockwise: 0, 90, 180 or 270.");
 const LATENCY: OptionSpec = OptionSpec::new("latencyMilliseconds", RENDERS, whole(0, 5000, 200)).means(
-    "From a frame's arrival to its show: what jitter of the network and decoding may take. Where decoding takes \
+    "Time from a frame's arrival until it is shown, for network jitter and decoding. If decoding takes \
      longer, time is added.",
 );
 const LAYOUT: OptionSpec = OptionSpec::new("layout", RENDERS, Shape::Object { properties: CELL }).means(
-    "One cell of a grid on the screen of an X server, counted from 1: so several flows share a display.",
+    "One cell of a grid on an X server's screen, counted from 1, so that several flows can share a display.",
 );
 /// Of a grid, in each direction. See [`pieces`] before it is raised.
 const MOST_CELLS: u32 = 8;

@@ -234,7 +234,7 @@ impl Painter {
                 && now.saturating_sub(self.rendered_at.max(self.retry_at)) > STILL;
             let error = match screen.error() {
                 None if still && screen.reopens() => {
-                    Some(format!("{} takes no pictures any more", screen.sink()))
+                    Some(format!("{} no longer accepts pictures", screen.sink()))
                 }
                 error => error,
             };
@@ -258,7 +258,7 @@ impl Painter {
             if self.before.strong_count() == 0 {
                 self.begin(now);
             } else if now.saturating_sub(self.retry_at) > HANGS {
-                let why = "what showed the pictures hangs while it ends; restart the module if it stays so";
+                let why = "the previous display hangs while it closes; restart the module if this persists";
                 *locked(&self.stage.trouble) = Some(why.into());
             }
         }
@@ -282,7 +282,9 @@ impl Painter {
         self.retry_at = now;
         match spawned {
             Ok(_) => self.opening = Some(receive),
-            Err(error) => self.fail(format!("no thread for the display: {error}"), now),
+            Err(error) => {
+                self.fail(format!("the thread that opens the display can't be started: {error}"), now)
+            }
         }
     }
 

@@ -77,7 +77,8 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
                 move || painted(&stage)
             });
             if let Err(error) = &painting {
-                *locked(&stage.trouble) = Some(format!("no thread for the display: {error}"));
+                *locked(&stage.trouble) =
+                    Some(format!("the thread for the display can't be started: {error}"));
             }
             runtime.block_on(rendering.run());
             drop(over);
@@ -90,7 +91,7 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
         }
     });
     if let Err(error) = spawned {
-        return fail(format!("no thread to render with: {error}"));
+        return fail(format!("the thread for rendering can't be started: {error}"));
     }
     tokio::pin!(ended);
     let ended = tokio::select! {
@@ -103,7 +104,7 @@ pub async fn run(output: OutputContext, config: RenderConfig) {
         }
     };
     if ended.is_err() {
-        fail("a fault of this program ended the output, see its log; `restartFlow` starts it anew".into());
+        fail("an internal error ended the output, see the log; `restartFlow` restarts it".into());
     }
 }
 
@@ -121,7 +122,7 @@ fn painted(stage: &Arc<Stage>) {
     while !stage.is_over() {
         let painting = AssertUnwindSafe(|| Painter::new(stage.clone()).run());
         if std::panic::catch_unwind(painting).is_err() {
-            let why = "a fault of this program ended what shows pictures, see its log; it begins anew";
+            let why = "an internal error ended the thread that shows pictures, see the log; it is restarted";
             *locked(&stage.sink) = None;
             *locked(&stage.trouble) = Some(why.into());
             std::thread::sleep(ANEW);
@@ -390,10 +391,10 @@ impl Rendering {
         let element = decoder.candidate.element;
         let why = match decoder.error() {
             Some(error) => format!("{element}: {error}"),
-            None if is_still && waited => format!("{element} puts nothing out"),
+            None if is_still && waited => format!("{element} outputs nothing"),
             None => return,
         };
-        tracing::warn!("{}: {why}; the decoder is started anew", self.output.path);
+        tracing::warn!("{}: {why}; the decoder is restarted", self.output.path);
         forget(&self.stage, decoder.output());
         ways.stopped(&why, has_decoded, now);
         if let Some(video) = &mut self.video
@@ -425,7 +426,7 @@ impl Rendering {
             }
             return;
         };
-        tracing::warn!("{}: sound: {why}; the decoder is started anew", self.output.path);
+        tracing::warn!("{}: sound: {why}; the decoder is restarted", self.output.path);
         *running = None;
         ways.stopped(&why, self.sound_state.plays(), now);
         self.start_sound();

@@ -94,7 +94,7 @@ impl Renderer {
             &labels,
         )?;
         let delay = IntGaugeVec::new(
-            options("av_render_delay_milliseconds", "From a frame's arrival to its show, as planned"),
+            options("av_render_delay_milliseconds", "Planned time from a frame's arrival until it is shown"),
             &labels,
         )?;
         let drift = IntGaugeVec::new(

@@ -34,7 +34,7 @@ pub fn take(picture: &gst::Sample) -> Result<Value, PipelineError> {
             }));
         }
     }
-    Err(PipelineError("no JPEG of this picture is small enough".into()))
+    Err(PipelineError("the picture can't be made small enough as a JPEG".into()))
 }
 
 fn encode(
@@ -52,14 +52,14 @@ fn encode(
         let output: AppSink = named(&pipeline, "out")?;
         let failed = |why: &str| PipelineError(error_of(&pipeline).unwrap_or_else(|| why.to_owned()));
         pipeline.set_state(gst::State::Playing).map_err(|_| failed("the JPEG encoder does not start"))?;
-        input.push_sample(picture).map_err(|_| failed("the JPEG encoder takes nothing"))?;
+        input.push_sample(picture).map_err(|_| failed("the JPEG encoder accepts no picture"))?;
         let _ = input.end_of_stream();
         let sample = output.try_pull_sample(gst::ClockTime::from_seconds(5));
         let buffer =
             sample.as_ref().and_then(|sample| sample.buffer()).and_then(|buffer| buffer.map_readable().ok());
         buffer
             .map(|buffer| buffer.as_slice().to_vec())
-            .ok_or_else(|| failed("the JPEG encoder gives nothing"))
+            .ok_or_else(|| failed("the JPEG encoder returned nothing"))
     })();
     let _ = pipeline.set_state(gst::State::Null);
     encoded

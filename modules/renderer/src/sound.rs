@@ -28,7 +28,7 @@ const PAUSE: i64 = 1000 * MILLISECOND;
 /// Where sound comes, and none was handed to a speaker for so long, that is told.
 const SILENT: i64 = 5000 * MILLISECOND;
 
-const LATE: &str = "all of it comes too late to be played";
+const LATE: &str = "all of it arrives too late to be played";
 
 /// What sound is decoded to.
 pub const RAW: &str = "audioconvert ! audio/x-raw,format=F32LE,layout=interleaved";
@@ -207,10 +207,9 @@ impl Sound {
         let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| taking.take(sink)).build();
         decoder.output().set_callbacks(callbacks);
         let keeping = Arc::downgrade(&seam);
-        std::thread::Builder::new()
-            .name("speaker".into())
-            .spawn(move || keep(&keeping, &wanted))
-            .map_err(|error| PipelineError(format!("no thread for the speaker: {error}")))?;
+        std::thread::Builder::new().name("speaker".into()).spawn(move || keep(&keeping, &wanted)).map_err(
+            |error| PipelineError(format!("the thread for the speaker can't be started: {error}")),
+        )?;
         Ok(Self { decoder, seam })
     }
 }

@@ -122,7 +122,7 @@ impl Speaker {
                 // It may be away for a moment, and would not get the sound card back.
                 if std::env::var_os("PULSE_SERVER").is_some_and(|server| !server.is_empty()) {
                     return Err(PipelineError(format!(
-                        "{pulse}; ALSA is not tried, since PULSE_SERVER says that there is to be a PulseAudio"
+                        "{pulse}; ALSA is not tried, because PULSE_SERVER is set"
                     )));
                 }
                 Self::alsa(None, wanted, clock).map_err(|alsa| PipelineError(format!("{pulse}; {alsa}")))
@@ -179,7 +179,7 @@ impl Speaker {
         std::thread::Builder::new()
             .name("speaker-tells".into())
             .spawn(move || ask(&sink, &clock, &told))
-            .map_err(|error| PipelineError(format!("no thread for {element}: {error}")))?;
+            .map_err(|error| PipelineError(format!("the thread for {element} can't be started: {error}")))?;
         Ok(speaker)
     }
 
@@ -190,7 +190,7 @@ impl Speaker {
         }
         let element = || self.sink.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
         if self.stuck {
-            return Err(format!("{} takes no sound any more", element()));
+            return Err(format!("{} no longer accepts sound", element()));
         }
         let told = *locked(&self.told);
         if let Some(wrong) = told.and_then(|told| self.beat.look(now, told.own, told.taken_for)) {

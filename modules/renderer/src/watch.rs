@@ -60,10 +60,10 @@ impl Frozen {
 impl fmt::Display for Frozen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Input => "no pictures come from the publisher, which is connected",
-            Self::KeyFrame => "pictures come, and the decoder waits for a key frame to begin at",
-            Self::Decoder => "pictures come, and the decoder puts none out",
-            Self::Display => "pictures are decoded, and none reaches the display",
+            Self::Input => "the publisher is connected, but no pictures arrive",
+            Self::KeyFrame => "pictures arrive, but the decoder waits for a key frame",
+            Self::Decoder => "pictures arrive, but the decoder outputs none",
+            Self::Display => "pictures are decoded, but none reaches the display",
             Self::Publisher => "the publisher repeats one picture",
         })
     }

@@ -135,7 +135,7 @@ impl Starting {
         };
         CALLS
             .make("decoder-starts", call)
-            .map_err(|error| refused(format!("no thread for {element}: {error}")))?;
+            .map_err(|error| refused(format!("the thread for {element} can't be started: {error}")))?;
         Ok(Self { candidate: candidate.clone(), since: Instant::now(), before: named, outcome })
     }
 
@@ -148,7 +148,7 @@ impl Starting {
             }
             Err(RecvTimeoutError::Timeout) if self.since.elapsed() < hang::BOUND => return None,
             Err(RecvTimeoutError::Timeout) => "hangs",
-            Err(RecvTimeoutError::Disconnected) => "fails by a fault of this program, see its log,",
+            Err(RecvTimeoutError::Disconnected) => "fails with an internal error (see the log)",
         };
         let why = match &self.before {
             Some((before, has_ended)) if !has_ended.load(Ordering::Relaxed) => {

@@ -80,7 +80,7 @@ impl Card {
     }
 
     fn lend(self: &Arc<Self>, name: &str) -> io::Result<Lease> {
-        let missing = |what: &str| io::Error::new(ErrorKind::NotFound, format!("the driver tells {what}"));
+        let missing = |what: &str| io::Error::new(ErrorKind::NotFound, format!("the driver reports {what}"));
         let resources = self.resource_handles()?;
         let mut handles = resources.connectors().iter().copied();
         let handle = handles
@@ -88,9 +88,9 @@ impl Card {
             .ok_or_else(|| missing("no connector of that name"))?;
         // Asks the display: what the kernel knows may be of the one before.
         let found = self.get_connector(handle, true)?;
-        let size = own_size(&found).ok_or_else(|| missing("no mode of the display"))?;
+        let size = own_size(&found).ok_or_else(|| missing("no mode for the display"))?;
         let encoders = found.encoders().iter().filter_map(|encoder| self.get_encoder(*encoder).ok());
-        let mut refused = missing("nothing that drives the connector");
+        let mut refused = missing("no CRTC for the connector");
         for encoder in encoders {
             for driver in resources.filter_crtcs(encoder.possible_crtcs()) {
                 // It brings its plane along. Reading events must not wait: the display may have gone before one came.
@@ -199,7 +199,7 @@ fn lend_and_open(wanted: Option<&str>, look: &Look, cards: &Cards) -> Result<Scr
                 fails("another program owns the card (a desktop, a boot splash); end it".into())
             }
             ErrorKind::ResourceBusy => {
-                fails("another flow shows on it, or the card can drive no more displays".into())
+                fails("another flow uses it, or the card can't drive more displays".into())
             }
             _ => fails(error.to_string()),
         })?;

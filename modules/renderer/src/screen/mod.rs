@@ -160,7 +160,7 @@ impl Screen {
         for display in [Display::Wayland, Display::X11, Display::Kms(None)] {
             // One that is about to start would not get the card any more.
             if let (Display::Kms(_), Some(name)) = (&display, desktop) {
-                why.push(format!("KMS is not tried, since {name} says that there is to be a desktop"));
+                why.push(format!("KMS is not tried, because {name} is set: a desktop is expected"));
                 continue;
             }
             match Self::open(&display, look, cards) {

@@ -114,7 +114,7 @@ pub fn wayland(look: &Look) -> Result<Screen, ScreenError> {
             Some(folder) => path = PathBuf::from(folder).join(path),
             None => {
                 return error(format!(
-                    "{} is no absolute path, and XDG_RUNTIME_DIR is not set",
+                    "{} is not an absolute path, and XDG_RUNTIME_DIR is not set",
                     path.display()
                 ));
             }

@@ -48,7 +48,7 @@ fn broken(error: impl std::fmt::Display) -> ScreenError {
 pub fn open(look: &Look) -> Result<Screen, ScreenError> {
     let name = std::env::var("DISPLAY").unwrap_or_default();
     if name.is_empty() {
-        return Err(ScreenError::X11("DISPLAY is not set; set it to the X server's, as :0".into()));
+        return Err(ScreenError::X11("DISPLAY is not set; set it to the X server's, such as :0".into()));
     }
     let (connection, number) = RustConnection::connect(None).map_err(|error| {
         ScreenError::X11(format!(
@@ -173,7 +173,7 @@ impl Showing {
                     // Then nothing says that the picture was drawn.
                     Event::Error(error) if self.window.busy => {
                         self.shared
-                            .fail(format!("X11: the server refuses a picture: {:?}", error.error_kind));
+                            .fail(format!("X11: the server refused a picture: {:?}", error.error_kind));
                         return Ok(());
                     }
                     _ => {}
