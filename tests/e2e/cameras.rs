@@ -207,7 +207,7 @@ fn what_breaks_a_session_is_named_and_the_stream_goes_on() {
         let camera = &cases.iter().find(|case| case.name == name).unwrap().camera;
         assert_eq!(camera.count("PLAY"), 1, "{name}: {:?}", camera.heard());
     }
-    gateway.wait_log(&["stray", "times fit nothing else"]);
+    gateway.wait_log(&["stray", "timestamps do not fit the others"]);
     gateway.wait_log(&["lossy", "lost packets on the way"]);
 }
 

@@ -200,7 +200,7 @@ fn a_module_that_ends_is_started_again_as_seldom_as_on_a_device() {
             "RestartModule",
             r#"{"schemaVersion":"1.0","id":"rtmp-splitter"}"#,
         ]);
-        assert!(!device_rules || agent.stdout.contains("since it does not run"), "{agent:?}");
+        assert!(!device_rules || agent.stdout.contains("because it is not running"), "{agent:?}");
         assert_eq!(edge.interrupt().status.code(), Some(0));
     }
 }

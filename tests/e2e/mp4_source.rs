@@ -324,7 +324,8 @@ fn a_track_that_is_left_aside_is_reported_with_codec_and_reason_and_the_other_pl
     source.wait_status("/flows/clip/input/audio/dropped", |dropped| {
         dropped.as_str().is_some_and(|text| text.starts_with("it has no esds box (box mp4a at byte "))
     });
-    let line = source.wait_log(&["left aside: track 2 (mp4a): it has no esds box", "flow=clip"]);
+    let line =
+        source.wait_log(&["tracks that are not played: track 2 (mp4a): it has no esds box", "flow=clip"]);
     assert!(line.contains("[WRN]"), "{line}");
     let player = Player::start(&url);
     player.wait_frames(Kind::Video, 50);

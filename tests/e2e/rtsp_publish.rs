@@ -218,7 +218,7 @@ fn with_keep_a_lost_packet_costs_its_own_picture_alone() {
     let places: Vec<_> = pictures.iter().map(place).collect();
     let gaps: Vec<_> = places.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
     assert!(gaps.iter().any(|pair| pair[1] % GOP != 0), "{places:?}\n{}", gateway.log());
-    gateway.wait_log(&["pictures that are not whole are left out"]);
+    gateway.wait_log(&["incomplete pictures are left out"]);
 }
 
 const TELEPHONE: &str =

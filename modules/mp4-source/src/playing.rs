@@ -105,8 +105,12 @@ impl Playing {
             return;
         }
         match &announcement.aside {
-            Some((tracks, true)) => tracing::warn!(%flow, %file, "read: left aside: {tracks}"),
-            Some((tracks, false)) => tracing::info!(%flow, %file, "read: left aside: {tracks}"),
+            Some((tracks, true)) => {
+                tracing::warn!(%flow, %file, "read: tracks that are not played: {tracks}")
+            }
+            Some((tracks, false)) => {
+                tracing::info!(%flow, %file, "read: tracks that are not played: {tracks}")
+            }
             None => {}
         }
         for flaw in &announcement.flaws {
@@ -207,7 +211,7 @@ impl Playing {
     /// Pictures that nobody can decode are none. That is told within the idle time-out, until one comes; where nothing
     /// else comes, by the state as well.
     fn look_for_sync(&mut self, is_sync: bool) {
-        const NO_START: &str = "no picture came yet at which a decoder can start";
+        const NO_START: &str = "no picture at which a decoder can start has arrived yet";
         match self.unsynced {
             Unsynced::Synced => {}
             _ if is_sync => self.unsynced = Unsynced::Synced,
@@ -222,7 +226,7 @@ impl Playing {
                     self.input.status.leave_out(Kind::Video, Some(LeftOut { codec, dropped }));
                 }
                 if is_wanted && audio.is_none() {
-                    let why = "no sync frame came: nothing can be decoded";
+                    let why = "no sync frame arrived, so nothing can be decoded";
                     let text = format!("{}.read: {}: {why}", self.input.path, self.shown);
                     tracing::warn!(flow = %self.input.flow, "{text}");
                     self.input.status.status.set(State::Failed, Some(Trouble::new(Reason::File, text)));

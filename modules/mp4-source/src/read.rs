@@ -117,7 +117,8 @@ impl FileInput {
                     // With the index that it was read by.
                     drop(unplayed);
                     let flow = &self.input.flow;
-                    tracing::info!(%flow, file = %self.config.path.display(), "read: the file is written over");
+                    tracing::info!(%flow, file = %self.config.path.display(), "read: the file is being \
+                         overwritten");
                     let base = playing.now();
                     let opened =
                         playing.during(self.open(Duration::ZERO, base), "the file is being written").await?;

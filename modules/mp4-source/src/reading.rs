@@ -30,7 +30,7 @@ pub(crate) enum ReadError {
     NotAFile(PathBuf),
     #[error("{}: {}", path.display(), explained(source))]
     Mp4 { path: PathBuf, source: Mp4Error },
-    #[error("reading the file was given up")]
+    #[error("reading the file was cancelled")]
     Stopped,
 }
 

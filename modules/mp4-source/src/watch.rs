@@ -54,7 +54,7 @@ impl Stamp {
 
 /// The file was written to since its index was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the file has changed while it was read")]
+#[error("the file changed while it was being read")]
 pub(crate) struct Changed;
 
 impl Changed {

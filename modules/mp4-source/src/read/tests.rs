@@ -387,7 +387,7 @@ async fn pictures_without_a_sync_frame_are_told_of_within_the_idle_time_out() {
     std::fs::write(&path, renamed(std::fs::read(&path).unwrap(), b"esds", b"junk")).unwrap();
     let reads = Reads::file(&path, true);
     let began = Instant::now();
-    let text = reads.state(State::Failed, "no sync frame came").await;
+    let text = reads.state(State::Failed, "no sync frame arrived").await;
     assert!(
         text.starts_with("flows.card.input.read: ") && began.elapsed() <= Duration::from_secs(10),
         "{text}"

@@ -79,7 +79,7 @@ impl DesiredFile {
         let (path, seen) = (self.path.clone(), self.seen.as_ref().map(|(stamp, _)| stamp.clone()));
         let watching = std::thread::Builder::new().name("desired".into());
         if let Err(error) = watching.spawn(move || hint_at_changes(&path, seen, &hint)) {
-            tracing::error!("can't look for changes of {}: {error}", self.path.display());
+            tracing::error!("can't check {} for changes: {error}", self.path.display());
         }
         loop {
             // A fault may turn out to last without another change.

@@ -66,7 +66,7 @@ async fn accept(listener: TcpListener, module: Arc<Module>) {
             }
             Err(error) => {
                 // Out of file descriptors, most likely: waiting is all that helps.
-                tracing::warn!("the metrics address accepts no connections for now: {error}");
+                tracing::warn!("the metrics address accepts no connections at the moment: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -185,7 +185,7 @@ impl Hub {
             }
             Err(error) if self.bundle.is_none() => return Err(ConnectError::Bundle(error)),
             Err(error) if self.is_bundle_old => {
-                tracing::debug!("the trust bundle still can't be had: {error}")
+                tracing::debug!("the trust bundle is still not available: {error}")
             }
             Err(error) => {
                 self.is_bundle_old = true;

@@ -168,7 +168,7 @@ impl Module {
 
     /// A document could not even be read: what runs goes on.
     pub fn reject(&self, reason: &str) {
-        tracing::error!("the configuration is not usable, what runs goes on: {reason}");
+        tracing::error!("the configuration is not usable; the running one stays in use: {reason}");
         {
             let mut config = self.config();
             config.status = Some(ConfigStatus::Rejected);
@@ -193,7 +193,7 @@ impl Module {
         }
         let (usable, faults) = (outcome.usable, outcome.errors.len());
         if outcome.status == ConfigStatus::Rejected {
-            tracing::error!("configuration {version} rejected: what runs keeps running");
+            tracing::error!("configuration {version} rejected; the running one stays in use");
         } else {
             tracing::info!("configuration {version} applied: {usable} flows usable, {faults} with errors");
             self.emit(

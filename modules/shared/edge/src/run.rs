@@ -282,7 +282,7 @@ impl Stop {
                     // Who presses Ctrl-C twice does not want to wait; the code is the shell's for this signal.
                     None if is_interrupt && interrupted => std::process::exit(128 + INTERRUPT),
                     // Container engines and init programs send SIGTERM more than once and mean the same.
-                    None => tracing::info!("stopping already; a second Ctrl-C would not wait for it"),
+                    None => tracing::info!("already stopping; a second Ctrl-C ends the process at once"),
                 }
                 interrupted |= is_interrupt;
             }

@@ -190,7 +190,7 @@ fn it_runs_until_sigterm_and_says_so_in_the_form_of_the_edge() {
     std::fs::write(&twin, "{").unwrap();
     let mut module = Module::start(&["--twin", &twin, "--state-dir", &state], &[]);
     module.until_ready();
-    module.line_with("the configuration is not usable, what runs goes on");
+    module.line_with("the configuration is not usable; the running one stays in use");
     let status: Value = serde_json::from_str(&module.get("/status").unwrap().1).unwrap();
     assert_eq!(
         (&status["flows"]["a"]["value"], &status["config"]["status"]),
@@ -245,10 +245,10 @@ fn a_flow_that_does_not_end_does_not_keep_the_process_and_only_a_second_ctrl_c_e
     impatient.line_with("stopping");
     for signal in ["-TERM", "-INT"] {
         patient.signal(signal);
-        patient.line_with("stopping already");
+        patient.line_with("already stopping");
     }
     impatient.signal("-TERM");
-    impatient.line_with("stopping already");
+    impatient.line_with("already stopping");
     impatient.signal("-INT");
     assert_eq!(impatient.code(), Some(128 + 2));
     patient.line_with("some flows did not end within 6.5 s");

@@ -28,8 +28,8 @@ impl Hold {
             self.until = Some(now + PAUSE);
             tracing::warn!(
                 minutes = PAUSE.as_secs() / 60,
-                "the hub closes the connection whenever it is given telemetry: is its disk full? Telemetry waits, twin \
-                 and methods go on"
+                "the hub closes the connection whenever it is sent telemetry: is its disk full? Telemetry \
+                 waits; twin and methods keep working"
             );
         }
     }

@@ -52,18 +52,22 @@ pub(super) struct Credentials {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MqttError {
     #[error(
-        "the name {host} can't be resolved: {source}; it must be edgeHub's name on this network, and edgeHub must run"
+        "the name {host} can't be resolved: {source}; it must be edgeHub's name on this network, and edgeHub \
+         must be running"
     )]
     Resolve { host: String, source: std::io::Error },
-    #[error("the name {0} resolves to nothing")]
+    #[error("the name {0} resolves to no address")]
     NoAddress(String),
-    #[error("{0} can't stand in a certificate; IOTEDGE_GATEWAYHOSTNAME must be a host name or an IP address")]
+    #[error(
+        "{0} can't be the name in a certificate; IOTEDGE_GATEWAYHOSTNAME must be a host name or an IP \
+             address"
+    )]
     Name(String),
     #[error("{address} can't be reached: {source}{}", advice(.source.kind()))]
     Tcp { address: SocketAddr, source: std::io::Error },
     #[error("TLS with {host}: {source}{}", tls_advice(.source))]
     Tls { host: String, source: std::io::Error },
-    #[error("no connection within {} s: does a firewall or proxy stand between this module and its hub?", CONNECT_TIME.as_secs())]
+    #[error("no connection within {} s: is there a firewall or proxy between this module and its hub?", CONNECT_TIME.as_secs())]
     Slow,
     #[error("no answer to CONNECT within {} s", CONNACK_TIME.as_secs())]
     SlowConnAck,
@@ -77,7 +81,7 @@ pub(super) enum MqttError {
     Refused(ConnectReturnCode),
     #[error("an answer to CONNECT was expected")]
     NoConnAck,
-    #[error("closed before CONNECT was answered; what listens there is not ready, or is no edgeHub")]
+    #[error("closed before CONNECT was answered; whatever listens there is not ready, or is not edgeHub")]
     ClosedEarly,
     #[error("closed by the hub")]
     Closed,
@@ -109,11 +113,11 @@ fn advice(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
     match kind {
         ConnectionRefused => {
-            "; nothing listens there: edgeHub does not run yet, or its MQTT is switched off (mqttSettings__enabled in \
-             its environment)"
+            "; nothing listens there: edgeHub is not running yet, or its MQTT is switched off \
+             (mqttSettings__enabled in its environment)"
         }
         HostUnreachable | NetworkUnreachable | TimedOut => {
-            "; is this module on the network of edgeHub, and no firewall between them?"
+            "; is this module on the network of edgeHub, with no firewall between them?"
         }
         _ => "",
     }
@@ -127,8 +131,8 @@ fn tls_advice(error: &std::io::Error) -> &'static str {
     };
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
-            "; its certificate is of another authority than the trust bundle's: was the device's CA changed, and edgeHub \
-             not restarted?"
+            "; its certificate is from another authority than the trust bundle's: was the device's CA changed \
+             without restarting edgeHub?"
         }
         Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
             "; IOTEDGE_GATEWAYHOSTNAME must be the name in edgeHub's certificate: was hostname in config.toml changed?"
@@ -136,9 +140,13 @@ fn tls_advice(error: &std::io::Error) -> &'static str {
         Some(rustls::Error::InvalidCertificate(
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
         )) => "; is this device's clock right, and was edgeHub restarted since its certificate was renewed?",
-        Some(rustls::Error::InvalidMessage(_)) => "; what listens there speaks no TLS: is it edgeHub?",
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "; whatever listens there does not speak TLS: is it \
+             edgeHub?"
+        }
         None => {
-            "; it broke off: does edgeHub run, and does nothing between it and this module look into TLS?"
+            "; the connection broke off: is edgeHub running, and does anything between it and this module \
+             inspect TLS?"
         }
         _ => "",
     }
@@ -295,14 +303,17 @@ mod tests {
             (tcp(ErrorKind::HostUnreachable), "on the network of edgeHub"),
             (tcp(ErrorKind::NetworkUnreachable), "no firewall"),
             (tcp(ErrorKind::TimedOut), "no firewall"),
-            (MqttError::Resolve { host: "gw".into(), source: ErrorKind::Other.into() }, "edgeHub must run"),
+            (
+                MqttError::Resolve { host: "gw".into(), source: ErrorKind::Other.into() },
+                "edgeHub must be running",
+            ),
             (MqttError::Slow, "a firewall or proxy"),
             (of_certificate(CertificateError::UnknownIssuer), "trust bundle"),
             (of_certificate(CertificateError::NotValidForName), "hostname in config.toml"),
             (of_certificate(CertificateError::Expired), "clock"),
             (of_certificate(CertificateError::NotValidYet), "clock"),
-            (tls(std::io::Error::new(ErrorKind::InvalidData, no_tls)), "speaks no TLS"),
-            (tls(ErrorKind::UnexpectedEof.into()), "it broke off"),
+            (tls(std::io::Error::new(ErrorKind::InvalidData, no_tls)), "does not speak TLS"),
+            (tls(ErrorKind::UnexpectedEof.into()), "the connection broke off"),
         ] {
             assert!(error.to_string().contains(advice), "{error}");
         }

@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         if self.is_renewal_due(now) {
-            tracing::debug!("hub: the token nears its end, connecting anew");
+            tracing::debug!("hub: the token expires soon, reconnecting");
             self.leaving = Some(Leaving { until: now + RENEWAL_PATIENCE, end: End::Renewal });
             return Ok(None);
         }

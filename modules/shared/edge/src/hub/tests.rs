@@ -280,7 +280,8 @@ async fn a_certificate_for_another_name_is_not_accepted() {
 
 #[tokio::test]
 async fn what_is_not_edge_hub_is_told_from_edge_hub() {
-    for (answer, said) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "speaks no TLS"), (b"", "it broke off")]
+    for (answer, said) in
+        [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "does not speak TLS"), (b"", "the connection broke off")]
     {
         let mut hub = MiniHub::start(GATEWAY).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 /// Why a trust bundle is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BundleError {
-    #[error("the trust bundle holds no certificate that can be used")]
+    #[error("the trust bundle contains no usable certificate")]
     Empty,
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),

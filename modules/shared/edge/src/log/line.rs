@@ -49,7 +49,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
 
 /// The line that tells how many lines found no room.
 pub(super) fn dropped(format: LogFormat) -> fn(u64) -> String {
-    const TEXT: &str = "log lines were dropped, stderr is not read fast enough";
+    const TEXT: &str = "log lines were dropped, because stderr is not read fast enough";
     match format {
         LogFormat::Edge => |lost| {
             let text = Text { message: TEXT.to_owned(), fields: format!(" count={lost}") };

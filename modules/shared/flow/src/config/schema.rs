@@ -39,7 +39,7 @@ pub fn schema(modules: &[Supports]) -> Value {
         &[("input", input)],
         [
             ("description", described(description, "For people.")),
-            ("enabled", described(enabled, "A disabled flow is checked and reported, and runs nothing.")),
+            ("enabled", described(enabled, "A disabled flow is checked and reported, but does not run.")),
             ("outputs", described(outputs, "Where the stream goes, by name.")),
         ],
     );
@@ -55,7 +55,7 @@ pub fn schema(modules: &[Supports]) -> Value {
         ("publicHost", host_name()),
         ("maxConnections", whole(1, MOST_CONNECTIONS, CONNECTIONS as u64)),
         ("cacheMegabytes", whole(0, MOST_CACHE_MEGABYTES, 0)),
-        ("defaults", described(defaults(modules), "Options for every flow that does not say otherwise.")),
+        ("defaults", described(defaults(modules), "Options for every flow that does not set its own.")),
         ("flows", described(flows, "The flows by name.")),
     ];
     let mut schema = object(&[], top.into_iter().chain(own));

@@ -45,7 +45,7 @@ pub(super) enum ClientError {
     Closed { host: String },
     #[error("connection to {host} broke: {source}")]
     Io { host: String, source: io::Error },
-    #[error("{host} took nothing for {seconds} s")]
+    #[error("{host} accepted nothing for {seconds} s")]
     Stalled { host: String, seconds: u64 },
     #[error("{host} sent {what} for {seconds} s", what = nothing(instead.as_deref()))]
     Idle { host: String, seconds: u64, instead: Option<String> },

@@ -51,7 +51,7 @@ enum End {
     Stuck,
     #[error("broke RTMP at byte {at}")]
     Broken { at: u64, source: RtmpError },
-    #[error("broke RTMP, and sent nothing good for {} s", NOTHING_GOOD.as_secs())]
+    #[error("broke RTMP, and sent nothing valid for {} s", NOTHING_GOOD.as_secs())]
     NothingGood { source: RtmpError },
     #[error("sends requests faster than it reads the answers")]
     Greedy,

@@ -29,7 +29,7 @@ impl Omissions {
         }
         input.said.note(&match class {
             Skip::Malformed => format!("broke RTMP: {text}"),
-            _ => format!("sends what is left out: {text}"),
+            _ => format!("sends messages that are left out: {text}"),
         });
         self.last = Some((now, text));
     }
@@ -39,7 +39,7 @@ impl Omissions {
         match item {
             MediaItem::Frame(_) => self.last = None,
             MediaItem::Data { .. } | MediaItem::Metadata(_) | MediaItem::Extra(_) if self.last.is_none() => {
-                self.last = Some((now, "only messages beside pictures and sound came".to_owned()));
+                self.last = Some((now, "only messages other than video and audio arrived".to_owned()));
             }
             _ => {}
         }

@@ -13,8 +13,8 @@ pub(super) fn notice(peer: IpAddr) {
     SAID.call_once(|| {
         tracing::warn!(
             %peer,
-            "a player by UDP shows the address of this container's bridge, so datagrams will not reach it; use host \
-             networking, a bridge that keeps addresses, or transports tcp alone"
+            "a UDP player appears with the address of this container's bridge, so datagrams will not reach \
+             it; use host networking, a bridge that keeps addresses, or set transports to tcp only"
         );
     });
 }

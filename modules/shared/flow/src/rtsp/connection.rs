@@ -72,7 +72,8 @@ pub(super) async fn run(accepted: Accepted<Rtsp>) {
     let Accepted { stream, peer, port, module, counted } = accepted;
     let Some(stranger) = port.state.strangers.admit(peer.ip()) else {
         if let Some(suppressed) = module.peer_log.admit() {
-            tracing::warn!(%peer, address = %port.address, suppressed, "refused: too many connections of this address");
+            tracing::warn!(%peer, address = %port.address, suppressed, "refused: too many connections from \
+                 this address");
         }
         return;
     };

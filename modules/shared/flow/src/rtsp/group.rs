@@ -70,8 +70,9 @@ impl GroupSlot {
             };
             let Multicast { group, port, .. } = config;
             let wait = attempts.lacks(&format!(
-                "the group {group}, ports {port}-{}, can't be sent to: {source}; until it can, multicast is refused \
-                 and every player served alone; set `interface` to one that is up, or choose another port",
+                "the group {group}, ports {port}-{}, can't be sent to: {source}; until it can, multicast is \
+                 refused and every player is served by itself; set `interface` to one that is up, or choose \
+                 another port",
                 port.saturating_add(3)
             ));
             tokio::time::sleep(wait).await;

@@ -65,7 +65,7 @@ impl Intake {
                     _ => (kind.as_str().to_owned(), why.to_string()),
                 };
                 status.leave_out(kind, Some(LeftOut { codec, dropped }));
-                status.said.note(&format!("announces {} that is left out: {why}", kind.as_str()));
+                status.said.note(&format!("announces {}, which is left out: {why}", kind.as_str()));
             }
         }
         Self::of(presentation, taken, after_loss, now)
@@ -188,7 +188,7 @@ impl Intake {
         let left_out = self.clock.left_out() + self.order.left_out();
         if left_out > self.left_out {
             status.skipped.add(Skip::Malformed, left_out - self.left_out);
-            status.said.note("sends frames whose times fit nothing else: they are left out");
+            status.said.note("sends frames whose timestamps do not fit the others: they are left out");
             self.left_out = left_out;
         }
     }
@@ -343,15 +343,17 @@ impl Lane {
         if lost > self.lost {
             status.said.note(match self.after_loss {
                 AfterLoss::Drop => "lost packets on the way: pictures are left out up to the next key frame",
-                AfterLoss::Keep => "lost packets on the way: pictures that are not whole are left out",
+                AfterLoss::Keep => "lost packets on the way: incomplete pictures are left out",
             });
         }
         if strays > self.strays {
             status.skipped.add(Skip::Malformed, strays - self.strays);
-            status.said.note("sends packets whose numbers are far from all others: those are left out");
+            status
+                .said
+                .note("sends packets whose sequence numbers are far from all others: they are left out");
         }
         if counts.malformed > self.told.malformed {
-            status.said.note("sends packets that break their payload format: those are left out");
+            status.said.note("sends packets that break their payload format: they are left out");
         }
         (self.told, self.lost, self.strays) = (counts, lost, strays);
     }

@@ -320,7 +320,7 @@ fn transports(options: &Options<'_>) -> Result<Transports, ConfigError> {
     match options.get(&TRANSPORTS) {
         Some((path, value)) if tls && words.contains(&"udp") => Err(ConfigError::expected(
             &path,
-            "tcp alone with rtsps, where datagrams would travel in the clear",
+            "only tcp with rtsps, because datagrams would not be encrypted",
             value,
         )),
         _ => Ok(Transports { tcp: words.contains(&"tcp"), udp: words.contains(&"udp") && !tls }),
@@ -333,10 +333,10 @@ fn multicast(options: &Options<'_>, url: &ListenUrl) -> Result<Option<Multicast>
     };
     let refused = |wanted: &str| Err(ConfigError::expected(&path, wanted, value));
     if options.scheme().tls {
-        return refused("nothing with rtsps, where datagrams would travel in the clear");
+        return refused("nothing with rtsps, because datagrams would not be encrypted");
     }
     if url.path.contains('*') {
-        return refused("nothing in a flow with a pattern, whose streams would share the group");
+        return refused("nothing in a flow with a pattern, because its streams would share the group");
     }
     let Some(group) = nested.group(&GROUP)? else {
         return refused("an object with a group, as {\"group\": \"239.1.2.3\"}");
@@ -396,7 +396,7 @@ fn is_udp(options: &Options<'_>) -> Result<bool, ConfigError> {
     match options.get(&TRANSPORT) {
         Some((path, value)) if udp && options.scheme().tls => Err(ConfigError::expected(
             &path,
-            "tcp with rtsps, where datagrams would travel in the clear",
+            "tcp with rtsps, because datagrams would not be encrypted",
             value,
         )),
         _ => Ok(udp),

@@ -11,7 +11,8 @@ pub(super) const MAX_HOPS: usize = 5;
 /// The address, as far as it may be followed: TLS is not given up.
 pub(super) fn followed(location: &str, from: &ConnectUrl) -> Result<ConnectUrl, &'static str> {
     let to = Url::parse(location).map_err(|_| "it names no URL")?;
-    let scheme = SCHEMES.iter().find(|scheme| scheme.name == to.scheme()).ok_or("it is no RTSP address")?;
+    let scheme =
+        SCHEMES.iter().find(|scheme| scheme.name == to.scheme()).ok_or("it is not an RTSP address")?;
     if from.scheme.tls && !scheme.tls {
         return Err("it leads out of TLS");
     }
@@ -21,7 +22,7 @@ pub(super) fn followed(location: &str, from: &ConnectUrl) -> Result<ConnectUrl, 
         scheme: *scheme,
         host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         port: to.port().unwrap_or(scheme.connect_port),
-        path: path.map_err(|_| "its path is no text")?.into_owned(),
+        path: path.map_err(|_| "its path is not text")?.into_owned(),
         query: to.query().map(str::to_owned),
     })
 }
@@ -40,7 +41,7 @@ mod tests {
         assert_eq!(to.query.as_deref(), Some("d=e"));
         assert_eq!(followed("rtsp://other/x", &from(RTSPS)), Err("it leads out of TLS"));
         assert_eq!(followed("rtsps://other/x", &from(RTSP)).unwrap().port, 322);
-        assert_eq!(followed("http://other/x", &from(RTSP)), Err("it is no RTSP address"));
+        assert_eq!(followed("http://other/x", &from(RTSP)), Err("it is not an RTSP address"));
         assert_eq!(followed("/x", &from(RTSP)), Err("it names no URL"));
     }
 }

@@ -438,7 +438,7 @@ impl Live {
         [Kind::Video, Kind::Audio].into_iter().for_each(|kind| input.dropped.add(kind, frames.get(kind)));
         if asides > 0 {
             input.skipped.add(Skip::TooLarge, asides);
-            input.said.note("sends more messages before its first frame than are kept: some are left out");
+            input.said.note("sends too many messages before its first frame: some are left out");
         }
     }
 
@@ -471,10 +471,10 @@ impl Live {
             if let (Some(since), Some(track)) = (writer.waits_for_sync, &writer.tracks.video)
                 && now.saturating_duration_since(since) >= SYNC_PATIENCE
             {
-                let why = "no picture came yet at which a decoder can start";
+                let why = "no picture at which a decoder can start has arrived yet";
                 let track = LeftOut { codec: track.codec_string.clone(), dropped: why.to_owned() };
                 input.leave_out(Kind::Video, Some(track));
-                input.said.note(&format!("sends what is left out: {why}"));
+                input.said.note(&format!("sends pictures that are left out: {why}"));
             }
             if all {
                 writer.kick.fire(KickReason::Idle);

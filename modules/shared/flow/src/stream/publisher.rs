@@ -112,8 +112,8 @@ impl Publisher {
                 if malformed > 0 {
                     input.skipped.add(Skip::Malformed, malformed);
                     input.said.note(
-                        "sends parameter sets or supplemental information that are malformed or too much: \
-                         those are left out",
+                        "sends parameter sets or supplemental information that are malformed or too large: \
+                         they are left out",
                     );
                 }
                 let changed = track.map_or(Some(()), |track| {

@@ -335,7 +335,7 @@ impl Supervisor {
             return false;
         }
         for why in desired.errors.values() {
-            tracing::warn!("the last good configuration no longer fits: {why}");
+            tracing::warn!("the last good configuration is no longer valid: {why}");
         }
         let usable = !desired.flows.is_empty();
         self.present().public_host.clone_from(&desired.public_host);
@@ -378,7 +378,7 @@ async fn join(ending: Vec<Ended>) {
     let all = futures_util::future::join_all(ending.iter().map(Ended::wait));
     if tokio::time::timeout(GRACE, all).await.is_err() {
         for late in ending.iter().filter(|ending| !ending.is_over()) {
-            tracing::warn!("{} has not ended yet; what replaces it waits for it", late.place());
+            tracing::warn!("{} has not ended yet; its replacement waits for it", late.place());
         }
     }
 }

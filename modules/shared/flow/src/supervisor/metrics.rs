@@ -32,7 +32,7 @@ pub(super) fn families<'a>(
         counter("av_input_reconnects_total", "Publishers or sessions after the first", &["flow"])?;
     let given_up = counter(
         "av_stream_given_up_total",
-        "Times that a stream gave up what it kept for readers because cacheMegabytes was used up",
+        "How often a stream gave up what it kept for readers because cacheMegabytes was used up",
         &["flow"],
     )?;
     let skipped = counter(

@@ -22,7 +22,7 @@ pub(super) async fn on_demand(
             () = context.cancel.cancelled() => return,
             () = demand.wanted() => {}
         }
-        tracing::info!(%flow, "a viewer has come: the input connects");
+        tracing::info!(%flow, "a viewer arrived: the input connects");
         status.status.set(State::Waiting, None);
         let cancel = context.cancel.child_token();
         let mut running = endpoint(InputContext { cancel: cancel.clone(), ..context.clone() });
@@ -30,7 +30,7 @@ pub(super) async fn on_demand(
             () = &mut running => return,
             () = demand.unwanted() => {}
         }
-        tracing::info!(%flow, "the last viewer has left: the input lets go");
+        tracing::info!(%flow, "the last viewer has left: the input disconnects");
         cancel.cancel();
         running.await;
         if context.cancel.is_cancelled() {

@@ -31,7 +31,7 @@ pub enum Mp4Fault {
     #[error("this is not an MP4 file")]
     NotMp4,
     /// An image of the same family, by its brand.
-    #[error("this is a picture ({0}), not a film")]
+    #[error("this is a still picture ({0}), not a video")]
     Image(FourCC),
     /// The end was reached without one.
     #[error("the file has no index: it is not finished, or not an MP4 file")]

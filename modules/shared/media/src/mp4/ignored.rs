@@ -70,7 +70,7 @@ pub enum IgnoredReason {
     #[error("its edit list takes more than {0} samples to show")]
     Repeated(u64),
     /// The samples it has take no time.
-    #[error("nothing of it is shown for a millisecond or longer")]
+    #[error("no part of it is shown for a millisecond or longer")]
     NoTime,
     /// A box that the track cannot do without.
     #[error("{source} (box {name} at byte {offset})")]

@@ -20,7 +20,7 @@ pub(super) fn section(page: &mut Html, name: &str, flow: &Value, about: &About<'
     page.raw("</h2>");
     if let Some(version) = flow.get("usingVersion") {
         page.raw("<p class=\"error\">The newest configuration of this flow is not usable; version ");
-        page.text(&version.to_string()).raw(" goes on running.</p>");
+        page.text(&version.to_string()).raw(" keeps running.</p>");
     }
     error(page, flow);
     line(page, flow, about);

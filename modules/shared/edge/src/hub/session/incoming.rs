@@ -50,7 +50,7 @@ impl Session<'_> {
         if self.is_subscribed() && before > 0 {
             self.hub.subscribed = Some(Instant::now());
             if self.hub.module.hub_connected.swap(true, Ordering::Relaxed) {
-                tracing::debug!("hub connected anew");
+                tracing::debug!("hub reconnected");
             } else {
                 tracing::info!(gateway = self.hub.edge.gateway, "hub connected");
             }

@@ -460,5 +460,5 @@ async fn a_target_that_stops_taking_is_lost_and_said_to_be() {
     giant.data = [&(size - 4).to_be_bytes()[..], &vec![0x41; size as usize - 4]].concat().into();
     feed(&mut publisher, &[giant]);
     let error = pushing.state(State::Retrying).await.trouble.unwrap().text;
-    assert_eq!(error, "flows.dock.outputs.cloud.push: server.example took nothing for 10 s");
+    assert_eq!(error, "flows.dock.outputs.cloud.push: server.example accepted nothing for 10 s");
 }

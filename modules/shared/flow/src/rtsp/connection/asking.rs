@@ -240,7 +240,7 @@ impl Connection {
                 Ok(Chosen { route, described, layout, ports, in_group: false, path, _want: want })
             }
             Err(_) => {
-                let why = format!("{}: there is no stream now", route.path);
+                let why = format!("{}: there is no stream at the moment", route.path);
                 Err(Refused { status: StatusCode::NotFound, why, route: Some(route) })
             }
         }
@@ -252,7 +252,7 @@ impl Connection {
             chosen.clear();
             chosen.route.clone()
         });
-        self.log_refused(path, route.as_deref(), "the stream's coding has changed since it was described");
+        self.log_refused(path, route.as_deref(), "the stream's codec has changed since it was described");
         self.session.refuse_outdated();
     }
 

@@ -115,7 +115,7 @@ impl Connection {
     async fn tunnel_up(&mut self, cookie: &str) -> Result<(), End> {
         let waiting = self.port.state.tunnels.lock().remove(cookie);
         let Some(waiting) = waiting else {
-            return self.refuse_http("404 Not Found", "No GET with this x-sessioncookie waits.").await;
+            return self.refuse_http("404 Not Found", "No GET with this x-sessioncookie is waiting.").await;
         };
         let rest = self.session.take_rest();
         let reader = std::mem::replace(&mut self.reader, Box::new(tokio::io::empty()));

@@ -80,7 +80,7 @@ impl Source {
             status.leave_out(kind, told);
         }
         for track in &self.left_out {
-            status.said.note(&format!("offers a track {:?} that is left out: {}", track.codec, track.why));
+            status.said.note(&format!("offers a track {:?}, which is left out: {}", track.codec, track.why));
         }
     }
 }

@@ -27,7 +27,7 @@ pub(in crate::rtsp) enum PushError {
         "{host} redirects the stream to an address that can't be used: {why}; set the URL to where it goes"
     )]
     Astray { host: String, why: &'static str },
-    #[error("no free ports for datagrams to {host}: {source}; set transport to tcp")]
+    #[error("no free UDP ports for {host}: {source}; set transport to tcp")]
     NoPorts { host: String, source: io::Error },
     #[error("{host} accepts the connection but does not finish the RTSP dialogue within {seconds} s")]
     Silent { host: String, seconds: u64 },
@@ -37,7 +37,7 @@ pub(in crate::rtsp) enum PushError {
     Closed { host: String },
     #[error("connection to {host} broke: {source}")]
     Io { host: String, source: io::Error },
-    #[error("{host} took nothing for {seconds} s")]
+    #[error("{host} accepted nothing for {seconds} s")]
     Stalled { host: String, seconds: u64 },
     #[error("{host} ended the session")]
     Ended { host: String },

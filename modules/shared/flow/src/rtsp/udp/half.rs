@@ -101,7 +101,8 @@ impl Half {
                 Err(error) if !is_about_room(&error) && !self.told.swap(true, Ordering::Relaxed) => {
                     tracing::warn!(
                         peer = %way.to,
-                        "a datagram of {} bytes was not taken: {error}; where the network takes only smaller ones, set mtu",
+                        "a datagram of {} bytes could not be sent: {error}; if the network allows only \
+                         smaller ones, set mtu",
                         datagram.len()
                     );
                 }

@@ -47,8 +47,8 @@ impl Ports {
             let second = first.saturating_add(1);
             let wait = if transports.tcp {
                 attempts.lacks(&format!(
-                    "{ip} has no ports {first}-{second} for datagrams: {source}; until it has, UDP is refused and TCP \
-                     taken; choose others, or transports tcp alone"
+                    "{ip} has no ports {first}-{second} for datagrams: {source}; until they are free, UDP is \
+                     refused and TCP is served; choose others, or set transports to tcp only"
                 ))
             } else {
                 let error =

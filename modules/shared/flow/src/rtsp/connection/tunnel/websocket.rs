@@ -70,7 +70,7 @@ impl AsyncRead for SocketReader {
                 // The library answers them.
                 Some(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
                 Some(Message::Text(_)) => {
-                    return Poll::Ready(Err(invalid("a text message, where RTSP travels in binary ones")));
+                    return Poll::Ready(Err(invalid("a text message, but RTSP uses binary ones")));
                 }
                 Some(Message::Close(_)) | None => return Poll::Ready(Ok(())),
             }

@@ -45,7 +45,7 @@ pub enum RecoverError {
     #[error("its boxes can't be read")]
     Boxes(#[from] Mp4Error),
     /// It does not begin as a recording does, or was cut before its tracks were written.
-    #[error("it is no recording, or was cut in its first {0} bytes")]
+    #[error("it is not a recording, or was cut off in its first {0} bytes")]
     NoHead(u64),
     /// The index of its samples does not fit the reserve: as a fragmented file it plays all the same.
     #[error("its index takes more than the {reserve} bytes that are kept for it")]
