@@ -30,7 +30,7 @@ pub enum AddressError {
     #[error("no address from 127.0.1.1 to 127.0.1.254 is free (claimed by a listener on port {CLAIM_PORT})")]
     Exhausted,
     /// Not Linux.
-    #[error("{ip}: {source}; loopback addresses beside 127.0.0.1 have to be set up on this system")]
+    #[error("{ip}: {source}; loopback addresses other than 127.0.0.1 must be set up on this system")]
     Bind {
         /// The address.
         ip: Ipv4Addr,

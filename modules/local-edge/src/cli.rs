@@ -11,13 +11,13 @@ use crate::fault::Fault;
 use crate::services;
 use crate::up::{Settings, up};
 
-const ABOUT: &str = "Plays the IoT Edge runtime on this machine, for development.
+const ABOUT: &str = "Simulates the IoT Edge runtime on this machine, for development.
 
 Reads a deployment manifest, starts each of its modules as a process, and gives them what edgeHub and \
 the workload API give on a device: identities, twins, direct methods, telemetry, certificates. A table \
 shows every flow with the address to open.";
 
-const AFTER: &str = "A first round:
+const AFTER: &str = "Getting started:
   local-edge                                     run deployment.template.json until Ctrl-C
 and in a second terminal:
   local-edge ps                                  what runs, and where to play and publish

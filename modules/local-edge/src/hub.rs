@@ -114,7 +114,7 @@ pub enum HubError {
     )]
     MethodName(String),
     /// As IoT Hub.
-    #[error("the payload is {0} bytes long, IoT Hub takes at most {MAX_METHOD_BYTES}")]
+    #[error("the payload is {0} bytes long, IoT Hub accepts at most {MAX_METHOD_BYTES}")]
     Payload(usize),
 }
 

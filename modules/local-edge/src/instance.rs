@@ -162,8 +162,8 @@ impl Instance {
                     self.journal.say(&match services::needs_building(service) {
                         Some(how) => format!("{name} is not run here: {how}"),
                         None => format!(
-                            "{name}: {image} is not run here: no program {service:?} lies beside local-edge; \
-                             `local-edge env {name}` makes any program that module"
+                            "{name}: {image} is not run here: there is no program {service:?} beside \
+                             local-edge; `local-edge env {name}` makes any program that module"
                         ),
                     });
                 }

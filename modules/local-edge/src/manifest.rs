@@ -43,7 +43,7 @@ pub enum ManifestError {
     #[error("cannot be read: {0}; name a manifest with --manifest")]
     Read(std::io::Error),
     /// Larger than any deployment may be.
-    #[error("larger than {MAX_FILE_BYTES} bytes: no manifest")]
+    #[error("larger than {MAX_FILE_BYTES} bytes, so not a manifest")]
     Size,
     /// Not strict JSON, or a name twice.
     #[error("{not}{0}", not = if .0.is_data() { "" } else { "not JSON: " })]

@@ -160,7 +160,10 @@ impl Watcher {
                 failures = 0;
             }
             let next = if again && pace.gives_up && failures >= AGENT_GIVES_UP {
-                let error = format!("ended {failures} times in a row: as edgeAgent, it is not started again");
+                let error = format!(
+                    "ended {failures} times in a row: like edgeAgent, local-edge does not \
+                                     start it again"
+                );
                 self.show(ProcessState::Failed { error });
                 failures = 0;
                 self.idle().await

@@ -50,10 +50,10 @@ pub fn find(name: &str) -> Service {
 /// What it takes to build a service that is not linked because it needs system libraries.
 pub fn needs_building(name: &str) -> Option<&'static str> {
     (name == "renderer").then_some(
-        "it is built apart, because it needs GStreamer: `apt-get install pkg-config libgstreamer1.0-dev \
+        "it is built separately, because it needs GStreamer: `apt-get install pkg-config libgstreamer1.0-dev \
          libgstreamer-plugins-base1.0-dev gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-         gstreamer1.0-plugins-bad gstreamer1.0-libav gstreamer1.0-pulseaudio gstreamer1.0-alsa`, then \
-         `cargo build --release -p renderer`",
+         gstreamer1.0-plugins-bad gstreamer1.0-libav gstreamer1.0-pulseaudio gstreamer1.0-alsa`, then `cargo \
+         build --release -p renderer`",
     )
 }
 
@@ -70,8 +70,8 @@ pub fn linked() -> Vec<&'static str> {
 /// What to do about a service that is nowhere.
 pub fn missing(name: &str) -> String {
     format!(
-        "no service {name:?}: it is not part of this binary (which has: {}) and no program of that name lies beside \
-         it; build it with `cargo build --release -p {name}`",
+        "no service {name:?}: it is not part of this binary (which has: {}) and there is no program of that \
+         name beside it; build it with `cargo build --release -p {name}`",
         match linked().as_slice() {
             [] => "none".to_owned(),
             names => names.join(", "),

@@ -209,7 +209,7 @@ pub async fn up(settings: Settings) -> Result<(), UpError> {
     tokio::spawn(control::serve(Arc::clone(&instance), control, stop.clone()));
 
     let starting = match instance.to_start().as_slice() {
-        [] => "no module is to be started".to_owned(),
+        [] => "no module to start".to_owned(),
         names => format!("starting {}", names.join(", ")),
     };
     journal.say(&format!("edgeHub listens on 127.0.0.1:{port}; {starting}"));

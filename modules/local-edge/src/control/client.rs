@@ -22,7 +22,7 @@ pub enum ClientError {
     #[error("the running local-edge did not answer: {0}")]
     Io(#[from] io::Error),
     /// A line of another version.
-    #[error("the running local-edge answered something else than expected: {0}")]
+    #[error("the running local-edge gave an unexpected answer: {0}")]
     Form(#[from] serde_json::Error),
     /// It said no.
     #[error("{0}")]

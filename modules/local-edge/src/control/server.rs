@@ -47,7 +47,7 @@ async fn answer(instance: &Instance, stream: UnixStream) -> std::io::Result<()> 
                 _ = read.read(&mut more) => return Ok(()),
             }
         }
-        Err(error) => Err(format!("not a question of this version of local-edge: {error}")),
+        Err(error) => Err(format!("not a request that this version of local-edge knows: {error}")),
     };
     let last = done.map_or_else(Answer::Error, |()| Answer::Done);
     send(&mut write, &last).await

@@ -133,7 +133,7 @@ async fn the_agent_answers_its_methods_in_any_case_and_says_what_it_does_not_do(
         ("RestartModule", json!({"id": "nobody"}), 400, "missing field `schemaversion`"),
         ("GetModuleLogs", json!({"items": []}), 400, "missing field `schemaversion`"),
         ("GetModuleLogs", asked(json!({"schemaVersion": "2.0"})), 500, "schemaVersion"),
-        ("GetModuleLogs", asked(json!({"items": [{"id": "("}]})), 400, "is no regular expression"),
+        ("GetModuleLogs", asked(json!({"items": [{"id": "("}]})), 400, "is not a regular expression"),
         ("GetModuleLogs", asked(json!({"items": [{"filter": {}}]})), 400, "missing field `id`"),
         (
             "GetModuleLogs",

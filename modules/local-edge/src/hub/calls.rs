@@ -50,13 +50,13 @@ struct CallRequest {
 enum Refused {
     #[error("there is POST /twins/{{device}}/modules/{{module}}/methods, and nothing else")]
     NoSuchPath,
-    #[error("only POST is taken here")]
+    #[error("only POST is accepted here")]
     NotPost,
     #[error("the header x-ms-edge-moduleId says who calls, as device/module")]
     Nameless,
     #[error("{0}")]
     Login(#[from] Refusal),
-    #[error("the body is not what a method call is: {0}")]
+    #[error("the body is not a method call: {0}")]
     Body(String),
     #[error("no device {0:?} here")]
     Device(String),

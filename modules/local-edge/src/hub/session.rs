@@ -98,7 +98,10 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Packet::Connect(_)) | Err(End::Protocol(mqttbytes::Error::InvalidProtocolLevel(_))) => {
             let code = ConnectReturnCode::RefusedProtocolVersion;
             wire.send(&Packet::ConnAck(ConnAck::new(code, false))).await?;
-            return Err(End::Refused { code: code as u8, reason: "only MQTT 3.1.1 is spoken here".into() });
+            return Err(End::Refused {
+                code: code as u8,
+                reason: "only MQTT 3.1.1 is supported here".into(),
+            });
         }
         Ok(_) => return Err(End::NotConnect),
         Err(end) => return Err(end),
@@ -256,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Published::Telemetry { bag } => self.hub.take_message(self.module, &bag, publish.payload.clone()),
             Published::Forbidden => return Err(End::TwinTopic(publish.topic)),
             Published::Unknown => self.hub.journal.say_once(&format!(
-                "{}: published to {:?}, which is no topic of edgeHub: dropped",
+                "{}: published to {:?}, which is not an edgeHub topic: dropped",
                 self.module,
                 publish.topic.chars().take(200).collect::<String>()
             )),
@@ -319,7 +322,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     fn method_answered(&mut self, status: Option<u16>, rid: &str, body: &[u8]) {
         let Some(caller) = self.calls.remove(rid) else {
-            return self.hub.journal.note(&format!("{}: a method answer that nobody waits for", self.module));
+            return self
+                .hub
+                .journal
+                .note(&format!("{}: an answer to a method call that nobody is waiting for", self.module));
         };
         let text = String::from_utf8_lossy(body);
         let payload = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text) };
@@ -327,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             _ if body.len() > MAX_METHOD_BYTES => MethodAnswer {
                 status: 500,
                 payload: format!(
-                    "the module's answer is {} bytes long, IoT Hub takes at most {MAX_METHOD_BYTES}",
+                    "the module's answer is {} bytes long, IoT Hub accepts at most {MAX_METHOD_BYTES}",
                     body.len()
                 )
                 .into(),

@@ -77,7 +77,9 @@ impl Store {
                 Ok(file) => {
                     kept.insert(file.module.clone(), file);
                 }
-                Err(error) => journal.say(&format!("{}: {error}; its module starts anew", path.display())),
+                Err(error) => {
+                    journal.say(&format!("{}: {error}; its module starts with an empty twin", path.display()))
+                }
             }
         }
         let store = Self { folder, behind: Mutex::default(), wake: Notify::new() };

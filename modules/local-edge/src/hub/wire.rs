@@ -40,9 +40,9 @@ pub(super) enum End {
     SecondConnect,
     #[error("publishing with QoS 2 is not possible with edgeHub")]
     Qos2,
-    #[error("it published to {0:?}: no topic of edgeHub's below $iothub/twin/")]
+    #[error("it published to {0:?}, which is not an edgeHub topic below $iothub/twin/")]
     TwinTopic(String),
-    #[error("it took nothing for 30 s")]
+    #[error("it read nothing for 30 s")]
     Stuck,
     #[error("a packet that only servers send")]
     ServerPacket,

@@ -32,7 +32,7 @@ enum Refused {
         "no method {0:?}: there are ping, GetModuleLogs, RestartModule, UploadModuleLogs, UploadSupportBundle"
     )]
     Unknown(String),
-    #[error("the payload is not what {method} takes: {source}")]
+    #[error("the payload does not fit {method}: {source}")]
     Payload { method: &'static str, source: serde_json::Error },
     #[error("the payload's schemaVersion is \"1.0\", found {0:?}")]
     SchemaVersion(String),
@@ -131,7 +131,7 @@ impl Instance {
         let module = self.modules.iter().find(|module| module.spec.name == name);
         match module.map(|module| module.status().state) {
             Some(ProcessState::Stopped | ProcessState::Ended { .. } | ProcessState::BackOff { .. }) => {
-                Err(format!("{name} can't be restarted since it does not run"))
+                Err(format!("{name} can't be restarted because it is not running"))
             }
             _ => self.restart(name),
         }

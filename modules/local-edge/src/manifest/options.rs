@@ -165,9 +165,7 @@ pub(super) fn parse(
     }
     if !unheeded.is_empty() {
         let list = unheeded.join(", ");
-        notes.push(format!(
-            "{module}: {list} of createOptions mean nothing to a process and are ignored here"
-        ));
+        notes.push(format!("{module}: createOptions with no meaning for a process are ignored here: {list}"));
     }
 
     if let Some(env) = at.optional("Env")? {

@@ -154,10 +154,8 @@ fn what_a_process_cannot_honour_is_one_note_a_module() {
     let manifest = parse(with_module(json!({"settings": {"image": "x", "createOptions": options}}))).unwrap();
     assert_eq!(
         manifest.notes,
-        [
-            "cam: NetworkingConfig, HostConfig.PidsLimit, HostConfig.Privileged of createOptions mean nothing to a \
-          process and are ignored here"
-        ]
+        ["cam: createOptions with no meaning for a process are ignored here: NetworkingConfig, \
+             HostConfig.PidsLimit, HostConfig.Privileged"]
     );
 }
 
@@ -171,7 +169,7 @@ fn an_address_for_ports_is_said_to_be_ignored_where_it_is_not_the_one_they_have_
     assert_eq!(
         notes(others),
         [
-            "cam: HostIp of HostConfig.PortBindings of createOptions mean nothing to a process and are ignored here"
+            "cam: createOptions with no meaning for a process are ignored here: HostIp of HostConfig.PortBindings"
         ]
     );
     let same =

@@ -16,7 +16,7 @@ const DEFAULT_LEVEL: u8 = 6;
 /// Why a filter is none.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    #[error("{0:?} is no regular expression: {1}")]
+    #[error("{0:?} is not a regular expression: {1}")]
     Pattern(String, regex_lite::Error),
     #[error(
         "since and until are a time (2026-01-01T00:00:00Z, or seconds since 1970) or how long ago (10m, 1 day, 2h 30m), found {0}"
