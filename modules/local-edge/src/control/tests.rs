@@ -190,5 +190,5 @@ async fn a_line_that_is_no_question_is_answered_with_an_error() {
     stream.write_all(b"{\"ask\":\"dance\"}\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with(r#"{"error":"not a question"#), "{answer}");
+    assert!(answer.starts_with(r#"{"error":"not a request"#), "{answer}");
 }

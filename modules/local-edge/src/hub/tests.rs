@@ -375,7 +375,7 @@ async fn an_unknown_topic_is_acknowledged_and_said() {
     let mut cam = bench.connect("cam").await;
     cam.publish("my/own/topic", "x").await;
     while !matches!(cam.next().await, Packet::PubAck(_)) {}
-    assert!(bench.log_has(r#"cam: published to "my/own/topic", which is no topic of edgeHub"#));
+    assert!(bench.log_has(r#"cam: published to "my/own/topic", which is not an edgeHub topic"#));
 }
 
 #[tokio::test]
