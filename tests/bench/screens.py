@@ -16,6 +16,9 @@ import urllib.request
 from servers import ROOT, TARGET, cpu_seconds, free_port, listens, memory_kib, wait_for
 
 SIZE = "1920x1080"
+# Debian's packages of the elements of the pipeline beside the renderer.
+PACKAGES = {"rtmp2src": "gstreamer1.0-plugins-bad", "flvdemux": "gstreamer1.0-plugins-good",
+            "avdec_h264": "gstreamer1.0-libav", "videoconvert": "gstreamer1.0-plugins-base", "ximagesink": "gstreamer1.0-x"}
 
 
 def clip(work, size, rate, bits):
@@ -60,11 +63,24 @@ def contenders(home, url, small, port):
              for row in (1, 2) for column in (1, 2)}
     found = {"renderer": renderer(home, "whole", {"cam": (url, {})}, port),
              "four cells": renderer(home, "cells", cells, port)}
-    if shutil.which("gst-launch-1.0"):
+    missing = missing_packages()
+    if missing:
+        print(f"gst-launch-1.0 is skipped: it needs the Debian packages {' '.join(missing)}")
+    else:
         found["gst-launch"] = ["gst-launch-1.0", "-q", *pipeline.split()]
     if shutil.which("ffplay"):
         found["ffplay"] = ["ffplay", "-v", "quiet", "-an", "-fs", url]
+    else:
+        print("ffplay is skipped: it needs the Debian package ffmpeg")
     return found
+
+
+def missing_packages():
+    """Those that the pipeline of gst-launch-1.0 needs."""
+    if not shutil.which("gst-inspect-1.0"):
+        return ["gstreamer1.0-tools", *sorted(set(PACKAGES.values()))]
+    exists = {name: subprocess.run(["gst-inspect-1.0", "--exists", name]).returncode == 0 for name in PACKAGES}
+    return sorted({package for name, package in PACKAGES.items() if not exists[name]})
 
 
 def rendered(port):
@@ -76,6 +92,10 @@ def rendered(port):
 
 def screens(options):
     """The CPU time of each program for a second of the stream, the X server's beside it, in turn."""
+    absent = [program for program in ("ffmpeg", "Xvfb") if not shutil.which(program)]
+    if absent:
+        print(f"screens are skipped: they need the Debian packages {' '.join(name.lower() for name in absent)}")
+        return
     subprocess.run(["cargo", "build", "--release", "-q", "-p", "rtmp-splitter", "-p", "renderer"], cwd=ROOT, check=True)
     print(f"{'program':12} {'CPU ms/s':>9} {'X server ms/s':>14} {'resident MB':>12} {'pictures/s':>11} {'left out':>9}")
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
@@ -93,8 +113,9 @@ def screens(options):
                                              stdout=subprocess.PIPE, text=True))
         environment = os.environ | {"DISPLAY": f":{server.stdout.readline().strip()}", "WAYLAND_DISPLAY": ""}
         found, metrics = {}, free_port()
+        commands = contenders(home, url, small, metrics)
         for _ in range(options.rounds):
-            for name, command in contenders(home, url, small, metrics).items():
+            for name, command in commands.items():
                 with running(*command, env=environment, stdout=subprocess.DEVNULL) as process:
                     # Until it has started, joined and caught up.
                     time.sleep(8)

@@ -4,12 +4,15 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use av_tests::clip::Clip;
+use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
+use av_tests::tool::Tool;
 use av_tests::{needs, wait};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::hls::Gateway;
+use crate::hls_secure::{Secure, address};
 
 /// Connections that one address may have, and some more.
 const MOST: usize = 2000;
@@ -72,4 +75,59 @@ fn thousands_of_parked_requests_and_a_client_that_takes_nothing_cost_nobody_else
     wait::until_true("the client that takes nothing is cut off", wait::LONG, || {
         idle.write_all(b"\r\n").is_err()
     });
+}
+
+/// What a playlist says of the part that comes next, and of the segment after the one that grows.
+fn next(playlist: &str) -> (String, u64) {
+    let (_, hint) = playlist.split_once("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"").expect("a hint");
+    let (_, first) = playlist.split_once("#EXT-X-MEDIA-SEQUENCE:").expect("a number");
+    let first: u64 = first.lines().next().unwrap().parse().unwrap();
+    (hint.split('"').next().unwrap().to_owned(), first + playlist.matches("#EXTINF").count() as u64 + 1)
+}
+
+#[test]
+fn thousands_of_requests_on_a_few_connections_of_http_2_cost_nobody_else_a_part() {
+    needs!(Ffmpeg, Curl, H2load);
+    // On each connection as many as it may have at once.
+    const CONNECTIONS: usize = 15;
+    const STREAMS: usize = 200;
+    let gateway = Secure::start_with(&json!({ "segmentSeconds": 4 }));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    let index = gateway.playlist("/live/cam/index.m3u8", &[]).body;
+    let media = format!("/live/cam/{}", index.lines().filter_map(address).next_back().unwrap());
+    let get = |path: &str, more: &[&str]| {
+        let got = gateway.get(path, &[&["--http2", "--interface", "127.0.0.2"], more].concat());
+        assert_eq!((got.version.as_str(), got.status), ("2", 200), "{path}");
+        got.body
+    };
+    // The crowd comes again and again, and waits for the segment after the next.
+    for _ in 0..3 {
+        let (mut hint, after) = next(&get(&media, &[]));
+        let parked = format!("{media}?_HLS_msn={after}&_HLS_part=0");
+        let mut crowd = Program::start(Tool::H2load.command().args([
+            "-n",
+            &(CONNECTIONS * STREAMS).to_string(),
+            "-c",
+            &CONNECTIONS.to_string(),
+            "-m",
+            &STREAMS.to_string(),
+            &format!("https://127.0.0.1:{}{parked}", gateway.port),
+        ]));
+        while crowd.ended().is_none() {
+            get(&format!("/live/cam/{hint}"), &["--output", "/dev/null"]);
+            let text = get(&media, &[]);
+            assert!(text.contains(&hint), "{hint} is in no playlist: {text}");
+            (hint, _) = next(&text);
+        }
+        let told = crowd.finish(wait::LONG).stdout;
+        let line = told.lines().find(|line| line.starts_with("status codes: ")).expect(&told);
+        eprintln!("{line}");
+        let count = |class: &str| {
+            let word = line.split(", ").find(|part| part.ends_with(class)).expect(line);
+            word.trim_start_matches("status codes: ").split(' ').next().unwrap().parse::<usize>().unwrap()
+        };
+        assert_eq!(count("2xx") + count("5xx"), CONNECTIONS * STREAMS, "{told}");
+        assert!(count("2xx") >= MOST && count("5xx") > 0, "{told}");
+    }
 }

@@ -17,42 +17,46 @@ use crate::access::certificate;
 use crate::{rtmp, twin};
 
 /// A gateway that serves `live/cam` over https to who `auth` lets in.
-struct Secure {
-    module: Module,
-    rtmp: String,
-    port: u16,
+pub(crate) struct Secure {
+    pub(crate) module: Module,
+    pub(crate) rtmp: String,
+    pub(crate) port: u16,
     trusted: PathBuf,
 }
 
 /// What curl says of one answer.
 #[derive(Debug)]
-struct Got {
+pub(crate) struct Got {
     /// `2` or `1.1`.
-    version: String,
-    status: u16,
-    body: String,
+    pub(crate) version: String,
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl Secure {
     fn start(auth: &Value) -> Self {
+        Self::start_with(&json!({ "auth": auth, "segmentSeconds": 1 }))
+    }
+
+    /// With these options of its output.
+    pub(crate) fn start_with(options: &Value) -> Self {
         let (rtmp, port) = (rtmp(port::free(), "live/cam"), port::free());
         let setup = Setup::new("hls-gateway");
         let (trusted, key) = certificate(setup.dir());
         let serve = format!("https://127.0.0.1:{port}/live/cam");
-        let tls = json!({ "certificateFile": trusted, "keyFile": key });
-        let document = twin(json!({ "cam": {
-            "input": { "listen": rtmp },
-            "outputs": { "web": { "serve": serve, "tls": tls, "auth": auth, "segmentSeconds": 1 } },
-        } }));
+        let mut output = options.clone();
+        output["serve"] = serve.into();
+        output["tls"] = json!({ "certificateFile": trusted, "keyFile": key });
+        let document = twin(json!({ "cam": { "input": { "listen": rtmp }, "outputs": { "web": output } } }));
         Self { module: setup.twin(&document).start(), rtmp, port, trusted }
     }
 
-    fn get(&self, path: &str, options: &[&str]) -> Got {
+    pub(crate) fn get(&self, path: &str, options: &[&str]) -> Got {
         curl(&self.trusted, &format!("https://127.0.0.1:{}{path}", self.port), options)
     }
 
     /// The multivariant playlist, once the stream can be played.
-    fn playlist(&self, path: &str, options: &[&str]) -> Got {
+    pub(crate) fn playlist(&self, path: &str, options: &[&str]) -> Got {
         wait::until("a playlist", wait::LONG, || {
             Some(self.get(path, options)).filter(|got| got.status == 200)
         })
@@ -77,7 +81,7 @@ fn curl(trusted: &Path, url: &str, options: &[&str]) -> Got {
 }
 
 /// The address in a playlist's line.
-fn address(line: &str) -> Option<&str> {
+pub(crate) fn address(line: &str) -> Option<&str> {
     if line.starts_with('#') {
         return line.split_once("URI=\"")?.1.split('"').next();
     }

@@ -1,10 +1,13 @@
 //! The renderer on a machine without a desktop: a graphics card whose connectors it drives itself, and a sound card.
 
+use std::path::Path;
+use std::process::Command;
+
 use av_tests::client::PublishWith;
 use av_tests::clip::Clip;
 use av_tests::machine::{HOST, Machine, Rendering, User, wait_for};
 use av_tests::module::{Module, Setup};
-use av_tests::screen::luma_of;
+use av_tests::screen::{card_of, luma_of};
 use av_tests::{long_only, needs, port};
 use serde_json::{Value, json};
 
@@ -148,4 +151,50 @@ fn a_card_and_a_sound_card_that_another_program_owns_are_taken_when_it_ends() {
     without
         .wait_says(&sound, "/dev/snd: No such file or directory (os error 2); give the container the device");
     without.end();
+}
+
+/// The number of the test card in the picture of an answer of `snapshot`.
+fn card_in(answer: &Value, folder: &Path) -> Option<u64> {
+    let payload = answer.get("payload").filter(|_| answer["status"] == 200)?;
+    assert_eq!(
+        (&payload["contentType"], &payload["width"], &payload["height"]),
+        (&json!("image/jpeg"), &json!(640), &json!(360))
+    );
+    let image = payload["image"].as_str().unwrap();
+    assert!(image.len() <= 90_000, "{}", image.len());
+    let (text, jpeg) = (folder.join("shot.base64"), folder.join("shot.jpeg"));
+    std::fs::write(&text, image).unwrap();
+    let decoded = Command::new("base64").arg("-d").arg(&text).output().unwrap();
+    std::fs::write(&jpeg, decoded.stdout).unwrap();
+    card_of(&jpeg, "null")
+}
+
+#[test]
+fn a_snapshot_of_a_graphics_card_is_the_picture_on_its_panel_and_none_where_there_is_no_panel() {
+    needs!(Ffmpeg, Gst, Python, Machine);
+    long_only!();
+    let (_splitter, listen, pull) = splitter();
+    let _publisher = publish_card(&listen);
+    let machine = Machine::start("virtio-gpu-pci,max_outputs=1,xres=640,yres=400", 1);
+    let output = json!({ "render": "display://kms", "audio": false });
+    machine.start_edge(&json!({ "cam": flow(json!({ "pull": pull }), output) }));
+    let folder = tempfile::tempdir().unwrap();
+    let ask = || machine.method("snapshot", &json!({ "flow": "cam" }));
+    let mut first = None;
+    wait_for("two snapshots of the running clock", || {
+        let answer = ask();
+        let now = card_in(&answer, folder.path());
+        if now.is_none() {
+            eprintln!("{answer}\n{}", machine.edge_log());
+        }
+        first = first.or(now);
+        now.is_some() && now != first
+    });
+    wait_clock(&machine, 0, "null");
+    machine.run("echo off > /sys/class/drm/card0-Virtual-1/status");
+    let why = "nothing is on the screen: KMS: no display is connected to Virtual-1";
+    wait_for("it says that there is no panel", || {
+        let answer = ask();
+        answer["status"] == 409 && answer["payload"]["error"] == why
+    });
 }

@@ -116,6 +116,42 @@ impl Machine {
         Rendering { process, ..rendering }
     }
 
+    /// Starts `local-edge` in there, as root, with the renderer as its only module.
+    pub fn start_edge(&self, flows: &Value) {
+        let share = self.dir.path();
+        std::fs::copy(tool::binary("local-edge"), share.join("local-edge")).unwrap();
+        let text = std::fs::read_to_string(tool::repository().join("deployment.template.json")).unwrap();
+        let mut manifest: Value = serde_json::from_str(&text).unwrap();
+        let content = manifest["modulesContent"].as_object_mut().unwrap();
+        content.retain(|name, _| name.starts_with('$') || name == "renderer");
+        content["renderer"]["properties.desired"]["flows"] = flows.clone();
+        let modules = &mut content["$edgeAgent"]["properties.desired"]["modules"];
+        modules.as_object_mut().unwrap().retain(|name, _| name == "renderer");
+        modules["renderer"]["settings"]["image"] = "renderer:1".into();
+        modules["renderer"]["env"] = json!({
+            "GST_REGISTRY": { "value": "/run/share/registry" }, "GST_REGISTRY_UPDATE": { "value": "no" },
+        });
+        std::fs::write(share.join("manifest.json"), manifest.to_string()).unwrap();
+        self.run(
+            "/run/share/local-edge --state-dir /run/edge up --manifest /run/share/manifest.json \
+             </dev/null >/run/share/edge.log 2>&1 &",
+        );
+    }
+
+    /// Status and payload of what the renderer answers to a direct method. Null while it can't be asked.
+    pub fn method(&self, name: &str, payload: &Value) -> Value {
+        self.run(&format!(
+            "/run/share/local-edge --state-dir /run/edge method renderer {name} '{payload}' >/run/share/answer 2>&1"
+        ));
+        let answer = std::fs::read_to_string(self.dir.path().join("answer")).unwrap();
+        serde_json::from_str(&answer).unwrap_or_default()
+    }
+
+    /// What `local-edge` in there says.
+    pub fn edge_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("edge.log")).unwrap_or_default()
+    }
+
     /// What is on the panel behind a connector, which counts from 0.
     pub fn shot(&self, connector: usize) -> PathBuf {
         let file = self.dir.path().join("shot.ppm");

@@ -29,6 +29,8 @@ pub enum Tool {
     Python,
     /// curl with HTTP/2.
     Curl,
+    /// nghttp2's: many requests at once over HTTP/2.
+    H2load,
     /// npm's `azurite`: the blob service alone.
     Azurite,
     /// Python with PyPI's `azure-storage-blob`.
@@ -70,6 +72,7 @@ impl Tool {
             Self::Mediainfo => on_path("mediainfo"),
             Self::Python => on_path("python3"),
             Self::Curl => on_path("curl"),
+            Self::H2load => on_path("h2load"),
             Self::Azurite => existing(tests_dir().join(".tools/azurite/node_modules/.bin/azurite-blob")),
             Self::Strace => on_path("strace"),
             Self::Tinyproxy => on_path("tinyproxy"),

@@ -76,6 +76,10 @@ impl Renderer {
                 },
             );
         };
+        // What would have been shown is not on any screen.
+        if let Some(why) = locked(&stage.trouble).clone() {
+            return refused(409, format!("nothing is on the screen: {why}"));
+        }
         let Some(picture) = locked(&stage.shown).clone() else {
             return refused(409, "no picture has been shown yet".into());
         };
@@ -175,6 +179,17 @@ mod tests {
             assert_eq!(reply.status, status, "{payload}");
             assert!(reply.body["error"].as_str().unwrap().starts_with(why), "{payload}: {}", reply.body);
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_display_that_is_not_there_says_so() {
+        let (renderer, stage) = renderer();
+        *locked(&stage.shown) = crate::card::draw(320, 180, &["cam".into()], 0);
+        assert!(locked(&stage.shown).is_some());
+        *locked(&stage.trouble) = Some("KMS: no display is connected to HDMI-A-1".into());
+        let reply = renderer.snapshot(&json!({ "flow": "cam" })).now_or_never().unwrap();
+        let why = "nothing is on the screen: KMS: no display is connected to HDMI-A-1";
+        assert_eq!((reply.status, reply.body), (409, json!({ "error": why })));
     }
 
     #[test]

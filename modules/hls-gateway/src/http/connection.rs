@@ -151,7 +151,7 @@ where
     A: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     A::Future: Send + 'static,
 {
-    let io = TokioIo::new(Patient::new(stream));
+    let io = TokioIo::new(Patient::new(stream, http2));
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder

@@ -89,6 +89,18 @@ async fn a_peer_of_http_1_that_takes_a_byte_now_and_then_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_agreed_on_http_2_and_says_nothing_or_half_of_it_is_given_up() {
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+        let (mut stream, _pace, served) = serves(1, true);
+        stream.write_all(said).await.unwrap();
+        let began = Instant::now();
+        let ended = served.await.unwrap();
+        assert!(matches!(ended, Err(Ended::Http(_))), "{ended:?}");
+        assert!(began.elapsed() < 15 * SECOND, "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_peer_that_keeps_the_pace_gets_all_and_one_that_asks_for_nothing_stays() {
     let (stream, pace, served) = serves(1024 * 1024, true);
     let mut sender = client(stream, 32 * 1024).await;
