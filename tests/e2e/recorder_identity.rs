@@ -251,7 +251,8 @@ fn blobs_that_are_older_than_retention_days_go_where_the_store_says_what_time_it
     };
     let told = || {
         let log = edge.ask(&["logs", MODULE, "--tail", "100000"]).stdout;
-        ["files are overdue", "nothing is deleted by its age until"].map(|words| log.matches(words).count())
+        ["retentionDays can't be deleted", "no file is deleted by age until"]
+            .map(|words| log.matches(words).count())
     };
     let before = told();
     restart();
