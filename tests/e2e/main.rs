@@ -60,6 +60,7 @@ mod renderer;
 mod renderer_devices;
 mod renderer_kms;
 mod renderer_sound;
+mod renderer_sound_changes;
 mod renderer_streams;
 mod rtsp;
 mod rtsp_codecs;

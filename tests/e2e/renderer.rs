@@ -275,7 +275,7 @@ fn a_wayland_compositor_that_comes_goes_and_comes_back_has_the_picture() {
 }
 
 /// Descriptors and threads of a process.
-fn held(module: &Module) -> (usize, usize) {
+pub(crate) fn held(module: &Module) -> (usize, usize) {
     let of =
         |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", module.program().id())).unwrap().count();
     (of("fd"), of("task"))

@@ -11,10 +11,10 @@ use crate::renderer::{OUTPUT, flow, number, publish_card, received, renders_on, 
 use crate::{long, rtmp};
 
 /// What the renderer promises, in milliseconds.
-const IN_STEP: f64 = 40.0;
+pub(crate) const IN_STEP: f64 = 40.0;
 
 /// How far beeps are from flashes for some seconds, printed; `None` where a flash had no beep, or there were too few.
-fn most_out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<f64> {
+pub(crate) fn most_out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<f64> {
     let all = beeps_behind_flashes(screen, speaker, seconds);
     let offsets: Vec<Offset> = all.iter().copied().flatten().collect();
     let mut behind: Vec<f64> = offsets.iter().map(|offset| offset.behind).collect();
@@ -41,7 +41,7 @@ fn is_in_step(screen: &Screen, speaker: &Speaker) {
     assert!(worst.is_some_and(|worst| worst <= IN_STEP), "{worst:?}");
 }
 
-fn wait_in_step(screen: &Screen, speaker: &Speaker) {
+pub(crate) fn wait_in_step(screen: &Screen, speaker: &Speaker) {
     wait::until_true("beep and flash are in step", wait::LONG * 2, || {
         most_out_of_step(screen, speaker, 6).is_some_and(|worst| worst <= IN_STEP)
     });

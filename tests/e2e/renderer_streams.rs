@@ -212,7 +212,7 @@ fn size_and_codec_change_in_the_middle_of_a_stream_and_the_window_stays() {
 }
 
 /// Sets a flag when it goes.
-struct Ends<'a>(&'a AtomicBool);
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {

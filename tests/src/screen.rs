@@ -408,21 +408,53 @@ impl Offset {
 /// What is measured of the sound is the mean of so many milliseconds.
 const WINDOW: f64 = 5.0;
 
+/// Writes how loud it is to a file, for each 5 ms of some seconds.
+fn listen(speaker: &Speaker, seconds: u32, since: f64, file: &Path) -> Command {
+    let mut command: Command = Tool::Ffmpeg.command();
+    command.env("PULSE_SERVER", speaker.server());
+    command.args(["-v", "error", "-nostdin", "-copyts", "-f", "pulse", "-fragment_size", "1920"]);
+    command.args(["-t", &seconds.to_string(), "-i", "out.monitor", "-af"]);
+    command.arg(format!(
+        "asetpts=PTS-{since}/TB,asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:direct=1:file={}",
+        file.display()
+    ));
+    command.args(["-f", "null", "-"]);
+    command
+}
+
+/// Listens to a speaker from its start on. Each listener that comes or goes changes the latency of PulseAudio's sink,
+/// which GStreamer's may take seconds to come to terms with.
+pub struct Listener {
+    _program: Program,
+    file: tempfile::NamedTempFile,
+}
+
+impl Listener {
+    /// Begins.
+    pub fn start(speaker: &Speaker) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let program = Program::start(&mut listen(speaker, 3600, since_1970().floor(), file.path()));
+        let listener = Self { _program: program, file };
+        wait::until_true("the listener hears", wait::LONG, || !listener.levels().is_empty());
+        listener
+    }
+
+    /// How loud each 5 ms up to now were, in dB of full scale.
+    pub fn levels(&self) -> Vec<f64> {
+        let heard = std::fs::read_to_string(self.file.path()).unwrap();
+        // The last line may not be whole.
+        let whole = heard.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        series(whole).into_iter().map(|(_, level)| level).collect()
+    }
+}
+
 /// How far beeps of the test card are from its flashes, each second for so many: what comes out of the speaker against
 /// what is on the screen. `None`: there was no beep to a flash.
 pub fn beeps_behind_flashes(screen: &Screen, speaker: &Speaker, seconds: u32) -> Vec<Option<Offset>> {
     let file = screen.dir.path().join("sound");
     // The filters print six digits: seconds since a moment ago rather than since 1970.
     let since = since_1970().floor();
-    let mut command: Command = Tool::Ffmpeg.command();
-    command.env("PULSE_SERVER", speaker.server());
-    command.args(["-v", "error", "-nostdin", "-copyts", "-f", "pulse", "-fragment_size", "1920"]);
-    command.args(["-t", &seconds.to_string(), "-i", "out.monitor", "-af"]);
-    command.arg(format!(
-        "asetpts=PTS-{since}/TB,asetnsamples=240,astats=metadata=1:reset=1,ametadata=print:key=lavfi.astats.Overall.RMS_level:file={}",
-        file.display()
-    ));
-    command.args(["-f", "null", "-"]);
+    let mut command = listen(speaker, seconds, since, &file);
     let limit = wait::LONG + Duration::from_secs(seconds.into());
     let enough = AtomicBool::new(false);
     let (recorded, seen) = std::thread::scope(|threads| {

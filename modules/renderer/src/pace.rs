@@ -46,6 +46,11 @@ impl Pace {
         self.cursor = None;
     }
 
+    /// Where the sound that was handed over ends.
+    pub fn end(&self) -> Option<i64> {
+        self.cursor.map(|cursor| cursor as i64)
+    }
+
     /// A piece that begins at a stream time, of so many samples at so many a second, is due at `due`; stream time is
     /// stretched by `rate`. `None`: it is left out.
     ///
@@ -64,13 +69,16 @@ impl Pace {
         let can_go = stream + own / 2.0 < self.end && self.late > own / 2.0;
         // Where it goes, what comes next is that much nearer.
         let off = off.map(|off| if can_go { off - own } else { off });
-        let anew = off.is_none_or(|off| off.abs() > STEP) || nominal.abs_diff(self.label) > nominal / 50;
+        let anew = off.is_none_or(|off| off.abs() > STEP);
         if !anew && can_go {
             self.late -= own;
             return None;
         }
         if anew {
             self.cursor = Some(due);
+        }
+        // Another rate of the sound itself: that of the sound before it says nothing.
+        if anew || nominal.abs_diff(self.label) > nominal / 50 {
             self.reviewed = REVIEW;
             self.least = None;
         }
@@ -151,6 +159,26 @@ mod tests {
         for fast in [0.0, 0.004] {
             let (moved, left_out, _) = play((0..28_000).map(|index| index / 2 * 2 * PIECE), fast);
             assert_eq!((moved, left_out), (1, 0), "{fast}");
+        }
+    }
+
+    #[test]
+    fn sound_of_another_rate_goes_on_where_the_one_before_it_ends() {
+        let (mut pace, mut stream, mut end) = (Pace::default(), 0_i64, None);
+        for round in 0..30 {
+            let nominal = [48_000, 44_100, 8_000, 32_000][round % 4];
+            for piece in 0..100 {
+                let place = pace.place((stream, SAMPLES, nominal), stream, 0.0).unwrap();
+                assert_eq!(place.anew, round == 0 && piece == 0, "{round} {piece}");
+                assert!(end.is_none_or(|end: f64| (end - place.at).abs() < 1.0), "{round} {piece}");
+                assert!(
+                    place.label.abs_diff(nominal) <= nominal / 200 + 1,
+                    "{round} {piece}: {}",
+                    place.label
+                );
+                end = Some(place.at + place.length);
+                stream += i64::try_from(SAMPLES * 1_000_000_000 / u64::from(nominal)).unwrap();
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::hang::CALLS;
 use crate::options::RenderConfig;
 use crate::paint::Painter;
 use crate::renderer::Renderer;
-use crate::sound::{self, Sound, SoundState};
+use crate::sound::{self, Outlet, Sound, SoundState};
 use crate::speaker::Wanted;
 use crate::stage::{Signal, Stage, locked};
 use crate::watch::{Frozen, frozen};
@@ -137,7 +137,9 @@ struct Rendering {
     tracks: Arc<Tracks>,
     video: Option<Decoding<Decoder>>,
     audio: Option<Decoding<Sound>>,
+    outlet: Option<Outlet>,
     ending: Vec<(Decoder, Instant)>,
+    ending_sound: Vec<(Sound, Instant)>,
     pictures: again::Pictures,
     counted: [u64; 2],
     /// When, and how many pictures a second were shown then.
@@ -157,7 +159,9 @@ impl Rendering {
             tracks: Arc::default(),
             video: None,
             audio: None,
+            outlet: None,
             ending: Vec::new(),
+            ending_sound: Vec::new(),
             pictures: again::Pictures::default(),
             counted: [0; 2],
             counted_at: Instant::now(),
@@ -260,6 +264,10 @@ impl Rendering {
             self.start_picture();
         }
         if is_other(Kind::Audio) || (self.audio.is_none() && tracks.audio.is_some()) {
+            if let Some(sound) = self.audio.take().and_then(|audio| audio.running) {
+                sound.decoder.end();
+                self.ending_sound.push((sound, Instant::now() + DRAIN));
+            }
             let (bound, wanted) = (self.bound(), self.stage.config.audio.is_some());
             let track = tracks.audio.as_ref().filter(|_| wanted);
             self.audio = track.map(|track| Decoding::new(track, sound::RAW, bound));
@@ -302,15 +310,19 @@ impl Rendering {
         let (path, name) = (&self.output.path, audio.ways.track.codec_string.clone());
         let refused = |candidate: &Candidate, why: &str| refused(path, &name, candidate, why);
         while let Some(decoder) = audio.started(refused) {
-            let candidate = decoder.candidate.clone();
-            match Sound::of(decoder, wanted.clone(), (&stage.clock, &stage.timing, &self.sound_state)) {
-                Ok(started) => {
-                    audio.running = Some(started);
+            let opened = match self.outlet.take() {
+                Some(outlet) => Ok(outlet),
+                None => Outlet::open(wanted.clone(), (&stage.clock, &stage.timing, &self.sound_state)),
+            };
+            match opened {
+                Ok(mut outlet) => {
+                    audio.running = Some(outlet.play(decoder));
                     audio.ways.began(0);
+                    self.outlet = Some(outlet);
                     return;
                 }
                 Err(PipelineError(why)) => {
-                    refused(&candidate, &why);
+                    refused(&decoder.candidate, &why);
                     audio.ways.next(&why);
                 }
             }
@@ -362,6 +374,10 @@ impl Rendering {
                 video.after(decoder);
             }
         }
+        self.ending_sound.retain(|(sound, until)| !sound.has_ended() && now < *until);
+        // A sound card is left to others where there is no sound any more.
+        let is_needed = self.audio.is_some() || !self.ending_sound.is_empty();
+        self.outlet.take_if(|outlet| !is_needed && outlet.is_silent());
         self.check_picture(now);
         self.check_sound(now);
         let here = self.stage.clock.now();

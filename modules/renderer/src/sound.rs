@@ -2,7 +2,9 @@
 //!
 //! It has a state of its own: a `speaker` that is not there costs the picture nothing, and is tried again.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -161,11 +163,36 @@ impl SoundState {
     }
 }
 
+/// What plays the sound of an output, whichever decoder it comes from: another codec is no reason to stop a speaker
+/// that still holds what was decoded before.
+pub struct Outlet {
+    seam: Arc<Seam>,
+    /// Whoever put sound out last: the next one waits until that has come to its end.
+    last: Option<Receiver<Infallible>>,
+}
+
 /// The sound of one track.
 pub struct Sound {
     /// Takes frames.
     pub decoder: Decoder,
-    seam: Arc<Seam>,
+    turn: Arc<Turn>,
+}
+
+/// Held until a decoder has put everything out, or is given up.
+struct Turn(Mutex<Option<Sender<Infallible>>>);
+
+impl Turn {
+    fn sender(&self) -> MutexGuard<'_, Option<Sender<Infallible>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        *self.sender() = None;
+    }
+
+    fn is_over(&self) -> bool {
+        self.sender().is_none()
+    }
 }
 
 /// Where decoded sound goes over to the speaker.
@@ -185,13 +212,12 @@ struct Late {
     least: i64,
 }
 
-impl Sound {
-    /// Plays what comes out of a decoder. The speaker is opened by a thread of its own.
+impl Outlet {
+    /// Opens a speaker, by a thread of its own.
     ///
     /// # Errors
     /// There is no such thread.
-    pub fn of(
-        decoder: Decoder,
+    pub fn open(
         wanted: Wanted,
         (clock, timing, state): (&Clock, &Arc<Mutex<Timing>>, &Arc<SoundState>),
     ) -> Result<Self, PipelineError> {
@@ -203,23 +229,60 @@ impl Sound {
             late: Mutex::default(),
             over: AtomicBool::new(false),
         });
-        let taking = seam.clone();
-        let callbacks = AppSinkCallbacks::builder().new_sample(move |sink| taking.take(sink)).build();
-        decoder.output().set_callbacks(callbacks);
         let keeping = Arc::downgrade(&seam);
         std::thread::Builder::new().name("speaker".into()).spawn(move || keep(&keeping, &wanted)).map_err(
             |error| PipelineError(format!("the thread for the speaker can't be started: {error}")),
         )?;
-        Ok(Self { decoder, seam })
+        Ok(Self { seam, last: None })
+    }
+
+    /// Plays what comes out of a decoder, once the one before it has put out what it held.
+    pub fn play(&mut self, decoder: Decoder) -> Sound {
+        let (sender, receiver) = mpsc::channel();
+        let mut before = self.last.replace(receiver);
+        let turn = Arc::new(Turn(Mutex::new(Some(sender))));
+        let (seam, mine, ends) = (self.seam.clone(), turn.clone(), turn.clone());
+        let new_sample = move |sink: &AppSink| {
+            // Nothing is ever sent: it ends when the other one's turn does, also by its being given up.
+            if let Some(before) = before.take() {
+                let _ = before.recv();
+            }
+            if mine.is_over() {
+                return Err(gst::FlowError::Eos);
+            }
+            seam.take(sink)
+        };
+        let callbacks = AppSinkCallbacks::builder().new_sample(new_sample).eos(move |_| ends.end());
+        decoder.output().set_callbacks(callbacks.build());
+        Sound { decoder, turn }
+    }
+
+    /// Whether all that it was given has been played.
+    pub fn is_silent(&self) -> bool {
+        let ends = self.seam.speaker().as_ref().and_then(Speaker::ends);
+        ends.is_none_or(|ends| ends <= self.seam.clock.now())
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.seam.over.store(true, Ordering::Relaxed);
+        // Also where a decoder hangs while it ends, and keeps the seam.
+        let speaker = self.seam.speaker().take();
+        drop(speaker);
+    }
+}
+
+impl Sound {
+    /// Whether it was told to end, and has put out what it held.
+    pub fn has_ended(&self) -> bool {
+        self.turn.is_over()
     }
 }
 
 impl Drop for Sound {
     fn drop(&mut self) {
-        self.seam.over.store(true, Ordering::Relaxed);
-        // Also where the decoder hangs while it ends, and keeps the seam.
-        let speaker = self.seam.speaker().take();
-        drop(speaker);
+        self.turn.end();
     }
 }
 
@@ -243,7 +306,7 @@ fn keep(seam: &Weak<Seam>, wanted: &Wanted) {
                 seam.state.failed(error);
                 RETRY
             }
-            // The speaker of the codec before this one: a sound card has room for one.
+            // The speaker before this one: a sound card has room for one.
             None if Arc::strong_count(&seam.state.life) > 1 && began.elapsed() < RETRY => SOON,
             None => match Speaker::open(wanted, &seam.clock, &seam.state.life) {
                 Ok(speaker) => {
@@ -328,7 +391,81 @@ impl Seam {
 
 #[cfg(test)]
 mod tests {
+    use av_media::{Frame, Kind, Timestamp, Track};
+    use bytes::Bytes;
+
     use super::*;
+    use crate::codec::Candidate;
+    use crate::options::Device;
+
+    /// What comes out of its end of the stream only when something else has ended that never does.
+    const NEVER_DRAINS: &str =
+        "funnel name=all audiotestsrc is-live=true ! valve drop=true ! all. all. ! identity";
+
+    /// A decoder of raw sound, since that needs no encoder here.
+    fn decoder(chain: &str) -> Decoder {
+        let track = Track::aac(Bytes::from_static(b"\x12\x10")).unwrap();
+        let candidate = Candidate { element: "identity", chain: chain.into(), hardware: false };
+        Decoder::start(&track, &candidate, "identity", Duration::from_secs(60)).unwrap()
+    }
+
+    fn push(sound: &mut Sound, count: i64) {
+        for second in 0..count {
+            let time = Timestamp::from_nanos(second * 1_000_000_000);
+            let data = Bytes::from_static(&[0; 64]);
+            sound.decoder.push(&Frame { kind: Kind::Audio, pts: time, dts: time, is_sync: true, data });
+        }
+    }
+
+    /// Without a device, so that each piece that arrives is counted as one that nobody hears.
+    fn outlet() -> (Outlet, Arc<SoundState>) {
+        gst::init().unwrap();
+        let wanted = Wanted { device: Device::Alsa("none".into()), volume: 100, latency: Duration::ZERO };
+        let (timing, state) = (Arc::new(Mutex::new(Timing::new(0))), Arc::default());
+        (Outlet::open(wanted, (&Clock::start(), &timing, &state)).unwrap(), state)
+    }
+
+    fn wait_for(what: &str, condition: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_a_decoder_holds_comes_before_the_sound_of_the_next_one_and_all_of_it() {
+        let (mut outlet, state) = outlet();
+        let came = || state.dropped.load(Ordering::Relaxed);
+        let (mut first, mut second, mut third) = (
+            outlet.play(decoder("identity sleep-time=2000")),
+            outlet.play(decoder("identity")),
+            outlet.play(decoder("identity")),
+        );
+        push(&mut third, 10);
+        push(&mut second, 10);
+        second.decoder.end();
+        push(&mut first, 100);
+        assert!(!second.has_ended() && !first.has_ended());
+        first.decoder.end();
+        wait_for("all of them came", || came() == 120);
+        assert!(first.has_ended() && second.has_ended() && !third.has_ended());
+    }
+
+    #[test]
+    fn a_decoder_that_never_puts_out_what_it_holds_holds_up_the_next_one_until_it_is_given_up() {
+        let (mut outlet, state) = outlet();
+        let came = || state.dropped.load(Ordering::Relaxed);
+        let mut first = outlet.play(decoder(NEVER_DRAINS));
+        push(&mut first, 5);
+        first.decoder.end();
+        wait_for("what it put out came", || came() == 5);
+        let mut second = outlet.play(decoder("identity"));
+        push(&mut second, 10);
+        assert_eq!((came(), first.has_ended()), (5, false));
+        drop(first);
+        wait_for("the next one is heard", || came() == 15);
+    }
 
     #[test]
     fn sound_that_comes_and_is_never_in_time_is_told_after_five_seconds() {

@@ -34,7 +34,6 @@ pub struct Piece {
     /// Its stream time.
     pub stream: i64,
     samples: u64,
-    channels: u64,
     rate: u32,
 }
 
@@ -45,7 +44,7 @@ impl Piece {
         let rate = u32::try_from(format.get::<i32>("rate").ok()?).ok().filter(|rate| *rate > 0)?;
         let channels = u64::try_from(format.get::<i32>("channels").ok()?).ok().filter(|count| *count > 0)?;
         let samples = u64::try_from(buffer.size()).ok()? / (4 * channels);
-        Some(Self { stream: to_stream(buffer.pts()?), samples, channels, rate })
+        Some(Self { stream: to_stream(buffer.pts()?), samples, rate })
     }
 }
 
@@ -152,11 +151,14 @@ impl Speaker {
     ) -> Result<Self, PipelineError> {
         // As volume controls have it: what sounds half as loud is an eighth of the amplitude.
         let gain = (wanted.volume as f64 / 100.0).powi(3);
+        // Where the number of channels changes, a device is opened anew and drops what it holds. PulseAudio takes two
+        // of them for sound with one, too.
+        let wide = if element == "pulsesink" { "audio/x-raw,channels=[2,2147483647]" } else { "audio/x-raw" };
         // Its clock drives nothing here: it is there to be asked.
         let pipeline = pipeline(&format!(
             "appsrc name=in is-live=true format=time max-bytes=0 ! audioconvert ! audioresample ! \
              audio/x-raw,rate=48000 ! volume volume={gain} ! audioconvert ! \
-             {element} name=sink slave-method=resample provide-clock=true {properties}"
+             {wide} ! {element} name=sink slave-method=resample provide-clock=true {properties}"
         ))?;
         clock.drive(&pipeline);
         let speaker = Self {
@@ -210,6 +212,11 @@ impl Speaker {
         self.pace.pause();
     }
 
+    /// When what was handed over will have been played.
+    pub fn ends(&self) -> Option<i64> {
+        self.pace.end()
+    }
+
     /// Hands a piece over that is due at `due`, when it is `now`. `None`: nobody hears it.
     pub fn play(
         &mut self,
@@ -221,8 +228,7 @@ impl Speaker {
     ) -> Option<Played> {
         let place = self.pace.place((piece.stream, piece.samples, piece.rate), due, rate)?;
         // What waits reaches from what the device took last to the cursor.
-        let waiting = self.input.current_level_bytes() as f64 / (4 * piece.channels) as f64 * 1e9
-            / f64::from(piece.rate);
+        let waiting = self.input.current_level_time().nseconds() as f64;
         self.stuck |= now as f64 - (place.at - waiting) > STUCK as f64;
         if self.stuck {
             return None;
