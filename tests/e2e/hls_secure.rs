@@ -155,7 +155,8 @@ fn head_options_ranges_and_conditions_are_answered_over_http_2() {
     let options = gateway.get(&media, &["--http2", "--request", "OPTIONS", "--include"]);
     assert_eq!((options.version.as_str(), options.status), ("2", 204));
     assert!(options.body.contains("access-control-allow-methods: GET, HEAD, OPTIONS"), "{}", options.body);
-    let posted = gateway.get(&media, &["--http2", "--data", "x"]);
+    // Without content: curl 7.88 takes a refusal that is ahead of its content for an error.
+    let posted = gateway.get(&media, &["--http2", "--request", "POST"]);
     assert_eq!((posted.version.as_str(), posted.status), ("2", 405));
 
     let list = gateway.get(&media, &["--http2"]).body;
