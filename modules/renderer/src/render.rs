@@ -40,6 +40,8 @@ const PICTURES_STAND: i64 = 2 * SECOND;
 const STILL: i64 = 3 * SECOND;
 /// How long a decoder that is replaced may take to put out what it holds.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Frames of sound that wait for a decoder that is being started.
+const MOST_EARLY: usize = 1024;
 /// Between a panic and the next try.
 const ANEW: Duration = Duration::from_secs(2);
 /// How long ending an output may take, whatever the drivers do.
@@ -138,6 +140,8 @@ struct Rendering {
     video: Option<Decoding<Decoder>>,
     audio: Option<Decoding<Sound>>,
     outlet: Option<Outlet>,
+    /// Sound that came while its decoder was being started.
+    early: Vec<Frame>,
     ending: Vec<(Decoder, Instant)>,
     ending_sound: Vec<(Sound, Instant)>,
     pictures: again::Pictures,
@@ -160,6 +164,7 @@ impl Rendering {
             video: None,
             audio: None,
             outlet: None,
+            early: Vec::new(),
             ending: Vec::new(),
             ending_sound: Vec::new(),
             pictures: again::Pictures::default(),
@@ -268,6 +273,7 @@ impl Rendering {
                 sound.decoder.end();
                 self.ending_sound.push((sound, Instant::now() + DRAIN));
             }
+            self.forget_early();
             let (bound, wanted) = (self.bound(), self.stage.config.audio.is_some());
             let track = tracks.audio.as_ref().filter(|_| wanted);
             self.audio = track.map(|track| Decoding::new(track, sound::RAW, bound));
@@ -319,6 +325,7 @@ impl Rendering {
                     audio.running = Some(outlet.play(decoder));
                     audio.ways.began(0);
                     self.outlet = Some(outlet);
+                    std::mem::take(&mut self.early).iter().for_each(|frame| self.piece(frame));
                     return;
                 }
                 Err(PipelineError(why)) => {
@@ -327,6 +334,15 @@ impl Rendering {
                 }
             }
         }
+        if !audio.is_starting() {
+            self.forget_early();
+        }
+    }
+
+    /// There is no decoder for it.
+    fn forget_early(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        self.output.status.dropped.add(Kind::Audio, u64::try_from(early.len()).unwrap_or(0));
     }
 
     fn frame(&mut self, frame: &Frame, arrived: Instant) {
@@ -348,8 +364,13 @@ impl Rendering {
 
     /// Hands over a piece of sound.
     fn piece(&mut self, frame: &Frame) {
-        let sound = self.audio.as_mut().and_then(|audio| audio.running.as_mut());
-        let pushed = sound.map_or(Pushed::Dropped, |sound| sound.decoder.push(frame));
+        let pushed = match &mut self.audio {
+            Some(Decoding { running: Some(sound), .. }) => sound.decoder.push(frame),
+            Some(audio) if audio.is_starting() && self.early.len() < MOST_EARLY => {
+                return self.early.push(frame.clone());
+            }
+            _ => Pushed::Dropped,
+        };
         if pushed == Pushed::Dropped && self.stage.config.audio.is_some() {
             self.output.status.dropped.add(Kind::Audio, 1);
         }

@@ -41,7 +41,7 @@ pub struct SoundState {
     told: Mutex<Told>,
     /// Pieces that came too late or found no speaker.
     pub dropped: AtomicU64,
-    /// Nanoseconds of sound that were handed to the speaker.
+    /// Nanoseconds of the stream's sound that were handed to the speaker.
     played: AtomicU64,
     /// How often sound that played was moved at once.
     steps: AtomicU64,
@@ -364,7 +364,7 @@ impl Seam {
         let played = speaker.play(&piece, sample, due, rate, now)?;
         self.state.heard(now);
         self.state.off.store(played.off, Ordering::Relaxed);
-        self.state.played.fetch_add(played.length, Ordering::Relaxed);
+        self.state.played.fetch_add(piece.length(), Ordering::Relaxed);
         self.state.steps.fetch_add(u64::from(played.stepped), Ordering::Relaxed);
         Some(())
     }

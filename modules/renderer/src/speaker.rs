@@ -46,14 +46,17 @@ impl Piece {
         let samples = u64::try_from(buffer.size()).ok()? / (4 * channels);
         Some(Self { stream: to_stream(buffer.pts()?), samples, rate })
     }
+
+    /// How long it is in the stream, in nanoseconds.
+    pub fn length(&self) -> u64 {
+        self.samples.saturating_mul(1_000_000_000) / u64::from(self.rate)
+    }
 }
 
 /// What became of a piece.
 pub struct Played {
     /// How far it is from where it belongs, in nanoseconds.
     pub off: i64,
-    /// Nanoseconds that it takes.
-    pub length: u64,
     /// What played before it was cut off, or there is a hole.
     pub stepped: bool,
 }
@@ -247,7 +250,7 @@ impl Speaker {
         }
         self.input.push_buffer(buffer).ok()?;
         self.beat.given(now);
-        Some(Played { off: place.off, length: place.length as u64, stepped: place.anew })
+        Some(Played { off: place.off, stepped: place.anew })
     }
 }
 
