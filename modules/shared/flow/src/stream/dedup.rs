@@ -26,8 +26,10 @@ const MAX_HELD_BYTES: usize = 4 << 20;
 const MAX_HELD_FOR: Duration = Duration::from_secs(1);
 /// How far a server's clock may be ahead of what passed here and still be the same clock.
 const CLOCK_SLACK: i64 = 1_000_000_000;
-/// What is known comes out of the server's cache, all at once. What comes at the pace of life is new.
+/// What is known comes out of the server's cache, all at once. What comes at the pace of life is new: some file that is
+/// published once more. That shows after `PACE`, and at the latest after `BURST`.
 const BURST: Duration = Duration::from_secs(5);
+const PACE: Duration = Duration::from_secs(2);
 
 /// How what follows relates to what came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,25 @@ pub struct Dedup {
     last: [Option<i64>; 2],
     last_arrival: Option<Instant>,
     phase: Phase,
+    /// What was left out of this connection so far, while that may prove wrong.
+    doubtful: Option<Doubtful>,
+}
+
+/// Frames that look as if they were known.
+#[derive(Debug, Default)]
+struct Doubtful {
+    frames: Vec<Frame>,
+    bytes: usize,
+}
+
+impl Doubtful {
+    /// Whether the frames up to this one came as fast as they are to be shown, in so much time.
+    fn is_at_pace(&self, next: &Frame, passed: Duration) -> bool {
+        let Some(first) = self.frames.first() else { return false };
+        let length = i128::from(next.dts.nanos()) - i128::from(first.dts.nanos());
+        let passed = i128::try_from(passed.as_nanos()).unwrap_or(i128::MAX);
+        (passed * 8 / 10..=passed * 11 / 10).contains(&length)
+    }
 }
 
 /// A frame in the times of the stream (nanoseconds).
@@ -139,11 +160,14 @@ impl Dedup {
     /// Lets go of what is still held, as the connection is over: without a decision it is of no use.
     pub fn disconnected(&mut self) {
         self.phase = Phase::Fresh;
+        self.doubtful = None;
     }
 
     fn begin(&mut self, seam: Seam, shift: i64, now: Instant, out: &mut Vec<Passed>) {
+        self.doubtful = None;
         self.phase = match seam {
             Seam::Continues => {
+                self.doubtful = Some(Doubtful::default());
                 Phase::Overlap { shift, since: now, past: self.last.map(|last| last.is_none()) }
             }
             Seam::New => {
@@ -225,40 +249,12 @@ impl Dedup {
     }
 
     fn pass(&mut self, item: Incoming, now: Instant, out: &mut Vec<Passed>) {
-        let mut shift = match self.phase {
+        let shift = match self.phase {
             Phase::Overlap { shift, .. } | Phase::Passing { shift } => shift,
             Phase::Fresh | Phase::Searching { .. } => 0,
         };
         match item {
-            Incoming::Frame(mut frame) => {
-                let mut known = Known::of(&frame, shift);
-                if let Phase::Overlap { since, mut past, .. } = self.phase
-                    && !*of_kind(&mut past, frame.kind)
-                {
-                    let late = now.saturating_duration_since(since) >= BURST;
-                    match self.judge(&known) {
-                        Judged::Known if !late => return,
-                        Judged::New => {
-                            *of_kind(&mut past, frame.kind) = true;
-                            let all = past.iter().all(|past| *past);
-                            self.phase = if all {
-                                Phase::Passing { shift }
-                            } else {
-                                Phase::Overlap { shift, since, past }
-                            };
-                        }
-                        Judged::Known | Judged::Foreign => {
-                            self.begin(Seam::New, 0, now, out);
-                            shift = 0;
-                            known = Known::of(&frame, 0);
-                        }
-                    }
-                }
-                self.remember(known, now);
-                frame.dts = frame.dts.moved(shift);
-                frame.pts = frame.pts.moved(shift);
-                out.push(Passed::Item(Incoming::Frame(frame)));
-            }
+            Incoming::Frame(frame) => self.frame(frame, shift, now, out),
             Incoming::Aside(mut aside) => {
                 aside.time = aside.time.map(|time| time.moved(shift));
                 let newest = self.last.iter().flatten().max();
@@ -271,8 +267,64 @@ impl Dedup {
             Incoming::WallClock { time, utc } => {
                 out.push(Passed::Item(Incoming::WallClock { time: time.moved(shift), utc }));
             }
-            other @ (Incoming::Track(_) | Incoming::Expect { .. }) => out.push(Passed::Item(other)),
+            other @ (Incoming::Track(_) | Incoming::Expect { .. }) => {
+                // Frames that came before it are of the track before it.
+                self.doubtful = None;
+                out.push(Passed::Item(other));
+            }
         }
+    }
+
+    fn frame(&mut self, frame: Frame, shift: i64, now: Instant, out: &mut Vec<Passed>) {
+        if let Phase::Overlap { since, mut past, .. } = self.phase
+            && !*of_kind(&mut past, frame.kind)
+        {
+            match self.judge(&Known::of(&frame, shift)) {
+                Judged::Known if !self.is_live(&frame, now.saturating_duration_since(since)) => {
+                    return self.doubt(frame);
+                }
+                Judged::New => {
+                    self.doubtful = None;
+                    *of_kind(&mut past, frame.kind) = true;
+                    let all = past.iter().all(|past| *past);
+                    self.phase =
+                        if all { Phase::Passing { shift } } else { Phase::Overlap { shift, since, past } };
+                }
+                Judged::Known | Judged::Foreign => {
+                    let doubtful = self.doubtful.take().unwrap_or_default();
+                    self.begin(Seam::New, 0, now, out);
+                    for frame in doubtful.frames.into_iter().chain([frame]) {
+                        self.let_through(frame, 0, now, out);
+                    }
+                    return;
+                }
+            }
+        }
+        self.let_through(frame, shift, now, out);
+    }
+
+    /// Whether a frame that looks known can't be out of a cache.
+    fn is_live(&self, frame: &Frame, passed: Duration) -> bool {
+        let at_pace = |doubtful: &Doubtful| passed >= PACE && doubtful.is_at_pace(frame, passed);
+        passed >= BURST || self.doubtful.as_ref().is_some_and(at_pace)
+    }
+
+    /// Leaves a frame out.
+    fn doubt(&mut self, frame: Frame) {
+        if let Some(doubtful) = &mut self.doubtful {
+            doubtful.bytes = doubtful.bytes.saturating_add(frame.data.len());
+            doubtful.frames.push(frame);
+        }
+        let is_much =
+            |doubtful: &Doubtful| doubtful.bytes > MAX_HELD_BYTES || doubtful.frames.len() > MAX_KNOWN;
+        self.doubtful.take_if(|doubtful| is_much(doubtful));
+    }
+
+    fn let_through(&mut self, mut frame: Frame, shift: i64, now: Instant, out: &mut Vec<Passed>) {
+        self.remember(Known::of(&frame, shift), now);
+        frame.dts = frame.dts.moved(shift);
+        frame.pts = frame.pts.moved(shift);
+        out.push(Passed::Item(Incoming::Frame(frame)));
     }
 
     /// Whether a frame (in the times of the stream) is one that is known.
