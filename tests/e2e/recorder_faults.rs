@@ -308,7 +308,9 @@ fn small_disk(case: &str, mount: &str, spool: Value) -> Option<Small> {
     let script = format!("mkdir -p \"$0\" && mount -t tmpfs -o {mount} tmpfs \"$0\" && exec \"$@\"");
     let line = ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, state.to_str().unwrap()];
     let setup = setup.under(line.map(str::to_owned).to_vec());
-    let mut document = document(setup.dir(), &url, json!({ "segmentSeconds": 2 }));
+    // Otherwise a machine that is too busy to have stored the first file by then may lose it, and says so.
+    let options = json!({ "segmentSeconds": 2, "whenFull": "denyNew" });
+    let mut document = document(setup.dir(), &url, options);
     document["spool"] = spool;
     let module = setup.twin(&document).start_listening();
     let seen = format!("/proc/{}/root{}", module.program().id(), state.display());

@@ -15,8 +15,8 @@ use crate::twin::desired::without_nulls_and_metadata;
 
 /// 1,000 flows are about 1 MB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// A look is one `stat`: ten a second cost nothing that can be measured.
-const POLL: Duration = Duration::from_millis(100);
+/// A look is one wake-up and one `stat`: ten a second were 6 % of what it costs to record a stream.
+const POLL: Duration = Duration::from_millis(250);
 /// A fault that is gone sooner is none: an editor was half way through writing.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// File systems stamp changes no finer than this: a second change may follow the first and not show.
