@@ -20,6 +20,8 @@ TMPFS = "/dev/shm"
 STREAMS, VIEWERS, CONNECTIONS = 20, 200, 16
 # Of the stream whose memory is measured, and a bound of the cache.
 WINDOW, CACHE = 30, 24
+# Seconds over which is counted what reaches the disk, once as much is deleted as is written.
+SETTLED = 20
 
 
 class Server:
@@ -203,6 +205,12 @@ def edge(options, binaries, source):
         row("nginx-rtmp, 2 s", server, url)
 
 
+def written_bytes(pid):
+    """What a process has written, without what was deleted before it reached the disk."""
+    counts = dict(line.split(": ") for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counts["write_bytes"]) - int(counts["cancelled_write_bytes"])
+
+
 def memory(_, binaries):
     print(f"memory with a window of {WINDOW} s at 5 Mbit/s; what was listed stays for as long again")
     with clip("5M") as source:
@@ -220,12 +228,13 @@ def memory(_, binaries):
                         with contextlib.suppress(urllib.error.HTTPError):
                             while True:
                                 before.append(len(fetched(f"{server.web}/cam/{first - len(before) - 1}.m4s")))
-                        written = int(pathlib.Path(f"/proc/{server.process.pid}/io").read_text()
-                                      .split("write_bytes: ")[1].split()[0]) / 1e6
+                        written = written_bytes(server.process.pid)
+                        time.sleep(SETTLED)
+                        written = (written_bytes(server.process.pid) - written) / SETTLED / 1e3
                         listed, resident = sum(sizes) / 1e6, memory_kib(server.process.pid) * 1024 / 1e6
                     print(f"{name}, cacheMegabytes {cache or 'as it is'}: idle {idle:.1f} MB, resident {resident:.1f} MB; "
                           f"{len(sizes)} segments listed, {listed:.1f} MB, and {len(before)} that were, "
-                          f"{sum(before) / 1e6:.1f} MB; {written:.1f} MB written to the disk; "
+                          f"{sum(before) / 1e6:.1f} MB; {written:.1f} kB/s reach the disk; "
                           f"1.5 times what is listed and 10 MB: {1.5 * listed + 10:.1f} MB", flush=True)
 
 

@@ -1,4 +1,5 @@
-//! Old segments on disk, so that a window of hours takes no memory of hours.
+//! Old segments on disk, so that a window of hours takes no memory of hours, and those of a short one that are not listed
+//! any more take none. The latter are deleted again before the system has written them.
 //!
 //! Each stream has a folder below the state dir: its segments, its init segments, and an index with a line for each segment
 //! that was listed. A segment is written before its line, so what the index names is there. One thread does all of it:
@@ -311,8 +312,8 @@ impl Worker {
                 if !std::mem::replace(&mut self.failing, true) {
                     let folder = folder.display();
                     tracing::warn!(
-                        "{folder} can't be written, so windows are only as long as memory allows: {error}; \
-                         check that user 10001 can write there"
+                        "{folder} can't be written, so old segments stay in memory, and windows are only as \
+                         long as that allows: {error}; check that user 10001 can write there"
                     );
                 }
                 Fate::Failed

@@ -164,6 +164,7 @@ impl Serving<'_> {
                 _ = sweep.tick() => {
                     let now = Instant::now();
                     self.channel.viewers.sweep(now);
+                    self.sweep(now);
                     self.packager.clock(SystemTime::now(), now);
                 }
             }
@@ -194,6 +195,13 @@ impl Serving<'_> {
             self.before = None;
         }
         self.publish(now);
+    }
+
+    /// Time goes on for what can be fetched, whether or not anything comes in.
+    fn sweep(&mut self, now: Instant) {
+        let mut shelf = self.channel.shelf_mut();
+        shelf.sweep(now);
+        self.counted.set(shelf.size());
     }
 
     /// What is wrong with tracks of which nothing can be served.

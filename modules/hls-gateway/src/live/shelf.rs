@@ -13,6 +13,9 @@ use super::pieces::Pieces;
 
 /// What is newer stays in memory, as long as there is room.
 const HOT: i64 = 60 * 1_000_000_000;
+/// What is not listed any more and stays no longer than that is in the attic alone. Linux begins to write a file after half
+/// a minute, so that what is deleted before costs a disk next to nothing.
+const FLEETING: Duration = Duration::from_secs(29);
 /// Segments that are brought to the attic again at once.
 const MOST_RETRIES: usize = 8;
 /// Segments that may be on their way to the attic while memory has no room for them.
@@ -50,7 +53,7 @@ pub(crate) struct Shelf {
     /// Where segments go that memory has no room for.
     attic: Option<Arc<dyn Attic>>,
     /// All segments go there when they are finished, to be there again after a restart. Otherwise only those do that memory
-    /// has no room for.
+    /// has no room for, or that are about to go.
     eager: bool,
     /// It does not take, or not fast enough, what memory has no room for.
     refused: bool,
@@ -124,6 +127,11 @@ impl Kept {
         }
     }
 
+    /// It is not listed any more, and most of the time for which it stays then is over.
+    fn goes_soon(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until.saturating_duration_since(now) <= FLEETING)
+    }
+
     fn fate(&self) -> Fate {
         match (&self.slip, &self.pieces) {
             (Some(slip), _) => slip.fate(),
@@ -172,7 +180,7 @@ impl Shelf {
         self.most = Some(most);
     }
 
-    /// From now on there is an attic, for all segments (`eager`) or those that memory has no room for.
+    /// From now on there is an attic, for all segments (`eager`) or those that memory need not keep.
     pub(crate) fn set_attic(&mut self, attic: Arc<dyn Attic>, eager: bool) {
         let attic = self.attic.get_or_insert(attic).clone();
         if eager && !self.eager {
@@ -308,9 +316,9 @@ impl Shelf {
         }
     }
 
-    /// What the attic has need not be in memory, where it is older than [`HOT`] or memory is full. What it was not given yet
-    /// is then.
-    pub(super) fn release(&mut self) {
+    /// What the attic has need not be in memory, where it is older than [`HOT`], about to go or memory is full. What it was
+    /// not given yet is then.
+    fn release(&mut self, now: Instant) {
         let Some(attic) = self.attic.clone() else { return };
         let from = self.segments.partition_point(|kept| kept.number < self.cold);
         let mut newer: i64 = self.segments.range(from..).map(|kept| kept.record.duration).sum();
@@ -320,7 +328,8 @@ impl Shelf {
             let full = self.is_full();
             let Some(kept) = self.segments.get_mut(at) else { return };
             newer = newer.saturating_sub(kept.record.duration);
-            if !full && (newer < HOT || !self.eager) {
+            let is_old = if self.eager { newer >= HOT } else { kept.goes_soon(now) };
+            if !full && !is_old {
                 return;
             }
             let (number, fate) = (kept.number, kept.fate());
@@ -372,6 +381,21 @@ impl Shelf {
             let Some(gone) = self.parts.pop_front().filter(|part| part.alone) else { continue };
             self.size = self.size.saturating_sub(gone.pieces.len());
         }
+    }
+
+    /// A segment has been finished: what need not be in memory, or here at all, goes.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.release(now);
+        self.drop_old(now);
+    }
+
+    /// The same in between.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        // A whole window is tried again and becomes shorter by the segment.
+        if !self.eager {
+            self.release(now);
+        }
+        self.drop_old(now);
     }
 
     pub(super) fn drop_old(&mut self, now: Instant) {

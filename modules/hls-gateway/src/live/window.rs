@@ -252,8 +252,7 @@ impl Window {
         self.listed = self.listed.saturating_add(segment.duration);
         self.breaks = self.breaks.saturating_add(u64::from(segment.discontinuity));
         self.segments.push_back(segment);
-        shelf.release();
-        shelf.drop_old(now);
+        shelf.tidy(now);
         // Where there is no room, what is listed is shorter: never below three targets.
         let least = self.numbers.target_nanos().saturating_mul(3);
         while let Some(oldest) = self.segments.front()

@@ -150,6 +150,9 @@ impl Rig {
             self.give(Item::Frame(Frame { kind: Kind::Video, dts: time, pts: time, is_sync, data }));
             self.at += FRAME;
             self.now += Duration::from_nanos(FRAME.unsigned_abs());
+            if self.at % 1_000_000_000 == 0 {
+                self.shelf.sweep(self.now);
+            }
         }
     }
 
@@ -523,18 +526,51 @@ fn what_is_older_than_a_minute_is_in_the_attic_alone_and_still_listed() {
 }
 
 #[test]
-fn what_memory_has_no_room_for_goes_to_the_attic_and_nothing_else_does() {
+fn what_is_not_listed_any_more_leaves_memory_for_the_half_minute_that_it_stays() {
     let shed = Arc::new(Shed::default());
     let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
     rig.shelf.set_attic(shed.clone(), false);
-    rig.play(70);
+    rig.play(34);
     assert!(shed.0.lock().unwrap().name.is_empty() && shed.0.lock().unwrap().records.is_empty());
+    rig.play(66);
+    let last = *rig.seen.keys().last().unwrap();
+    assert!((last - 29..=last).all(|number| rig.shelf.segment(number).is_some()));
+    let warm = (last - 29..=last).filter(|number| in_memory(&rig, *number) == Some(true)).count();
+    assert!((16..=18).contains(&warm), "{warm}");
+    assert!(rig.shelf.size() < 19 * 51_000, "{}", rig.shelf.size());
+    assert!((13..16).contains(&shed.0.lock().unwrap().records.len()));
+    // When nothing comes any more, that goes as well.
+    rig.give(Item::Ended);
+    for _ in 0..33 {
+        rig.now += Duration::from_secs(1);
+        rig.shelf.sweep(rig.now);
+    }
+    assert!(shed.0.lock().unwrap().records.is_empty());
+    assert_eq!(in_memory(&rig, last - 16), None);
+}
+
+#[test]
+fn a_longer_window_keeps_in_memory_what_would_be_written_to_the_disk() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::with_window(Notes::default(), Variant::LowLatency, 1_000_000_000, 100);
+    rig.shelf.set_attic(shed.clone(), false);
+    rig.play(300);
+    let records = shed.0.lock().unwrap().records.len();
+    assert!((13..16).contains(&records), "{records}");
+}
+
+#[test]
+fn what_memory_has_no_room_for_goes_to_the_attic() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.shelf.set_attic(shed.clone(), false);
+    rig.play(34);
     rig.shelf.set_most(850_000);
     rig.play(100);
     // All is there: what is listed, and for as long again what was.
     assert_eq!(count(&rig.text(), "#EXTINF"), 15);
     let last = *rig.seen.keys().last().unwrap();
-    assert!((last - 30..=last).all(|number| rig.shelf.segment(number).is_some()));
+    assert!((last - 29..=last).all(|number| rig.shelf.segment(number).is_some()));
     assert_eq!((in_memory(&rig, last - 20), in_memory(&rig, last)), (Some(false), Some(true)));
     assert!(rig.shelf.size() <= 960_000, "{}", rig.shelf.size());
     assert!((10..25).contains(&shed.0.lock().unwrap().records.len()));
