@@ -1,7 +1,8 @@
 //! A virtual machine with a graphics card and a sound card: Debian's kernel on the root folder of this machine, which it
 //! reads and can't change. See `tests/machine`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -204,11 +205,17 @@ impl Machine {
         read(1);
     }
 
-    /// When the sound card has begun to play something loud, in seconds of what it has played.
+    /// When the sound card has begun to play something loud in its last twelve seconds, in seconds since then.
     pub fn beeps(&self) -> Vec<f64> {
-        let bytes = std::fs::read(self.dir.path().join("sound.wav")).unwrap_or_default();
         // 44,100 samples a second of two channels with 16 bits each, behind a header; windows of 10 ms.
-        let windows = bytes.get(44..).unwrap_or_default().chunks_exact(441 * 4);
+        const WINDOW: u64 = 441 * 4;
+        let mut bytes = Vec::new();
+        if let Ok(mut file) = File::open(self.dir.path().join("sound.wav")) {
+            let windows = file.metadata().unwrap().len().saturating_sub(44) / WINDOW;
+            file.seek(SeekFrom::Start(44 + windows.saturating_sub(1200) * WINDOW)).unwrap();
+            file.read_to_end(&mut bytes).unwrap();
+        }
+        let windows = bytes.chunks_exact(WINDOW as usize);
         let loud = windows.enumerate().map(|(number, window)| {
             let samples = window.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]]));
             (number as f64 / 100.0, f64::from(samples.map(i16::unsigned_abs).max().unwrap_or(0)))
