@@ -135,27 +135,37 @@ def loaded(server, what, url, count, seconds):
         return said | {"cpu": cpu, "busy": cpu / wall}
 
 
+def segment_of(_, text):
+    return next(line for line in text.splitlines() if line.endswith(".m4s"))
+
+
+def part_of(_, text):
+    """The newest, which stays longest."""
+    return [line.split('"')[1] for line in text.splitlines() if line.startswith("#EXT-X-PART:")][-1]
+
+
+def playlist_of(url, text):
+    """With what is there already."""
+    number = next(line.split(":")[1] for line in text.splitlines() if line.startswith("#EXT-X-MEDIA-SEQUENCE"))
+    return f"{url.rsplit('/', 1)[1]}?_HLS_msn={number}&_HLS_part=0"
+
+
+ASKED = {"a segment": segment_of, "a part": part_of, "a playlist (blocking)": playlist_of}
+
+
 def requests(options, binaries, source):
     print(f"{'requests for':26} {'server':12} {'answers/s':>10} {'busy':>5} {'answers per core-s':>19} {'MB/s':>7}")
     for name, binary in binaries.items():
         with gateway(binary, windowSeconds=120) as ours, published(ours, source), nginx("max=100") as theirs:
             wait_for("some segments", lambda: media(ours)[1].count("#EXTINF") >= 3)
-            url, text = media(ours)
-            lines = text.splitlines()
-            segment = next(line for line in lines if line.endswith(".m4s"))
-            first = next(int(line.split(":")[1]) for line in lines if line.startswith("#EXT-X-MEDIA-SEQUENCE"))
-            part = next(line.split('"')[1] for line in lines if line.startswith("#EXT-X-PART:"))
-            asked = {
-                "a segment": segment,
-                "a part": part,
-                "a playlist (blocking)": f"{url.rsplit('/', 1)[1]}?_HLS_msn={first}&_HLS_part=0",
-            }
-            for what, uri in asked.items():
-                file = theirs.root / "live" / uri.split("?")[0]
-                file.write_bytes(fetched(f"{ours.web}/cam/{uri}"))
-                file.chmod(0o644)
+            for what, found in ASKED.items():
                 rates = {name: [], "nginx": []}
                 for _ in range(options.rounds):
+                    # Parts stay for some seconds only.
+                    uri = found(*media(ours))
+                    file = theirs.root / "live" / uri.split("?")[0]
+                    file.write_bytes(fetched(f"{ours.web}/cam/{uri}"))
+                    file.chmod(0o644)
                     for who, server, path in ((name, ours, f"cam/{uri}"), ("nginx", theirs, uri)):
                         one = loaded(server, "requests", f"{server.web}/{path}", CONNECTIONS, options.seconds)
                         rates[who].append(one["answers"] / one["cpu"])
