@@ -6,6 +6,8 @@
 //! nobody else waits for a disk. Nothing is synced: what a crash of the process leaves is complete, and after a loss of
 //! power what is not whole is left out.
 
+mod unwritten;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
-use crate::live::{Attic, Fate, Map, Pieces, Record, Restored, Slip};
+use crate::live::{Attic, Fate, Fleeting, Held, Map, Pieces, Record, Restored, Slip};
 use crate::options::Variant;
 
 const FOLDER: &str = "window";
@@ -33,6 +35,8 @@ const LEFT_FREE: u64 = 1 << 30;
 const RETIRED: Duration = Duration::from_mins(10);
 /// A disk that hangs keeps no stream from being served: so long no job, of whatever stream, was done.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at how much the system leaves unwritten.
+const LOOK: Duration = Duration::from_mins(1);
 /// Lines of an index that may be of segments that are gone.
 const MOST_STALE: usize = 1024;
 /// A longer index is none of ours.
@@ -45,6 +49,7 @@ pub(crate) struct Disk {
     jobs: SyncSender<Job>,
     seen: Seen,
     done: Arc<AtomicU64>,
+    fleeting: Arc<Fleeting>,
 }
 
 /// Folders of streams that were seen, and how often.
@@ -89,7 +94,11 @@ impl Disk {
         let root = state.path().join(FOLDER);
         let seen = Seen::default();
         let done = Arc::<AtomicU64>::default();
+        let fleeting = Arc::<Fleeting>::default();
+        fleeting.set_most(unwritten::most());
         let worker = Worker {
+            fleeting: fleeting.clone(),
+            looked: Instant::now(),
             root: root.clone(),
             seen: seen.clone(),
             done: done.clone(),
@@ -103,7 +112,7 @@ impl Disk {
                             as memory allows: {error}"
             );
         }
-        Arc::new(Self { root, jobs, seen, done })
+        Arc::new(Self { root, jobs, seen, done, fleeting })
     }
 
     /// The folder of the stream that is served at `url`.
@@ -119,6 +128,7 @@ impl Disk {
             ending: variant.ending(),
             jobs: self.jobs.clone(),
             done: self.done.clone(),
+            fleeting: self.fleeting.clone(),
             times: *times,
         })
     }
@@ -132,6 +142,7 @@ pub(crate) struct Folder {
     jobs: SyncSender<Job>,
     /// Jobs that were done for any stream.
     done: Arc<AtomicU64>,
+    fleeting: Arc<Fleeting>,
     /// How often the stream had been seen then.
     times: u64,
 }
@@ -181,6 +192,10 @@ impl Attic for Folder {
         slip
     }
 
+    fn hold(&self, len: usize) -> Option<Held> {
+        self.fleeting.hold(len)
+    }
+
     fn keep_map(&self, map: &Arc<Map>) {
         let _ = self.jobs.try_send(Job::Map(self.dir.clone(), map.clone()));
     }
@@ -200,6 +215,9 @@ struct Worker {
     root: PathBuf,
     seen: Seen,
     done: Arc<AtomicU64>,
+    fleeting: Arc<Fleeting>,
+    /// When it was last seen how much the system leaves unwritten.
+    looked: Instant,
     /// The last write failed, and it was said.
     failing: bool,
     /// Lines of segments that are gone, by folder.
@@ -218,6 +236,10 @@ impl Worker {
             };
             match job {
                 Ok(job) => {
+                    if self.looked.elapsed() >= LOOK {
+                        self.looked = Instant::now();
+                        self.fleeting.set_most(unwritten::most());
+                    }
                     self.take(job);
                     self.done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -579,7 +601,8 @@ mod tests {
         let (jobs, waiting) = sync_channel(MOST_WAITING);
         let done = Arc::<AtomicU64>::default();
         let dir: Arc<Path> = Path::new("/nowhere").into();
-        let folder = Folder { dir, ending: "m4s", jobs, done: done.clone(), times: 1 };
+        let fleeting = Arc::default();
+        let folder = Folder { dir, ending: "m4s", jobs, done: done.clone(), fleeting, times: 1 };
         let others = async {
             for _ in 0..30 {
                 tokio::time::sleep(PATIENCE / 2).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::fleeting::Held;
 use super::pieces::Pieces;
 use super::shelf::Map;
 
@@ -76,6 +77,8 @@ pub(crate) trait Attic: Send + Sync {
     fn begin(&self, name: &str);
     /// Keeps a segment, and that it was listed.
     fn keep(&self, record: Record, pieces: Pieces) -> Arc<Slip>;
+    /// So many bytes of a segment that will be removed before anything of it is written to a disk; `None`: they would be.
+    fn hold(&self, len: usize) -> Option<Held>;
     fn keep_map(&self, map: &Arc<Map>);
     /// Numbers below this one may have been used.
     fn reserve(&self, below: u64);

@@ -6,6 +6,7 @@
 mod attic;
 mod cutter;
 mod dates;
+mod fleeting;
 mod measuring;
 mod memory;
 mod muxer;
@@ -19,6 +20,7 @@ mod version;
 mod window;
 
 pub(crate) use attic::{Attic, Fate, Record, Restored, Slip};
+pub(crate) use fleeting::{Fleeting, Held, STAYS};
 pub(crate) use memory::Memory;
 pub(crate) use muxer::{carried, fits};
 pub(crate) use numbers::Numbers;

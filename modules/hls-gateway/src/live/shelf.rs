@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::attic::{Attic, Fate, Record, Slip};
+use super::fleeting::{self, Held};
 use super::pieces::Pieces;
 
 /// What is newer stays in memory, as long as there is room.
 const HOT: i64 = 60 * 1_000_000_000;
-/// What is not listed any more and stays no longer than that is in the attic alone. Linux begins to write a file after half
-/// a minute, so that what is deleted before costs a disk next to nothing.
-const FLEETING: Duration = Duration::from_secs(29);
 /// Segments that are brought to the attic again at once.
 const MOST_RETRIES: usize = 8;
 /// Segments that may be on their way to the attic while memory has no room for them.
@@ -84,6 +82,8 @@ struct Kept {
     /// What has become of it in the attic.
     slip: Option<Arc<Slip>>,
     was_retried: bool,
+    /// It is in the attic for so short that it costs nothing there.
+    fleeting: Option<Held>,
     /// Its parts.
     parts: Span,
     /// Since when it is not listed any more, and how long it stays then.
@@ -121,6 +121,7 @@ impl Kept {
             record,
             slip: None,
             was_retried: false,
+            fleeting: None,
             parts: Span::default(),
             until: None,
             stays,
@@ -129,7 +130,15 @@ impl Kept {
 
     /// It is not listed any more, and most of the time for which it stays then is over.
     fn goes_soon(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until.saturating_duration_since(now) <= FLEETING)
+        self.until.is_some_and(|until| until.saturating_duration_since(now) <= fleeting::STAYS)
+    }
+
+    /// Whether it goes soon, and costs nothing in the attic until then.
+    fn is_fleeting(&mut self, attic: &dyn Attic, now: Instant) -> bool {
+        if self.fleeting.is_none() && self.slip.is_none() && self.goes_soon(now) {
+            self.fleeting = attic.hold(self.len);
+        }
+        self.fleeting.is_some()
     }
 
     fn fate(&self) -> Fate {
@@ -328,7 +337,7 @@ impl Shelf {
             let full = self.is_full();
             let Some(kept) = self.segments.get_mut(at) else { return };
             newer = newer.saturating_sub(kept.record.duration);
-            let is_old = if self.eager { newer >= HOT } else { kept.goes_soon(now) };
+            let is_old = if self.eager { newer >= HOT } else { kept.is_fleeting(&*attic, now) };
             if !full && !is_old {
                 return;
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::live::attic::{Attic, Fate, Record, Slip};
 use crate::live::shelf::{Found, Map};
-use crate::live::{Asked, Form, Pieces};
+use crate::live::{Asked, Fleeting, Form, Held, Pieces};
 use crate::options::Variant;
 
 const AVCC: &[u8] = &[
@@ -460,6 +460,7 @@ struct Shedded {
     reserved: u64,
     /// Bytes that there is room for.
     room: Option<usize>,
+    fleeting: Arc<Fleeting>,
 }
 
 impl Attic for Shed {
@@ -480,6 +481,10 @@ impl Attic for Shed {
             shed.records.insert(record.number, record);
         }
         slip
+    }
+
+    fn hold(&self, len: usize) -> Option<Held> {
+        self.0.lock().unwrap().fleeting.hold(len)
     }
 
     fn keep_map(&self, map: &Arc<Map>) {
@@ -530,6 +535,7 @@ fn what_is_not_listed_any_more_leaves_memory_for_the_half_minute_that_it_stays()
     let shed = Arc::new(Shed::default());
     let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
     rig.shelf.set_attic(shed.clone(), false);
+    shed.0.lock().unwrap().fleeting.set_most(16 * 51_000);
     rig.play(34);
     assert!(shed.0.lock().unwrap().name.is_empty() && shed.0.lock().unwrap().records.is_empty());
     rig.play(66);
@@ -550,10 +556,25 @@ fn what_is_not_listed_any_more_leaves_memory_for_the_half_minute_that_it_stays()
 }
 
 #[test]
+fn where_so_much_would_be_written_to_the_disk_memory_keeps_it() {
+    let shed = Arc::new(Shed::default());
+    let mut rig = Rig::new(Notes::default(), Variant::LowLatency, 1_000_000_000);
+    rig.shelf.set_attic(shed.clone(), false);
+    shed.0.lock().unwrap().fleeting.set_most(5 * 51_000);
+    rig.play(100);
+    let last = *rig.seen.keys().last().unwrap();
+    assert!((last - 29..=last).all(|number| rig.shelf.segment(number).is_some()));
+    let records = shed.0.lock().unwrap().records.len();
+    assert!((2..=5).contains(&records), "{records}");
+    assert!(rig.shelf.size() > 25 * 51_000, "{}", rig.shelf.size());
+}
+
+#[test]
 fn a_longer_window_keeps_in_memory_what_would_be_written_to_the_disk() {
     let shed = Arc::new(Shed::default());
     let mut rig = Rig::with_window(Notes::default(), Variant::LowLatency, 1_000_000_000, 100);
     rig.shelf.set_attic(shed.clone(), false);
+    shed.0.lock().unwrap().fleeting.set_most(16 * 51_000);
     rig.play(300);
     let records = shed.0.lock().unwrap().records.len();
     assert!((13..16).contains(&records), "{records}");

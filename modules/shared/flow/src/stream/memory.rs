@@ -9,7 +9,7 @@ fn read(root: &Path, path: &str) -> Option<String> {
 
 /// The least of what the machine has and what control groups, version 1 or 2, allow; in bytes. `None` where none of
 /// them can be read.
-pub(crate) fn usable() -> Option<u64> {
+pub fn usable() -> Option<u64> {
     usable_below(Path::new("/"))
 }
 
