@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 from servers import (LOAD, NGINX_MODULE, TARGET, clip, cpu_seconds, free_port, has_nginx, listens, memory_kib, start,
-                     wait_for)
+                     wait_for, written_bytes)
 
 HLS_LOAD = TARGET / "release/hls-load"
 TMPFS = "/dev/shm"
@@ -213,12 +213,6 @@ def edge(options, binaries, source):
         url = f"{server.web}/cam.m3u8"
         text_of(url)
         row("nginx-rtmp, 2 s", server, url)
-
-
-def written_bytes(pid):
-    """What a process has written, without what was deleted before it reached the disk."""
-    counts = dict(line.split(": ") for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines())
-    return int(counts["write_bytes"]) - int(counts["cancelled_write_bytes"])
 
 
 def memory(_, binaries):

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 
-from servers import ROOT, TARGET, clip, cpu_seconds, free_port, listens, memory_kib, start, wait_for
+from servers import ROOT, TARGET, clip, cpu_seconds, free_port, listens, memory_kib, start, wait_for, written_bytes
 
 SEGMENT_SECONDS = 10
 CLIP_SECONDS = 20
@@ -83,12 +83,6 @@ def ffmpeg(home, count):
     return processes, urls
 
 
-def written(process):
-    """Bytes that a process made the disk write."""
-    text = pathlib.Path(f"/proc/{process.pid}/io").read_text()
-    return int(re.search(r"^write_bytes: (\d+)", text, re.M)[1])
-
-
 @contextlib.contextmanager
 def own_disk(kind="ext4"):
     """A folder on a disk of its own, which is a file, and what has been written to that disk: of the file system's journal,
@@ -129,7 +123,7 @@ def row(name, contender, source, count, seconds, disk=None):
                                    "-map", "0", "-c", "copy", "-f", "flv", url))
         time.sleep(SEGMENT_SECONDS + 5)
         running = [server for server in servers if server.poll() is None]
-        took = lambda: (sum(cpu_seconds(server.pid) for server in running), sum(written(server) for server in running))
+        took = lambda: (sum(cpu_seconds(server.pid) for server in running), sum(written_bytes(server.pid) for server in running))
         device = on_disk()
         (cpu, process), since = took(), time.monotonic()
         time.sleep(seconds)

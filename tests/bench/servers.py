@@ -50,6 +50,12 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def written_bytes(pid):
+    """Bytes that a process made the disk write, without what was deleted before it got there."""
+    counts = dict(line.split(": ") for line in pathlib.Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counts["write_bytes"]) - int(counts["cancelled_write_bytes"])
+
+
 def memory_kib(pid, field="VmRSS"):
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field):

@@ -14,7 +14,7 @@ use crate::{long, rtmp};
 pub(crate) const IN_STEP: f64 = 40.0;
 
 /// How far beeps are from flashes for some seconds, printed; `None` where a flash had no beep, or there were too few.
-fn out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<Vec<f64>> {
+pub(crate) fn most_out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<f64> {
     let all = beeps_behind_flashes(screen, speaker, seconds);
     let offsets: Vec<Offset> = all.iter().copied().flatten().collect();
     let mut behind: Vec<f64> = offsets.iter().map(|offset| offset.behind).collect();
@@ -22,8 +22,7 @@ fn out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<Vec<f
     let middle = behind.get(behind.len() / 2)?;
     let (first, last) = (behind.first()?, behind.last()?);
     let looked = offsets.iter().map(|offset| offset.give_or_take).fold(0.0, f64::max);
-    let out: Vec<f64> = offsets.iter().map(|offset| offset.at_least()).collect();
-    let worst = out.iter().copied().fold(0.0, f64::max);
+    let worst = offsets.iter().map(|offset| offset.at_least()).fold(0.0, f64::max);
     eprintln!(
         "{} of {} flashes in {seconds} s have a beep: {middle:.1} ms behind in the middle, {first:.1} to {last:.1}, each \
          known within {looked:.1} ms or better; the worst is out of step by {worst:.1} ms at least",
@@ -31,22 +30,15 @@ fn out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<Vec<f
         all.len()
     );
     let enough = all.len() as u32 + 3 >= seconds && offsets.len() == all.len();
-    enough.then_some(out)
+    enough.then_some(worst)
 }
 
-/// The worst of them.
-pub(crate) fn most_out_of_step(screen: &Screen, speaker: &Speaker, seconds: u32) -> Option<f64> {
-    Some(out_of_step(screen, speaker, seconds)?.into_iter().fold(0.0, f64::max))
-}
-
-/// Measures some seconds until sound and picture have come to rest, and then each beep of a minute. On a machine that
-/// compiles beside, a picture may come late now and then; `--long`, which has it for itself, allows none in ten minutes.
+/// Measures some seconds until sound and picture have come to rest, and then each beep of a minute.
 fn is_in_step(screen: &Screen, speaker: &Speaker) {
     wait_in_step(screen, speaker);
-    let (seconds, late) = if long() { (600, 0) } else { (60, 2) };
-    let out = out_of_step(screen, speaker, seconds);
-    let count = |out: &Vec<f64>| out.iter().filter(|out| **out > IN_STEP).count();
-    assert!(out.as_ref().is_some_and(|out| count(out) <= late), "{out:?}");
+    let seconds = if long() { 600 } else { 60 };
+    let worst = most_out_of_step(screen, speaker, seconds);
+    assert!(worst.is_some_and(|worst| worst <= IN_STEP), "{worst:?}");
 }
 
 pub(crate) fn wait_in_step(screen: &Screen, speaker: &Speaker) {

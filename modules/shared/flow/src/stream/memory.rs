@@ -10,19 +10,24 @@ fn read(root: &Path, path: &str) -> Option<String> {
 /// The least of what the machine has and what control groups, version 1 or 2, allow; in bytes. `None` where none of
 /// them can be read.
 pub fn usable() -> Option<u64> {
-    usable_below(Path::new("/"))
+    least(Path::new("/"), "MemTotal:")
 }
 
-fn usable_below(root: &Path) -> Option<u64> {
-    let machine = read(root, "proc/meminfo").as_deref().and_then(total);
+/// The same of what the machine has left, its caches included.
+pub fn available() -> Option<u64> {
+    least(Path::new("/"), "MemAvailable:")
+}
+
+fn least(root: &Path, name: &str) -> Option<u64> {
+    let machine = read(root, "proc/meminfo").and_then(|meminfo| field(&meminfo, name));
     let groups = read(root, "proc/self/cgroup").unwrap_or_default();
     let bounds = groups.lines().flat_map(|line| limits(root, line));
     machine.into_iter().chain(bounds).min()
 }
 
 /// `MemTotal:  16384256 kB`
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+fn field(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -57,7 +62,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        usable_below(dir.path())
+        least(dir.path(), "MemTotal:")
     }
 
     const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:        1024 kB\nMemFree:  7 kB\n");
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!(machine(&[MEMINFO]), Some(1 << 20));
         assert_eq!(machine(&[]), None);
         assert!(usable().is_some_and(|bytes| bytes > 16 << 20), "this machine");
+        assert!(available().is_some_and(|bytes| bytes > 0 && Some(bytes) <= usable()), "this machine");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use dedup::{Dedup, Passed, Seam};
 pub use demand::{Demand, LINGER, Want};
 pub use item::{Anchor, Aside, Entry, Gap, GapCause, Incoming, Item, KnownBy, Lost};
 pub use latency::Latency;
-pub use memory::usable as usable_memory;
+pub use memory::{available as available_memory, usable as usable_memory};
 pub use publisher::{Displaced, Kick, KickReason, Publisher};
 pub use reader::{Reader, Start};
 pub use ring::Keep;
