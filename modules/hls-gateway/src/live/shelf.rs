@@ -400,7 +400,7 @@ impl Shelf {
 
     /// The same in between.
     pub(crate) fn sweep(&mut self, now: Instant) {
-        // A whole window is tried again and becomes shorter by the segment.
+        // An eager attic that has no room makes the window shorter with each second try: once a segment is enough.
         if !self.eager {
             self.release(now);
         }
