@@ -58,6 +58,12 @@ pub(crate) fn number(module: &Module, name: &str) -> u64 {
     module.status().pointer(&format!("{OUTPUT}/{name}")).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// Waits until the output of `flow` reads its stream, which takes the first one of a module a second or more: what was
+/// published before that is none of its pictures.
+pub(crate) fn wait_reads(module: &Module, flow: &str) {
+    module.wait_value(&format!("/flows/{flow}/outputs/screen/signal"), "lost");
+}
+
 /// Pictures of the test card that the module has got.
 pub(crate) fn received(module: &Module) -> u64 {
     module.metrics().sum("av_input_frames_total", &[("kind", "video")]).unwrap_or(0.0) as u64

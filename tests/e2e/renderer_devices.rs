@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use av_tests::clip::Clip;
-use av_tests::module::{Module, Setup};
+use av_tests::module::Module;
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
 use av_tests::screen::Screen;
@@ -11,15 +11,18 @@ use av_tests::tool::{self, Tool};
 use av_tests::{needs, port, wait};
 use serde_json::{Value, json};
 
-use crate::renderer::{OUTPUT, flow, number, publish_card, received, renders_on, setup, start};
+use crate::renderer::{OUTPUT, flow, number, publish_card, received, renders_on, setup, start, wait_reads};
 use crate::renderer_streams::from;
 use crate::rtmp;
 
 /// What a decoder may hold back: pictures that wait for those before them.
 const HELD: u64 = 16;
 
-/// A renderer whose first way to decode H.264 is the decoder of `tests/decoder`, with such a driver.
-fn with_hardware(setup: Setup, driver: &str) -> Setup {
+/// A renderer of what comes to `url`, whose first way to decode H.264 is the decoder of `tests/decoder`, with such a
+/// driver.
+fn with_hardware(url: &str, driver: &str) -> Module {
+    let output = json!({ "render": "display://none", "audio": false });
+    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
     let plugins = setup.dir().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
     let flags =
@@ -31,7 +34,9 @@ fn with_hardware(setup: Setup, driver: &str) -> Setup {
     assert!(compiled.status.success(), "{}", compiled.stderr);
     let registry = setup.dir().join("registry").display().to_string();
     let setup = setup.env("GST_PLUGIN_PATH_1_0", &plugins.display().to_string());
-    setup.env("GST_REGISTRY_1_0", &registry).env("AV_DRIVER", driver)
+    let module = setup.env("GST_REGISTRY_1_0", &registry).env("AV_DRIVER", driver).start();
+    wait_reads(&module, "cam");
+    module
 }
 
 /// A stream with one key frame and no other.
@@ -71,9 +76,7 @@ fn each_picture_counts_once(module: &Module) {
 fn a_decoder_that_hangs_while_it_starts_gives_way_to_software() {
     needs!(Ffmpeg);
     let url = rtmp(port::free(), "live/a");
-    let output = json!({ "render": "display://none", "audio": false });
-    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
-    let module = with_hardware(setup, "start").start();
+    let module = with_hardware(&url, "start");
     let publisher = publish_one_key_frame(&url);
     // The output is not held up meanwhile.
     module.wait_log(&["the picture is frozen: pictures arrive, but the decoder outputs none"]);
@@ -88,9 +91,7 @@ fn a_decoder_that_hangs_while_it_starts_gives_way_to_software() {
 fn a_decoder_that_stops_and_hangs_while_it_ends_gives_way_to_software_and_no_picture_counts_twice() {
     needs!(Ffmpeg);
     let url = rtmp(port::free(), "live/a");
-    let output = json!({ "render": "display://none", "audio": false });
-    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
-    let module = with_hardware(setup, "end").start();
+    let module = with_hardware(&url, "end");
     let publisher = publish_one_key_frame(&url);
     let decoder = format!("{OUTPUT}/decoder/element");
     module.wait_value(&decoder, "vah264dec");
@@ -106,9 +107,7 @@ fn a_decoder_that_stops_and_hangs_while_it_ends_gives_way_to_software_and_no_pic
 fn hardware_with_room_for_one_decoder_goes_on_when_the_size_changes() {
     needs!(Ffmpeg);
     let url = rtmp(port::free(), "live/a");
-    let output = json!({ "render": "display://none", "audio": false });
-    let setup = setup(json!({ "cam": flow(json!({ "listen": url }), output) }), None, None);
-    let module = with_hardware(setup, "alone").start();
+    let module = with_hardware(&url, "alone");
     let mut publisher = Publisher::to(&url);
     let mut time = 0;
     for (clip, length, width) in

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::renderer::{
     OUTPUT, flow, number, promptly, publish_card, received, renders_on, setup, start, start_on, wait_live,
+    wait_reads,
 };
 use crate::rtsp::{rtsp, udp_ports};
 use crate::{rtmp, twin};
@@ -53,6 +54,9 @@ fn whatever_is_published_is_decoded_and_every_picture_is_accounted_for() {
         })
         .collect();
     let module = setup(flows.into(), None, Some(&speaker)).start();
+    for clip in clips {
+        wait_reads(&module, &format!("{clip:?}").to_lowercase());
+    }
     let publishers: Vec<Program> = clips.iter().map(|clip| publish_endlessly(*clip, &url(*clip))).collect();
     let at = |clip: Clip, what: &str| {
         let name = format!("{clip:?}").to_lowercase();
