@@ -171,6 +171,54 @@ pub(crate) fn slow_camera(rounds: u32, has_sound: bool) -> Vec<Tag> {
     all
 }
 
+/// So many rounds of a clip of six seconds, with the frames of each kind (8: sound, 9: pictures) that `has` lets come, by
+/// their time.
+pub(crate) fn with_holes(rounds: u32, has: impl Fn(u8, u32) -> bool) -> Vec<Tag> {
+    const PERIOD: u32 = 6000;
+    let clip = Clip::Plain.tags();
+    let rounds = (0..rounds).flat_map(|round| {
+        let tags = clip.iter().filter(move |tag| tag.timestamp < PERIOD && (round == 0 || !tag.is_header()));
+        tags.map(move |tag| Tag { timestamp: tag.timestamp + round * PERIOD, ..tag.clone() })
+    });
+    rounds.filter(|tag| tag.kind != 18 && (tag.is_header() || has(tag.kind, tag.timestamp))).collect()
+}
+
+/// Sound that is there for a while, gets lost for less than a second again and again, and is away for longer.
+pub(crate) fn lossy(time: u32) -> bool {
+    time < 4000 || time < 12_000 && time % 2000 > 420 || time > 18_000
+}
+
+#[test]
+fn sound_that_is_missing_is_silence_without_fault_for_the_linter() {
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let tags = with_holes(5, |kind, time| kind == 9 || lossy(time));
+    let publishing = std::thread::spawn(move || publisher.play_out(&tags));
+    gateway.media();
+    found_nothing(linter(&gateway, "20"));
+    let index = gateway.get("/live/cam/index.m3u8").text();
+    assert!(index.contains("mp4a.40.2") && index.contains("FRAME-RATE=25.000"), "{index}");
+    drop(gateway);
+    let _ = publishing.join();
+}
+
+#[test]
+fn pictures_that_are_announced_and_do_not_come_are_told() {
+    let gateway = Gateway::start(&json!({}), &json!({}));
+    let mut publisher = Publisher::to(&gateway.rtmp);
+    let tags = with_holes(10, |kind, time| kind == 8 || time > 12_000);
+    let publishing = std::thread::spawn(move || publisher.play_out(&tags));
+    let error = gateway.module.wait_status("/flows/cam/outputs/web/error", serde_json::Value::is_string);
+    let why = "flows.cam.outputs.web: sound arrives, but no pictures, although the stream announces them; ";
+    assert!(error.as_str().unwrap().starts_with(why), "{error}");
+    gateway.module.wait_value("/flows/cam/outputs/web/state", "waiting");
+    gateway.module.wait_value("/flows/cam/outputs/web/state", "serving");
+    let output = gateway.module.status().pointer("/flows/cam/outputs/web").cloned().unwrap();
+    assert!(output.get("error").is_none(), "{output}");
+    drop(gateway);
+    let _ = publishing.join();
+}
+
 fn pictures_of_a_slow_camera_that_come_late_and_get_lost_are_without_fault(has_sound: bool) {
     let gateway = Gateway::start(&json!({}), &json!({}));
     let mut publisher = Publisher::to(&gateway.rtmp);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use av_tests::flv::Tag;
 use av_tests::module::Setup;
 use av_tests::program::Program;
 use av_tests::rtmp::Publisher;
@@ -86,16 +87,20 @@ fn a_page_comes_back_from_h265_which_it_may_not_decode() {
     drive("a_page_comes_back_from_h265", "codec.mjs", &[]);
 }
 
-/// The page beside a camera whose pictures come late and get lost.
-fn watch_a_slow_camera(case: &str, has_sound: bool) {
+/// The page beside a camera of which these frames arrive.
+fn watch_a_camera(case: &str, seconds: u32, tags: Vec<Tag>) {
     needs!(Ffmpeg);
     let gateway = Gateway::start(&json!({}), &json!({}));
     let mut publisher = Publisher::to(&gateway.rtmp);
-    let seconds = long(30, 300);
-    let tags = hls_changes::slow_camera(seconds / 20 + 5, has_sound);
     std::thread::spawn(move || publisher.play_out(&tags));
     let page = format!("http://127.0.0.1:{}", gateway.port);
     drive(case, "slow.mjs", &[&page, &seconds.to_string()]);
+}
+
+/// The page beside one whose pictures come late and get lost.
+fn watch_a_slow_camera(case: &str, has_sound: bool) {
+    let seconds = long(30, 300);
+    watch_a_camera(case, seconds, hls_changes::slow_camera(seconds / 20 + 5, has_sound));
 }
 
 #[test]
@@ -106,6 +111,18 @@ fn a_page_plays_on_over_pictures_of_a_slow_camera_that_come_late_and_get_lost() 
 #[test]
 fn a_page_plays_on_over_late_and_lost_pictures_between_sound() {
     watch_a_slow_camera("a_page_plays_on_over_late_pictures_between_sound", true);
+}
+
+#[test]
+fn a_page_plays_on_where_sound_gets_lost_and_is_away() {
+    let tags = hls_changes::with_holes(10, |kind, time| kind == 9 || hls_changes::lossy(time));
+    watch_a_camera("a_page_plays_on_where_sound_gets_lost", 20, tags);
+}
+
+#[test]
+fn a_page_plays_a_stream_whose_sound_never_comes() {
+    let tags = hls_changes::with_holes(10, |kind, _| kind == 9);
+    watch_a_camera("a_page_plays_a_stream_whose_sound_never_comes", 10, tags);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use av_flow::net::{Attempts, Place, listeners};
 use av_flow::stream::{Entry, Item, State as Health, Tracks};
 use av_flow::{OutputContext, Reason, Trouble};
-use av_media::Kind;
+use av_media::mp4::MuxError;
+use av_media::{Kind, Track};
 use prometheus::Histogram;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use crate::handover::{Counted, Left};
 use crate::hls::Hls;
 use crate::http::Http;
 use crate::live::{Packager, State};
-use crate::options::{ServeConfig, Shaped};
+use crate::options::{ServeConfig, Shaped, Variant};
 use crate::store::StreamMemory;
 
 /// Frames whose delay is measured, at most, between two versions.
@@ -117,6 +118,30 @@ async fn found(output: &OutputContext, hls: &Hls, shaped: Shaped, url: &str) -> 
     left
 }
 
+/// A track that can't be served.
+#[derive(PartialEq)]
+struct LeftOut {
+    kind: Kind,
+    codec: String,
+    why: String,
+}
+
+impl LeftOut {
+    /// `None`: it can be.
+    fn of(variant: Variant, track: &Track) -> Option<Self> {
+        let why = match crate::live::refused(variant, track)? {
+            MuxError::Codec { .. } => format!("{} does not carry it", variant.as_str()),
+            MuxError::NoConfig(_) => {
+                "no decoder configuration (parameter sets) came with it; set the encoder to send \
+                                      it at the start and with each key frame"
+                    .to_owned()
+            }
+            other => other.to_string(),
+        };
+        Some(Self { kind: track.kind(), codec: track.codec_string.clone(), why })
+    }
+}
+
 struct Serving<'a> {
     output: &'a OutputContext,
     channel: &'a Channel,
@@ -128,8 +153,7 @@ struct Serving<'a> {
     timed: VecDeque<(Kind, Instant)>,
     /// Why there is nothing to serve.
     nothing: Option<Trouble>,
-    /// Tracks that can't be served, and their codecs.
-    left_out: Vec<(Kind, String)>,
+    left_out: Vec<LeftOut>,
     counted: Counted,
 }
 
@@ -190,6 +214,7 @@ impl Serving<'_> {
         }
         self.counted.set(shelf.size());
         drop(shelf);
+        self.output.status.dropped.add(Kind::Audio, self.packager.take_late());
         // From here on numbers are this one's.
         if self.packager.has_begun() {
             self.before = None;
@@ -208,12 +233,11 @@ impl Serving<'_> {
     fn lacks(&self, tracks: &Tracks) -> Option<Trouble> {
         let why = if tracks.is_empty() {
             "the stream has nothing that `content` lets through".to_owned()
-        } else if !crate::live::fits(self.channel.config.shape.variant, tracks) {
-            let names = tracks.iter().map(|track| track.codec_string.as_str()).collect::<Vec<_>>();
-            let variant = self.channel.config.shape.variant.as_str();
-            format!("{} can't be served as {variant}", names.join(" and "))
         } else {
-            return None;
+            let variant = self.channel.config.shape.variant;
+            let all = tracks.iter().map(|track| LeftOut::of(variant, track)).collect::<Option<Vec<_>>>()?;
+            let all = all.iter().map(|lost| format!("{} can't be served: {}", lost.codec, lost.why));
+            all.collect::<Vec<_>>().join("; ")
         };
         Some(Trouble::new(Reason::Content, format!("{}: {why}", self.output.path)))
     }
@@ -221,28 +245,35 @@ impl Serving<'_> {
     /// Says which tracks go without, where others are served.
     fn leave_out(&mut self, tracks: &Tracks) {
         let variant = self.channel.config.shape.variant;
-        let lost = tracks.iter().filter(|track| !crate::live::carried(variant, track));
-        let lost = lost.map(|track| (track.kind(), track.codec_string.clone())).collect::<Vec<_>>();
+        let lost = tracks.iter().filter_map(|track| LeftOut::of(variant, track)).collect::<Vec<_>>();
         if lost == self.left_out {
             return;
         }
-        let why = format!("{} does not carry it", variant.as_str());
         let mut details = self.output.status.details.lock().unwrap_or_else(PoisonError::into_inner);
         for kind in [Kind::Video, Kind::Audio] {
             details.remove(kind.as_str());
         }
-        for (kind, codec) in &lost {
+        for LeftOut { kind, codec, why } in &lost {
             details.insert(kind.as_str().into(), json!({ "codec": codec, "dropped": why }));
         }
         drop(details);
-        let names = lost.iter().map(|(_, codec)| codec.as_str()).collect::<Vec<_>>().join(" and ");
-        let remark = format!("{}: {names} is left out: {why}", self.output.path);
+        let each = lost.iter().map(|lost| format!("{} is left out: {}", lost.codec, lost.why));
+        let remark = format!("{}: {}", self.output.path, each.collect::<Vec<_>>().join("; "));
         let remark = Some(remark).filter(|_| !lost.is_empty() && self.nothing.is_none());
         if let Some(remark) = &remark {
             tracing::warn!("{remark}");
         }
         self.output.status.status.remark(remark);
         self.left_out = lost;
+    }
+
+    /// Pictures that are announced, and do not come.
+    fn unseen(&self, now: Instant) -> Option<Trouble> {
+        self.packager.lacks_pictures(now).then(|| {
+            let why = "sound arrives, but no pictures, although the stream announces them; check the encoder, or set \
+                       `content` to \"audioOnly\"";
+            Trouble::new(Reason::Content, format!("{}: {why}", self.output.path))
+        })
     }
 
     fn publish(&mut self, now: Instant) {
@@ -260,11 +291,12 @@ impl Serving<'_> {
                 self.output.status.latency.observe(delay);
             }
         }
-        let health = match (self.packager.state(), &self.nothing) {
+        let nothing = self.nothing.clone().or_else(|| self.unseen(now));
+        let health = match (self.packager.state(), &nothing) {
             (_, Some(_)) | (State::Waiting, None) => Health::Waiting,
             (State::Live | State::Silent, None) => Health::Running,
         };
-        self.output.status.status.set(health, self.nothing.clone());
+        self.output.status.status.set(health, nothing);
     }
 }
 

@@ -124,10 +124,8 @@ fn described(channel: &Channel) -> Value {
     };
     let tracks = channel.stream.tracks().map(|tracks| tracks.filtered(channel.content)).unwrap_or_default();
     let video = tracks.video.as_ref().map(|track| {
-        let fps = track.video.fps.or_else(|| {
-            Some(1.0 / channel.stream.frame_interval(av_media::Kind::Video)?.as_secs_f64())
-                .filter(|fps| fps.is_finite())
-        });
+        let interval = channel.stream.frame_interval(av_media::Kind::Video);
+        let fps = interval.map(|interval| 1.0 / interval.as_secs_f64()).filter(|fps| fps.is_finite());
         json!({
             "codec": track.codec_string, "width": track.video.width, "height": track.video.height,
             "fps": fps.map(|fps| (fps * 100.0).round() / 100.0),

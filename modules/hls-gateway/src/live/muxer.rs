@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use av_flow::stream::Tracks;
-use av_media::mp4::FragmentWriter;
+use av_media::mp4::{FragmentWriter, MuxError};
 use av_media::mpegts::TsMuxer;
 use av_media::{Kind, Timestamp, Track};
 
@@ -35,34 +35,30 @@ enum Writer {
 }
 
 impl Writer {
-    fn new(variant: Variant, tracks: &[Track]) -> Option<Self> {
-        match variant {
-            Variant::Mpegts => Some(Self::Ts(Box::new(TsMuxer::new(tracks, Timestamp::ZERO).ok()?))),
+    fn new(variant: Variant, tracks: &[Track]) -> Result<Self, MuxError> {
+        Ok(match variant {
+            Variant::Mpegts => Self::Ts(Box::new(TsMuxer::new(tracks, Timestamp::ZERO)?)),
             Variant::LowLatency | Variant::Fmp4 => {
-                let writer = FragmentWriter::new(tracks, Timestamp::ZERO).ok()?;
+                let writer = FragmentWriter::new(tracks, Timestamp::ZERO)?;
                 let map = Map::of(writer.init());
-                Some(Self::Cmaf(Box::new(writer), Arc::new(map)))
+                Self::Cmaf(Box::new(writer), Arc::new(map))
             }
-        }
+        })
     }
 }
 
-/// Whether any of these tracks can be carried.
-pub(crate) fn fits(variant: Variant, tracks: &Tracks) -> bool {
-    tracks.iter().any(|track| carried(variant, track))
-}
-
-/// Whether this one can.
-pub(crate) fn carried(variant: Variant, track: &Track) -> bool {
-    Writer::new(variant, std::slice::from_ref(track)).is_some()
+/// Why this track can't be carried, if it can't.
+pub(crate) fn refused(variant: Variant, track: &Track) -> Option<MuxError> {
+    Writer::new(variant, std::slice::from_ref(track)).err()
 }
 
 impl Muxer {
     /// For those of the tracks that can be carried; `None` where none can.
     pub(crate) fn new(variant: Variant, tracks: &Tracks) -> Option<Self> {
-        let tracks = tracks.iter().filter(|track| carried(variant, track)).cloned().collect::<Vec<_>>();
+        let tracks =
+            tracks.iter().filter(|track| refused(variant, track).is_none()).cloned().collect::<Vec<_>>();
         let own = tracks.iter().map(|track| Track::clone(track)).collect::<Vec<_>>();
-        let writer = Writer::new(variant, &own)?;
+        let writer = Writer::new(variant, &own).ok()?;
         Some(Self { writer, tracks })
     }
 
@@ -70,8 +66,12 @@ impl Muxer {
         &self.tracks
     }
 
+    pub(crate) fn track(&self, kind: Kind) -> Option<&Track> {
+        self.tracks.iter().find(|track| track.kind() == kind).map(|track| &**track)
+    }
+
     pub(crate) fn has(&self, kind: Kind) -> bool {
-        self.tracks.iter().any(|track| track.kind() == kind)
+        self.track(kind).is_some()
     }
 
     /// The init segment, where there is one.

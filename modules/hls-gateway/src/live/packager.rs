@@ -1,31 +1,34 @@
 //! What a reader of a stream gets, as a playlist.
 
+mod again;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::stream::{Entry, Item, Tracks};
 use av_media::{Frame, Kind, Timestamp};
 
-use super::attic::Restored;
 use super::cutter::{Cut, Cutter, Intervals};
 use super::dates::{Dates, nanos};
 use super::measuring::Measuring;
 use super::memory::Memory;
 use super::muxer::Muxer;
 use super::numbers::{MAX_GOP, Numbers};
+use super::quiet::Quiet;
 use super::shelf::Shelf;
 use super::silence::Silence;
 use super::version::{Looks, StreamInf, Version};
 use super::window::Window;
 use crate::options::Shaped;
 
-/// Numbers that may have been used and are not known any more: a playlist with more is not gone on with.
-const MOST_LOST: u64 = 64;
 /// Where nothing says how long frames are.
 const DEFAULT_VIDEO: Duration = Duration::from_millis(40);
 const DEFAULT_AUDIO: Duration = Duration::from_nanos(21_333_333);
 /// Pictures that fail to come for so long are silence, unless they always come that slowly.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// Sound without pictures for so long is worth a word.
+const UNSEEN: Duration = Duration::from_secs(5);
 
 /// What there is to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,10 @@ pub(crate) struct Packager<M> {
     /// When the last frame came that says where to cut.
     heard: Option<Instant>,
     silence: Option<Silence>,
+    /// Since when sound comes and no picture, although there is to be one.
+    unseen: Option<Instant>,
     intervals: Intervals,
+    quiet: Quiet,
     /// dts of the newest pictures and of the newest sound.
     newest: [Option<Timestamp>; 2],
     /// The stream is read anew; whether something came that was known.
@@ -82,7 +88,9 @@ impl<M: Memory> Packager<M> {
             shift: None,
             heard: None,
             silence: None,
+            unseen: None,
             intervals: Intervals { video: nanos(DEFAULT_VIDEO), audio: nanos(DEFAULT_AUDIO) },
+            quiet: Quiet::default(),
             newest: [None; 2],
             rejoining: None,
             serial: 0,
@@ -98,6 +106,17 @@ impl<M: Memory> Packager<M> {
             video: nanos(usable(video, DEFAULT_VIDEO)),
             audio: nanos(usable(audio, DEFAULT_AUDIO)),
         };
+    }
+
+    /// Frames of sound that came when they had no place any more, since this was asked last.
+    pub(crate) const fn take_late(&mut self) -> u64 {
+        self.quiet.take_late()
+    }
+
+    /// Whether there is sound, and has been for long enough, and no picture, although there is to be one.
+    pub(crate) fn lacks_pictures(&self, now: Instant) -> bool {
+        let slow = Duration::from_nanos(u64::try_from(self.intervals.video.saturating_mul(4)).unwrap_or(0));
+        self.unseen.is_some_and(|since| now.saturating_duration_since(since) >= UNSEEN.max(slow))
     }
 
     pub(crate) fn state(&self) -> State {
@@ -125,9 +144,8 @@ impl<M: Memory> Packager<M> {
         self.serial = self.serial.saturating_add(1);
         // Between two muxers, those of the one before.
         if let Some(muxer) = &self.muxer {
-            let video = muxer.tracks().iter().find(|track| track.kind() == Kind::Video);
-            let measured = 1e9 / self.intervals.video.max(1) as f64;
-            let fps = video.map(|track| track.video.fps.unwrap_or(measured));
+            // Not what the stream says of itself: timing information is often made up.
+            let fps = muxer.track(Kind::Video).map(|_| 1e9 / self.intervals.video.max(1) as f64);
             self.shown = Looks::of(muxer.tracks(), fps);
             if !self.shown.is_like(&self.kept) {
                 self.kept = self.shown.clone();
@@ -136,73 +154,6 @@ impl<M: Memory> Packager<M> {
         }
         let stream = StreamInf::of(window, self.shown.clone());
         Some(Version::of(window, self.serial, stream))
-    }
-
-    /// Lists again what an earlier process has listed. The publisher is away until it comes.
-    pub(crate) fn restore(&mut self, restored: Restored, shelf: &mut Shelf, now: Instant) {
-        let Some((numbers, name)) = self.memory.promised(self.shaped) else { return };
-        if self.memory.has_ended(self.shaped) {
-            return;
-        }
-        let Some((first, last)) = restored.records.first().zip(restored.records.last()) else { return };
-        let longest = numbers.longest_segment();
-        if name != restored.name
-            || restored.records.iter().any(|record| record.duration > longest)
-            || restored.reserved > last.number.saturating_add(MOST_LOST)
-        {
-            return;
-        }
-        let mut window = Window::new(numbers, self.shaped, first.number, first.breaks, name);
-        window.restore(restored, shelf, now);
-        self.memory.used(window.next_segment, window.last_discontinuity());
-        self.window = Some(window);
-        self.shown = self.memory.looked(self.shaped).unwrap_or_default();
-        self.kept = self.shown.clone();
-        self.fall_silent(now);
-        self.changed = true;
-    }
-
-    /// Whether the playlist can be `shaped` and stay the same: none of the numbers that it has promised is another.
-    pub(crate) fn can_be(&self, shaped: Shaped) -> bool {
-        let gop = self.cutter.as_ref().map_or(0, Cutter::gop);
-        let gop = Duration::from_nanos(u64::try_from(gop).unwrap_or(0));
-        match &self.window {
-            Some(window) if !window.ended => window.numbers.keep(self.shaped, shaped, gop),
-            _ => self.shaped.variant == shaped.variant,
-        }
-    }
-
-    /// From now on with another configuration; the playlist is the same, see [`can_be`](Self::can_be). The stream is read
-    /// anew from its last sync frame on, or (`is_same` is false) it is another one.
-    pub(crate) fn resume(&mut self, shaped: Shaped, is_same: bool, shelf: &mut Shelf, now: Instant) {
-        self.shaped = shaped;
-        if let Some(window) = self.window.as_mut().filter(|window| !window.ended) {
-            window.shaped = shaped;
-            self.memory.promise(shaped, window.numbers, &window.name);
-        }
-        if let Some(cutter) = &mut self.cutter {
-            cutter.segments_last(nanos(shaped.segment));
-        }
-        self.changed = true;
-        self.measuring = Measuring::default();
-        self.rejoining = is_same.then_some(false);
-        if !is_same {
-            self.interrupt(shelf, now);
-            (self.tracks, self.muxer, self.shift, self.newest) = (Arc::default(), None, None, [None; 2]);
-            self.fall_silent(now);
-        }
-    }
-
-    /// Another playlist is about to take the place of this one. Up to then it goes on with gaps: players of it ask again and
-    /// again for something new.
-    pub(crate) fn retire(&mut self, shelf: &mut Shelf, now: Instant) {
-        self.interrupt(shelf, now);
-        self.fall_silent(now);
-    }
-
-    /// Whether there is a playlist: its numbers are taken.
-    pub(crate) const fn has_begun(&self) -> bool {
-        self.window.is_some()
     }
 
     /// Whether an entry was taken before, when the stream was read the last time.
@@ -326,6 +277,7 @@ impl<M: Memory> Packager<M> {
         }
         // Where no picture to go on with comes, that is silence as well.
         self.heard = self.window.as_ref().map(|_| now);
+        self.unseen = None;
     }
 
     fn fall_silent(&mut self, now: Instant) {
@@ -359,6 +311,11 @@ impl<M: Memory> Packager<M> {
             return;
         }
         let leading = frame.kind == self.leading();
+        if leading {
+            self.unseen = None;
+        } else {
+            self.unseen.get_or_insert(now);
+        }
         let first = self.shift.get_or_insert(0.max(frame.dts.nanos().saturating_neg()));
         frame.dts = frame.dts.moved(*first);
         // No negative composition offset.
@@ -441,10 +398,17 @@ impl<M: Memory> Packager<M> {
             }
             self.begin(&frame, leading, shelf, now);
         }
-        if let Some(cutter) = &mut self.cutter {
-            cutter.push(frame, starts, &mut self.cuts);
-            self.take_cuts(shelf, now);
+        let Some(cutter) = &mut self.cutter else { return };
+        let cuts = &mut self.cuts;
+        match (leading, frame.kind) {
+            (Kind::Video, Kind::Video) => {
+                self.quiet.picture(frame.dts, |silent| cutter.push(silent, true, cuts));
+                cutter.push(frame, starts, cuts);
+            }
+            (Kind::Video, Kind::Audio) => self.quiet.sound(frame, |sound| cutter.push(sound, true, cuts)),
+            (Kind::Audio, _) => cutter.push(frame, starts, cuts),
         }
+        self.take_cuts(shelf, now);
     }
 
     /// The first frame since the last break.
@@ -457,6 +421,7 @@ impl<M: Memory> Packager<M> {
             self.memory.used(window.next_segment, window.last_discontinuity());
         }
         window.breaks(muxer.map(), shelf);
+        self.quiet.begin(muxer.track(Kind::Audio), frame.dts);
         let shift = self.shift.unwrap_or(0);
         self.dates.begin(frame.dts, frame.pts, shift);
         let segment = nanos(self.shaped.segment);

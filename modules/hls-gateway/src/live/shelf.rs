@@ -1,6 +1,6 @@
 //! What can be fetched: the segments and parts in memory, and what is left to the attic.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ const HOT: i64 = 60 * 1_000_000_000;
 const MOST_RETRIES: usize = 8;
 /// Segments that may be on their way to the attic while memory has no room for them.
 const MOST_PENDING: usize = 8;
+
+/// Init segments that are kept whether or not they are needed.
+const MOST_MAPS: usize = 64;
 
 /// An init segment. Its name is made of its content: other bytes, another URI.
 #[derive(Debug, PartialEq)]
@@ -315,9 +318,13 @@ impl Shelf {
             self.maps.extend(map);
             return;
         }
-        // A stream that changes all the time keeps no more than the segments of a window need.
-        while self.maps.len() >= 64 {
-            self.maps.pop_front();
+        if self.maps.len() >= MOST_MAPS {
+            // A stream that changes all the time has those that its segments need, of which the last one is not finished.
+            let needed = self.segments.iter().filter_map(|kept| kept.record.map.as_deref());
+            let needed = needed.collect::<HashSet<_>>();
+            let last = self.maps.pop_back();
+            self.maps.retain(|map| needed.contains(map.name.as_str()));
+            self.maps.extend(last);
         }
         self.maps.push_back(map.clone());
         if let Some(attic) = self.attic.as_ref().filter(|_| self.begun) {

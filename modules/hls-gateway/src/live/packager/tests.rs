@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::live::attic::{Attic, Fate, Record, Slip};
 use crate::live::shelf::{Found, Map};
-use crate::live::{Asked, Fleeting, Form, Held, Pieces};
+use crate::live::{Asked, Fleeting, Form, Held, Pieces, Restored};
 use crate::options::Variant;
 
 const AVCC: &[u8] = &[
@@ -904,4 +904,77 @@ fn a_playlist_that_is_about_to_be_replaced_goes_on_with_gaps() {
     assert!(!rig.text().contains("GAP"));
     rig.wait(7);
     assert!(count(&rig.text(), "#EXT-X-GAP") >= 3, "{}", rig.text());
+}
+
+/// A rig of pictures and sound, AAC of 48 kHz, of which none has come yet.
+fn with_sound(variant: Variant) -> Rig {
+    let mut rig = Rig::new(Notes::default(), variant, 1_000_000_000);
+    let video = Track::h264(Bytes::copy_from_slice(AVCC)).unwrap();
+    let audio = Track::aac(Bytes::from_static(b"\x11\x90")).unwrap();
+    let tracks = Tracks { video: Some(Arc::new(video)), audio: Some(Arc::new(audio)) };
+    rig.give(Item::Tracks(Arc::new(tracks)));
+    rig
+}
+
+#[test]
+fn every_segment_of_a_stream_whose_sound_does_not_come_has_sound() {
+    for variant in [Variant::LowLatency, Variant::Fmp4, Variant::Mpegts] {
+        let mut rig = with_sound(variant);
+        rig.play(20);
+        let text = rig.text();
+        let segments = rig.seen.keys().copied().collect::<Vec<_>>();
+        assert!(segments.len() > 5, "{text}");
+        for number in segments {
+            let Some(Found::Memory(pieces)) = rig.shelf.segment(number) else { panic!("{number}") };
+            let bytes = pieces.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<_>>();
+            // An AAC frame of two silent channels, 94 of which are two seconds.
+            let silent = bytes.windows(7).filter(|seven| *seven == [0x20, 0, 0, 0, 0, 0, 0x0e]).count();
+            // Packets of a transport stream cut some in two.
+            let least = if variant == Variant::Mpegts { 80 } else { 93 };
+            assert!((least..=94).contains(&silent), "{variant:?} {number}: {silent}");
+        }
+    }
+}
+
+#[test]
+fn sound_without_the_pictures_that_were_announced_is_lacking_after_five_seconds() {
+    let mut rig = with_sound(Variant::LowLatency);
+    for index in 0..300 {
+        let time = Timestamp::from_nanos(index * 21_333_333);
+        let data = Bytes::from_static(&[0; 100]);
+        rig.give(Item::Frame(Frame { kind: Kind::Audio, dts: time, pts: time, is_sync: true, data }));
+        let lacks = rig.packager.lacks_pictures(rig.now);
+        assert_eq!(lacks, index * 21_333_333 >= 5_000_000_000, "{index}");
+        rig.now += Duration::from_nanos(21_333_333);
+    }
+    rig.at = 7_000_000_000;
+    rig.play(1);
+    assert!(!rig.packager.lacks_pictures(rig.now));
+}
+
+#[test]
+fn the_init_segment_of_each_listed_segment_is_there_however_many_there_are() {
+    let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 400);
+    for index in 0..100 {
+        let mut avcc = AVCC.to_vec();
+        avcc[43] = index;
+        rig.tracks(&avcc);
+        // Each version is checked for its maps.
+        rig.play(3);
+    }
+    assert!(count(&rig.text(), "#EXT-X-MAP") > 90);
+    let mut rig = Rig::with_window(Notes::default(), Variant::Fmp4, 1_000_000_000, 30);
+    for index in 0..=255 {
+        let mut avcc = AVCC.to_vec();
+        avcc[43] = index;
+        rig.tracks(&avcc);
+        rig.play(3);
+    }
+    let name = |index: u8| {
+        let mut avcc = AVCC.to_vec();
+        avcc[43] = index;
+        let video = Some(Arc::new(Track::h264(avcc.into()).unwrap()));
+        Muxer::new(Variant::Fmp4, &Tracks { video, audio: None }).unwrap().map().unwrap().name.clone()
+    };
+    assert!(rig.shelf.map(&name(0)).is_none() && rig.shelf.map(&name(255)).is_some());
 }
