@@ -6,10 +6,9 @@
 The instructions of modules/shared/Dockerfile are carried out one by one (build.py); all services of an architecture
 come from one build of the workspace. They are then started together, as edge-config/standalone/compose.yaml does
 (container.py): a file goes through one service after the other, and what a player gets must be what was in the file.
-Programs of another architecture run in Debian's qemu-user; without --long or $AV_LONG there is one, the splitter that
-all media goes through, between services of this machine's own architecture. The renderer has a Dockerfile of its own; it
-is built and run (renderer.py) with --long, for this machine's architecture. Nothing of this machine is changed: mounts,
-processes and network are of namespaces of their own.
+Programs of another architecture run in Debian's qemu-user, with --long or $AV_LONG: to compile for one takes as long as
+for this machine's own. The renderer has a Dockerfile of its own; it is built and run (renderer.py) with --long, for this
+machine's architecture. Nothing of this machine is changed: mounts, processes and network are of namespaces of their own.
 
 Exit code 0: all is well, or was skipped (a line `SKIPPED ...` in $AV_SKIPPED); 1: it is not."""
 
@@ -271,12 +270,10 @@ def chosen(options):
             if platforms[platform_name] != DOCKERFILE:
                 if reason := why_not_its_own(architecture, options):
                     skip(f"image of {name} for {architecture}", reason)
-            elif architecture != NATIVE and name != CENTRE and not all_of_them:
+            elif architecture != NATIVE and not all_of_them:
                 skip(f"image of {name} for {architecture}", "long")
             else:
                 found[name] = version, arguments
-        if architecture != NATIVE and not all_of_them:
-            found = {name: (version, arguments | {"SERVICES": name}) for name, (version, arguments) in found.items()}
         yield architecture, found
 
 
