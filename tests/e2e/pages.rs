@@ -126,6 +126,11 @@ fn a_page_plays_a_stream_whose_sound_never_comes() {
 }
 
 #[test]
+fn a_page_plays_on_with_a_new_key_that_is_given_for_the_stream_that_is_open() {
+    drive("a_page_plays_on_with_a_new_key", "key.mjs", &[]);
+}
+
+#[test]
 fn a_wall_of_nine_tiles_plays_over_http2_and_says_that_it_needs_it() {
     // Nine videos in a browser without a graphics card need more than two busy cores have.
     long_only!();

@@ -22,7 +22,12 @@ const streams = new Streams((list, error) => {
   show(list);
   const wanted = named(location.hash.slice(1));
   if (!chosen) choose(list.find(({ path }) => path === wanted) ?? list.find((one) => one.live) ?? list[0]);
-  else addresses(list.find(({ path }) => path === chosen.path) ?? chosen);
+  else {
+    const listed = list.find(({ path }) => path === chosen.path);
+    // Another key opens the same stream at another address.
+    if (listed && !error) choose(listed);
+    addresses(listed ?? chosen);
+  }
 });
 frame(streams, engine());
 
@@ -42,7 +47,7 @@ function show(list) {
 }
 
 function choose(stream) {
-  if (!stream || (stream.path === chosen?.path)) return;
+  if (!stream || (stream.path === chosen?.path && streams.address(stream) === live.url)) return;
   if (live) {
     streams.forget(live);
     live.stop();

@@ -23,7 +23,9 @@ const streams = new Streams((list, error) => {
   at("plain").hidden = few;
   for (const stream of wanted) {
     const tile = tiles.get(stream.path);
-    if (tile && tile.live.lowLatency !== few) remove(stream.path, tile);
+    // Another key opens the same stream at another address.
+    const isOther = tile && (tile.live.lowLatency !== few || (!error && tile.live.url !== streams.address(stream)));
+    if (isOther) remove(stream.path, tile);
     if (!tiles.has(stream.path)) add(stream, few);
     else tiles.get(stream.path).show(stream);
   }
