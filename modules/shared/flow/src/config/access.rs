@@ -72,7 +72,8 @@ pub(super) fn auth(path: &str, value: &Value) -> Result<Auth, ConfigError> {
     let path = join(path, "key");
     let Value::Array(keys) = key else { return Ok(Auth::Key(vec![secret(&path, key)?])) };
     if keys.is_empty() || keys.len() > MAX_KEYS {
-        return Err(ConfigError::expected_hidden(&path, format!("a secret or 1 to {MAX_KEYS} of them"), key));
+        let expected = format!("a secret or a list of 1 to {MAX_KEYS} of them");
+        return Err(ConfigError::expected_entries(&path, expected, key));
     }
     keys.iter().map(|key| secret(&path, key)).collect::<Result<_, _>>().map(Auth::Key)
 }
@@ -119,9 +120,9 @@ pub(super) fn keys(path: &str, value: &Value, names: &[&'static str]) -> Result<
 
 /// `allow`. An address without a prefix length is itself alone.
 pub(super) fn networks(path: &str, value: &Value) -> Result<Vec<IpNet>, ConfigError> {
-    let expected = || format!("1 to {MAX_NETWORKS} networks such as \"10.0.0.0/8\"");
+    let expected = || format!("a list of 1 to {MAX_NETWORKS} networks such as \"10.0.0.0/8\"");
     let list = value.as_array().filter(|list| (1..=MAX_NETWORKS).contains(&list.len()));
-    let list = list.ok_or_else(|| ConfigError::expected(path, expected(), value))?;
+    let list = list.ok_or_else(|| ConfigError::expected_entries(path, expected(), value))?;
     list.iter()
         .map(|entry| {
             let text = entry.as_str().unwrap_or_default();

@@ -148,6 +148,17 @@ impl ConfigError {
         Self::new(path, Fault::Expected { expected: expected.into(), got: kind(got).into() })
     }
 
+    /// As [`expected`](Self::expected), where a list has too few or too many entries: says how many, and shows none of
+    /// them, as each may be a secret.
+    pub(super) fn expected_entries(path: &str, expected: impl Into<String>, got: &Value) -> Self {
+        let got = match got.as_array().map(Vec::len) {
+            None => shown(got),
+            Some(0) => "an empty list".to_owned(),
+            Some(entries) => format!("a list of {entries}"),
+        };
+        Self::new(path, Fault::Expected { expected: expected.into(), got })
+    }
+
     /// A required property that is not there.
     pub(super) fn missing(path: &str, expected: impl Into<String>) -> Self {
         Self::new(path, Fault::Expected { expected: expected.into(), got: "nothing".into() })

@@ -58,8 +58,8 @@ fn objects(
     most: usize,
 ) -> Result<(), ConfigError> {
     let list = value.as_array().filter(|list| list.len() <= most);
-    let list =
-        list.ok_or_else(|| ConfigError::expected(path, format!("a list of at most {most} objects"), value))?;
+    let expected = || format!("a list of at most {most} objects");
+    let list = list.ok_or_else(|| ConfigError::expected_entries(path, expected(), value))?;
     list.iter().enumerate().try_for_each(|(at, entry)| {
         let path = join(path, &at.to_string());
         let map = object(&path, entry)?;
@@ -75,7 +75,8 @@ fn objects(
 pub(super) fn texts<'a>(path: &str, value: &'a Value, most: usize) -> Result<Vec<&'a str>, ConfigError> {
     let Value::Array(list) = value else { return Ok(vec![text(path, value, 1024)?]) };
     if list.is_empty() || list.len() > most {
-        return Err(ConfigError::expected(path, format!("a text or a list of 1 to {most} of them"), value));
+        let expected = format!("a text or a list of 1 to {most} of them");
+        return Err(ConfigError::expected_entries(path, expected, value));
     }
     list.iter().enumerate().map(|(at, entry)| text(&join(path, &at.to_string()), entry, 1024)).collect()
 }
@@ -133,7 +134,7 @@ pub(super) fn words<'a>(path: &str, value: &Value, words: &[&'a str]) -> Result<
         (1..found.len()).all(|at| !found.iter().take(at).any(|one| found.get(at) == Some(one)))
     };
     found.filter(is_once).ok_or_else(|| {
-        ConfigError::expected(path, format!("a list of {}, each once", words.join(", ")), value)
+        ConfigError::expected_entries(path, format!("a list of {}, each once", words.join(", ")), value)
     })
 }
 

@@ -21,10 +21,10 @@ fn auth_is_one_form_with_one_to_four_keys() {
             ": expected one of {key} or {username, password}, got a mixture",
         ),
         (json!({ "username": "u" }), ": `username` needs `password` beside it"),
-        (json!({ "key": [] }), ".key: expected a secret or 1 to 4 of them, got a list"),
+        (json!({ "key": [] }), ".key: expected a secret or a list of 1 to 4 of them, got an empty list"),
         (
             json!({ "key": ["a", "b", "c", "d", "e"] }),
-            ".key: expected a secret or 1 to 4 of them, got a list",
+            ".key: expected a secret or a list of 1 to 4 of them, got a list of 5",
         ),
         (json!({ "key": "" }), ".key: a secret can't be empty"),
         (json!({ "key": "a\nb" }), ".key: a secret can't hold a line break or NUL"),
@@ -83,10 +83,14 @@ fn credentials_have_the_forms_of_their_place() {
 fn allow_takes_networks_and_an_empty_list_is_no_way_to_let_all_in() {
     let allow =
         |allow: Value| error(&with_input(json!({ "listen": "rtmp://0.0.0.0/live/f", "allow": allow })));
-    assert_eq!(
-        allow(json!([])),
-        "flows.f.input.allow: expected 1 to 256 networks such as \"10.0.0.0/8\", got a list"
-    );
+    for (value, got) in [
+        (json!([]), "an empty list"),
+        (json!(vec!["10.0.0.0/8"; 257]), "a list of 257"),
+        (json!("10.0.0.0/8"), "\"10.0.0.0/8\""),
+    ] {
+        let expected = "expected a list of 1 to 256 networks such as \"10.0.0.0/8\"";
+        assert_eq!(allow(value), format!("flows.f.input.allow: {expected}, got {got}"));
+    }
     assert_eq!(
         allow(json!(["10.0.0.0/33"])),
         "flows.f.input.allow: expected networks such as \"10.0.0.0/8\", got \"10.0.0.0/33\""
