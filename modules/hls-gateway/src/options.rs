@@ -8,6 +8,7 @@ use av_flow::config::{
 };
 use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 use ipnet::IpNet;
+use url::Url;
 
 const OUTPUTS: &str = "HLS `serve` outputs";
 const VARIANT: OptionSpec = OptionSpec::new("variant", OUTPUTS, word(&["lowLatency", "fmp4", "mpegts"]))
@@ -23,8 +24,8 @@ const WINDOW: OptionSpec = OptionSpec::new("windowSeconds", OUTPUTS, whole(6, 86
     .means("How far back a player can seek; never less than three target durations.");
 const CORS: OptionSpec = OptionSpec::new("cors", OUTPUTS, Shape::Texts { most: MAX_ORIGINS, default: "*" })
     .means(
-        "Origins whose pages may play the stream: a text or a list; `*` allows all. A listed origin may send \
-     credentials.",
+        "Origins whose pages may play the stream: a text or a list; `*` alone allows all. A listed origin may \
+     send credentials.",
     );
 const LINKS: OptionSpec =
     OptionSpec::new("links", OUTPUTS, Shape::Objects { properties: LINK, most: MAX_LINKS })
@@ -179,27 +180,46 @@ impl Output for ServeConfig {
 }
 
 fn cors(options: &Options<'_>) -> Result<Cors, ConfigError> {
-    let origins = options.texts(&CORS)?;
+    let texts = options.texts(&CORS)?;
     let path = format!("{}.{}", options.path(), CORS.name);
-    if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
+    if let Some(wrong) = texts.iter().find(|text| text.contains('*') && **text != "*") {
         return Err(ConfigError::rule(
             path,
-            format!("{wrong:?} is not an origin such as \"https://www.example.com\""),
+            format!(
+                "{wrong:?} is not an origin: `*` stands for all origins, and for no part of one; list each origin \
+                 such as \"https://www.example.com\", or \"*\" alone"
+            ),
         ));
     }
-    let all = origins.is_empty() || origins.contains(&"*");
-    Ok(if all { Cors::All } else { Cors::Listed(origins.into_iter().map(str::to_owned).collect()) })
+    let read = |text: &&str| {
+        let wrong = || {
+            let sentence = format!("{text:?} is not an origin such as \"https://www.example.com\"");
+            ConfigError::rule(path.clone(), sentence)
+        };
+        origin(text).ok_or_else(wrong)
+    };
+    let origins = texts.iter().filter(|text| **text != "*").map(read).collect::<Result<Vec<_>, _>>()?;
+    let all = origins.is_empty() || texts.contains(&"*");
+    Ok(if all { Cors::All } else { Cors::Listed(origins) })
 }
 
-/// `*`, `null`, or scheme, host and perhaps port, as browsers send it.
-fn is_origin(text: &str) -> bool {
-    matches!(text, "*" | "null")
-        || text.split_once("://").is_some_and(|(scheme, host)| {
-            scheme.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'+')
-                && !scheme.is_empty()
-                && !host.is_empty()
-                && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b))
-        })
+/// `null`, or scheme, host and perhaps port, as browsers send it: in lower case, and without the port that the scheme has
+/// anyway.
+fn origin(text: &str) -> Option<String> {
+    if text == "null" {
+        return Some(text.to_owned());
+    }
+    let (scheme, host) = text.split_once("://")?;
+    let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte);
+    if scheme.is_empty() || !scheme.bytes().all(is_scheme) || host.is_empty() || !host.bytes().all(is_plain) {
+        return None;
+    }
+    let text = text.to_ascii_lowercase();
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Some(text);
+    }
+    Some(Url::parse(&text).ok()?.origin().ascii_serialization())
 }
 
 fn links(options: &Options<'_>) -> Result<Vec<Link>, ConfigError> {

@@ -32,11 +32,16 @@ fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
     assert_eq!(with("cors", json!("https://a.example")).unwrap().cors, listed);
     assert_eq!(with("cors", json!(["https://a.example"])).unwrap().cors, listed);
     assert_eq!(with("cors", json!("*")).unwrap().cors, Cors::All);
+    assert_eq!(with("cors", json!(["https://a.example", "*"])).unwrap().cors, Cors::All);
     let link = json!([{ "label": "RTSP", "url": "rtsp://gw/cam" }]);
     assert_eq!(with("links", link).unwrap().links[0].label, "RTSP");
     for (key, value, says) in [
         ("cors", json!("a.example/page"), "outputs.web.cors: \"a.example/page\" is not an origin"),
-        ("cors", json!([]), "outputs.web.cors: expected a text or a list of 1 to 64"),
+        (
+            "cors",
+            json!([]),
+            "outputs.web.cors: expected a text or a list of 1 to 64 of them, got an empty list",
+        ),
         ("cors", json!([7]), "outputs.web.cors.0: expected a text"),
         ("links", json!([{ "label": "x" }]), "outputs.web.links.0: expected `url`"),
         (
@@ -44,11 +49,45 @@ fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
             json!([{ "label": "x", "url": "y", "more": 1 }]),
             "outputs.web.links.0.more: unknown property",
         ),
-        ("links", json!("x"), "outputs.web.links: expected a list"),
+        ("links", json!("x"), "outputs.web.links: expected a list of at most 16 objects, got \"x\""),
+        (
+            "links",
+            json!(vec![json!({}); 17]),
+            "outputs.web.links: expected a list of at most 16 objects, got a list of 17",
+        ),
         ("segmentSeconds", json!(0), "outputs.web.segmentSeconds: expected a whole number from 1 to 10"),
     ] {
         let error = with(key, value).unwrap_err();
         assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn an_origin_is_kept_as_browsers_send_it() {
+    let cors =
+        |cors: Value| read(json!({ "serve": "http://0.0.0.0/live/cam", "cors": cors })).map(|c| c.cors);
+    for (text, sent) in [
+        ("https://Www.Example.COM", "https://www.example.com"),
+        ("HTTPS://ok.example:443", "https://ok.example"),
+        ("http://ok.example:80", "http://ok.example"),
+        ("https://ok.example:8443", "https://ok.example:8443"),
+        ("http://ok.example:443", "http://ok.example:443"),
+        ("https://[2001:DB8:0::1]:443", "https://[2001:db8::1]"),
+        ("null", "null"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ] {
+        assert_eq!(cors(json!(text)), Ok(Cors::Listed(vec![sent.into()])), "{text}");
+    }
+    for text in ["https://*.example.com", "https://*", "*.example.com", "**"] {
+        let error = cors(json!(["https://a.example", text])).unwrap_err();
+        let says = format!("outputs.web.cors: {text:?} is not an origin: `*` stands for all origins");
+        assert!(error.contains(&says), "{error}");
+    }
+    for text in
+        ["https://a.example/", "https://u@a.example", "https://a.example:99999", "https://", "://a", "Null"]
+    {
+        let error = cors(json!(text)).unwrap_err();
+        assert!(error.contains(&format!("{text:?} is not an origin such as")), "{error}");
     }
 }
 
