@@ -71,9 +71,14 @@ impl Answer {
 
 /// One request on a connection of its own. `head`: its first lines.
 pub(crate) fn request(port: u16, head: &str) -> Answer {
+    exchange(port, &format!("{head}Host: 127.0.0.1\r\nConnection: close\r\n\r\n"))
+}
+
+/// One request, to its last byte, on a connection of its own, which it has to end.
+pub(crate) fn exchange(port: u16, request: &str) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(wait::LONG)).unwrap();
-    write!(stream, "{head}Host: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
@@ -110,7 +115,13 @@ fn a_request_for_the_next_part_is_answered_when_it_is_there_and_one_far_ahead_is
     assert!(part.header("cache-control").unwrap().contains("immutable"));
     let after = gateway.get(&media).text();
     assert!(after.contains(&hint), "{hint} {after}");
-    for wrong in [format!("_HLS_msn={}", last + 1000), "_HLS_part=1".into(), "_HLS_msn=x".into()] {
+    for wrong in [
+        format!("_HLS_msn={}", last + 1000),
+        "_HLS_part=1".into(),
+        "_HLS_msn=x".into(),
+        format!("_HLS_msn=+{last}"),
+        format!("_HLS_msn={last}&_HLS_msn={last}"),
+    ] {
         assert_eq!(gateway.get(&format!("{media}?{wrong}")).status, 400, "{wrong}");
     }
     let first_part = after.lines().find(|line| line.starts_with("#EXT-X-PART:")).unwrap();

@@ -53,13 +53,15 @@ impl Wanted<'_> {
         let name = file.strip_suffix(ending).and_then(|name| name.strip_suffix('.'));
         let Some(name) = name else { return reply::nothing() };
         if let Some(part) = name.strip_prefix('p') {
-            let numbers = part.split_once('.').and_then(|(run, part)| Some((number(run)?, number(part)?)));
+            let numbers = part
+                .split_once('.')
+                .and_then(|(run, part)| Some((target::number(run)?, target::number(part)?)));
             return match numbers {
                 Some((run, part)) => self.part(file, run, part).await,
                 None => reply::nothing(),
             };
         }
-        let Some(number) = number(name) else { return reply::nothing() };
+        let Some(number) = target::number(name) else { return reply::nothing() };
         let source = match self.channel.segment(number) {
             Some(InShelf::Memory(pieces)) if pieces.len() == 0 => return self.gap(),
             Some(InShelf::Memory(pieces)) => Some(pieces.into()),
@@ -179,17 +181,15 @@ impl Wanted<'_> {
     }
 
     async fn media_playlist(&self, name: &str) -> Response<Body> {
-        if let Some(full) = self.admit() {
-            return full;
-        }
         let Ok(asked) = target::asked(self.query) else {
             return reply::words(
                 StatusCode::BAD_REQUEST,
-                "_HLS_msn and _HLS_part are whole numbers, and _HLS_part needs _HLS_msn",
+                "_HLS_msn and _HLS_part are whole numbers of digits alone, _HLS_part needs _HLS_msn, and each \
+                 parameter is given once",
             );
         };
         let mut refused = false;
-        let ready = |version: Option<&Arc<Version>>| match version {
+        let mut ready = |version: Option<&Arc<Version>>| match version {
             Some(version) if version.name == name => match version.answers(&asked) {
                 Ok(true) => Found::Yes(version.clone()),
                 Ok(false) => Found::Later,
@@ -201,7 +201,16 @@ impl Wanted<'_> {
             None if self.channel.expected.as_deref() == Some(name) => Found::Later,
             _ => Found::Not,
         };
-        let found = self.when(ready).await;
+        // Who asks for what will never be there is no viewer, takes no place of one, and wakes no camera.
+        let found = match ready(self.channel.version().as_ref()) {
+            Found::Not => Err(Missed::Not),
+            Found::Yes(_) | Found::Later => {
+                if let Some(full) = self.admit() {
+                    return full;
+                }
+                self.when(&mut ready).await
+            }
+        };
         if refused {
             let why = "_HLS_msn is more than two segments ahead of the playlist";
             return reply::words(StatusCode::BAD_REQUEST, why);
@@ -292,10 +301,4 @@ enum Missed {
 
 fn crowded() -> Response<Body> {
     reply::words(StatusCode::SERVICE_UNAVAILABLE, "too many requests from this address are waiting")
-}
-
-/// A number as it is written here: one number has one name.
-fn number(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse().ok().filter(|_| plain)
 }

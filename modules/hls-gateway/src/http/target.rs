@@ -70,26 +70,35 @@ fn segment(raw: &str) -> Option<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Senseless;
 
-/// Directives of delivery (RFC 8216bis §6.2.5). What is not known is passed over.
+/// A number as it is written here: one number has one name.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
+}
+
+/// Directives of delivery (RFC 8216bis §6.2.5), each at most once. What is not known is passed over.
 pub(crate) fn asked(query: Option<&str>) -> Result<Asked, Senseless> {
-    let mut asked = Asked::default();
-    let (mut segment, mut part) = (None, None);
+    let (mut segment, mut part, mut skip) = (None, None, None);
     for pair in query.unwrap_or_default().split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let number = || value.parse::<u64>().map_err(|_| Senseless);
-        match name {
-            "_HLS_msn" => segment = Some(number()?),
-            "_HLS_part" => part = Some(number()?),
-            "_HLS_skip" => asked.skip = matches!(value, "YES" | "v2"),
-            _ => {}
+        // Caches take each query for an answer of its own: one question has one.
+        let number = || number(value).ok_or(Senseless);
+        let before = match name {
+            "_HLS_msn" => segment.replace(number()?).is_some(),
+            "_HLS_part" => part.replace(number()?).is_some(),
+            "_HLS_skip" => skip.replace(matches!(value, "YES" | "v2")).is_some(),
+            _ => false,
+        };
+        if before {
+            return Err(Senseless);
         }
     }
-    match (segment, part) {
-        (Some(segment), part) => asked.after = Some((segment, part)),
+    let after = match (segment, part) {
+        (Some(segment), part) => Some((segment, part)),
         (None, Some(_)) => return Err(Senseless),
-        (None, None) => {}
-    }
-    Ok(asked)
+        (None, None) => None,
+    };
+    Ok(Asked { after, skip: skip.unwrap_or(false) })
 }
 
 /// The value of a parameter of a query, decoded; the first where there are several.
@@ -165,9 +174,20 @@ mod tests {
         assert_eq!(asked(Some("_HLS_msn=7")), after(7, None));
         assert_eq!(asked(Some("_HLS_part=2&key=k&_HLS_msn=7")), after(7, Some(2)));
         assert_eq!(asked(Some("_HLS_skip=v2")), Ok(Asked { after: None, skip: true }));
-        for wrong in
-            ["_HLS_msn=", "_HLS_msn=-1", "_HLS_msn=x", "_HLS_part=1", "_HLS_msn=99999999999999999999"]
-        {
+        assert_eq!(asked(Some("_HLS_msn=0&_HLS_part=0")), after(0, Some(0)));
+        for wrong in [
+            "_HLS_msn=",
+            "_HLS_msn=-1",
+            "_HLS_msn=x",
+            "_HLS_part=1",
+            "_HLS_msn=99999999999999999999",
+            "_HLS_msn=+7",
+            "_HLS_msn=007",
+            "_HLS_msn=7&_HLS_part=00",
+            "_HLS_msn=7&_HLS_msn=7",
+            "_HLS_msn=7&_HLS_part=1&_HLS_part=2",
+            "_HLS_skip=YES&_HLS_skip=YES",
+        ] {
             assert_eq!(asked(Some(wrong)), Err(Senseless), "{wrong}");
         }
     }
