@@ -12,9 +12,10 @@ use av_flow::net::listeners::{Accepted, Port};
 use av_flow::net::{Found, TlsError};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
+use hyper::http::uri::Authority;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -210,6 +211,12 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
 }
 
 async fn answer_with_content(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
+    if !names_host(request.version(), request.headers()) {
+        return reply::words(StatusCode::BAD_REQUEST, "a request has one Host field with a host in it");
+    }
+    if request.uri().path() == "*" && request.method() == Method::OPTIONS {
+        return reply::options_of_all();
+    }
     let origin = request.headers().get(header::ORIGIN).cloned();
     let raw = request.uri().path().to_owned();
     let Some((channel, file, key)) = find(visit, &raw, request.uri().query()).await else {
@@ -222,6 +229,23 @@ async fn answer_with_content(visit: &Visit, request: Request<Incoming>) -> Respo
     };
     reply::share(&mut response, &channel.config.cors, origin.as_ref());
     response
+}
+
+/// Whether a request says for whom it is, and says it once (RFC 9112 §3.2): caches and proxies in front may look at another
+/// Host field than the one that counts. Over HTTP/2 the host stands in the request itself.
+fn names_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => version != Version::HTTP_11,
+        // An address without a host has an empty one.
+        (Some(host), None) => host.is_empty() || is_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Host and perhaps port, without a user.
+fn is_host(text: &[u8]) -> bool {
+    Authority::try_from(text).is_ok_and(|host| !host.as_str().contains('@'))
 }
 
 async fn media(
@@ -297,5 +321,34 @@ fn route(visit: &Visit, path: &str) -> Option<(Arc<Channel>, Option<String>)> {
         // The path itself is nothing that can be fetched.
         Some(rest) if rest.is_empty() => None,
         rest => Some((route, rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_request_names_its_host_once_where_its_version_has_that() {
+        let names = |version, hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, HeaderValue::from_static(host));
+            }
+            names_host(version, &headers)
+        };
+        for host in ["a.example", "a.example:8080", "[::1]:80", "my_cam", "192.0.2.1", ""] {
+            assert!(names(Version::HTTP_11, &[host]), "{host}");
+        }
+        for wrong in ["a b", "a/b", "u@a.example", "a:b:c"] {
+            assert!(!names(Version::HTTP_11, &[wrong]), "{wrong}");
+        }
+        assert!(!names(Version::HTTP_11, &[]));
+        assert!(names(Version::HTTP_10, &[]) && names(Version::HTTP_2, &[]));
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert!(!names(version, &["a", "a"]), "{version:?}");
+        }
     }
 }

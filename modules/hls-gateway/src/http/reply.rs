@@ -126,6 +126,11 @@ impl Content {
     ) -> Response<Body> {
         let gzip = self.gzip;
         let tag = if gzip.is_some() { format!("\"{}-gz\"", self.tag) } else { format!("\"{}\"", self.tag) };
+        // Before all other conditions (RFC 9110 §13.2.2). Nothing here has a date of its last change, and so
+        // If-Unmodified-Since and If-Modified-Since have to be passed over (§13.1.3, §13.1.4).
+        if !may_be(asked, &tag) {
+            return words(StatusCode::PRECONDITION_FAILED, "If-Match names none of what is here");
+        }
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         insert(headers, header::CACHE_CONTROL, self.cache);
@@ -188,17 +193,22 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// The tags that a condition names, `*` among them.
+fn tags(asked: &HeaderMap, condition: HeaderName) -> impl Iterator<Item = &str> {
+    let values = asked.get_all(condition).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
 /// Whether `If-None-Match` names the tag (RFC 9110 §13.1.2: compared weakly).
 fn matches(asked: &HeaderMap, tag: &str) -> bool {
-    let mut tags = asked
-        .get_all(header::IF_NONE_MATCH)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    tags.any(|given| {
-        let given = given.trim();
-        given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag
-    })
+    tags(asked, header::IF_NONE_MATCH)
+        .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+}
+
+/// Whether `If-Match` is not there or names the tag (RFC 9110 §13.1.1: compared strongly).
+fn may_be(asked: &HeaderMap, tag: &str) -> bool {
+    !asked.contains_key(header::IF_MATCH)
+        || tags(asked, header::IF_MATCH).any(|given| given == "*" || given == tag)
 }
 
 /// Whether a client takes what is compressed.
@@ -282,7 +292,7 @@ pub(crate) fn share(response: &mut Response<Body>, cors: &Cors, origin: Option<&
             };
             insert(headers, header::VARY, vary);
             let Some(origin) = origin else { return };
-            if !origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) {
+            if !origins.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin.as_bytes())) {
                 return;
             }
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -307,6 +317,15 @@ pub(crate) fn options(asked: &HeaderMap) -> Response<Body> {
     }
     insert(headers, header::ACCESS_CONTROL_MAX_AGE, "86400");
     insert(headers, header::CACHE_CONTROL, NEVER);
+    response
+}
+
+/// What the server itself takes (`OPTIONS *`, RFC 9110 §9.3.7).
+pub(crate) fn options_of_all() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    insert(response.headers_mut(), header::ALLOW, "GET, HEAD, POST, OPTIONS");
+    insert(response.headers_mut(), header::CACHE_CONTROL, NEVER);
     response
 }
 
@@ -369,6 +388,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_another_than_if_match_names_is_not_sent_and_dates_are_passed_over() {
+        let status = |conditions: &[(HeaderName, &'static str)]| {
+            let content = Content {
+                kind: "video/mp4",
+                cache: FOR_EVER,
+                tag: "a".into(),
+                source: Bytes::from_static(b"media").into(),
+                gzip: None,
+                varies: false,
+                ranges: true,
+            };
+            let fields =
+                conditions.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            let answer = content.answer(&Method::GET, &fields.collect(), None);
+            (answer.status().as_u16(), answer.headers().get(header::CACHE_CONTROL).unwrap().clone())
+        };
+        for value in ["\"b\"", "a", "W/\"a\"", "\"b\", \"c\"", ""] {
+            assert_eq!(
+                status(&[(header::IF_MATCH, value)]),
+                (412, HeaderValue::from_static(NEVER)),
+                "{value}"
+            );
+        }
+        for value in ["\"a\"", "*", "\"b\", \"a\""] {
+            assert_eq!(status(&[(header::IF_MATCH, value)]).0, 200, "{value}");
+        }
+        // It comes before the others.
+        let both = |first| {
+            status(&[
+                (header::IF_MATCH, first),
+                (header::IF_NONE_MATCH, "\"a\""),
+                (header::RANGE, "bytes=0-1"),
+            ])
+        };
+        assert_eq!((both("\"b\"").0, both("\"a\"").0), (412, 304));
+        let old = "Sat, 01 Jan 2000 00:00:00 GMT";
+        assert_eq!(status(&[(header::IF_UNMODIFIED_SINCE, old)]).0, 200);
+        assert_eq!(status(&[(header::IF_MODIFIED_SINCE, old)]).0, 200);
+    }
+
+    #[test]
     fn an_origin_that_is_listed_is_echoed_and_no_other() {
         let one = |varies: bool| {
             let mut response = words(StatusCode::OK, "");
@@ -391,6 +451,8 @@ mod tests {
         assert_eq!(shared(&Cors::All, Some("https://b.example")), (Some("*".into()), None));
         let echoed = (Some("https://a.example".into()), Some("true".into()));
         assert_eq!(shared(&listed, Some("https://a.example")), echoed);
+        let other_case = shared(&listed, Some("HTTPS://A.Example"));
+        assert_eq!(other_case, (Some("HTTPS://A.Example".into()), Some("true".into())));
         assert_eq!(shared(&listed, Some("https://b.example")), (None, None));
         assert_eq!(shared(&listed, None), (None, None));
     }
