@@ -1,11 +1,13 @@
 //! What answers of the HLS output depend on beside the path: method, origin, address, who is there already.
 
+use std::net::TcpStream;
+
 use av_tests::clip::Clip;
 use av_tests::rtmp::Publisher;
 use av_tests::{needs, wait};
 use serde_json::json;
 
-use crate::hls::{Gateway, request};
+use crate::hls::{Gateway, exchange, request};
 
 #[test]
 fn pages_of_listed_origins_have_the_answers_and_caches_keep_them_apart() {
@@ -80,7 +82,7 @@ fn every_method_gets_what_http_has_for_it() {
 }
 
 #[test]
-fn an_address_that_is_not_allowed_and_a_viewer_too_many_are_refused() {
+fn an_address_that_is_not_allowed_and_a_viewer_too_many_are_refused_and_who_finds_nothing_is_no_viewer() {
     needs!(Ffmpeg);
     let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1, "allow": ["10.0.0.0/8"] }));
     let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
@@ -92,11 +94,71 @@ fn an_address_that_is_not_allowed_and_a_viewer_too_many_are_refused() {
 
     let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1, "maxClients": 1 }));
     let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    let by_other =
+        |path: &str| request(gateway.port, &format!("GET {path} HTTP/1.1\r\nUser-Agent: other\r\n"));
+    // What is not there is not watched.
+    assert_eq!(by_other("/live/cam/garbage.m3u8").status, 404);
+    assert_eq!(by_other("/live/cam/garbage.m3u8?_HLS_msn=x").status, 400);
     // This one stays: it asks now and then.
     let media = gateway.media();
-    let other = || request(gateway.port, &format!("GET {media} HTTP/1.1\r\nUser-Agent: other\r\n"));
+    assert_eq!(by_other("/live/cam/garbage.m3u8").status, 404, "it is not there for anybody");
+    for senseless in ["x", "1000000000000"] {
+        assert_eq!(by_other(&format!("{media}?_HLS_msn={senseless}")).status, 400, "{senseless}");
+    }
+    let other = || by_other(&media);
     let refused = other();
     assert_eq!((refused.status, refused.text()), (503, "maxClients (1) is reached\n".into()));
     assert_eq!(gateway.get(&media).status, 200, "who was there first");
     wait::until_true("the first has left", wait::LONG, || other().status == 200);
+}
+
+#[test]
+fn requests_that_http_has_another_answer_for_get_that() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    let media = gateway.media();
+    let text = gateway.get(&media).text();
+    let segment = format!("/live/cam/{}", text.lines().find(|line| line.ends_with(".m4s")).unwrap());
+    let tag = gateway.get(&segment).header("etag").unwrap().to_owned();
+    let with = |field: &str| request(gateway.port, &format!("GET {segment} HTTP/1.1\r\n{field}\r\n"));
+    let other = with("If-Match: \"another\"");
+    assert_eq!((other.status, other.header("cache-control")), (412, Some("no-store")));
+    assert_eq!(with(&format!("If-Match: {tag}")).status, 200);
+    // Media has no date of its last change.
+    assert_eq!(with("If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT").status, 200);
+
+    let hosts = |version: &str, hosts: &str| {
+        let head = format!("GET {segment} HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+        exchange(gateway.port, &head).status
+    };
+    assert_eq!(hosts("1.1", "Host: a\r\n"), 200);
+    assert_eq!(hosts("1.1", ""), 400);
+    assert_eq!(hosts("1.1", "Host: a\r\nHost: b\r\n"), 400);
+    assert_eq!(hosts("1.0", ""), 200);
+    let all = request(gateway.port, "OPTIONS * HTTP/1.1\r\n");
+    assert_eq!((all.status, all.header("allow")), (204, Some("GET, HEAD, POST, OPTIONS")));
+}
+
+#[test]
+fn a_page_may_report_of_a_stream_that_is_watched() {
+    needs!(Ffmpeg);
+    let gateway = Gateway::start(&json!({}), &json!({ "segmentSeconds": 1 }));
+    let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
+    gateway.module.wait_receiving("cam");
+    let report = || {
+        let body = json!({ "path": "/live/cam", "latencySeconds": 1.0, "stalls": 0 }).to_string();
+        let head = format!("Host: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        exchange(gateway.port, &format!("POST /-/report HTTP/1.1\r\n{head}{body}"))
+    };
+    let early = report();
+    assert_eq!(early.status, 409);
+    assert!(early.text().starts_with("nobody watches this stream now"), "{}", early.text());
+    gateway.media();
+    assert_eq!(report().status, 204);
+    // One address may have a hundred in ten seconds, on all its connections.
+    let _stays = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
+    let last = (0..200).map(|_| report()).find(|answer| answer.status != 204).unwrap();
+    assert_eq!((last.status, &last.text()[..16]), (429, "too many reports"));
 }

@@ -20,7 +20,8 @@
 //! { "path": "/live/cam", "latencySeconds": 0.58, "stalls": 0 }
 //! ```
 //!
-//! The latency is the median of that time. Whoever reads it must bound and doubt all of it: anybody can send one.
+//! The answer is 204; 403 to who may not watch, 409 where nobody watches, and 429 to who reports too often. The latency is
+//! the median of that time. Whoever reads it must bound and doubt all of it: anybody can send one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -184,8 +184,16 @@ async fn report(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
         return reply::nothing();
     };
     // Only those who watch have anything to say, and not more often than pages do.
-    let watches = auth::allowed(&channel.config.allow, visit.peer) && channel.viewers.has_any();
-    if !watches || !visit.port.state.crowd.may_report(visit.peer) {
+    if !auth::allowed(&channel.config.allow, visit.peer) {
+        return reply::words(StatusCode::FORBIDDEN, "this address is not allowed");
+    }
+    if !channel.viewers.has_any() {
+        return reply::words(
+            StatusCode::CONFLICT,
+            "nobody watches this stream now: no playlist of it was asked for in the last seconds",
+        );
+    }
+    if !visit.port.state.crowd.may_report(visit.peer) {
         return reply::words(
             StatusCode::TOO_MANY_REQUESTS,
             "too many reports; one per player every ten seconds is enough",
