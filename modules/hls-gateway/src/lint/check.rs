@@ -5,6 +5,8 @@ use super::rule::{self, Fault, Rule};
 
 /// Durations are printed with so many seconds of doubt.
 pub(super) const PRINTED: f64 = 0.0011;
+/// The highest rate of pictures that is believed: cameras and screens have 240 at most.
+const MOST_PICTURES: f64 = 300.0;
 
 /// All faults of one version.
 pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
@@ -20,6 +22,7 @@ pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
     };
     let needs = match list {
         _ if list.skipped.is_some() => 9,
+        _ if list.segments.iter().any(|segment| segment.gap) => 8,
         _ if list.segments.iter().any(|segment| segment.map.is_some()) => 6,
         _ if list.segments.iter().any(|segment| segment.duration.fract() != 0.0) => 3,
         _ => 1,
@@ -71,10 +74,25 @@ pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
     if list.byteranges {
         add(&rule::PART_BYTERANGE, "a part or hint with a byte range".into());
     }
+    gaps(list, target, &mut faults);
     if list.has_parts() && !list.ended {
         parts(list, &mut faults);
     }
     faults
+}
+
+/// A gap is nothing that can be played. A delta update does not say what it leaves out.
+fn gaps(list: &Playlist, target: f64, faults: &mut Vec<Fault>) {
+    let Some(first) = list.segments.first().filter(|_| list.skipped.is_none()) else { return };
+    let media = || list.segments.iter().filter(|segment| !segment.gap);
+    let seconds: f64 = media().map(|segment| segment.duration).sum();
+    if media().next().is_none() && list.parts.iter().all(|part| part.gap) {
+        let count = list.segments.len();
+        faults.push(Fault::new(&rule::ONLY_GAPS, format!("{count} segments from {}", first.number)));
+    } else if first.gap && seconds + PRINTED < 3.0 * target {
+        let detail = format!("{seconds:.3} s of media behind the gaps from {}", first.number);
+        faults.push(Fault::new(&rule::GAPS_IN_FRONT, detail));
+    }
 }
 
 fn parts(list: &Playlist, faults: &mut Vec<Fault>) {
@@ -124,6 +142,11 @@ fn multivariant(list: &Playlist, faults: &mut Vec<Fault>) {
     for (attributes, uri) in &list.variants {
         if attributes.number("BANDWIDTH").is_none() {
             faults.push(Fault::new(&rule::NO_BANDWIDTH, uri));
+        }
+        if let Some(rate) =
+            attributes.number("FRAME-RATE").filter(|rate| !(0.0..=MOST_PICTURES).contains(rate))
+        {
+            faults.push(Fault::new(&rule::ABSURD_FRAME_RATE, format!("{uri}: {rate}")));
         }
         match attributes.get("CODECS").filter(|codecs| !codecs.is_empty()) {
             None => faults.push(Fault::new(&rule::NO_CODECS, uri)),

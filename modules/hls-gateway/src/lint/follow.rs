@@ -9,11 +9,12 @@ use bytes::Bytes;
 use hyper::Version;
 use url::Url;
 
+use super::attributes::Attributes;
 use super::check;
 use super::history::History;
 use super::http::{self, Answer, Client, FetchError};
 use super::media::{Init, Listed, Timeline, transport_stream};
-use super::playlist::{Attributes, Part, Playlist};
+use super::playlist::{Part, Playlist};
 use super::report::Report;
 use super::rule::{self, Fault, Rule};
 

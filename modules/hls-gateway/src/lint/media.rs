@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::playlist::Attributes;
+use super::attributes::Attributes;
 use super::rule::{self, Fault, Rule};
 
 /// Boxes of one level that are looked at.

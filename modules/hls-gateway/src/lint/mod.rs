@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use url::Url;
 
+mod attributes;
 mod check;
+mod date;
 mod follow;
 mod history;
 mod http;

@@ -1,50 +1,28 @@
 //! Reading playlists (RFC 8216bis), with what is wrong in them.
 
+use std::collections::BTreeSet;
+
+use super::attributes::Attributes;
+use super::date;
 use super::rule::{self, Fault};
 
 /// Lines that are read at most.
 const MAX_LINES: usize = 100_000;
-
-/// Attributes of a tag (§4.2), unquoted.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Attributes(Vec<(String, String)>);
-
-impl Attributes {
-    fn parse(text: &str) -> Option<Self> {
-        let mut all: Vec<(String, String)> = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (name, after) = rest.split_once('=')?;
-            let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-';
-            if name.is_empty() || !name.bytes().all(is_name) || all.iter().any(|(known, _)| known == name) {
-                return None;
-            }
-            let (value, after) = match after.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"')?,
-                None => after.split_at(after.find(',').unwrap_or(after.len())),
-            };
-            all.push((name.to_owned(), value.to_owned()));
-            rest = match after.strip_prefix(',') {
-                Some(more) if !more.is_empty() => more,
-                None if after.is_empty() => after,
-                _ => return None,
-            };
-        }
-        (!all.is_empty()).then_some(Self(all))
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
-    }
-
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
-        self.get(name)?.parse().ok().filter(|number: &f64| number.is_finite())
-    }
-
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.get(name) == Some("YES")
-    }
-}
+/// Tags that a playlist has once at most (§4.4.1.2, §4.4.2, §4.4.3, §4.4.5.2), behind `#EXT-X-`.
+const ONCE: [&str; 12] = [
+    "VERSION",
+    "INDEPENDENT-SEGMENTS",
+    "START",
+    "TARGETDURATION",
+    "MEDIA-SEQUENCE",
+    "DISCONTINUITY-SEQUENCE",
+    "ENDLIST",
+    "PLAYLIST-TYPE",
+    "I-FRAMES-ONLY",
+    "PART-INF",
+    "SERVER-CONTROL",
+    "SKIP",
+];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Part {
@@ -146,6 +124,8 @@ struct Reader {
     map_in_range: bool,
     encrypted: bool,
     discontinuities: u64,
+    /// Of the tags that may be there once, those that were.
+    once: BTreeSet<&'static str>,
 }
 
 impl Reader {
@@ -189,6 +169,11 @@ impl Reader {
         };
         let (name, value) = tag.split_once(':').unwrap_or((tag, ""));
         let list = &mut self.list;
+        if let Some(tag) = ONCE.into_iter().find(|once| name.strip_prefix("-X-") == Some(*once))
+            && !self.once.insert(tag)
+        {
+            list.faults.push(Fault::new(&rule::TWICE, format!("EXT-X-{tag}")));
+        }
         match name {
             "INF" => {
                 let duration = value.split_once(',').map_or(value, |(duration, _)| duration);
@@ -199,11 +184,17 @@ impl Reader {
             "-X-TARGETDURATION" => list.target = Some(value.parse::<u64>().ok()? as f64),
             "-X-MEDIA-SEQUENCE" => list.sequence = value.parse().ok()?,
             "-X-DISCONTINUITY-SEQUENCE" => list.discontinuity_sequence = Some(value.parse().ok()?),
-            "-X-SERVER-CONTROL" => list.control = Some(Attributes::parse(value)?),
-            "-X-PART-INF" => list.part_target = Some(Attributes::parse(value)?.number("PART-TARGET")?),
-            "-X-PART" => self.part(&Attributes::parse(value)?)?,
+            "-X-SERVER-CONTROL" => list.control = Some(Attributes::read(name, value, &mut list.faults)?),
+            "-X-PART-INF" => {
+                list.part_target =
+                    Some(Attributes::read(name, value, &mut list.faults)?.number("PART-TARGET")?)
+            }
+            "-X-PART" => {
+                let part = Attributes::read(name, value, &mut list.faults)?;
+                self.part(&part)?;
+            }
             "-X-PRELOAD-HINT" => {
-                let hint = Attributes::parse(value)?;
+                let hint = Attributes::read(name, value, &mut list.faults)?;
                 list.byteranges |= hint.get("BYTERANGE-START").is_some();
                 let uri = hint.get("URI")?.to_owned();
                 if hint.get("TYPE")? == "PART" {
@@ -211,7 +202,9 @@ impl Reader {
                 }
             }
             "-X-SKIP" => {
-                list.skipped = Some(Attributes::parse(value)?.get("SKIPPED-SEGMENTS")?.parse().ok()?);
+                list.skipped = Some(
+                    Attributes::read(name, value, &mut list.faults)?.get("SKIPPED-SEGMENTS")?.parse().ok()?,
+                );
             }
             "-X-GAP" => self.next.gap = true,
             "-X-INDEPENDENT-SEGMENTS" => list.independent = true,
@@ -221,22 +214,24 @@ impl Reader {
                 self.next.begins = true;
             }
             "-X-MAP" => {
-                let map = Attributes::parse(value)?;
+                let map = Attributes::read(name, value, &mut list.faults)?;
                 self.map = Some(map.get("URI")?.to_owned());
                 self.map_in_range = map.get("BYTERANGE").is_some();
             }
             "-X-BYTERANGE" => self.next.opaque = true,
-            "-X-KEY" => self.encrypted = Attributes::parse(value)?.get("METHOD")? != "NONE",
-            "-X-PROGRAM-DATE-TIME" => self.next.date = Some(date(value)?),
+            "-X-KEY" => {
+                self.encrypted = Attributes::read(name, value, &mut list.faults)?.get("METHOD")? != "NONE"
+            }
+            "-X-PROGRAM-DATE-TIME" => self.next.date = Some(date::seconds(value)?),
             "-X-ENDLIST" => list.ended = true,
-            "-X-STREAM-INF" => self.variant = Some(Attributes::parse(value)?),
-            "-X-MEDIA" => list.renditions.push(Attributes::parse(value)?),
+            "-X-STREAM-INF" => self.variant = Some(Attributes::read(name, value, &mut list.faults)?),
+            "-X-MEDIA" => list.renditions.push(Attributes::read(name, value, &mut list.faults)?),
             "-X-RENDITION-REPORT" => {
-                Attributes::parse(value)?;
+                Attributes::read(name, value, &mut list.faults)?;
                 list.reports = true;
             }
             "-X-DATERANGE" | "-X-I-FRAME-STREAM-INF" | "-X-START" | "-X-DEFINE" => {
-                Attributes::parse(value)?;
+                Attributes::read(name, value, &mut list.faults)?;
             }
             _ => {}
         }
@@ -273,35 +268,4 @@ impl Reader {
         self.list.segments.push(segment);
         Some(())
     }
-}
-
-/// RFC 3339 in seconds since 1970.
-fn date(text: &str) -> Option<f64> {
-    let (day, time) = text.split_once(['T', 't'])?;
-    let mut day = day.split('-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (day.next()??, day.next()??, day.next()??);
-    let zone_at = time.rfind(['Z', 'z', '+', '-'])?;
-    let (clock, zone) = time.split_at(zone_at);
-    let offset = match zone.split_at(1) {
-        ("Z" | "z", "") => 0.0,
-        (sign, zone) => {
-            let digits: String = zone.chars().filter(|c| *c != ':').collect();
-            let number: i64 = digits.parse().ok().filter(|_| digits.len() == 4)?;
-            let minutes = (number / 100 * 60 + number % 100) as f64;
-            if sign == "-" { -minutes } else { minutes }
-        }
-    };
-    let mut clock = clock.split(':').map(|part| part.parse::<f64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days since 1970, March first.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (153 * month + 2) / 5
-        + day
-        - 719_469;
-    Some(days as f64 * 86_400.0 + hour * 3600.0 + (minute - offset) * 60.0 + second)
 }

@@ -38,6 +38,8 @@ rules! {
     EXTM3U "extm3u-first" "all" "a playlist must begin with #EXTM3U";
     BOM "byte-order-mark" "strict readers" "a playlist must not begin with one";
     NOT_UTF8 "not-utf-8" "all" "a playlist must be UTF-8";
+    QUOTES "attribute-quotes" "AVPlayer, Media3" "strings must be quoted, and other values must not be";
+    TWICE "tag-twice" "hls.js, AVPlayer" "a tag that a playlist may have once is there again";
     NO_TARGET "target-duration-missing" "all" "every media playlist must have EXT-X-TARGETDURATION";
     VERSION "version-too-low" "strict readers" "EXT-X-VERSION is lower than its tags need";
     NO_EXTINF "uri-without-extinf" "all" "a segment has no duration";
@@ -59,6 +61,8 @@ rules! {
     PART_ORDER "part-behind-extinf" "hls.js" "parts after their own EXTINF make it load segments again";
     PART_SUM "part-sum" "AVPlayer" "the parts of a segment must add up to the segment, to within two PART-TARGETs";
     WINDOW "window-short" "AVPlayer" "it falls off a window shorter than three target durations";
+    ONLY_GAPS "only-gaps" "all" "nothing that is listed can be played: players stop";
+    GAPS_IN_FRONT "gaps-in-front" "AVPlayer (advice)" "gaps fill a window whose media is shorter than three target durations";
     NO_MAP "map-missing" "all" "fragments need EXT-X-MAP";
     NO_DISCONTINUITY_SEQUENCE "discontinuity-sequence-missing" "AVPlayer, hls.js"
         "EXT-X-DISCONTINUITY without EXT-X-DISCONTINUITY-SEQUENCE";
@@ -71,6 +75,7 @@ rules! {
     WRONG_RESOLUTION "resolution-not-media" "hls.js, Roku" "they choose a variant by RESOLUTION, but the init segment has another size";
     NO_REPORT "rendition-report-missing" "AVPlayer (advice)" "without EXT-X-RENDITION-REPORT, switching playlists costs a round trip";
     BARE "bare-media-playlist" "AVPlayer (HEVC), hls.js (Opus) (advice)" "only a multivariant playlist names the codecs";
+    ABSURD_FRAME_RATE "frame-rate-absurd" "hls.js, AVPlayer" "they drop a variant whose FRAME-RATE no device shows";
     OPUS "opus-spelling" "Safari" "its media source accepts Opus, not opus";
     WENT_BACK "sequence-went-back" "Media3, hls.js" "PlaylistResetException; hls.js waits for ever";
     REMOVED_OF_WHOLE "removed-of-whole" "hls.js, AVPlayer" "nothing may be removed with EXT-X-PLAYLIST-TYPE EVENT or VOD";

@@ -72,6 +72,12 @@ fn versions() -> Vec<String> {
 fn a_good_stream_has_no_fault() {
     assert_eq!(broken(&versions()), BTreeSet::new());
     assert_eq!(broken(&[MULTIVARIANT.into()]), BTreeSet::new());
+    assert_eq!(broken(&whole(8, |number| number == 14)), BTreeSet::new());
+    assert_eq!(
+        broken(&whole(8, |number| number <= 11)),
+        BTreeSet::new(),
+        "three segments are behind the gaps"
+    );
     // A stream that just began is short: nothing was removed from it.
     let begins = version(10).replace("#EXTINF:2.00000", "#EXTINF:0.90000");
     assert!(!broken(&[begins.clone(), begins]).contains(rule::WINDOW.name));
@@ -104,6 +110,20 @@ fn without(word: &str) -> Vec<String> {
     let drop =
         |text: &String| text.lines().filter(|line| !line.contains(word)).map(|l| format!("{l}\n")).collect();
     versions().iter().map(drop).collect()
+}
+
+/// Whole segments alone, as another version of the protocol has them, some of them gaps.
+fn whole(protocol: u64, is_gap: impl Fn(u64) -> bool) -> Vec<String> {
+    let drop = |line: &&str| !line.starts_with("#EXT-X-PART") && !line.starts_with("#EXT-X-PRELOAD-HINT");
+    let bare = |text: String| text.lines().filter(drop).map(|line| format!("{line}\n")).collect::<String>();
+    let gaps = |text: String| {
+        (10..20).filter(|number| is_gap(*number)).fold(text, |text, number| {
+            let segment = format!("#EXTINF:2.00000,\nseg-{number}.m4s");
+            text.replace(&segment, &format!("#EXT-X-GAP\n{segment}"))
+        })
+    };
+    let protocol = format!("VERSION:{protocol}");
+    versions().into_iter().map(|text| gaps(bare(text)).replace("VERSION:9", &protocol)).collect()
 }
 
 fn then(mut all: Vec<String>, more: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -146,8 +166,20 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         (&rule::EXTM3U, everywhere("#EXTM3U\n", "#EXTM3\n")),
         (&rule::SYNTAX, everywhere("PART-TARGET=0.5", "PART-TARGET=half")),
         (&rule::SYNTAX, everywhere("HOLD-BACK=6.0,", "HOLD-BACK=6.0,HOLD-BACK=7.0,")),
+        (&rule::SYNTAX, everywhere("2026-01-01T00:00:28.000Z", "99999999999999999-01-01T00:00:00Z")),
+        (&rule::QUOTES, everywhere("URI=\"init.mp4\"", "URI=init.mp4")),
+        (&rule::QUOTES, everywhere("CAN-BLOCK-RELOAD=YES", "CAN-BLOCK-RELOAD=\"YES\"")),
+        (&rule::QUOTES, everywhere(",HOLD-BACK=6.0", ",HOLD-BACK=\"6.0\"")),
+        (
+            &rule::TWICE,
+            everywhere("#EXT-X-TARGETDURATION:2\n", "#EXT-X-TARGETDURATION:9\n#EXT-X-TARGETDURATION:2\n"),
+        ),
+        (&rule::TWICE, everywhere("#EXT-X-PART-INF", "#EXT-X-VERSION:9\n#EXT-X-PART-INF")),
         (&rule::NO_TARGET, without("TARGETDURATION")),
         (&rule::VERSION, everywhere("VERSION:9", "VERSION:3")),
+        (&rule::VERSION, whole(7, |number| number == 14)),
+        (&rule::ONLY_GAPS, whole(8, |_| true)),
+        (&rule::GAPS_IN_FRONT, whole(8, |number| number < 14)),
         (&rule::NO_EXTINF, everywhere("#EXTINF:2.00000,\nseg-14", "seg-14")),
         (&rule::EXTINF_OVER_TARGET, everywhere("#EXTINF:2.00000,\nseg-14", "#EXTINF:2.60000,\nseg-14")),
         (&rule::EXTINF_ZERO, everywhere("#EXTINF:2.00000,\nseg-14", "#EXTINF:0.00000,\nseg-14")),
@@ -201,6 +233,8 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         (&rule::BOM, versions().iter().map(|text| format!("\u{feff}{text}")).collect()),
         (&rule::REMOVED_OF_WHOLE, everywhere("#EXT-X-MAP", "#EXT-X-PLAYLIST-TYPE:EVENT\n#EXT-X-MAP")),
         (&rule::OPUS, multivariant("mp4a.40.2", "opus")),
+        (&rule::ABSURD_FRAME_RATE, multivariant("25.000", "90000.000")),
+        (&rule::ABSURD_FRAME_RATE, multivariant("25.000", "-1.000")),
         (&rule::HEV1, multivariant("avc1.42c01e", "hev1.1.6.L93.B0")),
         (&rule::WENT_BACK, then(versions(), [version(9)])),
         (&rule::FROM_ZERO, vec![one_segment("MEDIA-SEQUENCE:0")]),
