@@ -82,7 +82,7 @@ impl<'a, W: Write> Follower<'a, W> {
     pub(super) async fn run(&mut self, url: Url, time: Duration) -> Result<(), FetchError> {
         let end = Instant::now() + time;
         let Some(Found { list: first, url: base, .. }) = self.playlist(&url, &url).await? else {
-            return Err(FetchError::Playlist(url));
+            return Err(FetchError::Playlist);
         };
         if url.scheme() != "https" {
             self.report.take(url.as_str(), vec![Fault::new(&rule::NOT_HTTPS, url.as_str())]);
@@ -162,7 +162,7 @@ impl<'a, W: Write> Follower<'a, W> {
             self.report.take(place, vec![Fault::new(&rule::REDIRECT, detail)]);
             at = next;
         }
-        Err(FetchError::Redirects(url.clone()))
+        Err(FetchError::Redirects)
     }
 
     /// One version of one media playlist, and what is new in it.

@@ -26,18 +26,20 @@ pub(super) const MAX_REDIRECTS: usize = 5;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("{0} is not an http or https address")]
-    Address(Url),
-    #[error("{0} did not answer with a playlist")]
-    Playlist(Url),
-    #[error("{0} redirects more than {MAX_REDIRECTS} times")]
-    Redirects(Url),
+    #[error("{scheme} is neither http nor https")]
+    Scheme { scheme: String },
+    #[error("{0} has no host that can be connected to")]
+    Host(Url),
+    #[error("the answer is no playlist")]
+    Playlist,
+    #[error("it redirects more than {MAX_REDIRECTS} times")]
+    Redirects,
     #[error("--ca {file}: no PEM certificates", file = file.display())]
     Authority { file: PathBuf, source: pem::Error },
     #[error("--ca: a certificate that can't be used")]
     Certificate(#[from] rustls::Error),
-    #[error("no connection")]
-    Io(#[from] std::io::Error),
+    #[error("no connection to {host}, port {port}")]
+    Connection { host: String, port: u16, source: std::io::Error },
     #[error("no HTTP answer")]
     Http(#[from] hyper::Error),
     #[error("it can't be requested")]
@@ -62,6 +64,14 @@ impl Answer {
     pub(super) fn next(&self, url: &Url) -> Option<Url> {
         let location = self.headers.get(header::LOCATION).filter(|_| self.status.is_redirection())?;
         url.join(location.to_str().ok()?).ok()
+    }
+}
+
+/// Whether that is an address that can be followed.
+pub(super) fn is_http(url: &Url) -> Result<(), FetchError> {
+    match url.scheme() {
+        "http" | "https" => Ok(()),
+        scheme => Err(FetchError::Scheme { scheme: scheme.to_owned() }),
     }
 }
 
@@ -94,23 +104,23 @@ impl Client {
     }
 
     async fn fetch(&self, url: &Url) -> Result<Answer, FetchError> {
-        let address = || FetchError::Address(url.clone());
-        let host = url.host_str().ok_or_else(address)?;
-        let port = url.port_or_known_default().ok_or_else(address)?;
+        // Before its host is looked up: it may be where a redirect leads.
+        is_http(url)?;
+        let nowhere = || FetchError::Host(url.clone());
+        let host = url.host_str().ok_or_else(nowhere)?;
+        let port = url.port_or_known_default().ok_or_else(nowhere)?;
         // Addresses of IPv6 are in brackets.
         let host = host.trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        match url.scheme() {
-            "http" => Self::ask(TokioIo::new(stream), url, false).await,
-            "https" => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| address())?;
-                let stream = self.tls.connect(name, stream).await?;
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                Self::ask(TokioIo::new(stream), url, http2).await
-            }
-            _ => Err(address()),
+        let failed = |source| FetchError::Connection { host: host.to_owned(), port, source };
+        let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        if url.scheme() == "http" {
+            return Self::ask(TokioIo::new(stream), url, false).await;
         }
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| nowhere())?;
+        let stream = self.tls.connect(name, stream).await.map_err(failed)?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Self::ask(TokioIo::new(stream), url, http2).await
     }
 
     async fn ask<S>(stream: TokioIo<S>, url: &Url, http2: bool) -> Result<Answer, FetchError>

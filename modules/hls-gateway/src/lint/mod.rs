@@ -21,6 +21,8 @@ mod rule;
 
 /// sysexits.h: command line usage error.
 const USAGE: u8 = 64;
+/// A day.
+const MOST_SECONDS: u64 = 86_400;
 /// sysexits.h: a service is not available.
 const UNAVAILABLE: u8 = 69;
 
@@ -51,9 +53,12 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         print!("{HELP}");
         return ExitCode::SUCCESS;
     }
-    let Some(arguments) = arguments.and_then(|arguments| read(&arguments)) else {
-        eprint!("{HELP}");
-        return ExitCode::from(USAGE);
+    let arguments = match arguments.ok_or(UsageError::Text).and_then(|arguments| read(&arguments)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprint!("hls-gateway lint: {}\n\n{HELP}", follow::chain(&error));
+            return ExitCode::from(USAGE);
+        }
     };
     // Fails only where another part of this process was first, which chose the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -67,21 +72,54 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(runtime.block_on(lint(arguments, io::stdout())))
 }
 
-fn read(arguments: &[String]) -> Option<Arguments> {
+/// What is wrong with the arguments.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("an argument is not UTF-8")]
+    Text,
+    #[error("a URL is missing: give the address of a playlist")]
+    NoUrl,
+    #[error("{0:?} is a second URL; one is followed at a time")]
+    Urls(String),
+    #[error("{0:?} is no URL such as \"https://example.com/live/stream/index.m3u8\"")]
+    Url(String, #[source] url::ParseError),
+    #[error("{0:?} can't be followed")]
+    Scheme(String, #[source] http::FetchError),
+    #[error("{0} needs {1} behind it")]
+    Value(&'static str, &'static str),
+    #[error("--seconds {0:?}: expected a whole number from 1 to {MOST_SECONDS}")]
+    Seconds(String),
+    #[error("there is no option {0:?}")]
+    Option(String),
+}
+
+fn read(arguments: &[String]) -> Result<Arguments, UsageError> {
     let (mut url, mut seconds, mut apple, mut ca) = (None, 30, false, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--apple" => apple = true,
-            "--ca" => ca = Some(rest.next()?.into()),
+            "--ca" => ca = Some(rest.next().ok_or(UsageError::Value("--ca", "a file"))?.into()),
             "--seconds" => {
-                seconds = rest.next()?.parse().ok().filter(|seconds| (1..=86_400).contains(seconds))?
+                let text = rest.next().ok_or(UsageError::Value("--seconds", "a number"))?;
+                let number = text.parse().ok().filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+                seconds = number.ok_or_else(|| UsageError::Seconds(text.clone()))?;
             }
-            address if !address.starts_with('-') && url.is_none() => url = Some(Url::parse(address).ok()?),
-            _ => return None,
+            option if option.starts_with('-') => return Err(UsageError::Option(option.to_owned())),
+            second if url.is_some() => return Err(UsageError::Urls(second.to_owned())),
+            address => url = Some(playlist_url(address)?),
         }
     }
-    Some(Arguments { url: url?, time: Duration::from_secs(seconds), apple, ca })
+    let url = url.ok_or(UsageError::NoUrl)?;
+    Ok(Arguments { url, time: Duration::from_secs(seconds), apple, ca })
+}
+
+fn playlist_url(address: &str) -> Result<Url, UsageError> {
+    let url = Url::parse(address).map_err(|error| UsageError::Url(address.to_owned(), error))?;
+    match http::is_http(&url) {
+        Ok(()) => Ok(url),
+        Err(error) => Err(UsageError::Scheme(address.to_owned(), error)),
+    }
 }
 
 async fn lint(arguments: Arguments, out: impl Write) -> u8 {
@@ -95,10 +133,11 @@ async fn lint(arguments: Arguments, out: impl Write) -> u8 {
     };
     let mut report = report::Report::new(out, arguments.apple);
     let mut follower = follow::Follower::new(&client, &mut report);
-    let followed = follower.run(arguments.url, arguments.time).await;
+    let url = arguments.url;
+    let followed = follower.run(url.clone(), arguments.time).await;
     let looked = follower.looked;
     if let Err(error) = followed {
-        eprintln!("{}", follow::chain(&error));
+        eprintln!("{url}: {}", follow::chain(&error));
         return UNAVAILABLE;
     }
     u8::from(!report.end(looked.versions, looked.pieces))

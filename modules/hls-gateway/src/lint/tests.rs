@@ -601,14 +601,35 @@ fn arguments_are_read_or_refused() {
     let all = read(&["--seconds", "5", "https://a/b.m3u8", "--apple"]).unwrap();
     assert_eq!((all.url.as_str(), all.time, all.apple), ("https://a/b.m3u8", Duration::from_secs(5), true));
     assert_eq!(read(&["--ca", "a.pem", "https://a"]).unwrap().ca, Some("a.pem".into()));
-    for wrong in [
-        &["--seconds", "0", "http://a/b"][..],
-        &[],
-        &["http://a", "http://b"],
-        &["--fast", "http://a"],
-        &["http://a", "--ca"],
-        &["a"],
+    for (wrong, says) in [
+        (&["--seconds", "0", "http://a/b"][..], "--seconds \"0\": expected a whole number from 1 to 86400"),
+        (&["http://a", "--seconds", "+-1"], "--seconds \"+-1\": expected"),
+        (&["http://a", "--seconds"], "--seconds needs a number behind it"),
+        (&[], "a URL is missing"),
+        (&["http://a", "http://b"], "\"http://b\" is a second URL"),
+        (&["--fast", "http://a"], "there is no option \"--fast\""),
+        (&["http://a", "--ca"], "--ca needs a file behind it"),
+        (
+            &["a"],
+            "\"a\" is no URL such as \"https://example.com/live/stream/index.m3u8\": relative URL without a base",
+        ),
+        (&["ftp://x/y"], "\"ftp://x/y\" can't be followed: ftp is neither http nor https"),
     ] {
-        assert!(read(wrong).is_none(), "{wrong:?}");
+        let error = read(wrong).err().unwrap();
+        let text = follow::chain(&error);
+        assert!(text.starts_with(says), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_listens_at_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let client = http::Client::new(None).unwrap();
+    let why = async |url: String| follow::chain(&client.get(&Url::parse(&url).unwrap()).await.unwrap_err());
+    let refused = why(format!("http://{address}/x")).await;
+    let says = format!("no connection to 127.0.0.1, port {}: Connection refused", address.port());
+    assert!(refused.starts_with(&says), "{refused}");
+    assert_eq!(why("ftp://host.invalid/x".into()).await, "ftp is neither http nor https");
 }
