@@ -5,8 +5,6 @@ use super::rule::{self, Fault, Rule};
 
 /// Durations are printed with so many seconds of doubt.
 pub(super) const PRINTED: f64 = 0.0011;
-/// The highest rate of pictures that is believed: cameras and screens have 240 at most.
-const MOST_PICTURES: f64 = 300.0;
 
 /// All faults of one version.
 pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
@@ -144,7 +142,7 @@ fn multivariant(list: &Playlist, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(&rule::NO_BANDWIDTH, uri));
         }
         if let Some(rate) =
-            attributes.number("FRAME-RATE").filter(|rate| !(0.0..=MOST_PICTURES).contains(rate))
+            attributes.number("FRAME-RATE").filter(|rate| !(0.0..=rule::MOST_PICTURES).contains(rate))
         {
             faults.push(Fault::new(&rule::ABSURD_FRAME_RATE, format!("{uri}: {rate}")));
         }

@@ -109,14 +109,25 @@ impl<'a, W: Write> Follower<'a, W> {
                     self.step(rendition, started).await;
                 }
             }
-            renditions.retain(|r| r.failures < MAX_FAILURES && !r.last.as_ref().is_some_and(|l| l.ended));
+            for rendition in renditions.extract_if(.., |rendition| rendition.is_over()) {
+                self.sum_up(rendition);
+            }
             let Some(due) = renditions.iter().map(|rendition| rendition.due).min() else { break };
             tokio::time::sleep_until(due.min(end).into()).await;
+        }
+        for rendition in renditions {
+            self.sum_up(rendition);
         }
         if first.is_multivariant() {
             self.once_more(&url, &first).await;
         }
         Ok(())
+    }
+
+    /// What only shows in all that there was of a media playlist.
+    fn sum_up(&mut self, mut rendition: Rendition) {
+        let faults = rendition.segments.ends(rendition.variant.as_ref());
+        self.report.take(rendition.url.as_str(), faults);
     }
 
     /// What the multivariant playlist says in the end. That it can't be had is no fault: nobody has to ask again.
@@ -290,12 +301,12 @@ impl<'a, W: Write> Follower<'a, W> {
             }
             let follows = rendition.segment == Some(number.wrapping_sub(1)) && !segment.begins;
             if rendition.segment.is_some() && segment.begins {
-                rendition.variant = None;
+                let faults = rendition.segments.ends(rendition.variant.take().as_ref());
+                self.report.take(rendition.url.as_str(), faults);
             }
             rendition.segment = Some(number);
             let Some(bytes) = self.fetch(rendition, &segment.uri).await else {
-                // What comes next follows nothing that is known.
-                rendition.segments = Timeline::default();
+                rendition.segments.breaks();
                 continue;
             };
             let place = rendition.url.to_string();
@@ -357,7 +368,7 @@ impl<'a, W: Write> Follower<'a, W> {
             });
         rendition.part = Some(key);
         let Some(bytes) = self.fetch(rendition, &part.uri).await else {
-            rendition.parts = Timeline::default();
+            rendition.parts.breaks();
             return;
         };
         match &mut rendition.joined {
@@ -426,6 +437,11 @@ impl Rendition {
             failures: 0,
             due: Instant::now(),
         }
+    }
+
+    /// There is no more to come, or nothing that can be used.
+    fn is_over(&self) -> bool {
+        self.failures >= MAX_FAILURES || self.last.as_ref().is_some_and(|last| last.ended)
     }
 
     fn failed(&mut self) {

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use super::attributes::Attributes;
 use super::rule::{self, Fault, Rule};
+use super::seen::Seen;
 
 /// Boxes of one level that are looked at.
 const MAX_BOXES: usize = 10_000;
+/// Samples of a track in one fragment.
+const MAX_SAMPLES: usize = 100_000;
 
 /// A box's type and content.
 type Named<'a> = (&'a [u8; 4], &'a [u8]);
@@ -44,12 +47,12 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word))
 }
 
-#[derive(Clone, Debug)]
-struct Track {
-    id: u32,
-    is_video: bool,
-    timescale: u32,
-    entry: [u8; 4],
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Track {
+    pub(super) id: u32,
+    pub(super) is_video: bool,
+    pub(super) timescale: u32,
+    pub(super) entry: [u8; 4],
     /// Of H.264, as in CODECS.
     codec: Option<String>,
     /// In whole pixels.
@@ -60,9 +63,9 @@ struct Track {
 }
 
 /// What an init segment says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Init {
-    tracks: Vec<Track>,
+    pub(super) tracks: Vec<Track>,
 }
 
 impl Init {
@@ -146,6 +149,15 @@ impl Init {
                 let is = track.codec.as_deref().unwrap_or(&entry);
                 faults.push(Fault::new(&rule::WRONG_CODECS, format!("{is} is not in {codecs:?}")));
             }
+            // What other playlists have is in CODECS as well.
+            let is_all = ["AUDIO", "VIDEO"].iter().all(|group| variant.get(group).is_none());
+            for told in codecs.split(',').map(str::trim).filter(|_| is_all) {
+                let kind = told.split('.').next().unwrap_or(told);
+                let is = |entry: &[u8; 4]| kind.as_bytes().eq_ignore_ascii_case(entry);
+                if KNOWN.iter().any(|known| is(known)) && !self.tracks.iter().any(|track| is(&track.entry)) {
+                    faults.push(Fault::new(&rule::NO_TRACK, format!("{told} of {codecs:?}")));
+                }
+            }
         }
         let video = self.tracks.iter().find(|track| track.is_video && track.size != (0, 0));
         if let (Some(video), Some(told)) = (video, variant.get("RESOLUTION")) {
@@ -197,25 +209,39 @@ pub(super) struct Timeline {
     next: BTreeMap<u32, u64>,
     /// How much longer the parts of this segment are than they are listed.
     off: f64,
+    /// What it has had since the last init segment.
+    seen: Seen,
 }
 
 /// Parts of a segment may make up for each other: hls.js moves its timeline where media is a second away from its place.
 const MOST_OFF: f64 = 1.0;
 
-struct Sample {
-    duration: u32,
+pub(super) struct Sample {
+    pub(super) duration: u32,
     size: u32,
     flags: u32,
     offset: i64,
 }
 
 impl Timeline {
+    /// What comes next follows nothing that is known.
+    pub(super) fn breaks(&mut self) {
+        self.next.clear();
+        self.off = 0.0;
+    }
+
+    /// What is wrong with all that there was, which ends here.
+    pub(super) fn ends(&mut self, variant: Option<&Attributes>) -> Vec<Fault> {
+        std::mem::take(&mut self.seen).faults(variant)
+    }
+
     /// What is wrong with a piece of media.
     pub(super) fn take(&mut self, init: &Init, listed: Listed<'_>, bytes: &[u8]) -> Vec<Fault> {
         let mut faults = Vec::new();
         if !listed.follows {
             self.next.clear();
         }
+        self.seen.piece(init, listed.duration);
         if self.read(init, listed, bytes, &mut faults).is_none() {
             faults.push(Fault::new(&rule::BOXES, format!("{}: moof or mdat can't be read", listed.uri)));
         }
@@ -256,6 +282,7 @@ impl Timeline {
                     add(&rule::TFDT_GAP, format!("{uri}: track {id} is {off} ticks off at {decode}"));
                 }
                 let (samples, data) = samples(traf, tfhd, track)?;
+                self.seen.samples(track, &samples);
                 let duration: u64 = samples.iter().map(|sample| u64::from(sample.duration)).sum();
                 self.next.insert(id, decode.saturating_add(duration));
                 if samples.iter().any(|sample| sample.offset < 0) {
@@ -271,7 +298,8 @@ impl Timeline {
                 if std::mem::take(&mut is_first) && listed.independent && !is_sync {
                     add(&rule::DEPENDENT, uri.to_owned());
                 }
-                let media = usize::try_from(data).ok().and_then(|data| bytes.get(start + data..));
+                let begins = usize::try_from(data).ok().and_then(|data| start.checked_add(data));
+                let media = begins.and_then(|begins| bytes.get(begins..));
                 if let (Some(media), Some(first)) = (media, samples.first())
                     && has_parameter_sets(media.get(..first.size as usize).unwrap_or(media), &track.entry)
                 {
@@ -330,7 +358,7 @@ fn samples(traf: &[u8], tfhd: &[u8], track: &Track) -> Option<(Vec<Sample>, u32)
         let first = field(4, flags)?;
         let count = word(trun, 4)?;
         // Without fields of their own a count costs nothing, and may say anything.
-        if count > 100_000 {
+        if count as usize > MAX_SAMPLES.saturating_sub(all.len()) {
             return None;
         }
         for index in 0..count {

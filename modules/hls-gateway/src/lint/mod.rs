@@ -18,6 +18,7 @@ mod media;
 mod playlist;
 mod report;
 mod rule;
+mod seen;
 
 /// sysexits.h: command line usage error.
 const USAGE: u8 = 64;

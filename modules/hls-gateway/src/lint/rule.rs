@@ -11,6 +11,9 @@ pub(super) struct Rule {
     pub(super) why: &'static str,
 }
 
+/// The highest rate of pictures that is believed: cameras and screens have 240 at most.
+pub(super) const MOST_PICTURES: f64 = 300.0;
+
 /// Something that does not follow a rule.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
@@ -72,6 +75,10 @@ rules! {
     VARIANTS_CHANGED "multivariant-changed" "all (advice)" "players read it once, so those already playing never see the change";
     LOW_BANDWIDTH "bandwidth-low" "AVPlayer, hls.js" "a segment has more than twice the BANDWIDTH by which they choose";
     WRONG_CODECS "codecs-not-media" "AVPlayer, hls.js" "they choose a decoder by CODECS, but the init segment has another codec";
+    NO_TRACK "codecs-without-track" "Shaka" "Chrome refuses an init segment that lacks a codec of CODECS";
+    NO_SAMPLES "track-without-samples" "browsers" "they wait for every track of the init segment, for ever";
+    WRONG_FRAME_RATE "frame-rate-not-media" "hls.js, AVPlayer" "they choose a variant by FRAME-RATE, but the media has another rate";
+    RATE_VARIES "frame-rate-varies" "AVPlayer (advice)" "FRAME-RATE is far from the rate of media whose rate varies";
     WRONG_RESOLUTION "resolution-not-media" "hls.js, Roku" "they choose a variant by RESOLUTION, but the init segment has another size";
     NO_REPORT "rendition-report-missing" "AVPlayer (advice)" "without EXT-X-RENDITION-REPORT, switching playlists costs a round trip";
     BARE "bare-media-playlist" "AVPlayer (HEVC), hls.js (Opus) (advice)" "only a multivariant playlist names the codecs";

@@ -393,9 +393,15 @@ fn what_a_variant_says_of_its_init_segment_is_held_to_it() {
         names(&init.iter().flat_map(|init| init.differs(&variant)).collect::<Vec<_>>())
     };
     assert_eq!(told("mp4a.40.2, AVC1.42C01E", ""), BTreeSet::new());
-    for wrong in ["avc1.42c01f,mp4a.40.2", "avc1.42c01e", "hvc1.1.6.L93.B0,mp4a.40.2"] {
+    for wrong in ["avc1.42c01f,mp4a.40.2", "avc1.42c01e"] {
         assert_eq!(told(wrong, ""), [rule::WRONG_CODECS.name].into(), "{wrong}");
     }
+    let both = [rule::WRONG_CODECS.name, rule::NO_TRACK.name].into();
+    assert_eq!(told("hvc1.1.6.L93.B0,mp4a.40.2", ""), both);
+    let more = "avc1.42c01e,mp4a.40.2,Opus";
+    assert_eq!(told(more, ""), [rule::NO_TRACK.name].into());
+    assert_eq!(told(more, ",AUDIO=\"a\""), BTreeSet::new(), "another playlist has it");
+    assert_eq!(told("avc1.42c01e,mp4a.40.2,stpp.ttml.im1t", ""), BTreeSet::new(), "text is not looked at");
     let other = told("avc1.42c01e,mp4a.40.2", ",RESOLUTION=1920x1080");
     assert_eq!(other, [rule::WRONG_RESOLUTION.name].into());
     assert_eq!(told("avc1.42c01e,mp4a.40.2", ",RESOLUTION=320x180"), BTreeSet::new());

@@ -23,15 +23,21 @@ struct Answered {
     found: bool,
 }
 
+/// A second of these frames in each.
+fn fragments(has: impl Fn(&Frame) -> bool) -> Vec<Vec<u8>> {
+    let mut writer = FragmentWriter::new(&tracks(), Timestamp::ZERO).unwrap();
+    let fragments = (0..=LAST as i64).map(|second| {
+        let frames = frames(second, 0x65, true).into_iter().filter(&has).collect::<Vec<_>>();
+        let fragment = writer.fragment(&frames, None).unwrap().unwrap();
+        fragment.pieces().flat_map(|piece| piece.to_vec()).collect()
+    });
+    fragments.collect()
+}
+
 impl Origin {
     fn new() -> Self {
-        let mut writer = FragmentWriter::new(&tracks(), Timestamp::ZERO).unwrap();
-        let init = writer.init().to_vec();
-        let fragments = (0..=LAST as i64).map(|second| {
-            let fragment = writer.fragment(&frames(second, 0x65, true), None).unwrap().unwrap();
-            fragment.pieces().flat_map(|piece| piece.to_vec()).collect()
-        });
-        Self { init, fragments: fragments.collect() }
+        let init = FragmentWriter::new(&tracks(), Timestamp::ZERO).unwrap().init().to_vec();
+        Self { init, fragments: fragments(|_| true) }
     }
 
     /// The playlist up to the segment `last`: four segments, and the part that is in front of the next.
@@ -303,6 +309,38 @@ async fn another_codec_than_the_one_that_is_told_is_found() {
     finds(&rule::WRONG_CODECS, |path, _, answered| {
         if path == "/index.m3u8" {
             replace(&mut answered.body, "avc1.42c01e", "avc1.64001f");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_codec_that_no_track_has_is_found() {
+    finds(&rule::NO_TRACK, |path, _, answered| {
+        if path == "/index.m3u8" {
+            replace(&mut answered.body, "mp4a.40.2", "mp4a.40.2,ac-3");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_track_that_never_has_samples_is_found() {
+    let mute = fragments(|frame| frame.kind == Kind::Video);
+    finds(&rule::NO_SAMPLES, move |path, _, answered| {
+        let number = path.trim_start_matches(['/', 'p']).strip_suffix(".m4s");
+        if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
+            answered.body = mute[number].clone();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rate_of_pictures_that_the_media_does_not_have_is_found() {
+    finds(&rule::WRONG_FRAME_RATE, |path, _, answered| {
+        if path == "/index.m3u8" {
+            replace(&mut answered.body, "FRAME-RATE=25.000", "FRAME-RATE=50.000");
         }
     })
     .await;
