@@ -79,7 +79,8 @@ pub(super) fn playlist(list: &Playlist) -> Vec<Fault> {
     faults
 }
 
-/// A gap is nothing that can be played. A delta update does not say what it leaves out.
+/// A gap is nothing that can be played: it does no harm where players are past it when they begin, three target durations
+/// behind live or, once it has ended, with the first segment. A delta update does not say what it leaves out.
 fn gaps(list: &Playlist, target: f64, faults: &mut Vec<Fault>) {
     let Some(first) = list.segments.first().filter(|_| list.skipped.is_none()) else { return };
     let media = || list.segments.iter().filter(|segment| !segment.gap);
@@ -87,8 +88,8 @@ fn gaps(list: &Playlist, target: f64, faults: &mut Vec<Fault>) {
     if media().next().is_none() && list.parts.iter().all(|part| part.gap) {
         let count = list.segments.len();
         faults.push(Fault::new(&rule::ONLY_GAPS, format!("{count} segments from {}", first.number)));
-    } else if first.gap && seconds + PRINTED < 3.0 * target {
-        let detail = format!("{seconds:.3} s of media behind the gaps from {}", first.number);
+    } else if first.gap && (list.ended || seconds + PRINTED < 3.0 * target) {
+        let detail = format!("{seconds:.3} s of media behind the gap {}", first.number);
         faults.push(Fault::new(&rule::GAPS_IN_FRONT, detail));
     }
 }

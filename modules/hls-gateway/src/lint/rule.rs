@@ -65,7 +65,7 @@ rules! {
     PART_SUM "part-sum" "AVPlayer" "the parts of a segment must add up to the segment, to within two PART-TARGETs";
     WINDOW "window-short" "AVPlayer" "it falls off a window shorter than three target durations";
     ONLY_GAPS "only-gaps" "all" "nothing that is listed can be played: players stop";
-    GAPS_IN_FRONT "gaps-in-front" "AVPlayer (advice)" "gaps fill a window whose media is shorter than three target durations";
+    GAPS_IN_FRONT "gaps-in-front" "AVPlayer (advice)" "it begins to play where there is only a gap";
     NO_MAP "map-missing" "all" "fragments need EXT-X-MAP";
     NO_DISCONTINUITY_SEQUENCE "discontinuity-sequence-missing" "AVPlayer, hls.js"
         "EXT-X-DISCONTINUITY without EXT-X-DISCONTINUITY-SEQUENCE";

@@ -180,6 +180,7 @@ fn every_fault_that_is_planted_in_a_playlist_is_found() {
         (&rule::VERSION, whole(7, |number| number == 14)),
         (&rule::ONLY_GAPS, whole(8, |_| true)),
         (&rule::GAPS_IN_FRONT, whole(8, |number| number < 14)),
+        (&rule::GAPS_IN_FRONT, vec![whole(8, |number| number == 10).remove(0) + "#EXT-X-ENDLIST\n"]),
         (&rule::NO_EXTINF, everywhere("#EXTINF:2.00000,\nseg-14", "seg-14")),
         (&rule::EXTINF_OVER_TARGET, everywhere("#EXTINF:2.00000,\nseg-14", "#EXTINF:2.60000,\nseg-14")),
         (&rule::EXTINF_ZERO, everywhere("#EXTINF:2.00000,\nseg-14", "#EXTINF:0.00000,\nseg-14")),
