@@ -24,6 +24,8 @@ const MOST_WAITING_IN_ALL: u32 = 50_000;
 /// Reports of one peer's address in ten seconds: behind one there may be many who watch.
 const MOST_REPORTS: u32 = 100;
 const REPORTS_IN: Duration = Duration::from_secs(10);
+/// Addresses whose reports are counted at once.
+const MOST_REPORTERS: usize = 10_000;
 
 /// Everybody at one listening address. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -33,14 +35,14 @@ pub(crate) struct Crowd(Arc<Mutex<Counts>>);
 struct Counts {
     peers: HashMap<IpAddr, Peer>,
     waiting: u32,
+    /// Reports of each address, and since when they are counted: that stays when its last connection ends.
+    reports: HashMap<IpAddr, (Instant, u32)>,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
     connections: u32,
     waiting: u32,
-    /// Reports since then.
-    reports: Option<(Instant, u32)>,
 }
 
 impl Crowd {
@@ -63,16 +65,22 @@ impl Crowd {
 
 impl Crowd {
     /// Whether a report of this address is listened to.
-    pub(crate) fn may_report(&self, address: IpAddr) -> bool {
-        let now = Instant::now();
-        let mut counts = self.lock();
-        let Some(peer) = counts.peers.get_mut(&counted(address)) else { return false };
-        let (since, reports) = peer.reports.get_or_insert((now, 0));
-        if now.saturating_duration_since(*since) >= REPORTS_IN {
-            (*since, *reports) = (now, 0);
+    pub(crate) fn may_report(&self, address: IpAddr, now: Instant) -> bool {
+        let address = counted(address);
+        let reports = &mut self.lock().reports;
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= REPORTS_IN;
+        if reports.len() >= MOST_REPORTERS && !reports.contains_key(&address) {
+            reports.retain(|_, (since, _)| !is_over(*since));
+            if reports.len() >= MOST_REPORTERS {
+                return false;
+            }
         }
-        *reports = reports.saturating_add(1);
-        *reports <= MOST_REPORTS
+        let (since, count) = reports.entry(address).or_insert((now, 0));
+        if is_over(*since) {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MOST_REPORTS
     }
 }
 
@@ -138,9 +146,30 @@ mod tests {
         let guests = guests.collect::<Option<Vec<_>>>().unwrap();
         assert!(crowd.enter(address("2001:db8:0:0:ffff::1")).is_none());
         assert!(crowd.enter(address("2001:db8:0:1::1")).is_some());
-        assert!(crowd.may_report(address("2001:db8::ffff")));
         drop(guests);
         assert!(crowd.lock().peers.is_empty());
+    }
+
+    #[test]
+    fn an_address_has_so_many_reports_in_ten_seconds_whether_or_not_it_stays_connected() {
+        let (crowd, now) = (Crowd::default(), Instant::now());
+        let reports = |last: u128, after: Duration| {
+            let guest = crowd.enter(IpAddr::V6(last.into()));
+            assert!(guest.is_some());
+            crowd.may_report(IpAddr::V6(last.into()), now + after)
+        };
+        for one in 0..u128::from(MOST_REPORTS) {
+            assert!(reports(one, Duration::ZERO));
+        }
+        assert!(!reports(7, REPORTS_IN / 2), "one /64 network is one address");
+        assert!(reports(1 << 64, Duration::ZERO), "another has its own");
+        assert!(reports(7, REPORTS_IN));
+        // However many addresses report, few are kept.
+        for one in 2..MOST_REPORTERS as u128 + 10 {
+            crowd.may_report(IpAddr::V6((one << 64).into()), now + REPORTS_IN);
+        }
+        assert!(crowd.lock().reports.len() <= MOST_REPORTERS);
+        assert!(reports(1 << 80, REPORTS_IN * 2), "those before are forgotten");
     }
 
     #[test]

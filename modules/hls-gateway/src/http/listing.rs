@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use av_flow::config::Auth;
 use av_flow::net::auth;
@@ -193,7 +193,7 @@ async fn report(visit: &Visit, request: Request<Incoming>) -> Response<Body> {
             "nobody watches this stream now: no playlist of it was asked for in the last seconds",
         );
     }
-    if !visit.port.state.crowd.may_report(visit.peer) {
+    if !visit.port.state.crowd.may_report(visit.peer, Instant::now()) {
         return reply::words(
             StatusCode::TOO_MANY_REQUESTS,
             "too many reports; one per player every ten seconds is enough",
