@@ -1,16 +1,21 @@
 //! What answers of the HLS output depend on beside the path: method, origin, address, who is there already.
 
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
 use av_tests::clip::Clip;
+use av_tests::module::Module;
 use av_tests::rtmp::Publisher;
-use av_tests::{needs, wait};
+use av_tests::{needs, port, wait};
 use serde_json::json;
 
 use crate::hls::{Gateway, exchange, request};
+use crate::{rtmp, twin};
 
 #[test]
 fn pages_of_listed_origins_have_the_answers_and_caches_keep_them_apart() {
     needs!(Ffmpeg);
-    let cors = json!({ "segmentSeconds": 1, "cors": ["https://a.example", "https://b.example"] });
+    let cors = json!({ "segmentSeconds": 1, "cors": ["https://a.example", "https://B.Example:443"] });
     let gateway = Gateway::start(&json!({}), &cors);
     let _publisher = Publisher::to(&gateway.rtmp).run_endlessly(Clip::Plain.tags());
     let media = gateway.media();
@@ -109,6 +114,28 @@ fn an_address_that_is_not_allowed_and_a_viewer_too_many_are_refused_and_who_find
     assert_eq!((refused.status, refused.text()), (503, "maxClients (1) is reached\n".into()));
     assert_eq!(gateway.get(&media).status, 200, "who was there first");
     wait::until_true("the first has left", wait::LONG, || other().status == 200);
+}
+
+#[test]
+fn a_camera_on_demand_is_woken_by_who_asks_for_a_playlist_and_not_by_who_asks_for_nothing_there_is() {
+    // The camera: whether anybody connects is all that is asked of it.
+    let camera = TcpListener::bind("127.0.0.1:0").unwrap();
+    camera.set_nonblocking(true).unwrap();
+    let (pull, port) = (rtmp(camera.local_addr().unwrap().port(), "live/cam"), port::free());
+    let serve = format!("http://127.0.0.1:{port}/live/cam");
+    let flow =
+        json!({ "input": { "pull": pull, "onDemand": true }, "outputs": { "web": { "serve": serve } } });
+    let _module = Module::start("hls-gateway", &twin(json!({ "cam": flow })));
+    let ask = |path: &str| request(port, &format!("GET /live/cam/{path} HTTP/1.1\r\n")).status;
+    wait::until_true("it serves", wait::LONG, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    for (path, status) in [("garbage.m3u8", 404), ("garbage.m3u8?_HLS_msn=x", 400), ("no.m4s", 404)] {
+        assert_eq!(ask(path), status, "{path}");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(camera.accept().is_err(), "nobody woke it");
+    let waits = std::thread::spawn(move || request(port, "GET /live/cam/index.m3u8 HTTP/1.1\r\n").status);
+    wait::until_true("it is woken", wait::LONG, || camera.accept().is_ok());
+    assert_eq!(waits.join().unwrap(), 503, "it never says anything");
 }
 
 #[test]
