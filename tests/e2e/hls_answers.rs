@@ -7,10 +7,23 @@ use av_tests::clip::Clip;
 use av_tests::module::Module;
 use av_tests::rtmp::Publisher;
 use av_tests::{needs, port, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::hls::{Gateway, exchange, request};
 use crate::{rtmp, twin};
+
+#[test]
+fn a_key_that_cannot_be_read_is_told_in_the_state_and_by_no_name_to_strangers() {
+    let auth = json!({ "auth": { "key": { "env": "AV_NO_SUCH_SECRET" } } });
+    let gateway = Gateway::start(&json!({}), &auth);
+    let answer = gateway.get("/live/cam/index.m3u8?key=secret");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert_eq!(answer.status, 503, "{text}");
+    assert!(text.contains("can't be checked now") && !text.contains("AV_NO_SUCH"), "{text}");
+    let error = gateway.module.wait_status("/flows/cam/outputs/web/error", Value::is_string);
+    assert!(error.as_str().unwrap().contains("AV_NO_SUCH_SECRET is not set: nobody is let in"), "{error}");
+    gateway.module.wait_log(&["the key can't be checked: environment variable AV_NO_SUCH_SECRET is not set"]);
+}
 
 #[test]
 fn pages_of_listed_origins_have_the_answers_and_caches_keep_them_apart() {

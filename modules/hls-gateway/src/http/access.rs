@@ -59,7 +59,7 @@ pub(crate) async fn enter(
             match auth::check_key(secrets, keys, query.as_deref()).await {
                 Ok(()) => Ok(key),
                 Err(denied @ Denied::Unavailable(_)) => {
-                    Err(shut(StatusCode::SERVICE_UNAVAILABLE, &denied.to_string()))
+                    Err(unavailable(denied.detail(), &denied.to_string()))
                 }
                 Err(Denied::NoKey) => {
                     Err(shut(StatusCode::FORBIDDEN, "a key is required: append ?key=... to the address"))
@@ -80,7 +80,8 @@ pub(crate) async fn enter(
                     }
                     Err(error) => {
                         let why = format!("the password can't be checked: {error}");
-                        return Err(shut(StatusCode::SERVICE_UNAVAILABLE, &why));
+                        let told = "the password can't be checked now; see the module's log";
+                        return Err(unavailable(why, told));
                     }
                 },
                 _ => false,
@@ -98,6 +99,11 @@ pub(crate) async fn enter(
 
 fn shut(status: StatusCode, why: &str) -> Shut {
     Shut { why: why.to_owned(), answer: reply::words(status, why) }
+}
+
+/// Nobody can be let in for now: the log says why, and strangers are not told names of this machine.
+fn unavailable(why: String, told: &str) -> Shut {
+    Shut { why, answer: reply::words(StatusCode::SERVICE_UNAVAILABLE, told) }
 }
 
 /// User and password of `Basic` (RFC 7617).

@@ -93,6 +93,7 @@ fn input_of(
         hold: options.is_first_word(&ON_PUBLISHER_LOSS)?,
         hold_for: (hold_for > 0).then(|| Duration::from_secs(hold_for)),
         on_demand: asked.role == Role::Pull && options.flag(&ON_DEMAND)?,
+        auth: options.auth()?,
     })
 }
 
@@ -117,5 +118,5 @@ fn output_of(
             ConfigError::new(join(path, CONTENT.name), fault)
         })?,
     };
-    Ok(OutputConfig { content, endpoint })
+    Ok(OutputConfig { content, endpoint, auth: options.auth()? })
 }

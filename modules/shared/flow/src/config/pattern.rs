@@ -17,7 +17,7 @@ impl FlowConfig {
     /// The outputs as they run for one published name, which has passed [`valid_instance_name`].
     pub fn instance_outputs(&self, name: &str) -> BTreeMap<String, OutputConfig> {
         let instance = |(key, output): (&String, &OutputConfig)| {
-            (key.clone(), OutputConfig { content: output.content, endpoint: output.endpoint.instance(name) })
+            (key.clone(), OutputConfig { endpoint: output.endpoint.instance(name), ..output.clone() })
         };
         self.outputs.iter().map(instance).collect()
     }

@@ -126,6 +126,8 @@ pub struct InputConfig {
     pub on_demand: bool,
 }
 
+    /// `auth`. The endpoint has it too; here it is for whoever looks after its secrets.
+    pub auth: Option<Auth>,
 /// An address to listen on, with the path that tells flows apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenUrl {
@@ -162,6 +164,8 @@ pub struct OutputConfig {
     pub endpoint: AnyOutput,
 }
 
+    /// `auth`. The endpoint has it too; here it is for whoever looks after its secrets.
+    pub auth: Option<Auth>,
 /// `retry`: exponential with jitter, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::{SecretUnavailable, Secrets};
 use crate::config::{Secret, SecretText};
 
-/// Why a peer is not let in. The text is for the log and the peer: it tells nothing of the secret.
+/// Why a peer is not let in. The text is for the peer: it tells nothing of the secret, nor of this machine.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denied {
@@ -22,8 +22,18 @@ pub enum Denied {
     #[error("user and password are needed")]
     NoUser,
     /// Nobody can be let in for now.
-    #[error("the key can't be checked: {0}")]
+    #[error("the key can't be checked now; see the module's log")]
     Unavailable(#[from] SecretUnavailable),
+}
+
+impl Denied {
+    /// The same for the log, with names of variables and files that strangers are not told.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Unavailable(error) => format!("the key can't be checked: {error}"),
+            Self::NoKey | Self::WrongKey | Self::NoUser => self.to_string(),
+        }
+    }
 }
 
 /// Whether a peer's address is in `allow`; an empty list allows all. IPv4 in IPv6's clothes is IPv4.
@@ -128,6 +138,7 @@ mod tests {
         let keys = [Secret::File("/no/such/key".into()), Secret::Plain("good".into())];
         check_key(&secrets, &keys, Some("key=good")).await.unwrap();
         let error = check_key(&secrets, &keys, Some("key=bad")).await.unwrap_err();
-        assert!(error.to_string().contains("/no/such/key"), "{error}");
+        assert!(error.detail().contains("/no/such/key"), "{error:?}");
+        assert_eq!(error.to_string(), "the key can't be checked now; see the module's log");
     }
 }

@@ -11,6 +11,7 @@ pub mod listeners;
 mod routes;
 pub mod secrets;
 pub mod tls;
+pub(crate) mod unreadable;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

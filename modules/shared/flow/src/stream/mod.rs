@@ -42,7 +42,7 @@ pub use reader::{Reader, Start};
 pub use ring::Keep;
 pub use said::Said;
 pub use skipped::{LeftOut, Skip, Skipped};
-pub use status::{Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
+pub use status::{About, Changes, Current, InputStatus, OutputStatus, PerKind, State, Status};
 pub use tracks::Tracks;
 
 use crate::config::Content;

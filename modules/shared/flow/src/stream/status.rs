@@ -51,10 +51,23 @@ pub enum State {
     Failed,
 }
 
+/// What a remark is about: what looks after one of these knows nothing of the others. The gravest is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Who is let in.
+    Access,
+    /// What else the endpoint needs.
+    Endpoint,
+    /// What a peer sends.
+    Peer,
+}
+
 /// State and reason of one endpoint.
 #[derive(Debug)]
 pub struct Status {
     current: Mutex<Current>,
+    /// By [`About`]. Locked only while `current` is.
+    remarks: Mutex<[Option<String>; 3]>,
     changes: Changes,
 }
 
@@ -65,7 +78,7 @@ pub struct Current {
     pub state: State,
     /// Where something is wrong or is being waited for.
     pub trouble: Option<Trouble>,
-    /// What it lacks although it works. Told where there is no trouble.
+    /// What it lacks although it works; the gravest where there are several. Told where there is no trouble.
     pub remark: Option<String>,
     /// Since when.
     pub since: SystemTime,
@@ -81,6 +94,7 @@ impl Status {
                 remark: None,
                 since: SystemTime::now(),
             }),
+            remarks: Mutex::default(),
             changes,
         }
     }
@@ -104,23 +118,40 @@ impl Status {
         changed
     }
 
-    /// Sets what is lacking, or that nothing is. It stays through changes of state.
+    /// Sets what the endpoint lacks, or that it lacks nothing. It stays through changes of state.
     pub fn remark(&self, remark: Option<String>) {
+        self.remark_about(About::Endpoint, remark);
+    }
+
+    /// The same for one of the things that remarks are about.
+    pub fn remark_about(&self, about: About, remark: Option<String>) {
         let remark = remark.map(|remark| shorten(remark, MAX_ERROR_BYTES));
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.remark != remark {
-            current.remark = remark;
-            drop(current);
-            self.changes.tick();
-        }
+        self.change_remark(about, |_| Some(remark));
     }
 
     /// Takes a remark back, if it is still the last one.
     pub fn forget_remark(&self, remark: &str) {
         let remark = shorten(remark.to_owned(), MAX_ERROR_BYTES);
+        self.change_remark(About::Endpoint, |now| (now == Some(&remark)).then_some(None));
+    }
+
+    /// `to`: what follows the remark that is there, where another one does.
+    fn change_remark(&self, about: About, to: impl FnOnce(Option<&String>) -> Option<Option<String>>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.remark.as_ref() == Some(&remark) {
-            current.remark = None;
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        let [access, endpoint, peer] = &mut *remarks;
+        let remark = match about {
+            About::Access => access,
+            About::Endpoint => endpoint,
+            About::Peer => peer,
+        };
+        if let Some(next) = to(remark.as_ref()) {
+            *remark = next;
+        }
+        let gravest = remarks.iter().flatten().next().cloned();
+        drop(remarks);
+        if current.remark != gravest {
+            current.remark = gravest;
             drop(current);
             self.changes.tick();
         }
@@ -292,6 +323,28 @@ mod tests {
         status.set(State::Failed, Some(Trouble::new(Reason::Internal, "ü".repeat(400))));
         let error = status.get().trouble.unwrap().text;
         assert!(error.len() <= MAX_ERROR_BYTES && error.ends_with("..."), "{}", error.len());
+    }
+
+    #[test]
+    fn the_gravest_remark_is_told_and_each_goes_by_itself() {
+        let status = Status::new(Changes::default());
+        let told = || status.get().remark;
+        let said = |text: &str| Some(text.to_owned());
+        status.remark_about(About::Peer, said("large messages"));
+        assert_eq!(told(), said("large messages"));
+        status.remark(said("no ports"));
+        status.remark_about(About::Access, said("no key"));
+        assert_eq!(told(), said("no key"));
+        status.remark(None);
+        assert_eq!(told(), said("no key"));
+        status.remark_about(About::Access, None);
+        assert_eq!(told(), said("large messages"));
+        status.remark(said("no ports"));
+        status.forget_remark("no port");
+        assert_eq!(told(), said("no ports"));
+        status.forget_remark("no ports");
+        status.remark_about(About::Peer, None);
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::on_demand::on_demand;
 use super::task::{Ended, Environment, Task};
 use crate::config::{FlowConfig, InputConfig, OutputConfig, Role};
 use crate::endpoint::{InputContext, OutputContext};
+use crate::net::unreadable::Watch;
 use crate::stream::{InputStatus, OutputStatus, Settings, Status, Stream};
 use crate::trouble::Reason;
 
@@ -91,11 +92,12 @@ impl Line {
             (context.path.clone(), context.cancel.clone(), config.endpoint.clone());
         let shown = (path.clone(), context.status.clone());
         let sleeps = config.on_demand;
+        let (watch, auth) = (self.watch(&path, &context.status), config.auth.clone());
         Task::spawn(&self.environment.places, self.place(&path), cancel, shown, move || {
             if sleeps {
                 Box::pin(on_demand(move |context| endpoint.run(context), context))
             } else {
-                endpoint.run(context)
+                watch.over(auth, endpoint.run(context))
             }
         })
     }
@@ -130,11 +132,12 @@ impl Line {
             cancel: cancel.clone(),
         };
         let (place, shown) = (self.place(&context.path), (context.path.clone(), status.clone()));
+        let (watch, auth) = (self.watch(&context.path, &status), config.auth.clone());
         let endpoint = config.endpoint.clone();
         // Players come and go; everything else wants the stream for as long as it runs.
         let want = (endpoint.role() != Role::Serve).then(|| self.stream.demand().want());
         let run = move || -> BoxFuture<'static, ()> {
-            let running = endpoint.run(context);
+            let running = watch.over(auth, endpoint.run(context));
             Box::pin(async move {
                 let _want = want;
                 running.await;
@@ -143,6 +146,12 @@ impl Line {
         let task = Task::spawn(&self.environment.places, place, cancel, shown, run);
         let counted = status.bytes.load(Ordering::Relaxed);
         Output { config: config.clone(), status, task: Some(task), counted }
+    }
+
+    /// What looks after the secrets of an endpoint's `auth`.
+    fn watch<S: AsRef<Status>>(&self, path: &Arc<str>, status: &Arc<S>) -> Watch<S> {
+        let secrets = self.environment.module.net.secrets().clone();
+        Watch { secrets, path: path.clone(), status: status.clone() }
     }
 
     /// Where an endpoint runs: nobody else does.

@@ -65,10 +65,12 @@ impl Reporter {
                     })
                 });
                 let mut input = json!({ "state": if receiving { "receiving" } else { "waiting" } });
-                let Current { state, trouble, .. } = pattern.status.status.get();
+                let Current { state, trouble, remark, .. } = pattern.status.status.get();
                 if matches!(state, State::Retrying | State::Failed) {
                     input =
                         json!({ "state": input_word(state), "error": trouble.map(|trouble| trouble.text) });
+                } else if let (Some(remark), Some(input)) = (remark, input.as_object_mut()) {
+                    input.insert("error".into(), remark.into());
                 }
                 out.insert("input".into(), input);
                 let mut counts = Map::from_iter([

@@ -19,9 +19,10 @@ impl Connection {
         let (peer, module) = (self.peer, self.module.clone());
         let (route, client) = match self.admit_player(&path, &queries).await {
             Ok(admitted) => admitted,
-            Err((code, why, route)) => {
+            Err(Denied { code, why, detail, route }) => {
                 if let Some(suppressed) = module.player_log.admit() {
                     let flow = route.as_ref().map_or("-", |route| &*route.flow);
+                    let why = detail.as_ref().unwrap_or(&why);
                     tracing::warn!(%peer, %path, flow, suppressed, "player refused: {why}");
                 }
                 if let Some(route) = route {
@@ -117,24 +118,38 @@ impl Connection {
         self.write_queued().await
     }
 
-    async fn admit_player(
-        &self,
-        path: &str,
-        queries: &[String],
-    ) -> Result<(Arc<PlayRoute>, Client), (&'static str, String, Option<Arc<PlayRoute>>)> {
+    async fn admit_player(&self, path: &str, queries: &[String]) -> Result<(Arc<PlayRoute>, Client), Denied> {
         let Some((Found { route, .. }, _)) = self.find(&self.port.play, path).await else {
-            return Err(("NetStream.Play.StreamNotFound", format!("nothing here serves {path}"), None));
+            let why = format!("nothing here serves {path}");
+            return Err(Denied { code: "NetStream.Play.StreamNotFound", why, detail: None, route: None });
         };
-        let failed =
-            |why: String| ("NetStream.Play.Failed", format!("{}: {why}", route.path), Some(route.clone()));
+        let failed = |why: String| Denied {
+            code: "NetStream.Play.Failed",
+            why: format!("{}: {why}", route.path),
+            detail: None,
+            route: Some(route.clone()),
+        };
         if !auth::allowed(&route.config.allow, self.peer.ip()) {
             return Err(failed("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
         let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
-        checked.map_err(|why| failed(why.to_string()))?;
+        checked.map_err(|why| Denied {
+            detail: Some(format!("{}: {}", route.path, why.detail())),
+            ..failed(why.to_string())
+        })?;
         let client = Client::admit(&route.output, &route.stream, route.config.max_clients)
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
         Ok((route, client))
     }
+}
+
+/// Why somebody does not get a stream.
+struct Denied {
+    code: &'static str,
+    /// For the peer.
+    why: String,
+    /// For the log, where that says more.
+    detail: Option<String>,
+    route: Option<Arc<PlayRoute>>,
 }

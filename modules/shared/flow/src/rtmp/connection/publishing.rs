@@ -29,9 +29,10 @@ impl Connection {
         let Admitted { route, path, publisher, seat, kick, input } =
             match self.admit_publisher(&path, &queries).await {
                 Ok(admitted) => admitted,
-                Err(Denied { code, why, route }) => {
+                Err(Denied { code, why, detail, route }) => {
                     let flow = route.as_ref().map_or("-", |route| &*route.entrance.flow);
                     if let Some(suppressed) = self.module.peer_log.admit() {
+                        let why = detail.as_ref().unwrap_or(&why);
                         tracing::warn!(%peer, %path, flow, suppressed, "publisher refused: {why}");
                     }
                     if let Some(route) = route {
@@ -130,7 +131,8 @@ impl Connection {
     }
 
     async fn admit_publisher(&self, path: &str, queries: &[String]) -> Result<Admitted, Denied> {
-        let bad_name = |why: String, route| Denied { code: "NetStream.Publish.BadName", why, route };
+        let bad_name =
+            |why: String, route| Denied { code: "NetStream.Publish.BadName", why, detail: None, route };
         let Some((Found { route, rest }, path)) = self.find(&self.port.publish, path).await else {
             return Err(bad_name(format!("nothing here takes {path}"), None));
         };
@@ -140,11 +142,15 @@ impl Connection {
             route: Some(route.clone()),
         };
         if !auth::allowed(&route.config.allow, self.peer.ip()) {
+            detail: None,
             return Err(denied("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
         let checked = self.admission.check(secrets, route.config.auth.as_ref(), queries).await;
-        checked.map_err(|why| denied(why.to_string()))?;
+        checked.map_err(|why| Denied {
+            detail: Some(format!("{}: {}", route.entrance.path, why.detail())),
+            ..denied(why.to_string())
+        })?;
         let refused =
             |why: &dyn Display| bad_name(format!("{}: {why}", route.entrance.path), Some(route.clone()));
         let input = route.entrance.input(rest.as_deref()).map_err(|why| refused(&why))?;
@@ -183,7 +189,10 @@ struct Denied {
     why: String,
     route: Option<Arc<PublishRoute>>,
 }
+    /// For the peer.
 
+    /// For the log, where that says more.
+    detail: Option<String>,
 fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) -> String {
     let idle = input.idle_timeout;
     match reason {

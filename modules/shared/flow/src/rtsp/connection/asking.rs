@@ -63,7 +63,7 @@ impl Chosen {
 pub(super) enum NotProved {
     /// It has to show who it is; what it showed was wrong.
     Ask(Option<&'static str>),
-    /// It may not, whoever it is.
+    /// It may not, whoever it is. The sentence is for the log alone.
     Refused(StatusCode, String),
 }
 
@@ -167,7 +167,7 @@ impl Connection {
             Ok(()) => Ok(Some(route)),
             Err(NotProved::Ask(wrong)) => {
                 if let Some(why) = wrong {
-                    self.log_refused(&ask.path, Some(&route), why);
+                    self.log_refused(&ask.path, Some(&route), &format!("{}: {why}", route.path));
                 }
                 Ok(None)
             }
@@ -197,7 +197,12 @@ impl Connection {
                     if matches!(why, Denied::WrongKey) {
                         self.session.showed_wrong();
                     }
-                    forbidden(why.to_string())
+                    match why {
+                        Denied::Unavailable(_) => {
+                            NotProved::Refused(StatusCode::ServiceUnavailable, why.detail())
+                        }
+                        _ => forbidden(why.to_string()),
+                    }
                 })
             }
             Some(Auth::User { username, password }) => {

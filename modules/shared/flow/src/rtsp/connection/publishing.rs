@@ -346,6 +346,7 @@ impl Connection {
     fn log_publisher_refused(&self, ask: &Ask, route: Option<&PublishRoute>, why: &str) {
         let (peer, path) = (self.peer, &ask.path);
         let flow = route.map_or("-", |route| &*route.entrance.flow);
+        let why = route.map_or_else(|| why.to_owned(), |route| format!("{}: {why}", route.entrance.path));
         if let Some(suppressed) = self.module.peer_log.admit() {
             tracing::warn!(%peer, %path, flow, suppressed, "publisher refused: {why}");
         }
