@@ -138,11 +138,7 @@ pub(super) fn networks(path: &str, value: &Value) -> Result<Vec<IpNet>, ConfigEr
 fn user(path: &str, map: &Map<String, Value>, expected: &str) -> Result<(String, Secret), ConfigError> {
     match (map.get("username"), map.get("password")) {
         (Some(username), Some(password)) => {
-            let usable = |text: &&str| (1..=256).contains(&text.len()) && !text.contains(char::is_control);
-            let username = username.as_str().filter(usable).ok_or_else(|| {
-                ConfigError::expected_hidden(&join(path, "username"), "a text of 1 to 256 bytes", username)
-            })?;
-            Ok((username.to_owned(), secret(&join(path, "password"), password)?))
+            Ok((user_name(path, username)?, secret(&join(path, "password"), password)?))
         }
         (Some(_), None) => {
             Err(ConfigError::new(path, Fault::Half { present: "username", missing: "password" }))
@@ -152,6 +148,25 @@ fn user(path: &str, map: &Map<String, Value>, expected: &str) -> Result<(String,
         }
         (None, None) => Err(ConfigError::missing(path, expected)),
     }
+}
+
+/// A user name or a password alone, as `defaults` may have it where each flow has the other half.
+pub(super) fn half_login(path: &str, map: &Map<String, Value>) -> Result<(), ConfigError> {
+    known(path, map, &["username", "password"])?;
+    if let Some(username) = map.get("username") {
+        user_name(path, username)?;
+    }
+    if let Some(password) = map.get("password") {
+        secret(&join(path, "password"), password)?;
+    }
+    Ok(())
+}
+
+fn user_name(path: &str, value: &Value) -> Result<String, ConfigError> {
+    let usable = |text: &&str| (1..=256).contains(&text.len()) && !text.contains(char::is_control);
+    value.as_str().filter(usable).map(str::to_owned).ok_or_else(|| {
+        ConfigError::expected_hidden(&join(path, "username"), "a text of 1 to 256 bytes", value)
+    })
 }
 
 fn both_forms(expected: &str) -> Fault {

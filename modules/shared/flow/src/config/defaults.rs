@@ -7,6 +7,7 @@
 
 use serde_json::{Map, Value};
 
+use super::access;
 use super::error::{ConfigError, Fault, closest, join};
 use super::options::{AUTH, CREDENTIALS, OptionSpec, Shape};
 use super::read::is_pattern;
@@ -90,7 +91,7 @@ fn side(
 
 /// As [`OptionSpec::check`], but the properties of an object may belong to several kinds of endpoint.
 fn usable(option: &OptionSpec, supports: &Supports, path: &str, value: &Value) -> Result<(), ConfigError> {
-    let Shape::Object { .. } = option.shape else { return option.check(path, value) };
+    let Shape::Object { .. } = option.shape else { return right(option, path, value) };
     for (key, value) in object(path, value)? {
         let path = join(path, key);
         let properties = || {
@@ -129,7 +130,7 @@ fn fill(defaults: &Map<String, Value>, own: &mut Map<String, Value>, roles: &[Ro
             if !fitting.is_empty() {
                 merge(own, key, fitting);
             }
-        } else if option.check(key, value).is_ok() {
+        } else if right(option, key, value).is_ok() {
             let login = option.name == AUTH.name || option.name == CREDENTIALS.name;
             match (own.get(key), value) {
                 (None, _) if option.name == CREDENTIALS.name && logs_in => {}
@@ -144,6 +145,18 @@ fn fill(defaults: &Map<String, Value>, own: &mut Map<String, Value>, roles: &[Ro
                 (Some(_), _) => {}
             }
         }
+    }
+}
+
+/// As [`OptionSpec::check`], but half a login will do: the flow has the other half, or an error that says what is missing.
+fn right(option: &OptionSpec, path: &str, value: &Value) -> Result<(), ConfigError> {
+    match (option.shape, value) {
+        (Shape::Auth | Shape::Credentials { .. }, Value::Object(login))
+            if login.len() == 1 && is_user(login) =>
+        {
+            access::half_login(path, login)
+        }
+        _ => option.check(path, value),
     }
 }
 

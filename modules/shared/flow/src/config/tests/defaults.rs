@@ -72,6 +72,40 @@ fn user_name_and_password_merge_and_other_credentials_replace() {
 }
 
 #[test]
+fn half_a_login_is_completed_by_the_flow_and_never_used_alone() {
+    let half =
+        json!({ "input": { "credentials": { "username": "u" } }, "output": { "auth": { "password": "s" } } });
+    let read = |input: Value, output: Value| document(half.clone(), input, output);
+    let serve = json!({ "serve": SERVE, "auth": { "username": "staff" } });
+    let pull = json!({ "pull": "rtmp://h/a/b", "credentials": { "password": "p" } });
+    let flow = flow(&read(pull.clone(), serve.clone()));
+    let credentials = flow.input.endpoint.get::<PullConfig>().unwrap().credentials.clone();
+    let password = Secret::Plain("p".into());
+    assert_eq!(credentials, Some(Credentials::User { username: "u".into(), password }));
+    let auth = flow.outputs["o"].endpoint.get::<ServeConfig>().unwrap().auth.clone();
+    assert_eq!(auth, Some(Auth::User { username: "staff".into(), password: Secret::Plain("s".into()) }));
+
+    // Nobody is let in, or sent somewhere, without what was meant to be asked for.
+    assert_eq!(
+        error(&read(json!({ "pull": "rtmp://h/a/b" }), serve)),
+        "flows.f.input.credentials: `username` needs `password` beside it"
+    );
+    assert_eq!(
+        error(&read(pull, json!({ "serve": SERVE }))),
+        "flows.f.outputs.o.auth: `password` needs `username` beside it"
+    );
+    for (half, sentence) in [
+        (json!({ "username": 5 }), "defaults.input.credentials.username: expected a text of 1 to 256 bytes"),
+        (json!({ "password": "" }), "defaults.input.credentials.password: "),
+    ] {
+        let defaults = json!({ "input": { "credentials": half } });
+        let input = json!({ "listen": "rtmp://0.0.0.0/live/f" });
+        let said = error(&document(defaults, input, json!({ "serve": SERVE })));
+        assert!(said.starts_with(sentence), "{said}");
+    }
+}
+
+#[test]
 fn a_faulty_default_is_named_as_such_in_every_flow() {
     for (defaults, sentence) in [
         (
