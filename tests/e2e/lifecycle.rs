@@ -76,6 +76,7 @@ fn a_twin_file_of_which_nothing_is_usable_ends_a_module_with_78() {
         r#"{ "flows": {}, "flows": {} }"#,
         r#"{ "schemaVersion": "2.0", "flows": {} }"#,
         r#"{ "flows": { "cam": { "input": { "listen": "ftp://0.0.0.0/live" }, "outputs": {} } } }"#,
+        r#"{ "flows": { "_a": {} } }"#,
     ];
     for text in unusable {
         let ended = Setup::new("rtmp-splitter").twin_text(text).run(wait::LONG);
@@ -84,6 +85,27 @@ fn a_twin_file_of_which_nothing_is_usable_ends_a_module_with_78() {
     let ended = Setup::new("rtmp-splitter").run(wait::LONG);
     assert_eq!(ended.status.code(), Some(78), "no file: {}", ended.stderr);
     assert!(ended.stderr.contains("twin.json"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_document_without_flows_is_one_that_a_broken_file_does_not_end_at_the_next_start() {
+    let module = Module::start("rtmp-splitter", &json!({}));
+    let module = module.terminate_and_restart(|setup| setup.twin_text("this is no JSON"));
+    module.wait_value("/config/status", "rejected");
+    assert_eq!(module.terminate().status.code(), Some(0));
+}
+
+#[test]
+fn a_flow_of_an_older_version_never_has_the_number_of_the_newest() {
+    let url = rtmp(port::free(), "live/cam");
+    let good = twin(json!({ "cam": { "input": { "listen": url }, "outputs": {} } }));
+    let module = Module::start("rtmp-splitter", &good);
+    module.wait_value("/config/status", "applied");
+    let bad = twin(json!({ "cam": { "input": { "lisen": url } } }));
+    let module = module.terminate_and_restart(|setup| setup.twin(&bad));
+    let wanted = module.wait_status("/config/desiredVersion", |version| version.is_i64()).as_i64();
+    let used = module.wait_status("/flows/cam/usingVersion", |version| version.is_i64()).as_i64();
+    assert!(used < wanted, "{used:?} of {wanted:?}");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) enum FileError {
     NotObject { path: String },
 }
 
-/// The watched file. The versions it reports count the documents since start.
+/// The watched file. The versions it reports count documents, on from those that are remembered from earlier runs.
 pub(crate) struct DesiredFile {
     path: PathBuf,
     seen: Option<(Stamp, Vec<u8>)>,
@@ -67,6 +67,7 @@ impl DesiredFile {
 
     /// Reads and applies the file, whatever state it is in.
     pub async fn load(&mut self, module: &Module) -> Result<Outcome, FileError> {
+        self.version = module.running().and_then(|running| running.newest_version()).unwrap_or(0).max(0);
         let (stamp, content) = self.read().await?;
         let document = self.parse(&content);
         self.seen = Some((stamp, content));
@@ -226,6 +227,16 @@ mod tests {
         assert_eq!(config()["errors"], Value::Null);
         assert_eq!(rig.numbers.applied.lock().unwrap().len(), 2);
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn versions_go_on_from_what_is_remembered() {
+        let rig = rig();
+        rig.numbers.newest.store(7, std::sync::atomic::Ordering::Relaxed);
+        let path = rig.state.path().join("twin.json");
+        std::fs::write(&path, r#"{"flows": {}}"#).unwrap();
+        DesiredFile::new(path).load(&rig.module).await.unwrap();
+        assert_eq!(Value::Object(rig.module.reported())["config"]["desiredVersion"], 8);
     }
 
     #[tokio::test]

@@ -22,6 +22,12 @@ pub trait Running: Send + Sync + 'static {
     /// Starts what the state dir holds from earlier runs. `false` when it holds nothing usable.
     fn restore(&self) -> BoxFuture<'_, bool>;
 
+    /// The newest version that anything is from that runs or is kept. Where versions are counted from the start of the
+    /// process they go on from here, so that no two documents have the same.
+    fn newest_version(&self) -> Option<i64> {
+        None
+    }
+
     /// Applies a whole desired document (patches are merged by the caller) with its version as `$version`,
     /// where it has one. Faults never make it fail as a whole: they are in the outcome, by flow. Calls come one
     /// at a time.

@@ -1,6 +1,7 @@
 //! A service of a few lines: its flows are numbers.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::panic)]
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use av_edge::{ConfigStatus, Context, Event, EventKind, MethodReply, Outcome, Running, Service, Settings};
@@ -22,6 +23,7 @@ impl Service for Tiny {
             flows: Mutex::default(),
             applied: Mutex::default(),
             inputs: Mutex::default(),
+            newest: AtomicI64::default(),
             ticks: watch::Sender::new(0),
         });
         *self.latest.lock().unwrap() = Some(numbers.clone());
@@ -35,6 +37,8 @@ pub struct Numbers {
     /// Every document, in order.
     pub applied: Mutex<Vec<Value>>,
     pub inputs: Mutex<Vec<(String, Value)>>,
+    /// The newest version that it remembers.
+    pub newest: AtomicI64,
     ticks: watch::Sender<u64>,
 }
 
@@ -61,6 +65,10 @@ impl Running for Numbers {
         let found = flows.is_some();
         *self.flows.lock().unwrap() = flows.unwrap_or_default();
         Box::pin(std::future::ready(found))
+    }
+
+    fn newest_version(&self) -> Option<i64> {
+        Some(self.newest.load(Ordering::Relaxed))
     }
 
     fn apply(&self, desired: Map<String, Value>) -> BoxFuture<'_, Outcome> {

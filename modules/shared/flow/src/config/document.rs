@@ -80,6 +80,7 @@ impl<'a> Top<'a> {
             let fault = Fault::TooMany { what: "flows", count: wanted.len(), most: MAX_FLOWS };
             return Err(ConfigError::new("flows", fault));
         }
+        desired.wanted = wanted.len();
         let defaults = self
             .get("defaults")
             .map_or_else(|| Ok(Defaults::default()), |value| Defaults::of(&cleaned(value), supports));

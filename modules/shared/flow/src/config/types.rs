@@ -25,6 +25,8 @@ pub struct Desired {
     pub cache_megabytes: u64,
     /// Top-level properties that the service brought, checked.
     pub properties: Map<String, Value>,
+    /// How many flows the document holds, usable or not.
+    pub wanted: usize,
     /// Usable flows by name.
     pub flows: BTreeMap<String, Arc<FlowConfig>>,
     /// One sentence of at most 512 bytes, starting with the path, by flow name. What is wrong outside of flows,
@@ -124,10 +126,10 @@ pub struct InputConfig {
     pub hold_for: Option<Duration>,
     /// `onDemand` of a `pull`.
     pub on_demand: bool,
-}
-
     /// `auth`. The endpoint has it too; here it is for whoever looks after its secrets.
     pub auth: Option<Auth>,
+}
+
 /// An address to listen on, with the path that tells flows apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenUrl {
@@ -162,10 +164,10 @@ pub struct OutputConfig {
     pub content: Content,
     /// What its owner read.
     pub endpoint: AnyOutput,
-}
-
     /// `auth`. The endpoint has it too; here it is for whoever looks after its secrets.
     pub auth: Option<Auth>,
+}
+
 /// `retry`: exponential with jitter, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {

@@ -285,7 +285,7 @@ impl Supervisor {
             return self.reject(parsed.errors);
         }
         let mut errors = parsed.errors;
-        let good = parsed.flows.len();
+        let (wanted_flows, good) = (parsed.wanted, parsed.flows.len());
         {
             let mut present = self.present();
             present.version = version;
@@ -312,17 +312,20 @@ impl Supervisor {
                 ),
             )
         };
-        self.memory.remember(self.module().context.state.clone(), content).await;
-        self.environment.changes.tick();
         let kept = errors.keys().filter(|name| running.contains_key(*name)).count();
         let usable = running.len().saturating_sub(kept);
-        // What is wrong beside the flows leaves the rest of the document in force.
-        let bad = errors.keys().any(|name| name != config::MODULE);
-        let status = match (errors.is_empty(), bad && good == 0) {
+        // What is wrong beside the flows leaves the rest of the document in force. A flow whose name can't be a key is
+        // told of there too, and is a flow all the same.
+        let status = match (errors.is_empty(), wanted_flows > 0 && good == 0) {
             (true, _) => ConfigStatus::Applied,
             (false, true) => ConfigStatus::Rejected,
             (false, false) => ConfigStatus::Partial,
         };
+        // Nothing good has come yet: the next start must not take that for a last good configuration.
+        if status != ConfigStatus::Rejected || self.memory.has_any() {
+            self.memory.remember(self.module().context.state.clone(), content).await;
+        }
+        self.environment.changes.tick();
         Outcome { status, errors, usable, kept, settings: Some(parsed.settings) }
     }
 
@@ -331,20 +334,21 @@ impl Supervisor {
         let (state, supports) = (self.module().context.state.clone(), self.supports.clone());
         let recalled = tokio::task::spawn_blocking(move || remembered::recall(&state, &supports)).await;
         let Some((desired, versions)) = recalled.ok().flatten() else { return false };
+        self.memory.found();
         if self.present().stopping {
             return false;
         }
         for why in desired.errors.values() {
             tracing::warn!("the last good configuration is no longer valid: {why}");
         }
-        let usable = !desired.flows.is_empty();
+        let (any, is_whole) = (!desired.flows.is_empty(), desired.errors.is_empty());
         self.present().public_host.clone_from(&desired.public_host);
         self.configure(desired.properties);
         self.module().listeners.set_max_connections(desired.max_connections);
         self.module().set_cache_megabytes(desired.cache_megabytes);
         let mut errors = desired.errors;
         let wanted = self.settle(desired.flows, &mut errors);
-        if usable {
+        if any {
             tracing::info!(flows = wanted.len(), "starting with the last good configuration");
         }
         if !self.run(wanted, &errors).await {
@@ -355,7 +359,8 @@ impl Supervisor {
             flow.using_version = None;
         }
         self.environment.changes.tick();
-        usable
+        // A document without flows is as good as any other.
+        any || is_whole
     }
 
     /// Stops a flow and starts it anew.
@@ -386,6 +391,10 @@ async fn join(ending: Vec<Ended>) {
 impl Running for Supervisor {
     fn restore(&self) -> BoxFuture<'_, bool> {
         Box::pin(self.recall())
+    }
+
+    fn newest_version(&self) -> Option<i64> {
+        self.present().flows.values().filter_map(|flow| flow.good_version).max()
     }
 
     fn apply(&self, desired: Map<String, Value>) -> BoxFuture<'_, Outcome> {

@@ -4,6 +4,7 @@ use av_edge::StateDir;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -91,12 +92,25 @@ pub(super) struct Memory {
     writing: Arc<tokio::sync::Mutex<()>>,
     /// The last one that nobody waited for.
     late: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the state dir has, or was to have, a good configuration.
+    any: AtomicBool,
 }
 
 impl Memory {
+    /// There is one from an earlier run.
+    pub(super) fn found(&self) {
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was ever a good configuration.
+    pub(super) fn has_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
     /// Writes it; a state dir that can't be written is said, and everything else goes on. A disk that takes long is not
     /// waited for: it writes the newest when it can.
     pub(super) async fn remember(&self, state: StateDir, content: Vec<u8>) {
+        self.found();
         *lock(&self.next) = Some(content);
         let (next, writing) = (self.next.clone(), self.writing.clone());
         let mut written = tokio::spawn(async move {

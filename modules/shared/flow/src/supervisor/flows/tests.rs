@@ -149,6 +149,64 @@ async fn a_flow_that_breaks_keeps_its_last_good_version_and_says_which_also_afte
 }
 
 #[tokio::test]
+async fn a_document_of_which_every_flow_has_a_name_that_cannot_be_a_key_is_rejected() {
+    let rig = Rig::new();
+    for name in ["_a", "\u{e4}"] {
+        let outcome = rig.apply(1, json!({ name: rig.flow("live/a") })).await;
+        assert_eq!((outcome.status, outcome.usable), (ConfigStatus::Rejected, 0), "{outcome:?}");
+        // That was no good configuration for the next start.
+        let again = Rig::start(&rig.state);
+        assert!(!again.restore().await);
+    }
+    let outcome = rig.apply(2, json!({ "_a": rig.flow("live/a"), "b": rig.flow("live/b") })).await;
+    assert_eq!((outcome.status, outcome.usable), (ConfigStatus::Partial, 1), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_document_without_flows_is_a_last_good_configuration_and_versions_go_on_behind_it() {
+    let rig = Rig::new();
+    assert_eq!(rig.apply(1, json!({})).await.status, ConfigStatus::Applied);
+    let rig = rig.restarted().await;
+    assert_eq!(rig.running.newest_version(), None);
+    rig.apply(2, json!({ "a": rig.flow("live/a"), "b": rig.flow("live/b") })).await;
+    rig.apply(3, json!({ "a": { "input": {} }, "b": rig.flow("live/b") })).await;
+    let rig = rig.restarted().await;
+    assert_eq!(rig.running.newest_version(), Some(3));
+    rig.apply(4, json!({ "a": { "input": {} }, "b": rig.flow("live/b") })).await;
+    assert_eq!(rig.status("a")["usingVersion"], 2);
+}
+
+#[tokio::test]
+async fn an_auth_that_cannot_be_read_is_an_error_of_its_endpoint_while_that_has_it() {
+    let rig = Rig::new();
+    let auth = json!({ "key": { "env": "AV_NO_SUCH_SECRET" } });
+    let mut locked = rig.flow("live/entrance");
+    locked["input"]["auth"] = auth.clone();
+    locked["outputs"]["out"]["auth"] = auth.clone();
+    let pattern = json!({ "input": { "listen": rig.at("cams/*"), "auth": auth } });
+    rig.apply(1, json!({ "a": locked, "cams": pattern })).await;
+    let error = |flow: &str, pointer: &str| {
+        let error = rig.status(flow).pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        error.unwrap_or_default()
+    };
+    let unset = "environment variable AV_NO_SUCH_SECRET is not set: nobody is let in";
+    let is_said = |flow: &str, pointer: &str| error(flow, pointer).contains(unset);
+    rig.until("both ends say so", || is_said("a", "/input/error") && is_said("a", "/outputs/out/error"))
+        .await;
+    rig.until("so does a pattern", || is_said("cams", "/input/error")).await;
+    assert!(error("a", "/outputs/out/error").starts_with("flows.a.outputs.out.auth.key: "));
+    assert_eq!(rig.status("a")["state"], "waiting");
+    let refused = Guest::publish(rig.address, "live/entrance?key=0000").await.err().unwrap();
+    assert!(refused.contains("the key can't be checked now") && !refused.contains("AV_NO_SUCH"), "{refused}");
+    let refused = Guest::play(rig.address, "live/entrance?key=0000").await.err().unwrap();
+    assert!(refused.contains("the key can't be checked now") && !refused.contains("AV_NO_SUCH"), "{refused}");
+
+    rig.apply(2, json!({ "a": rig.flow("live/entrance") })).await;
+    rig.until("nothing is wrong any more", || error("a", "/input/error").is_empty()).await;
+    rig.until("nor with the output", || error("a", "/outputs/out/error").is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_document_that_is_rejected_as_a_whole_leaves_flows_of_an_older_version_that_say_which() {
     let rig = Rig::new();
     rig.apply(3, json!({ "a": rig.flow("live/a") })).await;
