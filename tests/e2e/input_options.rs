@@ -221,8 +221,17 @@ fn a_message_of_exactly_the_length_allowed_passes_and_a_longer_one_does_not() {
         player.wait_frames(Kind::Video, 1);
         let _ = publisher.send(&filled(64 * 1024 + 1));
         module.wait_log(&["65537", "65536"]);
+        let counted = [("flow", "cam"), ("reason", "tooLarge")];
+        wait::until_true("it is counted", wait::LONG, || {
+            module.metrics().sum("av_frames_skipped_total", &counted) >= Some(1.0)
+        });
         assert_eq!(player.frames(Kind::Video), 1);
         drop(publisher);
     }
     source_of_pull.wait_value("/flows/cam/input/state", "waiting");
+    // The publisher does not know what it did.
+    let error = listens.wait_status("/flows/cam/input/error", Value::is_string);
+    assert!(error.as_str().unwrap().contains("maxMessageKilobytes"), "{error}");
+    let _fine = Publisher::to(&source).run_endlessly(tags);
+    listens.wait_status("/flows/cam/input/error", Value::is_null);
 }

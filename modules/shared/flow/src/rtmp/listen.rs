@@ -5,7 +5,7 @@ use super::port::{PublishRoute, Rtmp, listener};
 use crate::endpoint::InputContext;
 use crate::ingest::Target;
 use crate::net::{Attempts, Place, listeners};
-use crate::stream::{KickReason, State};
+use crate::stream::{About, KickReason, State};
 
 /// Takes publishers until cancelled; on a pattern into one stream for each published name.
 pub async fn listen(input: InputContext, config: ListenConfig) {
@@ -20,10 +20,13 @@ pub async fn listen(input: InputContext, config: ListenConfig) {
         Some(instances) => Target::Pattern(instances.clone()),
         None => Target::Stream(input.clone()),
     };
+    // Of a publisher to an earlier version of it.
+    input.status.status.remark_about(About::Peer, None);
     let route = PublishRoute::new(&input, &config, target);
     input.status.status.set(State::Waiting, None);
     let guard = lease.port().publish.add(Place::of(&config.url.path), route);
     input.cancel.cancelled().await;
     drop(guard);
     input.stream.kick(KickReason::Reconfigured);
+    input.status.status.remark_about(About::Peer, None);
 }

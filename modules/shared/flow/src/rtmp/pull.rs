@@ -7,7 +7,7 @@ use av_rtmp::{ClientEvent, ClientOutput, Limits, MediaItem, Mode};
 use super::PullConfig;
 use super::client::{self, Client, ClientError};
 use super::incoming::Intake;
-use super::skipped::Omissions;
+use super::skipped::{self, Omissions};
 use crate::endpoint::InputContext;
 use crate::ingest::{Pace, Pulled};
 use crate::net::Attempts;
@@ -76,6 +76,9 @@ impl Pull {
         match self.receive(&mut client).await {
             Ok(never) => match never {},
             Err(error) => {
+                if let ClientError::Rtmp { source, .. } = &error {
+                    skipped::too_long(&self.input.status, source);
+                }
                 if matches!(error, ClientError::Ended { .. } | ClientError::Idle { .. }) {
                     // Said, or waited for long enough: the stream is told at once.
                     self.pulled.end();
@@ -152,7 +155,7 @@ impl Pull {
             self.omissions.skipped(&self.input.status, reason, *count, now);
             return;
         }
-        self.omissions.passed(&item, now);
+        self.omissions.passed(&self.input.status, &item, now);
         if matches!(item, MediaItem::Frame(_)) && self.pulled.frame_came(now) {
             self.connected();
         }

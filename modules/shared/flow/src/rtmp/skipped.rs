@@ -2,15 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use av_rtmp::{MediaItem, SkipReason};
+use av_rtmp::{MediaItem, RtmpError, SkipReason};
 
-use crate::stream::{InputStatus, LeftOut, Skip};
+use crate::stream::{About, InputStatus, LeftOut, Skip};
 use crate::trouble::chain;
+
+/// A publisher that was cut off for a message comes back and is fine up to the next one like it.
+const FINE: Duration = Duration::from_secs(15);
 
 /// What was left out of one connection since its last frame.
 #[derive(Debug, Default)]
 pub(super) struct Omissions {
     last: Option<(Instant, String)>,
+    /// When the first frame came.
+    began: Option<Instant>,
+    /// It has sent frames for so long that what was said of those before holds no more.
+    is_fine: bool,
 }
 
 impl Omissions {
@@ -35,9 +42,16 @@ impl Omissions {
     }
 
     /// Notes what is passed on.
-    pub(super) fn passed(&mut self, item: &MediaItem, now: Instant) {
+    pub(super) fn passed(&mut self, input: &InputStatus, item: &MediaItem, now: Instant) {
         match item {
-            MediaItem::Frame(_) => self.last = None,
+            MediaItem::Frame(_) => {
+                self.last = None;
+                let began = *self.began.get_or_insert(now);
+                if !self.is_fine && now.saturating_duration_since(began) >= FINE {
+                    self.is_fine = true;
+                    input.status.remark_about(About::Peer, None);
+                }
+            }
             MediaItem::Data { .. } | MediaItem::Metadata(_) | MediaItem::Extra(_) if self.last.is_none() => {
                 self.last = Some((now, "only messages other than video and audio arrived".to_owned()));
             }
@@ -49,6 +63,26 @@ impl Omissions {
     pub(super) fn within(&self, time: Duration, now: Instant) -> Option<&str> {
         let (at, text) = self.last.as_ref()?;
         (now.saturating_duration_since(*at) < time).then_some(text)
+    }
+}
+
+/// Counts a message that was too long to be taken, which ends a connection. Whether it was one.
+pub(super) fn too_long(input: &InputStatus, error: &RtmpError) -> bool {
+    let is_it = matches!(error, RtmpError::MessageTooLong { .. });
+    if is_it {
+        input.skipped.add(Skip::TooLarge, 1);
+    }
+    is_it
+}
+
+/// The same of a publisher to `path`, which does not know what it did: the state says so until one is fine.
+pub(super) fn told_too_long(input: &InputStatus, path: &str, error: &RtmpError) {
+    if too_long(input, error) {
+        // Without the length, which is another one each time.
+        let why = "a publisher was disconnected for a message longer than `maxMessageKilobytes` allows";
+        tracing::warn!("{path}: {why}: {error}");
+        let remedy = "raise it, or lower the encoder's bit rate";
+        input.status.remark_about(About::Peer, Some(format!("{path}: {why}; {remedy}")));
     }
 }
 
@@ -103,9 +137,28 @@ mod tests {
         assert_eq!(omissions.within(idle, now), Some("audio codec 11 (Speex) is not carried"));
         assert_eq!(omissions.within(idle, now + idle), None, "that was long ago");
         let data = MediaItem::Data { timestamp_ms: 0, payload: Default::default() };
-        omissions.passed(&data, now);
+        omissions.passed(&input, &data, now);
         assert_eq!(omissions.within(idle, now), Some("audio codec 11 (Speex) is not carried"));
-        omissions.passed(&MediaItem::Frame(picture(0, true)), now);
+        omissions.passed(&input, &MediaItem::Frame(picture(0, true)), now);
         assert_eq!(omissions.within(idle, now), None);
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_counted_and_told_until_a_publisher_has_been_fine_for_a_while() {
+        let (input, now) = (InputStatus::new(Changes::default()), Instant::now());
+        let told = || input.status.get().remark;
+        told_too_long(&input, "flows.a.input.listen", &RtmpError::MessageTooLong { length: 9, limit: 8 });
+        told_too_long(&input, "flows.a.input.listen", &RtmpError::TooManyChunkStreams { limit: 8 });
+        assert_eq!(input.skipped.counts(), [0, 0, 0, 1]);
+        let said = told().unwrap();
+        assert!(said.starts_with("flows.a.input.listen: ") && said.contains("raise it"), "{said}");
+        // It comes back, and sends small pictures before the next large one.
+        let frame = MediaItem::Frame(picture(0, true));
+        let mut again = Omissions::default();
+        again.passed(&input, &frame, now);
+        again.passed(&input, &frame, now + FINE / 2);
+        assert_eq!(told(), Some(said));
+        again.passed(&input, &frame, now + FINE);
+        assert_eq!(told(), None);
     }
 }

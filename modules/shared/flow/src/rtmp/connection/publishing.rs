@@ -13,7 +13,7 @@ use crate::ingest::{Identity, Pace, Seat};
 use crate::net::{Found, auth};
 use crate::rtmp::incoming::Intake;
 use crate::rtmp::port::PublishRoute;
-use crate::rtmp::skipped::Omissions;
+use crate::rtmp::skipped::{self, Omissions};
 use crate::stream::{Kick, KickReason, Publisher};
 use crate::trouble::chain;
 
@@ -56,6 +56,9 @@ impl Connection {
         self.buffer = vec![0; large];
         let mut omissions = Omissions::default();
         let ended = self.take_media(publisher, &kick, &input, &mut omissions).await;
+        if let Err(End::Broken { source, .. }) = &ended {
+            skipped::told_too_long(&input.status, &route.entrance.path, source);
+        }
         let why = match &ended {
             Ok(None) => "it stopped publishing".to_owned(),
             Ok(Some(reason)) => kick_text(*reason, &input, &omissions),
@@ -104,7 +107,7 @@ impl Connection {
                     }
                     Some(ServerOutput::Event(ServerEvent::Media(item))) => {
                         nonsense = Nonsense::default();
-                        omissions.passed(&item, now);
+                        omissions.passed(&input.status, &item, now);
                         let mut written = Ok(());
                         intake.take(item, |item| written = written.and_then(|()| publisher.item(item, now)));
                         if written.is_err() {
@@ -139,10 +142,10 @@ impl Connection {
         let denied = |why: String| Denied {
             code: "NetStream.Publish.Denied",
             why: format!("{}: {why}", route.entrance.path),
+            detail: None,
             route: Some(route.clone()),
         };
         if !auth::allowed(&route.config.allow, self.peer.ip()) {
-            detail: None,
             return Err(denied("this address is not allowed".into()));
         }
         let secrets = self.module.net.secrets();
@@ -186,13 +189,13 @@ struct Admitted {
 
 struct Denied {
     code: &'static str,
-    why: String,
-    route: Option<Arc<PublishRoute>>,
-}
     /// For the peer.
-
+    why: String,
     /// For the log, where that says more.
     detail: Option<String>,
+    route: Option<Arc<PublishRoute>>,
+}
+
 fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) -> String {
     let idle = input.idle_timeout;
     match reason {
