@@ -137,6 +137,12 @@ fn the_test_card_is_on_the_screen_and_a_card_while_nobody_publishes() {
     // Sound has a state of its own.
     let sound = module.wait_status(&format!("{OUTPUT}/audio"), |audio| audio["state"] == "failed");
     assert!(sound["error"].as_str().is_some_and(|error| error.contains("pulsesink")), "{sound}");
+    // What is wrong with it is told in the twin, too, which has no such details.
+    let error = module.wait_status(&format!("{OUTPUT}/error"), Value::is_string);
+    assert!(error.as_str().unwrap().contains("there is no sound: "), "{error}");
+    module.wait_value(&format!("{OUTPUT}/state"), "rendering");
+    let delays = module.metrics().sum("av_output_latency_seconds_count", &[("protocol", "display")]);
+    assert!(delays > Some(0.0), "{delays:?}");
 
     let before = SystemTime::now();
     drop(publisher);

@@ -65,6 +65,7 @@ fn beep_and_flash_are_in_step_also_when_the_sound_server_was_away() {
         module.wait_value(&format!("{OUTPUT}/state"), "rendering");
     });
     module.wait_value(&format!("{OUTPUT}/audio/state"), "playing");
+    module.wait_status(&format!("{OUTPUT}/error"), Value::is_null);
     wait_in_step(&screen, &speaker);
     // By the module's own account, too.
     module.wait_status(&format!("{OUTPUT}/avOffsetMilliseconds"), |offset| {

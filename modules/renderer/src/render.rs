@@ -29,6 +29,7 @@ use crate::stage::{Signal, Stage, locked};
 use crate::watch::{Frozen, frozen};
 
 use decoding::Decoding;
+use report::Unheard;
 
 const SECOND: i64 = 1_000_000_000;
 const TICK: Duration = Duration::from_millis(100);
@@ -150,6 +151,8 @@ struct Rendering {
     counted_at: Instant,
     pace: f64,
     frozen: Option<Frozen>,
+    /// What is said of sound that is not heard.
+    unheard: Option<Unheard>,
     state: State,
     watched: i64,
 }
@@ -172,6 +175,7 @@ impl Rendering {
             counted_at: Instant::now(),
             pace: 0.0,
             frozen: None,
+            unheard: None,
             state: State::Waiting,
             watched: 0,
         }

@@ -20,6 +20,36 @@ use crate::ways::Ways;
 /// A picture that stands still for so long is told of.
 const FROZEN: i64 = 5_000_000_000;
 
+/// Sound is heard again once nothing has been wrong for so long: the device is tried every two seconds.
+const HEARD: Duration = Duration::from_secs(5);
+/// A reason stays for so long, though the next try may end in another way.
+const SAME: Duration = Duration::from_secs(60);
+/// The label of `av_output_latency_seconds`.
+const PROTOCOL: &str = "display";
+
+/// Sound that is not heard, which does not change the output's state.
+pub(super) struct Unheard {
+    said: String,
+    since: Instant,
+    /// When something was last wrong.
+    last: Instant,
+}
+
+impl Unheard {
+    /// What is to be said after a look that found `why`, or nothing wrong.
+    fn after(before: Option<Self>, why: Option<String>, now: Instant) -> Option<Self> {
+        match (before, why) {
+            (None, why) => Some(Self { said: why?, since: now, last: now }),
+            (Some(before), Some(why)) => {
+                let is_stale = now.saturating_duration_since(before.since) >= SAME && why != before.said;
+                let (said, since) = if is_stale { (why, now) } else { (before.said, before.since) };
+                Some(Self { said, since, last: now })
+            }
+            (Some(before), None) => (now.saturating_duration_since(before.last) < HEARD).then_some(before),
+        }
+    }
+}
+
 impl Rendering {
     /// Tells of a picture that stands still, once each time.
     pub(super) fn watch(&mut self) {
@@ -59,7 +89,12 @@ impl Rendering {
         status.dropped.add(Kind::Video, dropped.saturating_sub(dropped_before));
         if rendered > rendered_before {
             let delay = locked(&self.stage.timing).latency() + counts.late.load(Ordering::Relaxed);
-            status.latency.observe(Duration::from_nanos(u64::try_from(delay).unwrap_or(0)));
+            let delay = Duration::from_nanos(u64::try_from(delay).unwrap_or(0));
+            status.latency.observe(delay);
+            let [video, _] = self.output.module.latency(PROTOCOL);
+            for _ in rendered_before..rendered {
+                video.observe(delay.as_secs_f64());
+            }
         }
         *locked(&status.details) = self.details();
     }
@@ -161,6 +196,27 @@ impl Rendering {
             (State::Waiting, None)
         };
         self.told(state, trouble);
+        self.tell_of_sound(&path);
+    }
+
+    /// Sound that is not heard costs the picture nothing, and still is something wrong.
+    fn tell_of_sound(&mut self, path: &str) {
+        let failed = self.audio_failure().filter(|_| self.stage.config.audio.is_some());
+        let unheard = Unheard::after(self.unheard.take(), failed, Instant::now());
+        let remark =
+            unheard.as_ref().map(|Unheard { said, .. }| format!("{path}: there is no sound: {said}"));
+        self.output.status.status.remark(remark);
+        self.unheard = unheard;
+    }
+
+    /// What `audio` fails for.
+    fn audio_failure(&self) -> Option<String> {
+        match &self.audio {
+            Some(Decoding { ways: Ways { error: Some(error), .. }, running: None, .. }) => {
+                Some(error.clone())
+            }
+            _ => self.sound_state.error(),
+        }
     }
 
     fn told(&mut self, state: State, trouble: Option<Trouble>) {
@@ -189,4 +245,27 @@ impl Rendering {
 /// UTC, to the millisecond.
 fn timestamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_missing_sound_neither_flickers_with_each_try_nor_changes_with_its_reason() {
+        let (began, mut unheard) = (Instant::now(), None);
+        let mut look = |seconds, why: Option<&str>| {
+            let now = began + Duration::from_secs(seconds);
+            unheard = Unheard::after(unheard.take(), why.map(str::to_owned), now);
+            unheard.as_ref().map(|unheard| unheard.said.clone())
+        };
+        assert_eq!(look(0, None), None);
+        assert_eq!(look(1, Some("no device")).as_deref(), Some("no device"));
+        // A try.
+        assert_eq!(look(3, None).as_deref(), Some("no device"));
+        assert_eq!(look(5, Some("it is busy")).as_deref(), Some("no device"));
+        assert_eq!(look(62, Some("it is busy")).as_deref(), Some("it is busy"));
+        assert_eq!(look(66, None).as_deref(), Some("it is busy"));
+        assert_eq!(look(67, None), None);
+    }
 }
