@@ -176,6 +176,7 @@ impl Clips {
             config: StoreConfig { segment: length, ..self.config.clone() },
             template: asked.template(&self.template),
             event: Some(asked.id.clone()),
+            latency: None,
             stopping: stopping.clone(),
         };
         let (jobs, taken) = mpsc::channel(1);

@@ -87,6 +87,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         config,
         template,
         event: None,
+        latency: Some(output.module.latency("mp4")),
         stopping: stopping.clone(),
         recorder,
     };

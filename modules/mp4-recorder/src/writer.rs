@@ -12,6 +12,7 @@ use av_edge::EventKind;
 use av_flow::Reason;
 use av_flow::stream::{Entry, Item, Lost, State, Tracks};
 use av_media::{Frame, Kind, Timestamp, Track};
+use prometheus::Histogram;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -82,6 +83,8 @@ pub struct Writer {
     pub(crate) template: NameTemplate,
     /// The event whose clip it records.
     pub(crate) event: Option<String>,
+    /// The delay of pictures and of sound until they are durable. A clip has none: it begins in the past.
+    pub(crate) latency: Option<[Histogram; 2]>,
     /// The process, or the output, ends: nothing is tried twice any more.
     pub(crate) stopping: Arc<AtomicBool>,
 }
@@ -320,8 +323,14 @@ impl Running {
             let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
             lately.wrote(of, &self.tracks, first.arrived, written.frames);
         }
-        for pending in self.pending.drain(..) {
-            status.frames.add(pending.frame.kind, 1);
+        for Pending { frame, arrived } in self.pending.drain(..) {
+            status.frames.add(frame.kind, 1);
+            if let Some([video, audio]) = &self.writer.latency {
+                let delay = arrived.elapsed();
+                let histogram = if frame.kind == Kind::Video { video } else { audio };
+                histogram.observe(delay.as_secs_f64());
+                status.latency.observe(delay);
+            }
         }
         self.writer.report.recorded();
         Ok(())
