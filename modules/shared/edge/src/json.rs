@@ -1,4 +1,4 @@
-//! JSON from files that people edit.
+//! JSON that people write: files, payloads of methods, messages.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
+use crate::json;
 use crate::log::{LevelControl, parse_level};
 use crate::module::Module;
 use crate::service::{MethodReply, whole_number};
@@ -34,7 +35,10 @@ pub(super) async fn answer(
                 Err(_) => failed(500, format!("{name} took longer than {} s", PATIENCE.as_secs())),
             }
         }
-        Err(error) => failed(400, format!("the payload must be JSON: {error}")),
+        Err(error) => {
+            let not = if error.is_data() { "" } else { " must be JSON" };
+            failed(400, format!("the payload{not}: {error}"))
+        }
     };
     let body = reply.body.to_string();
     if body.len() > MAX_ANSWER {
@@ -46,7 +50,7 @@ pub(super) async fn answer(
 
 /// An empty payload is null.
 fn parse(payload: &[u8]) -> Result<Value, serde_json::Error> {
-    if payload.trim_ascii().is_empty() { Ok(Value::Null) } else { serde_json::from_slice(payload) }
+    if payload.trim_ascii().is_empty() { Ok(Value::Null) } else { json::from_slice(payload) }
 }
 
 fn failed(status: u16, message: String) -> MethodReply {
@@ -123,6 +127,25 @@ async fn set_log_level(level: &LevelControl, payload: &Value) -> MethodReply {
 mod tests {
     use super::*;
     use crate::testing::rig;
+
+    #[tokio::test]
+    async fn a_payload_with_one_name_twice_is_refused_with_its_place_and_one_that_is_no_json_too() {
+        let rig = rig();
+        let (level, _wishes) = LevelControl::to_test();
+        for (payload, error) in [
+            (
+                r#"{"level": "info", "level": "debug"}"#,
+                "the payload: \"level\" occurs twice in one object at line 1",
+            ),
+            (r#"{"level": }"#, "the payload must be JSON: expected value at line 1 column 11"),
+        ] {
+            let (status, body) =
+                answer(rig.module.clone(), level.clone(), "setLogLevel", payload.as_bytes()).await;
+            let told: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(status, 400, "{body}");
+            assert!(told["error"].as_str().unwrap().starts_with(error), "{body}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_method_may_take_as_long_as_a_caller_can_wait_and_no_longer() {

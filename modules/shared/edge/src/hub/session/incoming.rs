@@ -12,6 +12,7 @@ use super::{Done, LOOK_EVERY, MAX_CALLS, Session};
 use crate::hub::methods;
 use crate::hub::mqtt::MqttError;
 use crate::hub::topics::{self, Incoming};
+use crate::json;
 use crate::twin::desired::Step;
 use crate::twin::reported::Verdict;
 
@@ -167,10 +168,10 @@ impl Session<'_> {
     /// Whether the message will be acknowledged when it has been handled.
     fn on_input(&mut self, name: String, publish: &Publish) -> bool {
         let Some(running) = self.hub.module.running().cloned() else { return false };
-        let payload = match serde_json::from_slice(&publish.payload) {
+        let payload = match json::from_slice(&publish.payload) {
             Ok(payload) => payload,
             Err(error) => {
-                tracing::warn!(input = name, "a message to this input is not JSON: {error}");
+                tracing::warn!(input = name, "a message to this input can't be read as JSON: {error}");
                 return false;
             }
         };
