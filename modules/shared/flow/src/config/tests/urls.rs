@@ -116,6 +116,9 @@ fn user_info_is_decoded_and_what_breaks_it_is_named_without_showing_it() {
         ("rtmp://user:hun#ter2@h/a", UrlError::HashInUserInfo),
         ("rtmp://user:hun/ter2@h/a", UrlError::AtInUserInfo),
         ("rtmp://user:hun?ter2@h/a", UrlError::AtInUserInfo),
+        // Nobody looks for a host named `user`.
+        ("rtmp://user:12/hunter2@h/a", UrlError::AtBehindPort),
+        ("rtmp://user:12?hunter2@h/a", UrlError::AtBehindPort),
         ("rtmp://user@h/a", UrlError::HalfUserInfo),
         ("rtmp://:hunter2@h/a", UrlError::HalfUserInfo),
         ("rtmp://user:@h/a", UrlError::HalfUserInfo),
@@ -124,6 +127,13 @@ fn user_info_is_decoded_and_what_breaks_it_is_named_without_showing_it() {
     ] {
         assert_eq!(pull(text), Err(error.clone()), "{text}");
         assert!(!error.to_string().contains("hun"));
+    }
+}
+
+#[test]
+fn an_at_sign_in_a_path_is_no_password_where_no_port_stands_before_it_or_it_is_encoded() {
+    for text in ["rtmp://h/@a/b", "rtmp://h:1935/a/@b", "rtmp://h:1935/%40a/b", "rtmp://u:p@h:1935/@a/b"] {
+        assert!(pull(text).is_ok(), "{text}");
     }
 }
 

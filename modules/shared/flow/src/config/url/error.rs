@@ -27,6 +27,11 @@ pub enum UrlError {
     /// Two `@`, or one behind the authority of a URL whose port makes no sense.
     #[error("an unescaped `@`, `/` or `?` in the user name or password; write %40, %2F or %3F")]
     AtInUserInfo,
+    /// An `@` right behind the port, where it may be the end of a password that looks like a port.
+    #[error(
+        "an unescaped `@` behind the port; write %40, or, if this is a password, %2F for its `/` and %3F for its `?`"
+    )]
+    AtBehindPort,
     /// `#`.
     #[error("a URL here has no fragment; `#` is written %23")]
     Fragment,

@@ -42,6 +42,12 @@ impl<'a> Parts<'a> {
             let behind = rest.get(authority.len()..).unwrap_or_default();
             if user_info.is_none() && behind.contains('@') { UrlError::AtInUserInfo } else { error }
         })?;
+        // `user:12/ss@host` looks like port 12, and the rest of the password would go to name servers and into logs.
+        let first = path.split('/').nth(1).unwrap_or_default();
+        let behind = if path.is_empty() { query.unwrap_or_default() } else { first };
+        if user_info.is_none() && port.is_some() && behind.contains('@') {
+            return Err(UrlError::AtBehindPort);
+        }
         Ok(Self { user_info, host, port, path, query: query.filter(|query| !query.is_empty()) })
     }
 }

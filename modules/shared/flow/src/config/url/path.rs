@@ -112,9 +112,10 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// A decoded path as URLs write it.
+/// A decoded path as URLs write it. An `@` behind a port is taken for the end of a password, so it is encoded too.
 pub(super) fn encoded(path: &str) -> String {
-    utf8_percent_encode(path, PATH).to_string()
+    const SHOWN: &AsciiSet = &PATH.add(b'@');
+    utf8_percent_encode(path, SHOWN).to_string()
 }
 
 /// A value of a query parameter.
