@@ -289,6 +289,11 @@ fn the_disk_of_a_dead_device_gives_files_that_play_and_stays_as_it_is() {
     );
     let after: Vec<_> = files(&spool).iter().map(|file| std::fs::read(file).unwrap()).collect();
     assert!(before == after, "the spool was changed");
+    // A folder that has none is not taken for a spool without recordings.
+    let mut command = std::process::Command::new(tool::binary("mp4-recorder"));
+    let ran = Program::run(command.arg("spool").arg(&to), wait::LONG);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.stdout);
+    assert!(ran.stderr.contains("there is no spool in that folder"), "{}", ran.stderr);
 }
 
 #[test]

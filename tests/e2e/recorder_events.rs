@@ -218,6 +218,12 @@ fn what_is_deleted_is_gone_from_spool_and_store_and_does_not_come_back() {
     });
     let before: Vec<Value> = bench.recordings();
     let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    // A flow that is not there yet is not meant for ever.
+    let mut of_another = range.clone();
+    of_another["flow"] = "cam9".into();
+    assert_eq!(bench.ask("deleteRecordings", &of_another).0, 404);
+    let tombstones = files(&bench.edge.state_dir()).into_iter().filter(|file| file.ends_with("tombstones"));
+    assert_eq!(tombstones.collect::<Vec<_>>(), Vec::<PathBuf>::new());
     let (status, deleted) = bench.ask("deleteRecordings", &range);
     assert_eq!(status, 200, "{deleted}");
     assert!(deleted["count"].as_u64().unwrap() >= before.len() as u64, "{deleted} of {before:#?}");

@@ -93,15 +93,17 @@ pub async fn delete_recordings(recorder: &Arc<Recorder>, payload: &Value) -> Met
     let now = jiff::Timestamp::now().as_millisecond();
     let lanes: Vec<_> = recorder.lanes().into_iter().filter(|lane| lane.place().0 == flow).collect();
     let stone = Tombstone { flow: flow.clone(), from, to: to.min(now), last: spool.next_id() };
-    let (looked, keeper, at) = (spool.clone(), recorder.clone(), stone.clone());
+    let (looked, keeper, at, is_there) = (spool.clone(), recorder.clone(), stone.clone(), !lanes.is_empty());
     let began = tokio::task::spawn_blocking(move || {
-        let is_known = Account::new(looked.dir()).places().iter().any(|(known, _)| *known == at.flow)
+        let is_known = is_there
+            || Account::new(looked.dir()).places().iter().any(|(known, _)| *known == at.flow)
             || looked.any(|held| held.record.flow == at.flow);
-        keeper.tombstones.add(&looked, at).map(|()| is_known)
+        // What nobody recorded needs no tombstone: a flow of that name that comes later is not meant.
+        if is_known { keeper.tombstones.add(&looked, at).map(|()| true) } else { Ok(false) }
     });
     match began.await {
-        Ok(Ok(is_known)) if is_known || !lanes.is_empty() => {}
-        Ok(Ok(_)) => return refused(404, format!("no flow that records is named {flow:?}")),
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return refused(404, format!("no flow that records is named {flow:?}")),
         Ok(Err(error)) => return refused(500, format!("nothing was deleted: {error}")),
         Err(_) => return refused(500, "nothing was deleted"),
     }

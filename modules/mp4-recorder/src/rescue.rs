@@ -13,7 +13,7 @@ use crate::clock;
 use crate::folder;
 use crate::name::{self, NameTemplate};
 use crate::segment;
-use crate::spool::{Record, Stage};
+use crate::spool::{Record, Stage, has_marker};
 
 /// sysexits.h: command line usage error.
 const USAGE: u8 = 64;
@@ -31,7 +31,7 @@ Usage: mp4-recorder spool DIR [--flow NAME] [--export DIR]
 
 Each recording is checked: `whole`, or what is wrong with it and what can be saved.
 
-Exit code: 0 no faults, 1 a recording is damaged or could not be read or exported, 64 usage.
+Exit code: 0 no faults, 1 there is no spool, or a recording is damaged or could not be read or exported, 64 usage.
 ";
 
 #[derive(Default)]
@@ -76,6 +76,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if found.is_empty() && !has_marker(&dir) {
+        let dir = dir.display();
+        eprintln!(
+            "{dir}: there is no spool in that folder; name a recorder's state dir, or the folder `spool` in it"
+        );
+        return ExitCode::FAILURE;
+    }
     let mut failed = false;
     for (path, record) in &found {
         if flow.as_ref().is_some_and(|flow| *flow != record.flow) {

@@ -15,6 +15,11 @@ const MARKER: &str = "spool.marker";
 /// Beside the spool folder: that there has been one.
 const KNOWN: &str = "spool.id";
 
+/// Whether a spool has been in this folder.
+pub fn has_marker(dir: &Path) -> bool {
+    dir.join(MARKER).exists()
+}
+
 /// Why the spool can't be used. Every sentence says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {

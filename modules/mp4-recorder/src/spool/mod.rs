@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use index::Index;
 pub use lying::Lying;
-pub use marker::{Marker, SpoolError};
+pub use marker::{Marker, SpoolError, has_marker};
 pub use record::{Record, Stage};
 #[cfg(test)]
 use room::Disk;
