@@ -59,7 +59,8 @@ impl<'a> At<'a> {
         if found.chars().count() > 60 {
             found.push('…');
         }
-        ManifestError::Shape { path: self.path.clone(), expected, found }
+        let path = if self.path.is_empty() { "the whole document" } else { &self.path };
+        ManifestError::Shape { path: path.to_owned(), expected, found }
     }
 }
 

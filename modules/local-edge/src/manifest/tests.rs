@@ -442,3 +442,9 @@ fn the_manifest_of_this_repository_runs_the_test_card_through_the_splitter() {
         assert_eq!(image::service_of(&image, &root).as_deref(), Some(*module));
     }
 }
+
+#[test]
+fn a_document_that_is_no_object_is_said_to_be_none() {
+    let error = parse(json!([])).unwrap_err().to_string();
+    assert_eq!(error, "the whole document: expected an object, found []");
+}
