@@ -41,19 +41,23 @@ pub fn recorder_alone(outputs: Value) -> (Value, Vec<(u16, u16)>) {
 
 struct Bench {
     edge: Edge,
-    publishing: Endless,
+    publishing: Option<Endless>,
 }
 
 impl Bench {
     fn start(outputs: Value) -> Self {
         let (manifest, ports) = recorder_alone(outputs);
-        let edge = Edge::start(&manifest, ports);
+        Self::start_of(&manifest, ports)
+    }
+
+    fn start_of(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
+        let edge = Edge::start(manifest, ports);
         wait::until_true("the recorder reports its configuration", wait::LONG, || {
             edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
         });
         let publishing =
             Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
-        Self { edge, publishing }
+        Self { edge, publishing: Some(publishing) }
     }
 
     /// Status and body of a method's answer.
@@ -62,6 +66,13 @@ impl Bench {
         let answer: Value = serde_json::from_str(&answer.stdout)
             .unwrap_or_else(|error| panic!("{name}: {error}: {}{}", answer.stdout, answer.stderr));
         (answer["status"].as_u64().unwrap(), answer["payload"].clone())
+    }
+
+    /// Its publisher is gone, and what it sent is stored.
+    fn publisher_leaves(&mut self) {
+        if let Some(publishing) = self.publishing.take() {
+            publishing.stop();
+        }
     }
 
     fn wait_received(&self, frames: u64) {
@@ -168,7 +179,7 @@ fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_ev
     assert_eq!(files(&bench.folder()), std::slice::from_ref(&file));
     let folder = bench.folder();
     let Bench { edge, publishing } = bench;
-    let published = publishing.stop();
+    let published = publishing.unwrap().stop();
     must_be_a_part(&recorded(&file), &published);
     // From the sync frame before the three seconds on, to the end of the two.
     let seconds = seconds(&file);
@@ -198,7 +209,7 @@ fn the_first_clip_of_an_output_that_records_all_the_time_begins_before_the_call_
     assert_eq!(status, 202, "{answer}");
     let file = bench.folder().join(answer["name"].as_str().unwrap());
     wait::until_true("the clip is stored", wait::LONG, || file.exists());
-    let published = bench.publishing.stop();
+    let published = bench.publishing.unwrap().stop();
     must_be_a_part(&recorded(&file), &published);
     let seconds = seconds(&file);
     assert!((5.9..=7.5).contains(&seconds), "{seconds} s");
@@ -239,7 +250,49 @@ fn what_is_deleted_is_gone_from_spool_and_store_and_does_not_come_back() {
     let kept = bench.recordings();
     assert!(kept.iter().all(|recording| recording.get("event").is_none()), "{kept:#?}");
     assert!(files(&bench.folder()).iter().all(|file| !file.to_str().unwrap().contains("-event-")));
-    bench.publishing.stop();
+    bench.publishing.unwrap().stop();
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn what_a_clock_that_was_fast_dated_in_the_future_is_deleted_with_the_rest() {
+    let inside = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketime.so.1");
+    let mut libraries = std::fs::read_dir("/usr/lib").unwrap().flatten().map(inside);
+    let Some(library) = libraries.find(|path| path.exists()) else {
+        return tool::skip(
+            "recorder_events::what_a_clock_that_was_fast_dated",
+            "libfaketime is not installed",
+        );
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let clock = dir.path().join("clock");
+    std::fs::write(&clock, "+7200").unwrap();
+    let disk = json!({ "store": "file:///recordings", "segmentSeconds": 2 });
+    let (mut manifest, ports) = recorder_alone(json!({ "disk": disk }));
+    let desired = &mut manifest["modulesContent"]["$edgeAgent"]["properties.desired"];
+    let env = &mut desired["modules"][MODULE]["env"];
+    for (name, value) in [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("TZ", "UTC"),
+    ] {
+        env[name]["value"] = json!(value);
+    }
+    let mut bench = Bench::start_of(&manifest, ports);
+    wait::until_true("two files are stored", wait::LONG, || files(&bench.folder()).len() >= 2);
+    bench.publisher_leaves();
+    wait::until_true("nothing waits", wait::LONG, || {
+        bench.recordings().iter().all(|recording| recording["state"] == "stored")
+    });
+    std::fs::write(dir.path().join("new"), "+0").unwrap();
+    std::fs::rename(dir.path().join("new"), &clock).unwrap();
+    let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let (status, deleted) = bench.ask("deleteRecordings", &range);
+    assert_eq!(status, 200, "{deleted}");
+    assert!(deleted["permanent"].as_u64() >= Some(2), "{deleted}");
+    assert!(bench.recordings().is_empty() && files(&bench.folder()).is_empty());
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }
 
@@ -314,7 +367,7 @@ fn what_is_deleted_is_gone_from_its_container_and_blobs_of_others_stay() {
         let kept: Vec<_> = now.intersection(&before).collect();
         kept == ["foreign.mp4"] && now.len() >= 2
     });
-    bench.publishing.stop();
+    bench.publishing.unwrap().stop();
     // Nothing waits for a commit in the end: neither what was deleted while it was sent, nor anything else.
     wait::until_true("no blocks are left", wait::LONG, || {
         let code = "print([b.name for b in box.list_blobs(include=['uncommittedblobs']) if b.size == 0])";
@@ -344,6 +397,6 @@ fn with_a_sas_that_may_not_delete_nothing_empty_is_left_in_the_place_of_what_was
         log().contains("stay in the store for a week: the credentials lack delete permission (d)")
     });
     assert_eq!(names("").trim(), "[]");
-    bench.publishing.stop();
+    bench.publishing.unwrap().stop();
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }
