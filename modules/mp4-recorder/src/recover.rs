@@ -1,6 +1,7 @@
 //! `mp4-recorder recover`: what a device that is gone had sent of a file when it went becomes a file.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -128,8 +129,18 @@ fn in_folder(root: &Path) -> Done {
     let (mut recovered, mut failed) = (0, 0);
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
+        let entries = std::fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = match entries {
+            Ok(entries) => entries,
+            // `lost+found`, for one: what lies elsewhere comes back all the same.
+            Err(error) => {
+                failed += 1;
+                eprintln!("{}: {error}; run this as a user who may read the folder", folder.display());
+                continue;
+            }
+        };
+        for entry in entries {
+            let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
                 continue;
@@ -156,7 +167,7 @@ fn whole(partial: &Path, folder: &Path, name: &str) -> Result<(PathBuf, u64), Bo
     for number in 1..=MOST_NAMES {
         let path = folder.join(name::numbered(name, number));
         match folder::rename_new(partial, &path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.into()),
             Ok(()) => return Ok((path, finished.bytes)),
         }
