@@ -1,6 +1,8 @@
 //! `uploadOpenSegment`: the plug is pulled in the middle of a file and the disk is lost, and what was recorded comes back
 //! from the store.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -168,6 +170,63 @@ fn what_a_lost_device_had_sent_of_an_open_file_comes_back_from_a_folder_on_anoth
         assert!(file.extension().is_some_and(|extension| extension == "mp4"), "{}", file.display());
         file
     });
+}
+
+#[test]
+fn what_two_lost_devices_had_sent_under_one_name_comes_back_as_two_files() {
+    needs!(Ffmpeg);
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = format!("file://{}", other.path().display());
+    let lost = [Clip::Plain, Clip::Pyramid].map(|clip| {
+        let listen = rtmp(port::free(), "live/cam");
+        let mut document = document(&listen, json!({ "store": store }));
+        document["flows"]["cam"]["outputs"]["away"]["name"] = json!("{flow}/one.mp4");
+        let module = Setup::new("mp4-recorder").twin(&document).start();
+        let publishing = Publisher::to(&listen).run_endlessly(clip.tags());
+        (module, publishing, clip.tags())
+    });
+    let cam = other.path().join("cam");
+    let partial = || std::fs::read_dir(&cam).into_iter().flatten().flatten().map(|entry| entry.path());
+    let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    wait::until_true("both have sent some of their files", wait::LONG, || {
+        lost.iter().all(|(module, ..)| frames(module) >= 300)
+            && partial().filter(|path| length(path) > 50_000).count() >= 2
+    });
+    let published = lost.map(|(module, publishing, tags)| {
+        drop((module, publishing));
+        let period = tags.iter().map(|tag| tag.timestamp).max().unwrap() + 40;
+        let rounds = (0..20).flat_map(|round| tags.iter().filter_map(move |tag| tag.in_round(round, period)));
+        Recording::of_tags(&rounds.collect::<Vec<_>>())
+    });
+    // As an earlier version called it; and a folder that nobody may read.
+    let first = partial().min().unwrap();
+    std::fs::rename(&first, cam.join(".one.mp4.000000000001.part")).unwrap();
+    let closed = other.path().join("lost+found");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = Command::new(tool::binary("mp4-recorder"));
+    command.args(["recover", "--store", &store]);
+    if std::fs::metadata(&closed).is_ok_and(|own| own.uid() == 0) {
+        // Whoever runs this owns what was sent, and not that folder.
+        for path in [other.path(), &cam].into_iter().map(Path::to_owned).chain(partial()) {
+            std::os::unix::fs::chown(path, Some(10_001), Some(10_001)).unwrap();
+        }
+        command.uid(10_001).gid(10_001);
+    } else {
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+    }
+    let ran = Program::run(&mut command, wait::LONG);
+    assert!(ran.stdout.contains("2 recovered, 1 not"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("lost+found: Permission denied"), "{}", ran.stderr);
+    assert_eq!(ran.status.code(), Some(1));
+    let found: Vec<_> = partial().map(|path| read(&path)).collect();
+    assert_eq!(found.len(), 2);
+    // The first picture tells whose it is.
+    let first = |of: &Recording| of.of(Kind::Video).first().map(|one| one.hash.clone());
+    for published in &published {
+        let own = found.iter().find(|found| first(found) == first(published)).expect("a file of each device");
+        must_be_a_part(own, published);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -525,12 +526,34 @@ fn a_clock_that_is_years_ahead_at_a_start_deletes_nothing_by_age() {
 fn a_second_recorder_with_the_same_names_overwrites_nothing() {
     needs!(Ffmpeg);
     let folder = tempfile::tempdir().unwrap();
+    two_recorders_into(folder.path(), json!({ "segmentSeconds": 2 }));
+}
+
+#[test]
+fn a_second_recorder_with_the_same_names_overwrites_nothing_on_another_disk_either() {
+    needs!(Ffmpeg);
+    let (folder, spool) = (tempfile::tempdir_in("/dev/shm").unwrap(), tempfile::tempdir().unwrap());
+    let device = |dir: &Path| std::fs::metadata(dir).unwrap().dev();
+    if device(folder.path()) == device(spool.path()) {
+        let why = "/dev/shm and the folder for temporary files are one disk";
+        return tool::skip("recorder_faults::a_second_recorder_on_another_disk", why);
+    }
+    // Each sends while it writes: both have a partial file there all the time.
+    two_recorders_into(folder.path(), json!({ "segmentSeconds": 4, "uploadOpenSegment": true }));
+    let left: Vec<_> = files(folder.path())
+        .into_iter()
+        .filter(|file| file.extension().is_none_or(|is| is != "mp4"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Two recorders whose files have one name store into one folder.
+fn two_recorders_into(folder: &Path, mut output: Value) {
+    output["name"] = json!("{flow}/one.mp4");
     let recorder = || {
         let url = rtmp(port::free(), "live/cam");
-        let mut document =
-            document(folder.path(), &url, json!({ "name": "{flow}/one.mp4", "segmentSeconds": 2 }));
-        document["flows"]["cam"]["outputs"]["disk"]["store"] =
-            json!(format!("file://{}", folder.path().display()));
+        let mut document = document(folder, &url, output.clone());
+        document["flows"]["cam"]["outputs"]["disk"]["store"] = json!(format!("file://{}", folder.display()));
         (Setup::new("mp4-recorder").arg("--device").arg("gate").twin(&document).start_listening(), url)
     };
     let ((one, to_one), (other, to_other)) = (recorder(), recorder());
@@ -541,7 +564,15 @@ fn a_second_recorder_with_the_same_names_overwrites_nothing() {
     let published = [first.finish(), second.finish()];
     stored(&one);
     stored(&other);
-    let read: Vec<_> = files(folder.path()).iter().map(|file| frames(file)).collect();
+    let found = files(folder);
+    // Numbers go on: a name that was numbered is not numbered again.
+    let names: BTreeSet<_> = found.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+    assert!(names.iter().all(|name| name.matches('-').count() <= 1), "{names:?}");
+    let read: Vec<_> = found
+        .iter()
+        .filter(|file| file.extension().is_some_and(|is| is == "mp4"))
+        .map(|file| frames(file))
+        .collect();
     for kind in [Kind::Video, Kind::Audio] {
         let (mut found, mut sent) = (hashes(&read, kind), hashes(&published, kind));
         found.sort();

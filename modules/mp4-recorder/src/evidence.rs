@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use crate::azure::OTHER_BLOCKS;
 use crate::belief::Told;
 use crate::folder;
-use crate::lane::{Lane, LaneError, start_of, template};
+use crate::lane::{Lane, LaneError, next, start_of, template};
 use crate::mounted;
 use crate::name;
 use crate::recorder::Recorder;
@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// After a store refused.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Names that are tried for one file.
-const MOST_NAMES: u32 = 20;
+const MOST_NAMES: usize = 20;
 
 /// What this process knows of files that are being written.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
             let done = match &now.config.target {
                 Target::Folder(folder) => {
                     let root = recorder.resolve(folder);
-                    append(&spool, &root, held, recorder.belief.now(), &mut sent).await
+                    append(&lane, &spool, &root, held, recorder.belief.now(), &mut sent).await
                 }
                 Target::Blobs(_) => stage(&lane, &recorder, &spool, &now.config, held, &mut sent).await,
             };
@@ -71,9 +71,15 @@ pub async fn run(lane: Arc<Lane>, recorder: Arc<Recorder>) {
     }
 }
 
-/// The name under which a file that is being written will be stored; `None`: the clock is not set.
-fn first_name(record: &Record, told: Told) -> Option<String> {
-    Some(template(record, None).ok()?.at(start_of(record, told).ok()?))
+/// Names under which a file that is being written may be stored, in the order of trying; `None`: the clock is not set.
+/// One under which another recording is on its way is none of them: when that arrives, the store forgets these blocks.
+fn names(lane: &Lane, spool: &Spool, record: &Record, told: Told) -> Option<Vec<String>> {
+    let first = template(record, None).ok()?.at(start_of(record, told).ok()?);
+    let number = lane.free_number(spool, &record.target, &first, record.id);
+    let numbers = std::iter::successors(Some(number), |number| Some(next(*number)));
+    let names = numbers.map(|number| name::numbered(&first, number));
+    let is_free = |name: &String| !spool.has_named(&record.target, name, record.id);
+    Some(names.take(MOST_NAMES).filter(is_free).collect())
 }
 
 async fn stage(
@@ -90,22 +96,21 @@ async fn stage(
     let (name, upload) = match (held.record.name.clone(), held.record.upload.clone()) {
         (Some(name), Some(upload)) => (name, upload),
         _ => {
-            let Some(first) = first_name(&held.record, recorder.belief.now()) else {
+            let Some(names) = names(lane, spool, &held.record, recorder.belief.now()) else {
                 store.ask_the_time().await;
                 return Ok(());
             };
             let upload = store.begin_open(&held.record.flow);
-            let mut number = 1;
-            let name = loop {
-                let name = name::numbered(&first, number);
+            let mut free = None;
+            for name in names {
                 if store.is_free(&name, &upload).await? {
-                    break name;
+                    free = Some(name);
+                    break;
                 }
-                number += 1;
-                if number > MOST_NAMES {
-                    sent.left.insert(id);
-                    return Ok(());
-                }
+            }
+            let Some(name) = free else {
+                sent.left.insert(id);
+                return Ok(());
             };
             (name, upload)
         }
@@ -158,6 +163,7 @@ async fn stage(
 
 /// Appends to the partial file beside the one that it will be, where that is another disk.
 async fn append(
+    lane: &Arc<Lane>,
     spool: &Arc<Spool>,
     root: &std::path::Path,
     held: Held,
@@ -165,19 +171,25 @@ async fn append(
     sent: &mut Sent,
 ) -> Result<(), LaneError> {
     let id = held.record.id;
-    let (spool, root) = (spool.clone(), root.to_owned());
+    let (lane, spool, root) = (lane.clone(), spool.clone(), root.to_owned());
+    // From here on the file may be stored as a whole by somebody else.
+    let alone = lane.staging(id).lock_owned().await;
     let work = tokio::task::spawn_blocking(move || {
+        let _alone = alone;
+        if !spool.open_of(lane.place()).iter().any(|held| held.record.id == id) {
+            return Ok(true);
+        }
         mounted::check(spool.dir(), &root)?;
         // It is as safe there as in the spool.
         if std::fs::metadata(&root)?.dev() == std::fs::metadata(spool.dir())?.dev() {
             return Ok(false);
         }
+        let Some(part) = &held.record.part else { return Ok(false) };
         let name = match &held.record.name {
             Some(name) => name.clone(),
             None => {
-                let Some(first) = first_name(&held.record, told) else { return Ok(true) };
-                let free = (1..=MOST_NAMES).map(|number| name::numbered(&first, number));
-                let Some(name) = free.into_iter().find(|name| !root.join(name).exists()) else {
+                let Some(names) = names(&lane, &spool, &held.record, told) else { return Ok(true) };
+                let Some(name) = names.into_iter().find(|name| !root.join(name).exists()) else {
                     return Ok(false);
                 };
                 let named = name.clone();
@@ -187,7 +199,7 @@ async fn append(
                 name
             }
         };
-        folder::append(&spool.path(&held.record), &root, &name, held.bytes)?;
+        folder::append(&spool.path(&held.record), &root, &name, part, held.bytes)?;
         Ok::<_, LaneError>(true)
     });
     if !work.await.map_err(|_| LaneError::Ended)?? {

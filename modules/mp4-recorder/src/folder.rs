@@ -25,11 +25,20 @@ pub enum Stored {
 }
 
 /// Puts `file` into `root` under `name`. Nothing that is there is overwritten. Where this ends in between, doing it
-/// again does what was left. `file` itself is gone afterwards, or not.
+/// again does what was left. `file` itself is gone afterwards, or not. `part`: digits that no other recording has.
 ///
 /// # Errors
 /// The system's word, with the path it is about.
-pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError> {
+pub fn store(file: &Path, root: &Path, name: &str, part: &str) -> Result<Stored, FolderError> {
+    let stored = put(file, root, name, part)?;
+    if matches!(stored, Stored::New | Stored::Already) {
+        // Sent while it was being written, to what was another disk then or had another file of these bytes.
+        discard(root, name, part)?;
+    }
+    Ok(stored)
+}
+
+fn put(file: &Path, root: &Path, name: &str, part: &str) -> Result<Stored, FolderError> {
     let target = root.join(name);
     let folder = target.parent().unwrap_or(root);
     let is_durable = || sync_names(root, folder).map_err(at(folder));
@@ -57,13 +66,10 @@ pub fn store(file: &Path, root: &Path, name: &str) -> Result<Stored, FolderError
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let aside = aside(&target, file);
+            let aside = aside(&target, part);
             copy(file, &aside)?;
             match rename_new(&aside, &target) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    std::fs::remove_file(&aside).map_err(at(&aside))?;
-                    return Ok(Stored::NameTaken);
-                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Stored::NameTaken),
                 done => done.map_err(at(&target))?,
             }
         }
@@ -129,41 +135,68 @@ fn of_spool(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
     move |source| FolderError { path, source, is_of_spool: true }
 }
 
-/// Copies, durably. Which of the two files an error is about shows only where each is asked by itself.
+/// Copies, durably. Which of the two files an error is about shows only where each is asked by itself. What is there of
+/// an earlier try is written over and not cut off first: it is all that is left if the machine is lost meanwhile.
 fn copy(file: &Path, aside: &Path) -> Result<(), FolderError> {
     let mut from = File::open(file).map_err(of_spool(file))?;
-    let mut to = File::create(aside).map_err(at(aside))?;
-    let mut piece = vec![0; COPIED_AT_ONCE];
+    let options = OpenOptions::new().create(true).truncate(false).write(true).clone();
+    let mut to = options.open(aside).map_err(at(aside))?;
+    let (mut piece, mut copied) = (vec![0; COPIED_AT_ONCE], 0);
     loop {
         let read = from.read(&mut piece).map_err(of_spool(file))?;
         match piece.get(..read) {
             Some(read) if !read.is_empty() => to.write_all(read).map_err(at(aside))?,
-            _ => return to.sync_all().map_err(at(aside)),
+            _ => return to.set_len(copied).and_then(|()| to.sync_all()).map_err(at(aside)),
         }
+        copied += read as u64;
     }
 }
 
 /// A name that no player looks at, the same at each try.
-fn aside(target: &Path, file: &Path) -> PathBuf {
-    let id = file.file_name().unwrap_or_default().to_string_lossy();
-    let id = id.split('.').next().unwrap_or_default();
+fn aside(target: &Path, part: &str) -> PathBuf {
     let target_name = target.file_name().unwrap_or_default().to_string_lossy();
-    let behind = format!(".{id}.part");
+    let behind = format!(".{part}.part");
     // A name that is as long as names may be has no room for more.
     let name = name::shortened(&target_name, behind.len() + 1);
     target.with_file_name(format!(".{name}{behind}"))
 }
 
-/// Where the part of a file of the spool lies that was sent while it was written.
-pub fn partial(root: &Path, name: &str, file_name: &str) -> PathBuf {
-    aside(&root.join(name), Path::new(file_name))
+/// Removes what was sent of a file while it was written, durably.
+///
+/// # Errors
+/// The system's word, with the path it is about.
+pub fn discard(root: &Path, name: &str, part: &str) -> Result<(), FolderError> {
+    let partial = aside(&root.join(name), part);
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at(&partial)(error)),
+        Ok(()) => {
+            let folder = partial.parent().unwrap_or(root);
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+        }
+    }
 }
 
-/// What a partial file will be called; `None`: it is none.
+/// The file will have another name: so does its partial file, or it would be found there later and taken for one of a
+/// recorder that was lost.
+///
+/// # Errors
+/// The system's word, with the path it is about.
+pub fn call(root: &Path, before: &str, name: &str, part: &str) -> Result<(), FolderError> {
+    let (before, partial) = (aside(&root.join(before), part), aside(&root.join(name), part));
+    match std::fs::rename(&before, &partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&partial)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// What a partial file will be called; `None`: it is none. Earlier versions gave it the recording's number, of 12 digits.
 pub fn of_partial(path: &Path) -> Option<String> {
     let inner = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".part")?;
     let (name, id) = inner.rsplit_once('.')?;
-    let is_ours = id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && name.ends_with(".mp4");
+    let is_ours = matches!(id.len(), 12 | 16)
+        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && name.ends_with(".mp4");
     is_ours.then(|| name.to_owned())
 }
 
@@ -171,11 +204,11 @@ pub fn of_partial(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// The system's word, with the path it is about.
-pub fn append(file: &Path, root: &Path, name: &str, bytes: u64) -> Result<(), FolderError> {
+pub fn append(file: &Path, root: &Path, name: &str, part: &str, bytes: u64) -> Result<(), FolderError> {
     let target = root.join(name);
     let folder = target.parent().unwrap_or(root);
     std::fs::create_dir_all(folder).map_err(at(folder))?;
-    let partial = aside(&target, file);
+    let partial = aside(&target, part);
     let mut to = OpenOptions::new().create(true).append(true).open(&partial).map_err(at(&partial))?;
     let there = to.metadata().map_err(at(&partial))?.len();
     if there >= bytes {
@@ -260,6 +293,8 @@ fn is_same(
 mod tests {
     use super::*;
 
+    const PART: &str = "0123456789abcdef";
+
     fn spooled(dir: &Path, content: &str) -> PathBuf {
         let path = dir.join("00000000000a.cam.disk.mp4");
         std::fs::write(&path, content).unwrap();
@@ -271,13 +306,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("rec");
         let file = spooled(dir.path(), "one");
-        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::New);
+        assert_eq!(store(&file, &root, "a/b/c.mp4", PART).unwrap(), Stored::New);
         assert_eq!(std::fs::read_to_string(root.join("a/b/c.mp4")).unwrap(), "one");
         assert!(!file.exists());
-        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::Already);
+        assert_eq!(store(&file, &root, "a/b/c.mp4", PART).unwrap(), Stored::Already);
         // A copy that was left in the spool.
         let file = spooled(dir.path(), "one");
-        assert_eq!(store(&file, &root, "a/b/c.mp4").unwrap(), Stored::Already);
+        assert_eq!(store(&file, &root, "a/b/c.mp4", PART).unwrap(), Stored::Already);
     }
 
     #[test]
@@ -289,7 +324,7 @@ mod tests {
         std::fs::create_dir(root.join("d.mp4")).unwrap();
         for (content, name) in [("these", "c.mp4"), ("longer than that", "c.mp4"), ("one", "d.mp4")] {
             let file = spooled(dir.path(), content);
-            assert_eq!(store(&file, &root, name).unwrap(), Stored::NameTaken);
+            assert_eq!(store(&file, &root, name, PART).unwrap(), Stored::NameTaken);
             assert!(file.exists());
         }
         assert_eq!(std::fs::read_to_string(root.join("c.mp4")).unwrap(), "other");
@@ -315,7 +350,7 @@ mod tests {
         let file = spooled(dir.path(), "across");
         let same_disk =
             std::fs::metadata(dir.path()).unwrap().dev() == std::fs::metadata(other.path()).unwrap().dev();
-        assert_eq!(store(&file, other.path(), "x/c.mp4").unwrap(), Stored::New);
+        assert_eq!(store(&file, other.path(), "x/c.mp4", PART).unwrap(), Stored::New);
         assert_eq!(std::fs::read_to_string(other.path().join("x/c.mp4")).unwrap(), "across");
         assert_eq!(std::fs::read_dir(other.path().join("x")).unwrap().count(), 1);
         assert_eq!(file.exists(), !same_disk);
@@ -325,7 +360,7 @@ mod tests {
     fn a_file_that_cannot_be_read_or_whose_name_is_refused_says_nothing_of_the_next_one() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let other = tempfile::tempdir().unwrap();
-        let refuses = |file: &Path, name: &str| store(file, other.path(), name).unwrap_err();
+        let refuses = |file: &Path, name: &str| store(file, other.path(), name, PART).unwrap_err();
         // Reading it fails.
         let folder = dir.path().join("00000000000b.cam.disk.mp4");
         std::fs::create_dir(&folder).unwrap();
@@ -336,7 +371,7 @@ mod tests {
         assert!(refuses(&file, "plain/a.mp4").is_of_the_file());
         // The same is compared with what is there.
         std::fs::create_dir(other.path().join("b.mp4")).unwrap();
-        assert_eq!(store(&file, other.path(), "b.mp4").unwrap(), Stored::NameTaken);
+        assert_eq!(store(&file, other.path(), "b.mp4", PART).unwrap(), Stored::NameTaken);
         for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::ROFS, rustix::io::Errno::DQUOT] {
             assert!(!at(&file)(errno.into()).is_of_the_file());
         }
@@ -348,18 +383,82 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         let file = spooled(dir.path(), "long");
         let name = format!("{}.mp4", "\u{e9}".repeat(125));
-        assert_eq!(store(&file, other.path(), &name).unwrap(), Stored::New);
-        let partial = partial(other.path(), &name, "00000000000a.cam.disk.mp4");
+        assert_eq!(store(&file, other.path(), &name, PART).unwrap(), Stored::New);
+        let partial = aside(&other.path().join(&name), PART);
         assert!(partial.file_name().unwrap().len() <= 255);
         assert!(of_partial(&partial).unwrap().starts_with("\u{e9}\u{e9}"));
+    }
+
+    /// What lies beside the marker of a folder, in order.
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn recordings_of_two_recorders_that_share_name_and_number_are_sent_into_partial_files_of_their_own() {
+        let (spools, other) = (
+            ["one", "other"].map(|_| tempfile::tempdir().unwrap()),
+            tempfile::tempdir_in("/dev/shm").unwrap(),
+        );
+        let [one, two] = ["one one one", "two two two"];
+        let files = [spooled(spools[0].path(), one), spooled(spools[1].path(), two)];
+        let parts = ["00000000000000aa", "00000000000000bb"];
+        for (file, part) in files.iter().zip(parts) {
+            append(file, other.path(), "c.mp4", part, 7).unwrap();
+        }
+        let partials = parts.map(|part| other.path().join(format!(".c.mp4.{part}.part")));
+        assert_eq!(
+            partials.each_ref().map(|path| std::fs::read_to_string(path).unwrap()),
+            ["one one", "two two"]
+        );
+        assert_eq!(store(&files[0], other.path(), "c.mp4", parts[0]).unwrap(), Stored::New);
+        assert_eq!(std::fs::read_to_string(&partials[1]).unwrap(), "two two");
+        assert_eq!(store(&files[1], other.path(), "c.mp4", parts[1]).unwrap(), Stored::NameTaken);
+        // What was sent of it has the name that the file will have.
+        call(other.path(), "c.mp4", "c-2.mp4", parts[1]).unwrap();
+        assert_eq!(names(other.path()), [".c-2.mp4.00000000000000bb.part", "c.mp4"]);
+        assert_eq!(store(&files[1], other.path(), "c-2.mp4", parts[1]).unwrap(), Stored::New);
+        assert_eq!(names(other.path()), ["c-2.mp4", "c.mp4"]);
+        assert_eq!(
+            ["c.mp4", "c-2.mp4"].map(|name| std::fs::read_to_string(other.path().join(name)).unwrap()),
+            [one, two]
+        );
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_sent_where_the_whole_file_is_there_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rec");
+        let file = spooled(dir.path(), "one one");
+        append(&file, &root, "c.mp4", PART, 3).unwrap();
+        std::fs::copy(&file, root.join("c.mp4")).unwrap();
+        assert_eq!(store(&file, &root, "c.mp4", PART).unwrap(), Stored::Already);
+        assert_eq!(names(&root), ["c.mp4"]);
+    }
+
+    #[test]
+    fn partial_files_of_earlier_versions_are_known_by_their_names_too() {
+        for (name, of) in [
+            (".c.mp4.0123456789abcdef.part", Some("c.mp4")),
+            (".c.mp4.00000000000a.part", Some("c.mp4")),
+            (".c.mp4.0a.part", None),
+            (".c.mov.00000000000a.part", None),
+            ("c.mp4", None),
+        ] {
+            assert_eq!(of_partial(Path::new(name)).as_deref(), of, "{name}");
+        }
     }
 
     #[test]
     fn a_file_in_neither_place_is_gone_unless_the_folder_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let gone = dir.path().join("gone");
-        assert_eq!(store(&gone, dir.path(), "c.mp4").unwrap(), Stored::Gone);
-        let error = store(&gone, &dir.path().join("away"), "c.mp4").unwrap_err();
+        assert_eq!(store(&gone, dir.path(), "c.mp4", PART).unwrap(), Stored::Gone);
+        let error = store(&gone, &dir.path().join("away"), "c.mp4", PART).unwrap_err();
         assert!(error.to_string().contains("gone"), "{error}");
     }
 }

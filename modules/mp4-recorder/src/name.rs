@@ -218,6 +218,16 @@ pub fn numbered(name: &str, number: u32) -> String {
     if number < 2 { name.to_owned() } else { format!("{stem}-{number}.mp4") }
 }
 
+/// The number that `name` has among those of `first`; `None`: it is none of them.
+pub fn number_of(first: &str, name: &str) -> Option<u32> {
+    if name == first {
+        return Some(1);
+    }
+    let stem = first.strip_suffix(".mp4").unwrap_or(first);
+    let number = name.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(".mp4")?.parse().ok()?;
+    (number > 1 && numbered(first, number) == name).then_some(number)
+}
+
 /// A name that leaves room for `more` bytes in its last segment: what is too long of that is cut in front of the extension.
 pub fn shortened(name: &str, more: usize) -> String {
     let (folders, file) = name.rsplit_once('/').map_or(("", name), |(folders, file)| (folders, file));
@@ -320,5 +330,14 @@ mod tests {
     #[test]
     fn a_second_of_a_name_has_its_number_before_the_extension() {
         assert_eq!((numbered("a/b.mp4", 1), numbered("a/b.mp4", 2)), ("a/b.mp4".into(), "a/b-2.mp4".into()));
+        for (name, number) in [
+            ("a/b.mp4", Some(1)),
+            ("a/b-3.mp4", Some(3)),
+            ("a/b-03.mp4", None),
+            ("a/b-1.mp4", None),
+            ("a/c.mp4", None),
+        ] {
+            assert_eq!(number_of("a/b.mp4", name), number, "{name}");
+        }
     }
 }

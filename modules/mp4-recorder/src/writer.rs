@@ -433,6 +433,7 @@ impl Running {
             protected: writer.config.deny_new,
             event: writer.event.clone(),
             upload: None,
+            part: Some(Record::new_part()),
         };
         if began.is_plausible() {
             record.set_start(began.utc);

@@ -68,11 +68,15 @@ impl Lane {
     pub async fn discard(&self, recorder: &Recorder, record: &Record) {
         let Some(name) = &record.name else { return };
         if let Some(Target::Folder(folder)) = Target::of_shown(&record.target) {
-            let partial = folder::partial(&recorder.resolve(&folder), name, &record.file_name());
-            if let Err(error) = tokio::fs::remove_file(&partial).await
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("{}: {error}", partial.display());
+            let Some(part) = record.part.clone() else { return };
+            let (root, name) = (recorder.resolve(&folder), name.clone());
+            let alone = self.staging(record.id).lock_owned().await;
+            let work = tokio::task::spawn_blocking(move || {
+                let _alone = alone;
+                folder::discard(&root, &name, &part)
+            });
+            if let Ok(Err(error)) = work.await {
+                tracing::warn!("what was sent of a recording while it was written stays: {error}");
             }
             return;
         }

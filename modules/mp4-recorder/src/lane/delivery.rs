@@ -33,14 +33,16 @@ impl Lane {
             Some(now) => now.config.target.clone(),
             None => Target::of_shown(&record.target).ok_or(LaneError::NoTarget)?,
         };
-        if record.stage == Stage::Delivering && record.target != target.shown() {
-            if self.has_arrived(recorder, spool, &record).await? {
+        if record.target != target.shown() {
+            if record.stage == Stage::Delivering && self.has_arrived(recorder, spool, &record).await? {
                 return Ok((self.enter(recorder, spool, record).await?, false));
             }
+            // What its store before has of it would be found there later, and be recovered beside the file.
+            self.discard(recorder, &record).await;
             record.upload = None;
         }
         let (first, number) = match &record.name {
-            Some(name) => (name.clone(), 1),
+            Some(name) => first_of(&record, name, configured.as_ref()),
             None => {
                 if !recorder.belief.now().is_sure {
                     self.ask_the_time(recorder).await;
@@ -48,7 +50,7 @@ impl Lane {
                 record.set_start(start_of(&record, recorder.belief.now())?);
                 let start = record.start().unwrap_or(SystemTime::UNIX_EPOCH);
                 let name = template(&record, configured.as_ref())?.at(start);
-                let number = self.number_behind(&name);
+                let number = self.free_number(spool, &target.shown(), &name, record.id);
                 (name, number)
             }
         };
@@ -58,7 +60,10 @@ impl Lane {
         let (record, number) = match &target {
             Target::Folder(folder) => {
                 let (root, spool) = (recorder.resolve(folder), spool.clone());
+                // Who still sends what was being written makes no partial file behind this.
+                let alone = self.staging(record.id).lock_owned().await;
                 let work = tokio::task::spawn_blocking(move || {
+                    let _alone = alone;
                     store_in_folder(&spool, &root, first, number, record)
                 });
                 work.await.map_err(|_| LaneError::Ended)??
@@ -151,12 +156,17 @@ impl Lane {
         }
     }
 
-    /// The number to try first for a name: one that was numbered before is not free now.
-    fn number_behind(&self, name: &str) -> u32 {
-        match &self.inner().numbered {
+    /// The number to try first for a name: one that was numbered before is not free now, nor is one under which another
+    /// recording of the spool is on its way.
+    pub(crate) fn free_number(&self, spool: &Spool, target: &str, name: &str, id: u64) -> u32 {
+        let mut number = match &self.inner().numbered {
             Some((last, number)) if last == name => number.saturating_add(1),
             _ => 1,
+        };
+        while number < MOST_NUMBER && spool.has_named(target, &name::numbered(name, number), id) {
+            number = next(number);
         }
+        number
     }
 
     /// The container, with its credentials as they are now.
@@ -234,8 +244,16 @@ fn without_tags(config: StoreConfig) -> StoreConfig {
     StoreConfig { tags: BTreeMap::new(), ..config }
 }
 
+/// A name as it is without its number, and that number.
+fn first_of(record: &Record, name: &str, configured: Option<&Configured>) -> (String, u32) {
+    let first =
+        template(record, configured).ok().zip(record.start()).map(|(template, start)| template.at(start));
+    let numbered = first.and_then(|first| Some((name::number_of(&first, name)?, first)));
+    numbered.map_or_else(|| (name.to_owned(), 1), |(number, first)| (first, number))
+}
+
 /// The number behind one that is taken. A name that thousands of files have takes a few looks for the next one, not thousands.
-const fn next(number: u32) -> u32 {
+pub(crate) const fn next(number: u32) -> u32 {
     if number < ONE_BY_ONE { number + 1 } else { number.saturating_mul(2) }
 }
 
@@ -248,14 +266,18 @@ fn store_in_folder(
     mut record: Record,
 ) -> Result<(Record, u32), LaneError> {
     mounted::check(spool.dir(), root)?;
+    let part = record.part.get_or_insert_with(Record::new_part).clone();
     loop {
         let name = name::numbered(&first, number);
         // The name is durable before the file moves: after a crash the file is looked for under it.
         record.name = Some(name.clone());
         spool.update(record.clone())?;
-        match folder::store(&spool.path(&record), root, &name)? {
+        match folder::store(&spool.path(&record), root, &name, &part)? {
             Stored::New | Stored::Already => return Ok((record, number)),
-            Stored::NameTaken if number < MOST_NUMBER => number = next(number),
+            Stored::NameTaken if number < MOST_NUMBER => {
+                number = next(number);
+                folder::call(root, &name, &name::numbered(&first, number), &part)?;
+            }
             Stored::NameTaken => return Err(LaneError::Names(first)),
             Stored::Gone => return Err(LaneError::Gone(record.file_name())),
         }

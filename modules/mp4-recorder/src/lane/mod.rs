@@ -28,6 +28,7 @@ use crate::spool::{Place, Record, Spool, Stage};
 use crate::store::Configured;
 use crate::stored::Line;
 
+pub(crate) use delivery::next;
 pub use delivery::{start_of, template};
 pub use error::LaneError;
 pub use handover::LeftOff;

@@ -208,6 +208,14 @@ impl Spool {
         self.inner().index.sends_clip()
     }
 
+    /// Whether another recording than `id` goes to that store under that name, or has parts of it there.
+    pub fn has_named(&self, target: &str, name: &str, id: u64) -> bool {
+        self.any(|held| {
+            let record = &held.record;
+            record.name.as_deref() == Some(name) && record.target == target && record.id != id
+        })
+    }
+
     /// Recordings of an output that are being written.
     pub fn open_of(&self, (flow, output): &Place) -> Vec<Held> {
         let is_of = |held: &&Held| (&held.record.flow, &held.record.output) == (flow, output);

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -83,9 +84,17 @@ pub struct Record {
     /// An upload of it that was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
+    /// Random digits that its partial file in a folder has in its name: recorders that share a folder count alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
 }
 
 impl Record {
+    /// Digits for the partial file of one recording.
+    pub fn new_part() -> String {
+        format!("{:016x}", rand::rng().random::<u64>())
+    }
+
     /// UTC of the first frame.
     pub fn start(&self) -> Option<SystemTime> {
         let millis = u64::try_from(self.start?).ok()?;
@@ -133,6 +142,7 @@ impl Record {
             protected: false,
             event: None,
             upload: None,
+            part: None,
         };
         (record.file_name() == name).then_some(record)
     }
