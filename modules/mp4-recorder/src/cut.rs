@@ -9,6 +9,8 @@ use av_media::{Frame, Kind, Timestamp};
 const LONGEST_GAP: Duration = Duration::from_secs(2);
 /// No longer.
 const LONGEST_STILL: Duration = Duration::from_secs(60);
+/// Sound for so long without a picture may be cut anywhere; longer than pictures are ever muxed behind their sound.
+const PICTURELESS: Duration = Duration::from_secs(5);
 /// A stream may have a picture in many seconds: silence is longer than so many of its frames.
 const FRAMES: u32 = 3;
 /// Times that came by RTMP are rounded to a millisecond: a sync frame that is due at the end of a file may look a
@@ -23,6 +25,9 @@ pub struct Cutter {
     start: Option<Timestamp>,
     /// The latest time in it.
     last: Option<Timestamp>,
+    /// The last picture, and the time from the one before to it.
+    picture: Option<Timestamp>,
+    picture_gap: Duration,
     /// From each of the last two frames to the one behind it.
     gaps: [Duration; 2],
     /// The next frame can't be in the same file.
@@ -34,7 +39,16 @@ pub struct Cutter {
 impl Cutter {
     /// Files of that length.
     pub fn new(length: Duration) -> Self {
-        Self { length, start: None, last: None, gaps: [Duration::ZERO; 2], broken: false, asked: false }
+        Self {
+            length,
+            start: None,
+            last: None,
+            picture: None,
+            picture_gap: Duration::ZERO,
+            gaps: [Duration::ZERO; 2],
+            broken: false,
+            asked: false,
+        }
     }
 
     /// What comes next does not go on where the last frame was, or is coded otherwise.
@@ -52,7 +66,17 @@ impl Cutter {
         let since = |earlier: Timestamp| {
             Duration::from_nanos(u64::try_from(frame.dts.nanos_since(earlier)).unwrap_or(0))
         };
-        let may = !has_video || (frame.kind == Kind::Video && frame.is_sync);
+        // Announced pictures may not come, or no more: then sound is all there is.
+        let patience = PICTURELESS.max(self.length / 2).max(self.picture_gap.saturating_mul(FRAMES));
+        let has_no_pictures = self
+            .picture
+            .max(self.start)
+            .is_some_and(|picture| frame.kind == Kind::Audio && since(picture) >= patience);
+        let may = !has_video || has_no_pictures || (frame.kind == Kind::Video && frame.is_sync);
+        if frame.kind == Kind::Video {
+            self.picture_gap = self.picture.map_or(Duration::ZERO, since);
+            self.picture = Some(frame.dts);
+        }
         let begins = match (self.start, self.last) {
             (Some(start), Some(last)) => {
                 let gap = since(last);
@@ -76,7 +100,8 @@ impl Cutter {
 
     /// There is no file any more: the next frame begins one.
     pub fn ended(&mut self) {
-        (self.start, self.last) = (None, None);
+        (self.start, self.last, self.picture) = (None, None, None);
+        self.picture_gap = Duration::ZERO;
         (self.broken, self.asked) = (false, false);
     }
 }
@@ -120,6 +145,30 @@ mod tests {
         assert!(!cutter.begins(&frame(Kind::Audio, 3000, true), true));
         assert!(!cutter.begins(&frame(Kind::Video, 3010, false), true));
         assert!(cutter.begins(&frame(Kind::Video, 3040, true), true));
+    }
+
+    #[test]
+    fn sound_is_cut_where_announced_pictures_do_not_come_or_come_no_more() {
+        let sound = |cutter: &mut Cutter, times: std::ops::Range<i64>| -> Vec<i64> {
+            let times = times.map(|second| second * 1000);
+            times.filter(|time| cutter.begins(&frame(Kind::Audio, *time, true), true)).collect()
+        };
+        let mut cutter = Cutter::new(Duration::from_secs(20));
+        assert_eq!(sound(&mut cutter, 0..45), [0, 20_000, 40_000]);
+        // A picture without a sync frame is one that came.
+        assert!(!cutter.begins(&frame(Kind::Video, 58_000, false), true));
+        assert_eq!(sound(&mut cutter, 58..70), [68_000]);
+        assert!(!cutter.begins(&frame(Kind::Video, 70_000, true), true));
+        // A camera that sends one in ten seconds is no camera that sends none.
+        let mut slow = Cutter::new(Duration::from_secs(4));
+        for second in 0..60 {
+            let picture =
+                second % 10 == 0 && slow.begins(&frame(Kind::Video, second * 1000, second == 0), true);
+            assert_eq!(picture, second == 0, "{second}");
+            let may = second < 15;
+            let cut = slow.begins(&frame(Kind::Audio, second * 1000 + 1, true), true);
+            assert!(may || !cut, "{second}");
+        }
     }
 
     #[test]
