@@ -19,6 +19,9 @@ const GROWS: usize = 24;
 const MAX_MATCH: usize = 65;
 /// `-event-ID`.
 const OF_AN_EVENT: usize = 72;
+/// What is left for a name with everything filled in, and for each of its segments.
+const MOST: usize = MAX_BYTES - GROWS - OF_AN_EVENT;
+const MOST_OF_SEGMENT: usize = MAX_SEGMENT - GROWS;
 
 /// A name with fields in it, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,10 @@ pub enum NameError {
     #[error("a name can't contain backslashes or control characters")]
     Character,
     /// Longer than stores take.
-    #[error("a name can have at most {MAX_BYTES} bytes, and each of its segments {MAX_SEGMENT}")]
+    #[error(
+        "a name with its fields filled in can have at most {MOST} bytes, and each of its segments \
+             {MOST_OF_SEGMENT}"
+    )]
     Length,
 }
 
@@ -114,8 +120,8 @@ impl NameTemplate {
         if file.is_empty() || text.split('/').any(|segment| segment.is_empty() || segment.ends_with('.')) {
             return Err(NameError::Segment);
         }
-        // Fields grow: names of flows have at most 64 bytes, times fewer than 5.
-        if text.len() > MAX_BYTES / 2 {
+        // What it is when it is filled in shows then.
+        if text.len() > MAX_BYTES {
             return Err(NameError::Length);
         }
         Ok(Self(text.to_owned()))
@@ -174,9 +180,9 @@ impl NameTemplate {
                 Part::Field(other) => filled.push_str(other),
             }
         }
-        let longest = filled.replace("{match}", &"x".repeat(MAX_MATCH));
-        let too_long = longest.len() > MAX_BYTES - GROWS - OF_AN_EVENT
-            || longest.split('/').any(|segment| segment.len() > MAX_SEGMENT - GROWS);
+        let longest = Self(filled.replace("{match}", &"x".repeat(MAX_MATCH))).at(SystemTime::UNIX_EPOCH);
+        let too_long =
+            longest.len() > MOST || longest.split('/').any(|segment| segment.len() > MOST_OF_SEGMENT);
         if too_long { Err(NameError::Length) } else { Ok(Self(filled)) }
     }
 
@@ -315,7 +321,7 @@ mod tests {
         ] {
             assert_eq!(NameTemplate::parse(text), Err(error), "{text}");
         }
-        assert_eq!(NameTemplate::parse(&format!("{}.mp4", "x".repeat(600))), Err(NameError::Length));
+        assert_eq!(NameTemplate::parse(&format!("{}.mp4", "x".repeat(1100))), Err(NameError::Length));
     }
 
     #[test]
@@ -323,7 +329,7 @@ mod tests {
         let long = format!("a/{}.mp4", "\u{e9}".repeat(115));
         let name = of_event(&long, &"i".repeat(64));
         assert!(name.starts_with("a/\u{e9}") && name.ends_with("iii.mp4"), "{name}");
-        assert!(name.len() - 2 <= MAX_SEGMENT - GROWS && name.len() > 200, "{}", name.len());
+        assert!(name.len() - 2 <= MOST_OF_SEGMENT && name.len() > 200, "{}", name.len());
         assert_eq!(of_event("a/b.mp4", "x"), "a/b-event-x.mp4");
     }
 

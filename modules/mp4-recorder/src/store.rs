@@ -11,7 +11,7 @@ use av_flow::{EndpointSpec, Output, OutputContext, OutputSpec, catalogue};
 use serde_json::{Map, Value};
 
 use crate::azure::{Container, Credentials};
-use crate::name::{self, NameTemplate};
+use crate::name::{self, Fields, NameTemplate};
 use crate::recording;
 
 const STORES: &str = "`store` outputs";
@@ -306,18 +306,23 @@ fn rule(options: &Options<'_>, option: &OptionSpec, why: &dyn std::fmt::Display)
     ConfigError { path: format!("{}.{}", options.path(), option.name), fault: Fault::Rule(why.to_string()) }
 }
 
-/// Instances of a pattern need names of their own, and nobody else has a `{match}`.
+/// Instances of a pattern need names of their own, and nobody else has a `{match}`. Every store takes the names.
 ///
 /// # Errors
 /// An output whose `name` does not fit its input.
 pub fn names_fit(flow: &FlowConfig) -> Result<(), ConfigError> {
+    // A document does not know the device and the module: their names have at least a character.
+    let fields = Fields { device: "d", module: "m", flow: &flow.name };
     for (output, config) in &flow.outputs {
         let Some(store) = StoreConfig::of(config) else { continue };
         let has_match = store.name.as_ref().map(NameTemplate::has_match);
         let why = match (flow.is_pattern(), has_match) {
-            (true, Some(false)) => "the input listens on a pattern, so `name` needs a {match}",
-            (false, Some(true)) => "{match} is for inputs that listen on a pattern",
-            _ => continue,
+            (true, Some(false)) => "the input listens on a pattern, so `name` needs a {match}".to_owned(),
+            (false, Some(true)) => "{match} is for inputs that listen on a pattern".to_owned(),
+            _ => match store.template(flow.is_pattern()).filled(fields) {
+                Err(error) => error.to_string(),
+                Ok(_) => continue,
+            },
         };
         return Err(ConfigError::rule(format!("flows.{}.outputs.{output}.name", flow.name), why));
     }
