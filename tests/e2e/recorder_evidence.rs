@@ -230,6 +230,79 @@ fn what_two_lost_devices_had_sent_under_one_name_comes_back_as_two_files() {
 }
 
 #[test]
+fn nothing_is_left_of_what_was_sent_when_the_store_is_changed_or_the_name_is_taken() {
+    needs!(Ffmpeg);
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let listen = rtmp(port::free(), "live/cam");
+    let into = |folder: &str| {
+        let store = format!("file://{}", other.path().join(folder).display());
+        let mut document = document(&listen, json!({ "store": store }));
+        document["flows"]["cam"]["outputs"]["away"]["name"] = json!(format!("{{flow}}/{folder}.mp4"));
+        document
+    };
+    let names = |folder: &str| -> Vec<String> {
+        let entries =
+            std::fs::read_dir(other.path().join(folder).join("cam")).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let module = Setup::new("mp4-recorder").twin(&into("one")).start();
+    let publishing = Publisher::to(&listen).run_endlessly(Clip::Plain.tags());
+    let is_sent = |folder: &str| names(folder).iter().any(|name| name.ends_with(".part"));
+    wait::until_true("it is sent to the first folder", wait::LONG, || is_sent("one"));
+    module.set_twin(&into("two"));
+    wait::until_true("it is sent to the second folder", wait::LONG, || {
+        names("two").contains(&"one.mp4".to_owned()) && is_sent("two")
+    });
+    assert_eq!(names("one"), Vec::<String>::new());
+    std::fs::write(other.path().join("two/cam/two.mp4"), "somebody else's").unwrap();
+    publishing.stop();
+    wait::until_true("it is stored under the next name", wait::LONG, || {
+        names("two") == ["one.mp4", "two-2.mp4", "two.mp4"]
+    });
+    assert_eq!(module.terminate().status.code(), Some(0));
+}
+
+#[test]
+fn what_is_sent_under_a_name_that_a_file_before_has_is_not_lost_when_that_one_is_stored() {
+    needs!(Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start(folder.path(), port::free());
+    azurite.python("box.create_container()");
+    let listen = rtmp(port::free(), "live/cam");
+    let output = json!({
+        "store": azurite.url(), "credentials": { "accountKey": KEY }, "uploadKilobitsPerSecond": 6000,
+    });
+    let mut document = document(&listen, output);
+    let away = &mut document["flows"]["cam"]["outputs"]["away"];
+    away["name"] = json!("{flow}/one.mp4");
+    away["segmentSeconds"] = json!(10);
+    let module = Setup::new("mp4-recorder").twin(&document).start();
+    // More comes in than gets away: the first file is still being sent when the next one begins.
+    let publishing = Publisher::to(&listen).run_endlessly(Clip::Heavy.tags());
+    let names = |more: &str| azurite.python(&format!("print(*[b.name for b in box.list_blobs({more})])"));
+    let waiting = || names("include=['uncommittedblobs']");
+    wait::until_true("two files are sent", wait::LONG, || waiting().contains("one-2.mp4"));
+    drop((module, publishing));
+    let stored = names("").split_whitespace().count();
+    let sent = waiting().split_whitespace().count();
+    let said = recover(&azurite.url(), &[]);
+    assert!(said.contains(&format!("{} recovered, 0 not", sent - stored)), "{stored} of {sent}: {said}");
+    // What waits under the name of a stored file can't come back, and is not kept quiet.
+    azurite.python(
+        "blob = box.get_blob_client('x.mp4')\nblob.upload_blob(b'stored')\n\
+         blob.stage_block('a' * 24 + '0' * 12, b'sent')",
+    );
+    let mut command = Command::new(tool::binary("mp4-recorder"));
+    command.args(["recover", "--store", &azurite.url()]).env("AZURE_STORAGE_KEY", KEY);
+    let ran = Program::run(&mut command, wait::LONG);
+    assert!(ran.stdout.contains("0 recovered, 1 not"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("x.mp4: passed over: 4 bytes"), "{}", ran.stderr);
+    assert_eq!(ran.status.code(), Some(1));
+}
+
+#[test]
 fn a_file_that_was_sent_while_it_was_written_is_stored_whole_and_nothing_of_it_is_sent_twice_but_its_head() {
     needs!(Ffmpeg, Azurite, BlobSdk);
     let folder = tempfile::tempdir().unwrap();

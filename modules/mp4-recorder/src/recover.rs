@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use av_flow::config::Secret;
+use futures_util::{StreamExt, stream};
 
-use crate::azure::{Committed, Credentials, Http, Pace, Store};
+use crate::azure::{Committed, Credentials, Http, Pace, Store, Waiting};
 use crate::folder;
 use crate::name;
 use crate::segment;
@@ -17,6 +18,8 @@ use crate::store::Target;
 /// sysexits.h: command line usage error.
 const USAGE: u8 = 64;
 const MOST_NAMES: u32 = 1000;
+/// Names that are looked at side by side.
+const LOOKS_AT_ONCE: usize = 16;
 
 const HELP: &str = "\
 Recovers files that a lost recorder was still uploading (`uploadOpenSegment`). Do not run this while the recorder still
@@ -105,15 +108,36 @@ fn in_container(container: crate::azure::Container, flow: Option<&str>, version:
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut recovered, mut failed) = (0, 0);
-        for name in store.uncommitted().await? {
+        let Waiting { alone, beside } = store.uncommitted().await?;
+        let mut stored = Vec::new();
+        for name in alone {
             match store.recover(&name, flow).await {
-                Ok(None) => {}
+                // A file without a byte may be there.
+                Ok(None) => stored.push(name),
                 Ok(Some(Committed { bytes, without_index })) => {
                     recovered += 1;
                     println!("{name}: {bytes} bytes");
                     if let Some(why) = without_index {
                         eprintln!("{name}: it plays, but has no index, so players seek slowly: {why}");
                     }
+                }
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("{name}: {error}");
+                }
+            }
+        }
+        let look = |name: String| async { (store.passed_over(&name, flow).await, name) };
+        let mut looks = stream::iter(stored.into_iter().chain(beside).map(look)).buffer_unordered(LOOKS_AT_ONCE);
+        while let Some((found, name)) = looks.next().await {
+            match found {
+                Ok(0) => {}
+                Ok(bytes) => {
+                    failed += 1;
+                    eprintln!(
+                        "{name}: passed over: {bytes} bytes of recordings wait there that can't become a file, because \
+                         another file is stored under that name or their beginning was not sent"
+                    );
                 }
                 Err(error) => {
                     failed += 1;

@@ -35,7 +35,7 @@ pub use connection::Blobs;
 pub use deletion::Gone;
 pub use http::Http;
 pub use pace::Pace;
-pub use recovery::Committed;
+pub use recovery::{Committed, Waiting};
 pub use refused::BlobError;
 pub use upload::{Described, Upload};
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use azure_core::http::{Etag, RequestContent, Url};
+use azure_core::time::OffsetDateTime;
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions,
     BlockBlobClientCommitBlockListResultHeaders, BlockListType, BlockLookupList, ListBlobsIncludeItem,
@@ -25,8 +26,19 @@ use crate::segment;
 /// Characters of an upload's id, and of the place behind it.
 const ID: usize = 24;
 const PLACE: usize = 12;
+/// A store keeps blocks that wait for a week.
+const BLOCKS_LAST_DAYS: i64 = 8;
 /// A blob is read in such pieces.
 const PIECE: u64 = 4 << 20;
+
+/// Names under which blocks may wait for their commit.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// Nothing is stored there, or nothing that has a byte.
+    pub alone: Vec<String>,
+    /// A file is, since no longer than blocks last.
+    pub beside: Vec<String>,
+}
 
 /// A recovered file.
 #[derive(Debug)]
@@ -38,11 +50,11 @@ pub struct Committed {
 }
 
 impl Store {
-    /// Names under which nothing is but blocks that wait for their commit, and some more.
+    /// Names under which blocks may wait for their commit.
     ///
     /// # Errors
     /// The store does not list them.
-    pub async fn uncommitted(&self) -> Result<Vec<String>, BlobError> {
+    pub async fn uncommitted(&self) -> Result<Waiting, BlobError> {
         let mut text = format!("{}/{}", self.container.service, self.container.container);
         if let Access::Sas(query) = &self.access {
             text.push('?');
@@ -56,13 +68,34 @@ impl Store {
             include: Some(vec![ListBlobsIncludeItem::UncommittedBlobs]),
             ..Default::default()
         };
-        let mut found = Vec::new();
+        let mut found = Waiting::default();
+        let is_new =
+            |stored: OffsetDateTime| (OffsetDateTime::now_utc() - stored).whole_days() < BLOCKS_LAST_DAYS;
         let mut blobs = client.list_blobs(Some(options))?;
         while let Some(blob) = blobs.try_next().await? {
-            let length = blob.properties.and_then(|properties| properties.content_length);
-            found.extend(blob.name.filter(|_| length.unwrap_or(0) == 0));
+            let Some(name) = blob.name else { continue };
+            let (length, stored) =
+                blob.properties.map(|of| (of.content_length, of.last_modified)).unwrap_or_default();
+            if length.unwrap_or(0) == 0 {
+                found.alone.push(name);
+            } else if name.ends_with(".mp4") && stored.is_none_or(is_new) {
+                found.beside.push(name);
+            }
         }
         Ok(found)
+    }
+
+    /// Bytes of recordings that wait for their commit under a name where nothing can be recovered: a file is stored there,
+    /// which is not to be written over, or their beginning is missing.
+    ///
+    /// # Errors
+    /// The store does not say.
+    pub async fn passed_over(&self, name: &str, flow: Option<&str>) -> Result<u64, BlobError> {
+        let list = self.blocks(name)?.get_block_list(BlockListType::Uncommitted, None).await?.into_model()?;
+        let blocks = list.uncommitted_blocks.unwrap_or_default().into_iter();
+        let sized = blocks.filter_map(|block| Some((block.name?, u64::try_from(block.size?).ok()?)));
+        let wanted = flow.map(mark);
+        Ok(sized.filter(|(id, _)| place_of(id, wanted.as_deref()).is_some()).map(|(_, size)| size).sum())
     }
 
     /// Commits what was sent of one file, without a gap from its beginning, and gives it its index. `None`: it is no
@@ -219,19 +252,22 @@ async fn is_same(one: &Path, other: &Path, at: u64, length: u64) -> Result<bool,
     Ok(work.await.map_err(ended)??)
 }
 
+/// Of which upload a block is, and where in its file; `None`: it is not ours, or the upload's id does not begin as `wanted`.
+fn place_of<'a>(id: &'a [u8], wanted: Option<&str>) -> Option<(&'a str, u64)> {
+    let (upload, place) = std::str::from_utf8(id).ok()?.split_at_checked(ID)?;
+    let is_ours = place.len() == PLACE && upload.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_meant = wanted.is_none_or(|wanted| upload.starts_with(wanted));
+    Some((upload, u64::from_str_radix(place, 16).ok()?)).filter(|_| is_ours && is_meant)
+}
+
 /// Of the blocks under one name those of the upload that got furthest, from the first on without a gap.
 fn chosen(blocks: impl Iterator<Item = (Vec<u8>, u64)>, flow: Option<&str>) -> Option<Vec<(Vec<u8>, u64)>> {
     let wanted = flow.map(mark);
     let mut uploads: BTreeMap<String, BTreeMap<u64, (Vec<u8>, u64)>> = BTreeMap::new();
     for (id, size) in blocks {
-        let Ok(text) = String::from_utf8(id.clone()) else { continue };
-        let Some((upload, place)) = text.split_at_checked(ID) else { continue };
-        let is_ours = place.len() == PLACE && upload.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_ours || wanted.as_ref().is_some_and(|wanted| !upload.starts_with(wanted)) {
-            continue;
-        }
-        let Ok(place) = u64::from_str_radix(place, 16) else { continue };
-        uploads.entry(upload.to_owned()).or_default().insert(place, (id, size));
+        let Some((upload, place)) = place_of(&id, wanted.as_deref()) else { continue };
+        let upload = upload.to_owned();
+        uploads.entry(upload).or_default().insert(place, (id, size));
     }
     let runs = uploads.into_values().map(|mut blocks| {
         let (mut run, mut at) = (Vec::new(), 0);
