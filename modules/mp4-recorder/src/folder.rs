@@ -95,7 +95,7 @@ pub fn has(file: &Path, root: &Path, name: &str) -> Result<bool, FolderError> {
 
 /// Why a folder does not take a file.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
+#[error("{}: {source}{}", path.display(), remedy(path, source))]
 pub struct FolderError {
     path: PathBuf,
     source: io::Error,
@@ -121,6 +121,16 @@ impl FolderError {
         ];
         self.is_of_spool || Errno::from_io_error(&self.source).is_some_and(|errno| OF_ONE.contains(&errno))
     }
+}
+
+/// What to do where the module may not write to a path of a store.
+pub fn remedy(path: &Path, error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    let folder = path.ancestors().find(|folder| folder.is_dir()).unwrap_or(path).display();
+    let user = rustix::process::getuid().as_raw();
+    format!("; the module runs as user {user}, which must own the folder (`chown -R {user} {folder}`)")
 }
 
 /// What the system says of a path in the folder.
@@ -438,6 +448,23 @@ mod tests {
         std::fs::copy(&file, root.join("c.mp4")).unwrap();
         assert_eq!(store(&file, &root, "c.mp4", PART).unwrap(), Stored::Already);
         assert_eq!(names(&root), ["c.mp4"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told_with_the_user_who_must_own_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("2026/a.mp4");
+        let error = at(&path)(io::ErrorKind::PermissionDenied.into()).to_string();
+        assert!(
+            error.contains(&format!(
+                "chown -R {} {}",
+                rustix::process::getuid().as_raw(),
+                dir.path().display()
+            )),
+            "{error}"
+        );
+        let error = at(&path)(io::ErrorKind::StorageFull.into()).to_string();
+        assert!(!error.contains("chown"), "{error}");
     }
 
     #[test]

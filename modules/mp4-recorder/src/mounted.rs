@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::folder;
 
 /// In the folder.
 const MARKER: &str = ".recordings";
@@ -30,7 +31,7 @@ pub enum MountError {
     )]
     NotMounted(PathBuf),
     /// The folder can't be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), folder::remedy(path, source))]
     Unusable {
         /// The folder.
         path: PathBuf,

@@ -96,10 +96,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(file) => println!("  -> {}", file.display()),
             Err(error) => {
                 failed = true;
-                eprintln!("  {}: {error}", path.display());
+                eprintln!("  {error}");
                 match as_it_is(path, record, to) {
                     Ok(file) => println!("  -> {} (as it is)", file.display()),
-                    Err(error) => eprintln!("  {}: {error}", path.display()),
+                    Err(error) => eprintln!("  {error}"),
                 }
             }
         }
@@ -164,13 +164,19 @@ fn check(path: &Path) -> Result<String, String> {
 }
 
 /// Copies a recording that can't be made whole.
-fn as_it_is(path: &Path, record: &Record, to: &Path) -> io::Result<PathBuf> {
+fn as_it_is(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, String> {
     let dir = to.join("damaged");
-    std::fs::create_dir_all(&dir)?;
+    std::fs::create_dir_all(&dir).map_err(of(&dir))?;
     let target = dir.join(record.file_name());
-    let mut new = std::fs::File::create_new(&target)?;
-    io::copy(&mut std::fs::File::open(path)?, &mut new)?;
+    let mut recording = std::fs::File::open(path).map_err(of(path))?;
+    let mut new = std::fs::File::create_new(&target).map_err(of(&target))?;
+    io::copy(&mut recording, &mut new).map_err(of(&target))?;
     Ok(target)
+}
+
+/// A fault with the path that it is about.
+fn of<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> String {
+    move |error| format!("{}: {error}", path.display())
 }
 
 fn is_below(name: &Path) -> bool {
@@ -178,7 +184,7 @@ fn is_below(name: &Path) -> bool {
 }
 
 /// Copies a recording, gives the copy its index, and then its name.
-fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, String> {
     // A record of a foreign disk names a file below `to`, or is not asked.
     let name = record.name.as_ref().filter(|name| is_below(Path::new(name)));
     let named = match (name, record.start(), NameTemplate::parse(&record.template)) {
@@ -188,24 +194,25 @@ fn whole(path: &Path, record: &Record, to: &Path) -> Result<PathBuf, Box<dyn std
     };
     let target = to.join(named);
     let dir = target.parent().unwrap_or(to);
-    std::fs::create_dir_all(dir)?;
+    std::fs::create_dir_all(dir).map_err(of(dir))?;
     let aside = dir.join(format!(".{:012x}.part", record.id));
-    std::fs::copy(path, &aside)?;
-    let repaired = segment::repair(&aside, None);
-    if let Err(error) = repaired {
-        std::fs::remove_file(&aside)?;
-        return Err(error.into());
+    let mut recording = std::fs::File::open(path).map_err(of(path))?;
+    let mut copy = std::fs::File::create(&aside).map_err(of(&aside))?;
+    io::copy(&mut recording, &mut copy).map_err(of(&aside))?;
+    if let Err(error) = segment::repair(&aside, None) {
+        std::fs::remove_file(&aside).map_err(of(&aside))?;
+        return Err(of(path)(error));
     }
     let text = target.to_string_lossy();
     for number in 1..=MOST_NAMES {
         let target = PathBuf::from(name::numbered(&text, number));
         match folder::rename_new(&aside, &target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(of(&target)(error)),
             Ok(()) => return Ok(target),
         }
     }
-    Err(format!("{MOST_NAMES} names like {text} are taken").into())
+    Err(format!("{MOST_NAMES} names like {text} are taken"))
 }
 
 #[cfg(test)]
@@ -233,6 +240,13 @@ mod tests {
         assert_eq!(copy, dir.path().join("damaged/000000000002.cam.disk.mp4"));
         assert_eq!(std::fs::read(copy).unwrap(), b"no recording");
         assert!(as_it_is(&path, &record, dir.path()).is_err(), "nothing is overwritten");
+        // A target that can't be written is told by its own name.
+        let closed = path.join("saved");
+        for error in
+            [whole(&path, &record, &closed).unwrap_err(), as_it_is(&path, &record, &closed).unwrap_err()]
+        {
+            assert!(error.starts_with(&closed.display().to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -119,9 +119,18 @@ fn sentence(status: u16, code: &str, detail: &str) -> &'static str {
         "KeyBasedAuthenticationNotPermitted" => {
             "the account does not allow account keys; use a user-delegation SAS (credentials.sas)"
         }
-        "AuthorizationPermissionMismatch"
-        | "AuthorizationServiceMismatch"
-        | "AuthorizationResourceTypeMismatch" => {
+        "AuthorizationServiceMismatch" => {
+            "the account SAS is not for blobs; its services (ss) must include blob (b)"
+        }
+        "AuthorizationResourceTypeMismatch" => {
+            "the account SAS lacks a resource type; its types (srt) must include object (o), and container (c) for \
+             `mp4-recorder recover`"
+        }
+        "AccountRequiresHttps" => "the account accepts only https; use azblob:// or azblob+https://",
+        "BlobImmutableDueToPolicy" => {
+            "kept by the store: an immutability policy or a legal hold protects the blob"
+        }
+        "AuthorizationPermissionMismatch" => {
             "the SAS lacks a permission; it needs create and write (cw) on the container's blobs, preferably \
              read as well (rcw)"
         }
@@ -161,8 +170,13 @@ mod tests {
             sentence(403, failed, "The MAC signature found in the HTTP request is not the same"),
             sentence(403, "KeyBasedAuthenticationNotPermitted", ""),
             sentence(403, "AuthorizationPermissionMismatch", ""),
+            sentence(403, "AuthorizationServiceMismatch", ""),
+            sentence(403, "AuthorizationResourceTypeMismatch", ""),
             sentence(403, "AuthorizationFailure", ""),
             sentence(403, "", ""),
+            sentence(400, "AccountRequiresHttps", ""),
+            sentence(409, "BlobImmutableDueToPolicy", ""),
+            sentence(409, "", ""),
         ];
         let different: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
