@@ -327,6 +327,41 @@ fn a_change_of_the_output_costs_no_frame_and_doubles_none() {
 }
 
 #[test]
+fn a_name_that_becomes_too_long_is_refused_and_what_was_configured_before_goes_on() {
+    let recorder = Recorder::start(json!({ "segmentSeconds": 2 }));
+    let publishing = Publisher::to(&recorder.url).run_endlessly(Clip::Plain.tags());
+    let frames =
+        || recorder.module.status()["flows"]["cam"]["outputs"]["disk"]["frames"].as_u64().unwrap_or(0);
+    wait::until_true("it records", wait::LONG, || frames() > 50);
+    // Its segment has 232 bytes.
+    let name = json!({ "name": format!("{}-{{flow}}.mp4", "x".repeat(224)) });
+    recorder.module.set_twin(&document(&recorder.module.dir(), &recorder.url, name));
+    recorder.module.wait_value("/config/status", "rejected");
+    let log = recorder.module.log();
+    assert!(log.contains("flows.cam.outputs.disk.name: a name with its fields filled in can have at most 928 bytes, and each of its segments 231"), "{log}");
+    let before = frames();
+    wait::until_true("it goes on", wait::LONG, || frames() > before + 50);
+    recorder.module.wait_value("/flows/cam/outputs/disk/state", "storing");
+    publishing.stop();
+}
+
+#[test]
+fn a_file_of_an_hour_in_a_spool_without_room_for_its_index_is_told_as_that() {
+    let url = rtmp(port::free(), "live/cam");
+    let setup = Setup::new("mp4-recorder");
+    let mut document = document(setup.dir(), &url, json!({ "segmentSeconds": 3600 }));
+    document["spool"]["megabytes"] = json!(4);
+    let module = setup.twin(&document).start();
+    let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+    module.wait_status("/flows/cam/outputs/disk/error", |error| {
+        error.as_str().is_some_and(|error| {
+            error.contains("MB when it begins (room for its index), and the spool may hold 4.0 MB")
+        })
+    });
+    drop(publishing);
+}
+
+#[test]
 fn a_name_that_is_in_use_is_never_overwritten() {
     needs!(Ffmpeg, Ffprobe);
     let recorder = Recorder::start(json!({ "name": "{flow}/always.mp4" }));

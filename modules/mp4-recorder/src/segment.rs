@@ -99,6 +99,14 @@ pub fn carries(track: &Track) -> Result<(), MuxError> {
     Recording::reserve(std::slice::from_ref(track), Amount::default()).map(drop)
 }
 
+/// What a file takes before there is anything in it.
+///
+/// # Errors
+/// MP4 does not carry a track.
+pub fn begins_with(tracks: &[Track], expected: Expected) -> Result<u64, MuxError> {
+    Ok(Recording::reserve(tracks, expected.more)?.saturating_add(expected.index))
+}
+
 impl Segment {
     /// Begins a file, with room for such an index. `origin`: about when its first frame is decoded. It has to be
     /// synced before its first commit: after a power cut a file without its head has no frame either.
@@ -111,7 +119,7 @@ impl Segment {
         origin: Timestamp,
         expected: Expected,
     ) -> Result<Self, SegmentError> {
-        let reserve = Recording::reserve(tracks, expected.more)?.saturating_add(expected.index);
+        let reserve = begins_with(tracks, expected)?;
         let recording = Recording::start(tracks, origin, reserve)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let begun = allocate(&file, recording.reserve_end(), expected.ahead).and_then(|allocated| {

@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const SOUND_BEHIND: Duration = Duration::from_secs(2);
 /// Bytes of another thread's files that are read before they are committed.
 const MOST_AT_ONCE: usize = 8 << 20;
-/// What a new file takes before there is anything in it, at most.
+/// What a new file takes before there is anything in it, at least.
 const HEADROOM: u64 = 1 << 20;
 
 /// What the thread is told.
@@ -409,10 +409,11 @@ impl Running {
         let told = writer.recorder.belief.now();
         let began = told.now.before(arrived.elapsed());
         let mut dropped = Vec::new();
-        let admitted = writer.admit(HEADROOM, true, &mut dropped);
+        let tracks = &self.carried;
+        let begins_with = segment::begins_with(tracks, self.expected).map_err(SegmentError::from)?;
+        let admitted = writer.admit(begins_with.max(HEADROOM), true, &mut dropped);
         writer.recorder.announce(dropped);
         admitted?;
-        let tracks = &self.carried;
         let place = writer.lane.place();
         let mut record = Record {
             id: writer.spool.next_id(),
@@ -441,7 +442,7 @@ impl Running {
         let first = self.pending.iter().map(|pending| pending.frame.dts).min().unwrap_or_default();
         let origin = first.saturating_sub(SOUND_BEHIND);
         let path = writer.spool.path(&record);
-        let ahead = self.expected.ahead && writer.spool.has_room(HEADROOM + segment::AHEAD);
+        let ahead = self.expected.ahead && writer.spool.has_room(begins_with + segment::AHEAD);
         let segment = Segment::create(&path, tracks, origin, Expected { ahead, ..self.expected })?;
         writer.recorder.totals.written.fetch_add(segment.begun(), Ordering::Relaxed);
         if let Err(error) = writer.spool.enter(record.clone(), segment.file()) {

@@ -87,6 +87,13 @@ pub enum Full {
     },
     /// The disk can't hold more files.
     Inodes,
+    /// A file takes more when it begins than the spool may hold at all.
+    Begin {
+        /// So much.
+        bytes: u64,
+        /// What the spool may hold.
+        limit: u64,
+    },
 }
 
 /// What a recording needs now.
@@ -108,6 +115,7 @@ impl Full {
         match self {
             Self::Spool { .. } => limits.bytes == 0,
             Self::Disk { .. } | Self::Inodes => true,
+            Self::Begin { .. } => false,
         }
     }
 }
@@ -122,6 +130,9 @@ pub fn check(limits: Limits, disk: Disk, held: u64, wanted: Wanted<'_>) -> Resul
         return Err(Full::Inodes);
     }
     let limit = limit(limits, disk, held);
+    if wanted.opens && more > limit {
+        return Err(Full::Begin { bytes: more, limit });
+    }
     if held.saturating_add(more) > limit { Err(Full::Spool { limit }) } else { Ok(()) }
 }
 
@@ -150,6 +161,13 @@ impl std::fmt::Display for Full {
                 "the spool's disk has {} MB left, and {} MB must stay free (spool.minFreeMegabytes)",
                 free / MEBI,
                 min_free / MEBI
+            ),
+            Self::Begin { bytes, limit } => write!(
+                f,
+                "a file takes {:.1} MB when it begins (room for its index), and the spool may hold {:.1} MB; raise \
+                 spool.megabytes, or lower segmentSeconds",
+                *bytes as f64 / MEBI as f64,
+                *limit as f64 / MEBI as f64
             ),
             Self::Inodes => write!(f, "the spool's disk has no inodes left: it holds too many files"),
         }
@@ -183,6 +201,10 @@ impl Spool {
                 let Err(full) = check(inner.limits, disk, inner.index.bytes(), wanted) else {
                     return Ok(());
                 };
+                if let Full::Begin { .. } = full {
+                    // However much went, it would not fit.
+                    return Err(SpoolError::Full(full));
+                }
                 if full == Full::Inodes && !wanted.opens && inner.index.victim(u64::MAX).is_some() {
                     // A file that is open needs none; the next one will get them.
                     return Ok(());
@@ -288,6 +310,15 @@ mod tests {
             check(limits(0), disk(800), 200 * MEBI, bytes(601 * MEBI)),
             Err(Full::Spool { .. })
         ));
+    }
+
+    #[test]
+    fn a_file_that_takes_more_when_it_begins_than_the_spool_may_hold_is_told_as_that() {
+        let full = check(limits(8), disk(800), 0, bytes(9 * MEBI)).unwrap_err();
+        let why = full.to_string();
+        assert!(why.contains("9.0 MB when it begins") && why.contains("segmentSeconds"), "{why}");
+        let commit = Wanted { opens: false, ..bytes(9 * MEBI) };
+        assert!(matches!(check(limits(8), disk(800), 0, commit), Err(Full::Spool { .. })));
     }
 
     #[test]
