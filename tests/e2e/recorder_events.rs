@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use av_tests::clip::Clip;
 use av_tests::edge::{self, Edge};
 use av_tests::program::Program;
-use av_tests::recording::Recording;
+use av_tests::recording::{Kind, Recording};
 use av_tests::rtmp::{Endless, Publisher};
 use av_tests::tool::Tool;
 use av_tests::{needs, port, tool, wait};
@@ -51,13 +51,18 @@ impl Bench {
     }
 
     fn start_of(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
+        let bench = Self::without_publisher(manifest, ports);
+        let url = rtmp(bench.edge.host_ports(1935)[0], "live/cam");
+        let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
+        Self { publishing: Some(publishing), ..bench }
+    }
+
+    fn without_publisher(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
         let edge = Edge::start(manifest, ports);
         wait::until_true("the recorder reports its configuration", wait::LONG, || {
             edge.twin(MODULE)["reported"]["config"]["status"] == "applied"
         });
-        let publishing =
-            Publisher::to(&rtmp(edge.host_ports(1935)[0], "live/cam")).run_endlessly(Clip::Plain.tags());
-        Self { edge, publishing: Some(publishing) }
+        Self { edge, publishing: None }
     }
 
     /// Status and body of a method's answer.
@@ -68,11 +73,13 @@ impl Bench {
         (answer["status"].as_u64().unwrap(), answer["payload"].clone())
     }
 
-    /// Its publisher is gone, and what it sent is stored.
-    fn publisher_leaves(&mut self) {
-        if let Some(publishing) = self.publishing.take() {
-            publishing.stop();
-        }
+    /// Its publisher is gone; gives what it sent.
+    fn publisher_leaves(&mut self) -> Recording {
+        let published = self.publishing.take().unwrap().stop();
+        wait::until_true("nobody publishes", wait::LONG, || {
+            self.ask("getStatus", &json!({})).1["flows"]["cam"]["input"]["state"] == "waiting"
+        });
+        published
     }
 
     fn wait_received(&self, frames: u64) {
@@ -170,6 +177,8 @@ fn a_clip_begins_before_the_call_and_is_all_that_leaves_a_device_that_records_ev
     let name = answer["name"].as_str().unwrap().to_owned();
     assert!(name.ends_with("-event-door-7.mp4"), "{name}");
     assert_eq!(bench.ask("recordEvent", &asked), (202, answer.clone()));
+    // Clips end when it is their time.
+    assert_eq!(bench.ask("closeSegment", &json!({ "flow": "cam" })), (200, json!({ "outputs": 0 })));
 
     let file = bench.folder().join(&name);
     wait::until_true("the clip is stored", wait::LONG, || file.exists());
@@ -213,6 +222,62 @@ fn the_first_clip_of_an_output_that_records_all_the_time_begins_before_the_call_
     must_be_a_part(&recorded(&file), &published);
     let seconds = seconds(&file);
     assert!((5.9..=7.5).contains(&seconds), "{seconds} s");
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_clip_that_is_asked_for_when_the_publisher_has_gone_has_its_pre_roll_and_without_one_it_is_refused() {
+    needs!(Ffmpeg, Ffprobe);
+    let mut bench = Bench::start(json!({
+        "clips": { "store": "file:///recordings", "name": "{flow}/clips-%H%M%S.mp4", "record": "events" },
+        "disk": { "store": "file:///recordings", "name": "{flow}/disk-%H%M%S.mp4", "segmentSeconds": 2 },
+    }));
+    // Six seconds of pictures and sound.
+    bench.wait_received(430);
+    let published = bench.publisher_leaves();
+    let ask = |output: &str, pre_roll: u64| {
+        let id = format!("{output}-{pre_roll}");
+        bench.ask(
+            "recordEvent",
+            &json!({ "flow": "cam", "output": output, "id": id, "preRollSeconds": pre_roll, "seconds": 2 }),
+        )
+    };
+    for output in ["clips", "disk"] {
+        let (status, answer) = ask(output, 6);
+        assert_eq!(status, 202, "{answer}");
+        let file = bench.folder().join(answer["name"].as_str().unwrap());
+        wait::until_true("the clip is stored", wait::LONG, || file.exists());
+        let recorded = recorded(&file);
+        must_be_a_part(&recorded, &published);
+        for kind in [Kind::Video, Kind::Audio] {
+            let last = |of: &Recording| of.of(kind).last().map(|packet| packet.hash.clone());
+            assert_eq!(last(&recorded), last(&published), "{output}: {kind:?}");
+        }
+        let (status, answer) = ask(output, 0);
+        assert_eq!(status, 409, "{answer}");
+        assert!(answer.to_string().contains("there is nothing to record"), "{answer}");
+    }
+    let of_cam = json!({ "flow": "cam" });
+    assert_eq!(bench.ask("closeSegment", &of_cam), (200, json!({ "outputs": 1 })));
+    let patched = bench.edge.patch_twin(MODULE, &json!({ "flows": { "cam": null } }));
+    assert!(patched.status.success(), "{}", patched.stderr);
+    wait::until_true("the flow is gone", wait::LONG, || bench.ask("closeSegment", &of_cam).0 == 404);
+    assert_eq!(ask("clips", 60).0, 404);
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_clip_without_a_frame_is_told_and_counted() {
+    let (manifest, ports) =
+        recorder_alone(json!({ "clips": { "store": "file:///recordings", "record": "events" } }));
+    let bench = Bench::without_publisher(&manifest, ports);
+    wait::until_true("the clip is asked for", wait::LONG, || {
+        bench.ask("recordEvent", &json!({ "flow": "cam", "id": "dark", "seconds": 1 })).0 == 202
+    });
+    wait::until_true("that there was nothing is told", wait::LONG, || {
+        let log = bench.edge.ask(&["logs", MODULE]).stdout;
+        log.contains("the clip of event dark was not recorded: no media arrived in its time")
+    });
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }
 

@@ -1,9 +1,10 @@
 //! Clips: what `recordEvent` asks for, each a file of its own that begins before the call.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use av_edge::EventKind;
 use av_flow::config::Content;
 use av_flow::stream::{Entry, Item, Keep, OutputStatus, Reader, Start, Stream};
 use av_flow::{OutputContext, Reason};
@@ -66,6 +67,30 @@ impl Asked {
     }
 }
 
+/// Whether there is something to record, for whoever is asked for a clip.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<SeenLast>);
+
+#[derive(Debug, Default)]
+struct SeenLast {
+    /// Nobody publishes.
+    is_away: bool,
+    /// When the last frame arrived; `None`: there was none, or it has been deleted.
+    frame: Option<Instant>,
+}
+
+impl Seen {
+    fn last(&self) -> MutexGuard<'_, SeenLast> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a clip that begins so long before now may have a frame.
+    pub fn may_give(&self, pre_roll: Duration) -> bool {
+        let last = self.last();
+        !last.is_away || last.frame.is_some_and(|arrived| arrived.elapsed() < pre_roll)
+    }
+}
+
 /// What is in files already, and how it goes on.
 pub struct Before {
     /// What is durable.
@@ -101,6 +126,9 @@ pub struct Clips {
     running: JoinSet<()>,
     /// When the last frame that was seen is decoded.
     last: Option<Timestamp>,
+    seen: Arc<Seen>,
+    /// Nobody publishes; then, whether the times of the next one begin anew.
+    away: Option<bool>,
     /// What was before has been deleted.
     not_before: Option<Timestamp>,
 }
@@ -134,20 +162,43 @@ impl Clips {
             ended: CancellationToken::new(),
             running: JoinSet::new(),
             last: None,
+            seen: Arc::default(),
+            away: None,
             not_before: None,
         }
+    }
+
+    /// The same, which keeps that up to date.
+    pub fn telling(self, seen: Arc<Seen>) -> Self {
+        Self { seen, ..self }
     }
 
     /// What was read of the stream.
     pub fn saw(&mut self, entries: &[Entry]) {
         for entry in entries {
             match &entry.item {
-                Item::Frame(frame) => self.last = self.last.max(Some(frame.dts)),
-                // Times begin anew.
-                Item::Ended => (self.last, self.not_before) = (None, None),
+                Item::Frame(frame) => {
+                    if self.away.take() == Some(true) {
+                        (self.last, self.not_before) = (None, None);
+                    }
+                    self.last = self.last.max(Some(frame.dts));
+                    *self.seen.last() = SeenLast { is_away: false, frame: Some(entry.arrived) };
+                }
+                // What was before stays for clips until the next publisher comes.
+                Item::Away | Item::Ended => {
+                    let begins_anew = matches!(entry.item, Item::Ended) || self.away == Some(true);
+                    self.away = Some(begins_anew);
+                    self.seen.last().is_away = true;
+                }
                 _ => {}
             }
         }
+    }
+
+    /// When the first frame of a clip is to be decoded that is asked for now.
+    fn from(&self, asked: &Asked) -> Option<Timestamp> {
+        let since = self.seen.last().frame.filter(|_| self.away.is_some()).map(|arrived| arrived.elapsed());
+        Some(back(self.last?, asked.pre_roll).moved(nanos(since.unwrap_or_default())))
     }
 
     /// Asks for what was written lately, where a clip wants it.
@@ -156,14 +207,14 @@ impl Clips {
             return None;
         }
         let (answer, recalled) = oneshot::channel();
-        let recall = Recall { from: back(self.last?, asked.pre_roll), not_before: self.not_before, answer };
+        let recall = Recall { from: self.from(asked)?, not_before: self.not_before, answer };
         Some((recall, recalled))
     }
 
     /// Begins one, which is counted as long as `counted` lives. `before`: with what is in files already.
     pub fn begin(&mut self, asked: &Asked, counted: Arc<()>, before: Option<Before>) {
         while self.running.try_join_next().is_some() {}
-        let from = self.last.map(|last| back(last, asked.pre_roll)).max(self.not_before);
+        let from = self.from(asked).max(self.not_before);
         let reader =
             self.stream.reader_from(self.content, from.map_or(Start::LastSync, Start::Time), behind());
         let length = asked.pre_roll + asked.length + LONGEST_GOP;
@@ -198,14 +249,22 @@ impl Clips {
             deadline: Instant::now()
                 + asked.length
                 + if self.last.is_some() { PATIENCE } else { Duration::ZERO },
+            is_away: self.away.is_some(),
             counted,
         };
-        self.running.spawn(clip.run(self.sync));
+        let (recorder, lane, ended) = (self.recorder.clone(), self.lane.clone(), self.ended.clone());
+        let (id, sync) = (asked.id.clone(), self.sync);
+        self.running.spawn(async move {
+            if !clip.run(sync).await && !ended.is_cancelled() {
+                tell_of_nothing(&recorder, &lane, &id);
+            }
+        });
     }
 
     /// What was recorded until now has been deleted: it is in no clip any more.
     pub fn forget(&mut self) {
         self.not_before = self.last;
+        self.seen.last().frame = None;
         self.ended.cancel();
         self.ended = CancellationToken::new();
     }
@@ -215,6 +274,15 @@ impl Clips {
         self.ended.cancel();
         while self.running.join_next().await.is_some() {}
     }
+}
+
+/// Somebody was told of a clip that has no frame.
+fn tell_of_nothing(recorder: &Recorder, lane: &Lane, id: &str) {
+    let place = lane.place();
+    let detail = format!("the clip of event {id} was not recorded: no media arrived in its time");
+    tracing::warn!(flow = %place.0, output = %place.1, "{detail}");
+    recorder.totals.count(place, |totals| totals.dropped += 1);
+    recorder.emit(EventKind::SpoolDropped, place, detail);
 }
 
 /// As far as that goes.
@@ -240,13 +308,27 @@ struct Clip {
     /// Up to there, where the stream's times are known.
     to: Option<Timestamp>,
     deadline: Instant,
+    /// It ends where what is there ends.
+    is_away: bool,
     counted: Arc<()>,
 }
 
 impl Clip {
-    async fn run(self, sync: Duration) {
-        let Self { mut reader, before, jobs, stopping, ended, mut from, to, deadline, counted: _counted } =
-            self;
+    /// Whether there was anything to record.
+    async fn run(self, sync: Duration) -> bool {
+        let Self {
+            mut reader,
+            before,
+            jobs,
+            stopping,
+            ended,
+            mut from,
+            to,
+            deadline,
+            is_away,
+            counted: _counted,
+        } = self;
+        let mut has_frames = false;
         let mut ticks = tokio::time::interval(sync);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut new, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -256,13 +338,14 @@ impl Clip {
             && !written.is_empty()
         {
             if jobs.send(Job::Written(written)).await.is_err() {
-                return;
+                return true;
             }
+            has_frames = true;
             reader = before.reader;
             // It has begun.
             from = None;
             waiting = before.waiting;
-            over = waiting.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended));
+            over = is_away || waiting.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended));
         }
         while !over {
             tokio::select! {
@@ -270,7 +353,7 @@ impl Clip {
                 () = ended.cancelled() => break,
                 () = tokio::time::sleep_until(deadline) => break,
                 permit = jobs.reserve(), if due => {
-                    let Ok(permit) = permit else { return };
+                    let Ok(permit) = permit else { return true };
                     permit.send(Job::Batch(std::mem::take(&mut waiting)));
                     (bytes, due) = (0, false);
                 }
@@ -280,6 +363,7 @@ impl Clip {
                             Taken::No => {}
                             Taken::Yes => {
                                 bytes += size(&entry);
+                                has_frames |= matches!(entry.item, Item::Frame(_));
                                 waiting.push(entry);
                             }
                             Taken::End => {
@@ -298,6 +382,7 @@ impl Clip {
         if jobs.send(Job::Batch(waiting)).await.is_ok() && jobs.send(Job::Stop { done }).await.is_ok() {
             let _ = stopped.await;
         }
+        has_frames
     }
 }
 
@@ -353,5 +438,17 @@ mod tests {
         assert_eq!(undated.name(&template), None);
         assert_eq!(undated.template(&template).at(at), name);
         assert!(undated.template(&template).has_times());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nobody_publishes_a_clip_can_only_have_what_its_pre_roll_reaches() {
+        let seen = Seen::default();
+        assert!(seen.may_give(Duration::ZERO), "the first publisher may come in time");
+        *seen.last() = SeenLast { is_away: true, frame: Some(Instant::now()) };
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(!seen.may_give(Duration::ZERO) && !seen.may_give(Duration::from_secs(5)));
+        assert!(seen.may_give(Duration::from_secs(6)));
+        seen.last().frame = None;
+        assert!(!seen.may_give(Duration::from_secs(60)));
     }
 }

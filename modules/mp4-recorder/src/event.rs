@@ -93,6 +93,11 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
                 format!("{MOST_CLIPS} clips are already being recorded; try again when one has ended"),
             );
         }
+        if lane.lacks_media(asked.pre_roll) {
+            let why = "there is nothing to record: the input has no media at the moment, and none arrived in the \
+                       preRollSeconds before this call";
+            return refused(409, why);
+        }
         let why = "this output is not recording at the moment: it is starting, or none of its instances is \
                    running";
         return refused(409, why);
@@ -110,7 +115,9 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
 
 /// The output that is meant.
 fn lane(recorder: &Recorder, payload: &Payload) -> Result<Arc<Lane>, MethodReply> {
-    let of_flow = |lane: &Arc<Lane>| lane.place().0 == payload.flow && lane.configured().is_some();
+    // A lane outlives its output: it stores what there is of it.
+    let is_there = |lane: &Arc<Lane>| lane.configured().is_some() && recorder.has_output(lane);
+    let of_flow = |lane: &Arc<Lane>| lane.place().0 == payload.flow && is_there(lane);
     let mut lanes: Vec<_> = recorder.lanes().into_iter().filter(of_flow).collect();
     // One that is not configured any more still stores what it has.
     if lanes.iter().any(|lane| lane.records()) {

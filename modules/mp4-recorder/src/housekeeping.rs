@@ -100,6 +100,7 @@ pub fn keep(keeper: &Weak<Recorder>, spool: &Arc<Spool>) {
         recorder.runtime.spawn(expiry::look(recorder.clone(), jiff::Timestamp::now()));
         wake_all(&recorder, spool);
         spool.restore_ballast();
+        spool.tidy_lately();
         let full = spool.is_nearly_full();
         if full && !nearly_full {
             let detail = format!("the spool holds {} MB, nine tenths of its capacity", spool.bytes() >> 20);

@@ -98,6 +98,8 @@ impl Written {
 #[derive(Debug, Default)]
 pub struct Lately {
     written: VecDeque<Written>,
+    /// The publisher has gone: what another one sends does not go on where this ends.
+    is_over: bool,
 }
 
 impl Lately {
@@ -118,6 +120,9 @@ impl Lately {
             from: None,
         };
         let last = written.last();
+        if std::mem::take(&mut self.is_over) {
+            self.written.clear();
+        }
         self.written.push_back(written);
         let longest = LONGEST_PRE_ROLL + SYNC_BEFORE;
         let is_old = |written: &Written| last.nanos_since(written.last()) > nanos(longest);
@@ -146,6 +151,21 @@ impl Lately {
     /// What comes next does not go on where this ends, or this is deleted.
     pub fn forget(&mut self) {
         self.written.clear();
+        self.is_over = false;
+    }
+
+    /// The publisher has gone. A clip may still begin in what it sent, until the next one is recorded.
+    pub fn over(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Lets go of what no pre-roll reaches back to any more, where nothing new is recorded.
+    pub fn tidy(&mut self) {
+        let longest = LONGEST_PRE_ROLL + SYNC_BEFORE;
+        let is_old = |written: &Written| written.arrived.elapsed() > longest;
+        if self.is_over && self.written.iter().all(is_old) {
+            self.forget();
+        }
     }
 
     /// What is needed to begin at `from`: everything behind the last place before it where a decoder can start, or behind
@@ -261,6 +281,22 @@ mod tests {
         assert_eq!(bench.read(0, None).first().unwrap(), "0");
         bench.lately.let_go(1);
         assert_eq!(bench.read(0, None).first().unwrap(), "4000");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_publisher_sent_that_has_gone_is_kept_for_a_minute_or_until_the_next_one() {
+        let mut bench = Bench::new(4);
+        bench.lately.over();
+        assert_eq!(bench.read(3000, None).first().unwrap(), "2000");
+        bench.second(10);
+        assert_eq!(bench.read(0, None).first().unwrap(), "10000");
+        bench.lately.over();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        bench.lately.tidy();
+        assert!(!bench.read(0, None).is_empty());
+        tokio::time::advance(Duration::from_secs(11)).await;
+        bench.lately.tidy();
+        assert!(bench.read(0, None).is_empty());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Direct methods of the recorder.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use av_edge::{MethodReply, whole_number};
 use serde_json::{Map, Value, json};
 
+use crate::lane::Lane;
 use crate::recorder::Recorder;
 use crate::spool::{Held, Place, Stage};
 use crate::stored::{Account, Line};
@@ -52,7 +54,8 @@ fn flow<'a>(payload: &'a Value, keys: &[&str]) -> Option<&'a str> {
 }
 
 fn close_segment(recorder: &Recorder, flow: &str) -> MethodReply {
-    let lanes: Vec<_> = recorder.lanes().into_iter().filter(|lane| lane.place().0 == flow).collect();
+    let is_meant = |lane: &Arc<Lane>| lane.place().0 == flow && recorder.has_output(lane);
+    let lanes: Vec<_> = recorder.lanes().into_iter().filter(is_meant).collect();
     if lanes.is_empty() {
         return refused(404, format!("no flow that records is named {flow:?}"));
     }

@@ -169,6 +169,11 @@ impl Recorder {
         self.document().as_ref().is_some_and(|outputs| outputs.contains(place))
     }
 
+    /// Whether the output of a lane is in the document, or still records.
+    pub fn has_output(&self, lane: &Lane) -> bool {
+        self.has(lane.place()) || lane.records()
+    }
+
     fn document(&self) -> MutexGuard<'_, Option<BTreeSet<Place>>> {
         self.document.lock().unwrap_or_else(PoisonError::into_inner)
     }

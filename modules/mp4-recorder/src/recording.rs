@@ -14,7 +14,7 @@ use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::clip::{self, Before, Clips};
+use crate::clip::{self, Before, Clips, Seen};
 use crate::lane::{Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
@@ -49,7 +49,8 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Err(error) => return report.fails(State::Failed, Reason::Internal, &error),
     };
     let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
-    let wishes = lane.join(template.clone(), &report);
+    let seen = Arc::new(Seen::default());
+    let wishes = lane.join(template.clone(), &report, seen.clone());
     // Identifies the stream as long as it lives.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let content = output.content;
@@ -76,7 +77,8 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         &report,
         config.clone(),
         template.clone(),
-    );
+    )
+    .telling(seen);
     let Some((reader, tracks)) = begun else { return wait_for_events(output, report, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
     let of_output = spool.clone();
@@ -346,8 +348,11 @@ fn size(entry: &Entry) -> usize {
 }
 
 impl Lane {
-    /// Ends the files of this output at their next sync frames.
+    /// Ends the files of this output at their next sync frames. Clips end when it is their time.
     pub fn end_files(&self) -> usize {
+        if self.configured().is_some_and(|now| now.config.events_only) {
+            return 0;
+        }
         self.wish(&Wish::EndFile)
     }
 }

@@ -210,7 +210,7 @@ impl Running {
                 // Whoever publishes next begins a file of its own, and this one can be stored.
                 Item::Away | Item::Ended => {
                     self.close();
-                    self.lately().forget();
+                    self.lately().over();
                 }
                 Item::Anchor(_) | Item::Aside(_) | Item::GivenUp => {}
             }

@@ -259,6 +259,14 @@ impl Spool {
         check(inner.limits, disk, inner.index.bytes(), wanted).is_ok()
     }
 
+    /// Closes what was kept open for clips that can't begin in it any more.
+    pub fn tidy_lately(&self) {
+        let all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in all.iter().filter_map(Weak::upgrade) {
+            known.lock().unwrap_or_else(PoisonError::into_inner).tidy();
+        }
+    }
+
     /// A file that somebody keeps open takes its room even when it is deleted.
     fn let_go(&self, id: u64) {
         let all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);

@@ -177,7 +177,8 @@ impl Live {
         if let Some(held) = self.writer.take().and_then(|writer| writer.held) {
             self.uncounted.add(&held);
         }
-        self.ring.forget_starts();
+        // Places further back stay for those who ask for what was before it left.
+        self.ring.forget_start();
         if let Some(told) = &mut self.told {
             told.aside = None;
         }

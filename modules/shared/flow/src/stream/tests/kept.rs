@@ -303,3 +303,22 @@ async fn a_changed_configuration_leaves_the_pre_roll_before_it() {
     assert_eq!(first(at(Start::Time(Timestamp::from_millis(25_000)))).await, "I24000");
     assert_eq!(first(at(Start::LastSync)).await, "I40000");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_pre_roll_of_a_publisher_that_has_gone_is_kept_until_the_next_one_comes() {
+    let stream = stream(settings());
+    let mut publisher = publish(&stream, Instant::now());
+    let mut fast = stream.reader(Content::AudioVideo);
+    let keep = Keep { pre_roll: Duration::from_secs(60), ..Keep::default() };
+    let _recorder = stream.reader_from(Content::AudioVideo, Start::LastSync, keep);
+    live(&mut publisher, &mut fast, 0..500).await;
+    drop(publisher);
+    let at = |start| stream.reader_from(Content::AudioVideo, start, Keep::default());
+    let mut early = at(Start::Time(Timestamp::from_millis(15_000)));
+    let got = received(&mut early).await;
+    assert_eq!((&*got[1], &**got.last().unwrap()), ("I14000", "away"));
+    // Who joins waits for the next publisher.
+    assert_eq!(first(at(Start::LastSync)).await, "");
+    let _next = publish(&stream, Instant::now());
+    assert_eq!(first(at(Start::Time(Timestamp::from_millis(15_000)))).await, "");
+}
