@@ -224,8 +224,26 @@ fn origin(text: &str) -> Option<String> {
 
 fn links(options: &Options<'_>) -> Result<Vec<Link>, ConfigError> {
     let text = |link: &Options<'_>, spec| Ok(link.text(spec)?.unwrap_or_default().to_owned());
-    let objects = options.objects(&LINKS);
-    objects.iter().map(|link| Ok(Link { label: text(link, &LABEL)?, url: text(link, &URL)? })).collect()
+    let link = |link: &Options<'_>| {
+        let url = text(link, &URL)?;
+        match unfit(&url) {
+            Some(why) => Err(ConfigError::rule(format!("{}.{}", link.path(), URL.name), why)),
+            None => Ok(Link { label: text(link, &LABEL)?, url }),
+        }
+    };
+    options.objects(&LINKS).iter().map(link).collect()
+}
+
+/// What is wrong with an address that everybody is shown.
+fn unfit(url: &str) -> Option<&'static str> {
+    let url = url.trim_start().to_ascii_lowercase();
+    let scripts = ["javascript:", "vbscript:", "data:"];
+    if scripts.iter().any(|scheme| url.starts_with(scheme)) {
+        return Some("a link is an address, not a script; give one such as \"rtsp://192.0.2.7/stream\"");
+    }
+    let (_, rest) = url.split_once("//")?;
+    let has_user = rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'));
+    has_user.then_some("a link is shown to everybody; leave user and password out of it")
 }
 
 #[cfg(test)]

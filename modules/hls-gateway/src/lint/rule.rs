@@ -62,7 +62,7 @@ rules! {
     NO_HINT "preload-hint-missing" "AVPlayer, Media3, Shaka (advice)" "without a hint each part costs a round trip";
     NOT_INDEPENDENT "no-independent-part" "hls.js" "it starts at any part if none is independent";
     PART_ORDER "part-behind-extinf" "hls.js" "parts after their own EXTINF make it load segments again";
-    PART_SUM "part-sum" "AVPlayer" "the parts of a segment must add up to the segment, to within two PART-TARGETs";
+    PART_SUM "part-sum" "AVPlayer, hls.js" "the parts of a segment must add up to the segment, to within a second";
     WINDOW "window-short" "AVPlayer" "it falls off a window shorter than three target durations";
     ONLY_GAPS "only-gaps" "all" "nothing that is listed can be played: players stop";
     GAPS_IN_FRONT "gaps-in-front" "AVPlayer (advice)" "it begins to play where there is only a gap";

@@ -46,6 +46,16 @@ fn origins_are_a_text_or_a_list_and_links_have_both_properties() {
         ("links", json!([{ "label": "x" }]), "outputs.web.links.0: expected `url`"),
         (
             "links",
+            json!([{ "label": "x", "url": "rtsp://u:p@camera/stream" }]),
+            "outputs.web.links.0.url: a link is shown to everybody; leave user and password out of it",
+        ),
+        (
+            "links",
+            json!([{ "label": "x", "url": " JavaScript:alert(1)" }]),
+            "outputs.web.links.0.url: a link is an address, not a script; give one such as \"rtsp://192.0.2.7/stream\"",
+        ),
+        (
+            "links",
             json!([{ "label": "x", "url": "y", "more": 1 }]),
             "outputs.web.links.0.more: unknown property",
         ),
