@@ -407,6 +407,38 @@ fn a_message_that_a_route_brings_makes_a_clip_and_the_same_message_again_makes_n
 }
 
 #[test]
+fn what_becomes_of_recordings_is_told_upstream_by_name() {
+    needs!(Azurite, BlobSdk);
+    let folder = tempfile::tempdir().unwrap();
+    // Its container is missing: what goes there waits until there is no room.
+    let azurite = Azurite::start(folder.path(), port::free());
+    let (mut manifest, ports) = recorder_alone(json!({
+        "disk": { "store": "file:///recordings", "segmentSeconds": 2 },
+        "stuck": { "store": azurite.url(), "credentials": { "sas": azurite.sas("rcw", 12) }, "segmentSeconds": 2 },
+    }));
+    let content = &mut manifest["modulesContent"];
+    content["$edgeHub"]["properties.desired"]["routes"] =
+        json!({ "up": "FROM /messages/modules/* INTO $upstream" });
+    content[MODULE]["properties.desired"]["spool"]["megabytes"] = json!(40);
+    let bench = Bench::without_publisher(&manifest, ports);
+    let mut command = std::process::Command::new(tool::binary("local-edge"));
+    let telling = Program::start(command.arg("--state-dir").arg(bench.edge.state_dir()).arg("events"));
+    let url = rtmp(bench.edge.host_ports(1935)[0], "live/cam");
+    let publishing = Publisher::to(&url).run_endlessly(Clip::Heavy.tags());
+    let is_told = |kind: &str| telling.stdout().lines().any(|line| line.contains(&format!("\"{kind}\"")));
+    for kind in ["segmentStored", "credentialExpiring", "spoolDropped", "spoolNearlyFull"] {
+        wait::until_true(kind, 3 * wait::LONG, || is_told(kind));
+    }
+    publishing.stop();
+    let range = json!({ "flow": "cam", "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z" });
+    let (status, deleted) = bench.ask("deleteRecordings", &range);
+    assert_eq!(status, 200, "{deleted}");
+    wait::until_true("recordingsDeleted", wait::LONG, || is_told("recordingsDeleted"));
+    drop(telling);
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
 fn what_is_deleted_is_gone_from_its_container_and_blobs_of_others_stay() {
     needs!(Azurite, BlobSdk);
     let folder = tempfile::tempdir().unwrap();
