@@ -236,6 +236,15 @@ fn what_was_recorded_when_the_module_ends_is_stored_at_the_next_start() {
     let recorder = Recorder::start(json!({ "segmentSeconds": 60 }));
     let endless = Publisher::to(&recorder.url).run_endlessly(Clip::Plain.tags());
     recorder.module.wait_status("/flows/cam/outputs/disk/frames", |count| count.as_u64() >= Some(100));
+    // From a frame's arrival until it is durable.
+    let delay =
+        recorder.module.wait_status("/flows/cam/outputs/disk/latencyMilliseconds/p99", Value::is_number);
+    assert!(delay.as_f64() > Some(1.0), "{delay}");
+    for kind in ["video", "audio"] {
+        let labels = [("protocol", "mp4"), ("kind", kind)];
+        let measured = recorder.module.metrics().sum("av_output_latency_seconds_count", &labels);
+        assert!(measured > Some(0.0), "{kind}: {measured:?}");
+    }
     let counted = recorder.frames();
     let module = recorder.module.terminate_and_restart(|setup| setup.arg("--device").arg("gate"));
     drop(endless);

@@ -52,6 +52,10 @@ impl Bench {
 
     fn start_of(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
         let bench = Self::without_publisher(manifest, ports);
+        // What is applied may not listen yet.
+        wait::until_true("it waits for a publisher", wait::LONG, || {
+            bench.ask("getStatus", &json!({})).1["flows"]["cam"]["input"]["state"] == "waiting"
+        });
         let url = rtmp(bench.edge.host_ports(1935)[0], "live/cam");
         let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
         Self { publishing: Some(publishing), ..bench }

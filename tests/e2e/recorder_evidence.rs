@@ -213,7 +213,7 @@ fn what_two_lost_devices_had_sent_under_one_name_comes_back_as_two_files() {
         }
         command.uid(10_001).gid(10_001);
     } else {
-        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     let ran = Program::run(&mut command, wait::LONG);
     assert!(ran.stdout.contains("2 recovered, 1 not"), "{}{}", ran.stdout, ran.stderr);

@@ -78,7 +78,7 @@ fn a_publisher_shows_its_key_or_its_password() {
         let url = |pattern: &str| pattern.replace("PORT", &number.to_string());
         let refused = publish(Tool::Ffmpeg, Clip::Plain, "tcp", &url(wrong)).finish(wait::LONG);
         assert!(!refused.status.success(), "{}", gateway.log());
-        gateway.wait_log(&["publisher refused", "wrong"]);
+        gateway.wait_log(&["publisher refused: flows.cam.input.listen: ", "wrong"]);
         assert!(!gateway.log().contains("open sesame") && !gateway.log().contains("open%20sesame"));
         let accepted = publish(Tool::Ffmpeg, Clip::Plain, "tcp", &url(right));
         gateway.wait_receiving("cam");

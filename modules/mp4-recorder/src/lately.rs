@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,8 +156,23 @@ impl Lately {
     }
 
     /// The publisher has gone. A clip may still begin in what it sent, until the next one is recorded.
+    ///
+    /// Its files are kept for reading alone: a disk with a file that is open for writing can't be made read-only.
     pub fn over(&mut self) {
-        self.is_over = true;
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let mut last: Option<(Arc<File>, Arc<File>)> = None;
+        for written in &mut self.written {
+            let again = match &last {
+                Some((before, again)) if Arc::ptr_eq(before, &written.file) => again.clone(),
+                _ => match for_reading(&written.file) {
+                    Ok(file) => Arc::new(file),
+                    Err(_) => return self.forget(),
+                },
+            };
+            last = Some((std::mem::replace(&mut written.file, again.clone()), again));
+        }
     }
 
     /// Lets go of what no pre-roll reaches back to any more, where nothing new is recorded.
@@ -187,6 +203,11 @@ impl Lately {
         }
         since
     }
+}
+
+/// The same file, also where it was deleted.
+fn for_reading(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]
@@ -288,6 +309,8 @@ mod tests {
         let mut bench = Bench::new(4);
         bench.lately.over();
         assert_eq!(bench.read(3000, None).first().unwrap(), "2000");
+        assert!(bench.lately.written.iter().all(|written| (&*written.file).write_all(b"x").is_err()));
+        assert_eq!(bench.lately.files(), 1);
         bench.second(10);
         assert_eq!(bench.read(0, None).first().unwrap(), "10000");
         bench.lately.over();

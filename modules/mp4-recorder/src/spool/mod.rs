@@ -248,6 +248,11 @@ impl Spool {
     /// What to say of a disk that has become read-only. Nothing of the spool keeps it open from here on: it has to be
     /// unmounted, checked and mounted again.
     pub fn read_only(&self) -> SpoolError {
+        let all = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in all.iter().filter_map(Weak::upgrade) {
+            known.lock().unwrap_or_else(PoisonError::into_inner).forget();
+        }
+        drop(all);
         self.marker.let_go();
         SpoolError::ReadOnly(self.dir.clone())
     }
