@@ -414,14 +414,14 @@ fn what_waits_of_a_pattern_a_disabled_flow_and_a_renamed_one_is_stored_after_a_r
         document
     };
     let before = document(json!({
-        "any": flow("live/*", "{flow}/{match}.mp4"),
+        "any": flow("live/*", "{flow}/*.mp4"),
         "gate": flow("gate/in", "{flow}.mp4"),
         "old": flow("yard/in", "{flow}.mp4"),
     }));
     let mut gate = flow("gate/in", "{flow}.mp4");
     gate["enabled"] = json!(false);
     let after = document(json!({
-        "any": flow("live/*", "{flow}/{match}.mp4"), "gate": gate, "new": flow("yard/in", "{flow}.mp4"),
+        "any": flow("live/*", "{flow}/*.mp4"), "gate": gate, "new": flow("yard/in", "{flow}.mp4"),
     }));
     let module = Setup::new("mp4-recorder").twin(&before).start();
     let mut published = Vec::new();

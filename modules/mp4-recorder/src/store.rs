@@ -271,7 +271,9 @@ impl StoreConfig {
     /// What all stores have.
     fn read(options: &Options<'_>, target: Target) -> Result<Self, ConfigError> {
         let days = options.whole(&RETENTION)?;
-        let name = options.text(&NAME)?.map(NameTemplate::parse).transpose();
+        // As in the URLs of other outputs.
+        let name =
+            options.text(&NAME)?.map(|name| NameTemplate::parse(&name.replace('*', "{match}"))).transpose();
         Ok(Self {
             target,
             name: name.map_err(|error| rule(options, &NAME, &error))?,
@@ -317,8 +319,10 @@ pub fn names_fit(flow: &FlowConfig) -> Result<(), ConfigError> {
         let Some(store) = StoreConfig::of(config) else { continue };
         let has_match = store.name.as_ref().map(NameTemplate::has_match);
         let why = match (flow.is_pattern(), has_match) {
-            (true, Some(false)) => "the input listens on a pattern, so `name` needs a {match}".to_owned(),
-            (false, Some(true)) => "{match} is for inputs that listen on a pattern".to_owned(),
+            (true, Some(false)) => {
+                "the input listens on a pattern, so `name` needs a `*` or {match}".to_owned()
+            }
+            (false, Some(true)) => "`*` and {match} are for inputs that listen on a pattern".to_owned(),
             _ => match store.template(flow.is_pattern()).filled(fields) {
                 Err(error) => error.to_string(),
                 Ok(_) => continue,
