@@ -231,7 +231,7 @@ fn as_file(dir: &Path, port: u16, media: &str, playlist: &str) -> PathBuf {
     file
 }
 
-/// Readers of boxes have to find every frame, and no tick between two pictures.
+/// Readers of boxes have to find every frame, and no tick between two of a kind.
 fn read_by_readers_of_boxes(file: &Path, [pictures, sounds]: [u64; 2]) {
     let packages = tests_dir().join(".tools/mp4box");
     if packages.exists() {
@@ -241,9 +241,10 @@ fn read_by_readers_of_boxes(file: &Path, [pictures, sounds]: [u64; 2]) {
         let tracks: Value = serde_json::from_str(&ended.stdout).expect(&ended.stderr);
         let kinds = [&tracks[0]["type"], &tracks[1]["type"]];
         assert_eq!(kinds, ["video", "audio"], "pictures come first");
-        let counts = [0, 1].map(|track| &tracks[track]["samples"]);
-        assert_eq!(counts, [&json!(pictures), &json!(sounds)], "{tracks}");
-        assert_eq!(tracks[0]["holes"], 0, "{tracks}");
+        assert_eq!(tracks[0]["samples"], pictures, "{tracks}");
+        // Between two rounds of the clip there is silence.
+        assert!(tracks[1]["samples"].as_u64() >= Some(sounds), "{tracks}");
+        assert_eq!([&tracks[0]["holes"], &tracks[1]["holes"]], [&json!(0), &json!(0)], "{tracks}");
     } else {
         skip("mp4box.js reads fragments", "it is not installed");
     }

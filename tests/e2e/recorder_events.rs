@@ -51,14 +51,18 @@ impl Bench {
     }
 
     fn start_of(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
-        let bench = Self::without_publisher(manifest, ports);
+        let mut bench = Self::without_publisher(manifest, ports);
         // What is applied may not listen yet.
         wait::until_true("it waits for a publisher", wait::LONG, || {
             bench.ask("getStatus", &json!({})).1["flows"]["cam"]["input"]["state"] == "waiting"
         });
-        let url = rtmp(bench.edge.host_ports(1935)[0], "live/cam");
-        let publishing = Publisher::to(&url).run_endlessly(Clip::Plain.tags());
-        Self { publishing: Some(publishing), ..bench }
+        bench.publishes();
+        bench
+    }
+
+    fn publishes(&mut self) {
+        let url = rtmp(self.edge.host_ports(1935)[0], "live/cam");
+        self.publishing = Some(Publisher::to(&url).run_endlessly(Clip::Plain.tags()));
     }
 
     fn without_publisher(manifest: &Value, ports: Vec<(u16, u16)>) -> Self {
@@ -230,7 +234,7 @@ fn the_first_clip_of_an_output_that_records_all_the_time_begins_before_the_call_
 }
 
 #[test]
-fn a_clip_that_is_asked_for_when_the_publisher_has_gone_has_its_pre_roll_and_without_one_it_is_refused() {
+fn a_clip_that_is_asked_for_when_the_publisher_has_gone_has_its_pre_roll() {
     needs!(Ffmpeg, Ffprobe);
     let mut bench = Bench::start(json!({
         "clips": { "store": "file:///recordings", "name": "{flow}/clips-%H%M%S.mp4", "record": "events" },
@@ -257,9 +261,6 @@ fn a_clip_that_is_asked_for_when_the_publisher_has_gone_has_its_pre_roll_and_wit
             let last = |of: &Recording| of.of(kind).last().map(|packet| packet.hash.clone());
             assert_eq!(last(&recorded), last(&published), "{output}: {kind:?}");
         }
-        let (status, answer) = ask(output, 0);
-        assert_eq!(status, 409, "{answer}");
-        assert!(answer.to_string().contains("there is nothing to record"), "{answer}");
     }
     let of_cam = json!({ "flow": "cam" });
     assert_eq!(bench.ask("closeSegment", &of_cam), (200, json!({ "outputs": 1 })));
@@ -267,6 +268,38 @@ fn a_clip_that_is_asked_for_when_the_publisher_has_gone_has_its_pre_roll_and_wit
     assert!(patched.status.success(), "{}", patched.stderr);
     wait::until_true("the flow is gone", wait::LONG, || bench.ask("closeSegment", &of_cam).0 == 404);
     assert_eq!(ask("clips", 60).0, 404);
+    assert_eq!(bench.edge.interrupt().status.code(), Some(0));
+}
+
+#[test]
+fn a_clip_that_is_asked_for_while_the_publisher_is_away_has_what_comes_when_it_is_back_as_well() {
+    needs!(Ffmpeg, Ffprobe);
+    let mut bench = Bench::start(json!({
+        "clips": { "store": "file:///recordings", "name": "{flow}/clips.mp4", "record": "events" },
+        "disk": { "store": "file:///recordings", "name": "{flow}/disk-%H%M%S.mp4", "segmentSeconds": 2 },
+    }));
+    bench.wait_received(430);
+    let before = bench.publisher_leaves();
+    for output in ["clips", "disk"] {
+        let event =
+            json!({ "flow": "cam", "output": output, "id": output, "preRollSeconds": 3, "seconds": 15 });
+        let (status, answer) = bench.ask("recordEvent", &event);
+        assert_eq!(status, 202, "{answer}");
+    }
+    bench.publishes();
+    bench.wait_received(860);
+    let after = bench.publisher_leaves();
+    for output in ["clips", "disk"] {
+        let of_event = |number: &str| {
+            let end = format!("-event-{output}{number}.mp4");
+            let is_it = |file: &PathBuf| file.to_string_lossy().ends_with(&end);
+            wait::until(&format!("a file {end}"), wait::LONG, || {
+                files(&bench.folder()).into_iter().find(is_it)
+            })
+        };
+        must_be_a_part(&recorded(&of_event("")), &before);
+        must_be_a_part(&recorded(&of_event("-2")), &after);
+    }
     assert_eq!(bench.edge.interrupt().status.code(), Some(0));
 }
 

@@ -1,7 +1,7 @@
 //! Clips: what `recordEvent` asks for, each a file of its own that begins before the call.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use av_edge::EventKind;
@@ -67,30 +67,6 @@ impl Asked {
     }
 }
 
-/// Whether there is something to record, for whoever is asked for a clip.
-#[derive(Debug, Default)]
-pub struct Seen(Mutex<SeenLast>);
-
-#[derive(Debug, Default)]
-struct SeenLast {
-    /// Nobody publishes.
-    is_away: bool,
-    /// When the last frame arrived; `None`: there was none, or it has been deleted.
-    frame: Option<Instant>,
-}
-
-impl Seen {
-    fn last(&self) -> MutexGuard<'_, SeenLast> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a clip that begins so long before now may have a frame.
-    pub fn may_give(&self, pre_roll: Duration) -> bool {
-        let last = self.last();
-        !last.is_away || last.frame.is_some_and(|arrived| arrived.elapsed() < pre_roll)
-    }
-}
-
 /// What is in files already, and how it goes on.
 pub struct Before {
     /// What is durable.
@@ -126,7 +102,8 @@ pub struct Clips {
     running: JoinSet<()>,
     /// When the last frame that was seen is decoded.
     last: Option<Timestamp>,
-    seen: Arc<Seen>,
+    /// When it arrived; `None`: there was none, or it has been deleted.
+    arrived: Option<Instant>,
     /// Nobody publishes; then, whether the times of the next one begin anew.
     away: Option<bool>,
     /// What was before has been deleted.
@@ -162,15 +139,10 @@ impl Clips {
             ended: CancellationToken::new(),
             running: JoinSet::new(),
             last: None,
-            seen: Arc::default(),
+            arrived: None,
             away: None,
             not_before: None,
         }
-    }
-
-    /// The same, which keeps that up to date.
-    pub fn telling(self, seen: Arc<Seen>) -> Self {
-        Self { seen, ..self }
     }
 
     /// What was read of the stream.
@@ -182,23 +154,27 @@ impl Clips {
                         (self.last, self.not_before) = (None, None);
                     }
                     self.last = self.last.max(Some(frame.dts));
-                    *self.seen.last() = SeenLast { is_away: false, frame: Some(entry.arrived) };
+                    self.arrived = Some(entry.arrived);
                 }
                 // What was before stays for clips until the next publisher comes.
                 Item::Away | Item::Ended => {
                     let begins_anew = matches!(entry.item, Item::Ended) || self.away == Some(true);
                     self.away = Some(begins_anew);
-                    self.seen.last().is_away = true;
                 }
                 _ => {}
             }
         }
     }
 
+    /// What is decoded now, or would be, had the publisher not left.
+    fn now(&self) -> Option<Timestamp> {
+        let since = self.arrived.filter(|_| self.away.is_some()).map(|arrived| arrived.elapsed());
+        Some(self.last?.moved(nanos(since.unwrap_or_default())))
+    }
+
     /// When the first frame of a clip is to be decoded that is asked for now.
     fn from(&self, asked: &Asked) -> Option<Timestamp> {
-        let since = self.seen.last().frame.filter(|_| self.away.is_some()).map(|arrived| arrived.elapsed());
-        Some(back(self.last?, asked.pre_roll).moved(nanos(since.unwrap_or_default())))
+        Some(back(self.now()?, asked.pre_roll))
     }
 
     /// Asks for what was written lately, where a clip wants it.
@@ -207,7 +183,8 @@ impl Clips {
             return None;
         }
         let (answer, recalled) = oneshot::channel();
-        let recall = Recall { from: self.from(asked)?, not_before: self.not_before, answer };
+        let is_away = self.away.is_some();
+        let recall = Recall { from: self.from(asked)?, not_before: self.not_before, is_away, answer };
         Some((recall, recalled))
     }
 
@@ -238,6 +215,8 @@ impl Clips {
         if let Err(error) = spawned {
             return self.report.fails(av_flow::stream::State::Failed, Reason::Internal, &error);
         }
+        let begins_anew = self.away == Some(true);
+        let patience = if self.last.is_some() && self.away.is_none() { PATIENCE } else { Duration::ZERO };
         let clip = Clip {
             reader,
             before,
@@ -245,10 +224,8 @@ impl Clips {
             stopping,
             ended: self.ended.clone(),
             from: self.not_before,
-            to: self.last.map(|last| last.moved(nanos(asked.length))),
-            deadline: Instant::now()
-                + asked.length
-                + if self.last.is_some() { PATIENCE } else { Duration::ZERO },
+            to: self.now().filter(|_| !begins_anew).map(|now| now.moved(nanos(asked.length))),
+            deadline: Instant::now() + asked.length + patience,
             is_away: self.away.is_some(),
             counted,
         };
@@ -264,7 +241,7 @@ impl Clips {
     /// What was recorded until now has been deleted: it is in no clip any more.
     pub fn forget(&mut self) {
         self.not_before = self.last;
-        self.seen.last().frame = None;
+        self.arrived = None;
         self.ended.cancel();
         self.ended = CancellationToken::new();
     }
@@ -308,7 +285,7 @@ struct Clip {
     /// Up to there, where the stream's times are known.
     to: Option<Timestamp>,
     deadline: Instant,
-    /// It ends where what is there ends.
+    /// Nobody publishes: it has what there is, and what comes when somebody does.
     is_away: bool,
     counted: Arc<()>,
 }
@@ -323,11 +300,12 @@ impl Clip {
             stopping,
             ended,
             mut from,
-            to,
+            mut to,
             deadline,
-            is_away,
+            mut is_away,
             counted: _counted,
         } = self;
+        let asked_at = Instant::now();
         let mut has_frames = false;
         let mut ticks = tokio::time::interval(sync);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -345,7 +323,7 @@ impl Clip {
             // It has begun.
             from = None;
             waiting = before.waiting;
-            over = is_away || waiting.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended));
+            over = !is_away && waiting.iter().any(|entry| matches!(entry.item, Item::Away | Item::Ended));
         }
         while !over {
             tokio::select! {
@@ -359,11 +337,22 @@ impl Clip {
                 }
                 () = reader.recv(&mut new), if bytes < MOST_WAITING => {
                     for entry in new.drain(..) {
+                        if is_away && matches!(entry.item, Item::Away | Item::Ended) {
+                            // Times may begin anew behind it.
+                            if matches!(entry.item, Item::Ended) {
+                                (from, to) = (None, None);
+                            }
+                            waiting.push(entry);
+                            continue;
+                        }
                         match take(&entry, &mut from, to) {
                             Taken::No => {}
                             Taken::Yes => {
                                 bytes += size(&entry);
-                                has_frames |= matches!(entry.item, Item::Frame(_));
+                                let is_frame = matches!(entry.item, Item::Frame(_));
+                                has_frames |= is_frame;
+                                // What comes now is of the one who came back; with that one the clip ends.
+                                is_away &= !is_frame || entry.arrived < asked_at;
                                 waiting.push(entry);
                             }
                             Taken::End => {
@@ -438,17 +427,5 @@ mod tests {
         assert_eq!(undated.name(&template), None);
         assert_eq!(undated.template(&template).at(at), name);
         assert!(undated.template(&template).has_times());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn while_nobody_publishes_a_clip_can_only_have_what_its_pre_roll_reaches() {
-        let seen = Seen::default();
-        assert!(seen.may_give(Duration::ZERO), "the first publisher may come in time");
-        *seen.last() = SeenLast { is_away: true, frame: Some(Instant::now()) };
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(!seen.may_give(Duration::ZERO) && !seen.may_give(Duration::from_secs(5)));
-        assert!(seen.may_give(Duration::from_secs(6)));
-        seen.last().frame = None;
-        assert!(!seen.may_give(Duration::from_secs(60)));
     }
 }

@@ -93,11 +93,6 @@ pub async fn record(recorder: &Recorder, payload: &Value) -> MethodReply {
                 format!("{MOST_CLIPS} clips are already being recorded; try again when one has ended"),
             );
         }
-        if lane.lacks_media(asked.pre_roll) {
-            let why = "there is nothing to record: the input has no media at the moment, and none arrived in the \
-                       preRollSeconds before this call";
-            return refused(409, why);
-        }
         let why = "this output is not recording at the moment: it is starting, or none of its instances is \
                    running";
         return refused(409, why);

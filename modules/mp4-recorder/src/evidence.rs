@@ -184,7 +184,6 @@ async fn append(
         if std::fs::metadata(&root)?.dev() == std::fs::metadata(spool.dir())?.dev() {
             return Ok(false);
         }
-        let Some(part) = &held.record.part else { return Ok(false) };
         let name = match &held.record.name {
             Some(name) => name.clone(),
             None => {
@@ -199,7 +198,7 @@ async fn append(
                 name
             }
         };
-        folder::append(&spool.path(&held.record), &root, &name, part, held.bytes)?;
+        folder::append(&spool.path(&held.record), &root, &name, &held.record.part(), held.bytes)?;
         Ok::<_, LaneError>(true)
     });
     if !work.await.map_err(|_| LaneError::Ended)?? {

@@ -33,7 +33,9 @@ pub fn store(file: &Path, root: &Path, name: &str, part: &str) -> Result<Stored,
     let stored = put(file, root, name, part)?;
     if matches!(stored, Stored::New | Stored::Already) {
         // Sent while it was being written, to what was another disk then or had another file of these bytes.
-        discard(root, name, part)?;
+        if let Err(error) = discard(root, name, part) {
+            tracing::warn!("what was sent of {name} while it was written stays beside it: {error}");
+        }
     }
     Ok(stored)
 }

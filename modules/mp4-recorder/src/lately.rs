@@ -185,8 +185,11 @@ impl Lately {
     }
 
     /// What is needed to begin at `from`: everything behind the last place before it where a decoder can start, or behind
-    /// the first at all. Nothing of it is from before `not_before`.
-    pub fn since(&self, from: Timestamp, not_before: Option<Timestamp>) -> Vec<Written> {
+    /// the first at all. Nothing of it is from before `not_before`, nor, unless that `is_away`, of a publisher that has gone.
+    pub fn since(&self, from: Timestamp, not_before: Option<Timestamp>, is_away: bool) -> Vec<Written> {
+        if self.is_over && !is_away {
+            return Vec::new();
+        }
         let starts = self.written.iter().enumerate();
         let starts = starts.flat_map(|(index, written)| written.starts().map(move |start| (index, start)));
         let mut begin = None;
@@ -255,8 +258,12 @@ mod tests {
         }
 
         fn read(&self, from: i64, not_before: Option<i64>) -> Vec<String> {
-            let since =
-                self.lately.since(Timestamp::from_millis(from), not_before.map(Timestamp::from_millis));
+            self.read_when(self.lately.is_over, from, not_before)
+        }
+
+        fn read_when(&self, is_away: bool, from: i64, not_before: Option<i64>) -> Vec<String> {
+            let not_before = not_before.map(Timestamp::from_millis);
+            let since = self.lately.since(Timestamp::from_millis(from), not_before, is_away);
             let entries = since.iter().flat_map(|written| written.read().unwrap());
             entries
                 .filter_map(|entry| match entry.item {
@@ -311,6 +318,8 @@ mod tests {
         assert_eq!(bench.read(3000, None).first().unwrap(), "2000");
         assert!(bench.lately.written.iter().all(|written| (&*written.file).write_all(b"x").is_err()));
         assert_eq!(bench.lately.files(), 1);
+        // The next publisher is there, and nothing of it is durable yet.
+        assert!(bench.read_when(false, 0, None).is_empty());
         bench.second(10);
         assert_eq!(bench.read(0, None).first().unwrap(), "10000");
         bench.lately.over();

@@ -150,6 +150,11 @@ impl NameTemplate {
             .any(|part| matches!(part, Part::Time(time) if *time != "%%"))
     }
 
+    /// As a pattern has it: `*` is {match}, as in URLs.
+    pub fn of_pattern(&self) -> Self {
+        Self(self.0.replace('*', "{match}"))
+    }
+
     /// Whether it tells the instances of a pattern apart.
     pub fn has_match(&self) -> bool {
         self.0.contains("{match}")

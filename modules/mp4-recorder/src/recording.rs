@@ -14,7 +14,7 @@ use av_flow::{OutputContext, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::clip::{self, Before, Clips, Seen};
+use crate::clip::{self, Before, Clips};
 use crate::lane::{Lane, LeftOff, Wish};
 use crate::name::Fields;
 use crate::recorder::Recorder;
@@ -49,8 +49,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         Err(error) => return report.fails(State::Failed, Reason::Internal, &error),
     };
     let template = config.instance.as_deref().map_or(template.clone(), |name| template.of_instance(name));
-    let seen = Arc::new(Seen::default());
-    let wishes = lane.join(template.clone(), &report, seen.clone());
+    let wishes = lane.join(template.clone(), &report);
     // Identifies the stream as long as it lives.
     let stream = Arc::as_ptr(output.stream.input()).addr();
     let content = output.content;
@@ -77,8 +76,7 @@ pub async fn record(output: OutputContext, config: StoreConfig) {
         &report,
         config.clone(),
         template.clone(),
-    )
-    .telling(seen);
+    );
     let Some((reader, tracks)) = begun else { return wait_for_events(output, report, wishes, clips).await };
     let stopping = Arc::new(AtomicBool::new(false));
     let of_output = spool.clone();

@@ -271,9 +271,7 @@ impl StoreConfig {
     /// What all stores have.
     fn read(options: &Options<'_>, target: Target) -> Result<Self, ConfigError> {
         let days = options.whole(&RETENTION)?;
-        // As in the URLs of other outputs.
-        let name =
-            options.text(&NAME)?.map(|name| NameTemplate::parse(&name.replace('*', "{match}"))).transpose();
+        let name = options.text(&NAME)?.map(NameTemplate::parse).transpose();
         Ok(Self {
             target,
             name: name.map_err(|error| rule(options, &NAME, &error))?,
@@ -300,7 +298,9 @@ impl StoreConfig {
     pub fn template(&self, pattern: bool) -> NameTemplate {
         let default = if pattern { name::DEFAULT_OF_PATTERN } else { name::DEFAULT };
         // The defaults are names: a test says so.
-        self.name.clone().or_else(|| NameTemplate::parse(default).ok()).unwrap_or_else(NameTemplate::plain)
+        let name = self.name.clone().or_else(|| NameTemplate::parse(default).ok());
+        let name = name.unwrap_or_else(NameTemplate::plain);
+        if pattern { name.of_pattern() } else { name }
     }
 }
 
@@ -317,12 +317,12 @@ pub fn names_fit(flow: &FlowConfig) -> Result<(), ConfigError> {
     let fields = Fields { device: "d", module: "m", flow: &flow.name };
     for (output, config) in &flow.outputs {
         let Some(store) = StoreConfig::of(config) else { continue };
-        let has_match = store.name.as_ref().map(NameTemplate::has_match);
+        let has_match = store.name.as_ref().map(|_| store.template(flow.is_pattern()).has_match());
         let why = match (flow.is_pattern(), has_match) {
             (true, Some(false)) => {
                 "the input listens on a pattern, so `name` needs a `*` or {match}".to_owned()
             }
-            (false, Some(true)) => "`*` and {match} are for inputs that listen on a pattern".to_owned(),
+            (false, Some(true)) => "{match} is for inputs that listen on a pattern".to_owned(),
             _ => match store.template(flow.is_pattern()).filled(fields) {
                 Err(error) => error.to_string(),
                 Ok(_) => continue,

@@ -68,6 +68,8 @@ pub struct Recall {
     pub from: Timestamp,
     /// What was before has been deleted.
     pub not_before: Option<Timestamp>,
+    /// Nobody publishes: it is about the one before.
+    pub is_away: bool,
     /// Told what was written since; nothing, where that is not kept.
     pub answer: oneshot::Sender<Vec<Written>>,
 }
@@ -167,9 +169,9 @@ impl Writer {
                         running.lately().forget();
                     }
                 }
-                Job::Recall(Recall { from, not_before, answer }) => {
+                Job::Recall(Recall { from, not_before, is_away, answer }) => {
                     // Whoever asked may have given up.
-                    let _ = answer.send(running.lately().since(from, not_before));
+                    let _ = answer.send(running.lately().since(from, not_before, is_away));
                 }
                 Job::Written(written) => running.written(&written),
                 Job::Stop { done } => {

@@ -17,6 +17,8 @@ pub(super) struct Quiet {
     silence: Option<Silence>,
     /// The sample at which the sound ends that was handed on.
     end: Option<i64>,
+    /// And where its samples end when each frame follows the one before it: senders stamp some in bursts.
+    due: i64,
     /// That is silence: what comes late has no place any more.
     is_filled: bool,
     /// Each picture brings more of it.
@@ -40,6 +42,7 @@ impl Default for Quiet {
         Self {
             silence: None,
             end: None,
+            due: i64::MIN,
             is_filled: false,
             goes_on: false,
             began: zero,
@@ -57,8 +60,8 @@ impl Quiet {
     /// A timeline begins with a picture at `began`, and sound of this track.
     pub(super) fn begin(&mut self, sound: Option<&Track>, began: Timestamp) {
         let silence = sound.and_then(Silence::of);
-        let Self { patience, late, .. } = *self;
-        *self = Self { silence, began, newest: began, heard: began, patience, late, ..Self::default() };
+        let late = self.late;
+        *self = Self { silence, began, newest: began, heard: began, late, ..Self::default() };
     }
 
     /// Frames of sound that were left out since this was asked last.
@@ -81,14 +84,24 @@ impl Quiet {
             return;
         }
         let usual = length.max(self.steps.into_iter().min().unwrap_or(0));
-        let step = self.last.replace(at).map_or(0, |last| at.saturating_sub(last));
-        let [_, before] = self.steps;
-        self.steps = [before, step];
-        if had_ended || self.is_filled || step > usual.saturating_add(half) {
+        let is_hole = match self.last.replace(at) {
+            Some(last) => {
+                let step = at.saturating_sub(last);
+                let [_, before] = self.steps;
+                self.steps = [before, step];
+                step > usual.saturating_add(half) && at > self.due.saturating_add(half)
+            }
+            // Sound seldom begins with the very picture.
+            None => self.end.is_some_and(|end| at.saturating_sub(end) > 3 * i64::from(count)),
+        };
+        if had_ended || self.is_filled || is_hole {
             self.fill(frame.dts, &mut take);
         }
         self.is_filled = false;
         self.end = self.end.max(Some(at.saturating_add(length)));
+        let most = Timestamp::from_nanos(self.patience).ticks(rate);
+        let is_burst = self.due > at && self.due.saturating_sub(at) <= most;
+        self.due = if is_burst { self.due } else { at }.saturating_add(length);
         take(frame);
     }
 
@@ -97,7 +110,10 @@ impl Quiet {
         self.newest = at;
         let Some(silence) = &self.silence else { return };
         let rate = silence.samples().rate;
-        let end = *self.end.get_or_insert_with(|| self.began.ticks(rate));
+        // The first sample that is not before the first picture.
+        let began = self.began.ticks(rate);
+        let began = began.saturating_add(i64::from(Timestamp::from_ticks(began, rate) < self.began));
+        let end = *self.end.get_or_insert(began);
         let since = Timestamp::from_ticks(end, rate).max(self.heard);
         if self.goes_on || at.nanos_since(since) >= self.patience {
             (self.goes_on, self.is_filled) = (true, true);
@@ -233,6 +249,40 @@ mod tests {
         stream.run(0..500, 0, |frame| frame % 2 == 0);
         let silent = stream.came.iter().filter(|frame| frame.data != "sound").count();
         assert!(silent <= 2, "{silent}");
+    }
+
+    #[test]
+    fn sound_that_is_stamped_in_bursts_has_no_holes() {
+        for burst in 2..=5 {
+            let mut stream = Stream::new();
+            for frame in 0..500 {
+                stream.picture(frame * 1024 * 1_000_000 / 48 / PICTURE);
+                let (round, index) = (frame / burst, frame % burst);
+                let at = Timestamp::from_ticks(round * burst * 1024 + index * 48, RATE);
+                let data = Bytes::from_static(b"sound");
+                let frame = Frame { kind: Kind::Audio, pts: at, dts: at, is_sync: true, data };
+                stream.quiet.sound(frame, |frame| stream.came.push(frame));
+            }
+            assert!(stream.came.iter().all(|frame| frame.data == "sound"), "{burst}");
+        }
+    }
+
+    #[test]
+    fn silence_begins_with_the_first_picture_where_the_first_sound_is_far_behind_it() {
+        for began in [0, 5_000_007] {
+            let mut quiet = Quiet::default();
+            let track = Track::aac(Bytes::from_static(b"\x11\x90")).unwrap();
+            let began = Timestamp::from_nanos(began);
+            quiet.begin(Some(&track), began);
+            let mut came = Vec::new();
+            quiet.picture(began, |frame| came.push(frame));
+            let at = Timestamp::from_millis(400);
+            let data = Bytes::from_static(b"sound");
+            let sound = Frame { kind: Kind::Audio, pts: at, dts: at, is_sync: true, data };
+            quiet.sound(sound, |frame| came.push(frame));
+            assert!(came[0].dts >= began && came[0].dts.nanos_since(began) < 21_000, "{came:?}");
+            assert_eq!(came.len(), 20);
+        }
     }
 
     #[test]

@@ -68,8 +68,7 @@ impl Lane {
     pub async fn discard(&self, recorder: &Recorder, record: &Record) {
         let Some(name) = &record.name else { return };
         if let Some(Target::Folder(folder)) = Target::of_shown(&record.target) {
-            let Some(part) = record.part.clone() else { return };
-            let (root, name) = (recorder.resolve(&folder), name.clone());
+            let (root, name, part) = (recorder.resolve(&folder), name.clone(), record.part());
             let alone = self.staging(record.id).lock_owned().await;
             let work = tokio::task::spawn_blocking(move || {
                 let _alone = alone;
@@ -99,7 +98,7 @@ impl Lane {
             Err(error) => error.to_string(),
         };
         tracing::warn!(
-            "uncommitted blocks of {name}, which was deleted, stay in the store for a week: {why}"
+            "uncommitted blocks of {name}, which is not stored there any more, stay in the store for a week: {why}"
         );
     }
 }

@@ -37,9 +37,12 @@ impl Lane {
             if record.stage == Stage::Delivering && self.has_arrived(recorder, spool, &record).await? {
                 return Ok((self.enter(recorder, spool, record).await?, false));
             }
-            // What its store before has of it would be found there later, and be recovered beside the file.
+            // What its store before has of it would be found there later, and be recovered beside the file. That is tried
+            // once: a store that is away holds up no file that goes elsewhere.
             self.discard(recorder, &record).await;
             record.upload = None;
+            record.target = target.shown();
+            spool.update(record.clone())?;
         }
         let (first, number) = match &record.name {
             Some(name) => first_of(&record, name, configured.as_ref()),
@@ -266,7 +269,7 @@ fn store_in_folder(
     mut record: Record,
 ) -> Result<(Record, u32), LaneError> {
     mounted::check(spool.dir(), root)?;
-    let part = record.part.get_or_insert_with(Record::new_part).clone();
+    let part = record.part();
     loop {
         let name = name::numbered(&first, number);
         // The name is durable before the file moves: after a crash the file is looked for under it.

@@ -1,12 +1,11 @@
 //! What is asked of an output while it records.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Lane;
-use crate::clip::{Asked, MOST_CLIPS, Seen};
+use crate::clip::{Asked, MOST_CLIPS};
 use crate::name::NameTemplate;
 use crate::report::Report;
 
@@ -31,8 +30,6 @@ pub(super) struct Recording {
     template: NameTemplate,
     /// Held once more by each clip.
     clips: Arc<()>,
-    /// Whether there is something to record.
-    seen: Arc<Seen>,
 }
 
 impl Recording {
@@ -43,19 +40,13 @@ impl Recording {
 
 impl Lane {
     /// Enters an output, or an instance of it, that runs and names its files by `template`. Gives the wishes for it.
-    /// `seen`: what it knows of its stream.
-    pub fn join(
-        &self,
-        template: NameTemplate,
-        report: &Arc<Report>,
-        seen: Arc<Seen>,
-    ) -> mpsc::Receiver<Wish> {
+    pub fn join(&self, template: NameTemplate, report: &Arc<Report>) -> mpsc::Receiver<Wish> {
         let (sender, wishes) = mpsc::channel(16);
         let mut inner = self.inner();
         inner.reports.retain(|report| report.strong_count() > 0);
         inner.reports.push(Arc::downgrade(report));
         inner.recordings.retain(|recording| !recording.wishes.is_closed());
-        inner.recordings.push(Recording { wishes: sender, template, clips: Arc::default(), seen });
+        inner.recordings.push(Recording { wishes: sender, template, clips: Arc::default() });
         if let Some((reason, why)) = &inner.trouble {
             report.storing(Some((*reason, why)));
         }
@@ -78,14 +69,6 @@ impl Lane {
         self.inner().recordings.iter().any(Recording::has_most_clips)
     }
 
-    /// Whether something records for this output, and none of it has media for a clip that begins so long before now.
-    pub fn lacks_media(&self, pre_roll: Duration) -> bool {
-        let inner = self.inner();
-        let mut recordings =
-            inner.recordings.iter().filter(|recording| !recording.wishes.is_closed()).peekable();
-        recordings.peek().is_some() && recordings.all(|recording| !recording.seen.may_give(pre_roll))
-    }
-
     /// The names of the clips of an event, where it was asked for lately.
     pub fn clips_of(&self, id: &str) -> Option<Vec<Option<String>>> {
         self.inner().events.iter().find(|(known, _)| known == id).map(|(_, names)| names.clone())
@@ -101,7 +84,7 @@ impl Lane {
         let names: Vec<_> = inner
             .recordings
             .iter()
-            .filter(|recording| !recording.has_most_clips() && recording.seen.may_give(asked.pre_roll))
+            .filter(|recording| !recording.has_most_clips())
             .filter(|recording| {
                 let wish = Wish::Clip(asked.clone(), recording.clips.clone());
                 recording.wishes.try_send(wish).is_ok()

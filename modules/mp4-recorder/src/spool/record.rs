@@ -95,6 +95,11 @@ impl Record {
         format!("{:016x}", rand::rng().random::<u64>())
     }
 
+    /// The digits of this one's. Earlier versions took its number.
+    pub fn part(&self) -> String {
+        self.part.clone().unwrap_or_else(|| format!("{:012x}", self.id))
+    }
+
     /// UTC of the first frame.
     pub fn start(&self) -> Option<SystemTime> {
         let millis = u64::try_from(self.start?).ok()?;

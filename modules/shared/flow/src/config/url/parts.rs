@@ -42,10 +42,12 @@ impl<'a> Parts<'a> {
             let behind = rest.get(authority.len()..).unwrap_or_default();
             if user_info.is_none() && behind.contains('@') { UrlError::AtInUserInfo } else { error }
         })?;
-        // `user:12/ss@host` looks like port 12, and the rest of the password would go to name servers and into logs.
+        // `user:12/ss@host` looks like port 12, and the rest of the password would go to name servers and into logs. An
+        // address is nobody's name, and cameras have paths such as `user=admin&password=p@ss`.
         let first = path.split('/').nth(1).unwrap_or_default();
         let behind = if path.is_empty() { query.unwrap_or_default() } else { first };
-        if user_info.is_none() && port.is_some() && behind.contains('@') {
+        let may_end = behind.split_once('@').is_some_and(|(before, _)| !before.contains('='));
+        if user_info.is_none() && port.is_some() && may_end && ip_literal(host).is_none() {
             return Err(UrlError::AtBehindPort);
         }
         Ok(Self { user_info, host, port, path, query: query.filter(|query| !query.is_empty()) })
