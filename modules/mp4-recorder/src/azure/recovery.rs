@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use azure_core::http::{Etag, RequestContent, Url};
 use azure_core::time::OffsetDateTime;
 use azure_storage_blob::models::{
-    BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientCommitBlockListResultHeaders, BlockListType, BlockLookupList, ListBlobsIncludeItem,
+    BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlobType,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders, BlockListType,
+    BlockLookupList, ListBlobsIncludeItem,
 };
 use azure_storage_blob::{BlobContainerClient, BlobContainerClientOptions, BlockBlobClient};
 use base64::Engine;
@@ -28,6 +29,8 @@ const ID: usize = 24;
 const PLACE: usize = 12;
 /// A store keeps blocks that wait for a week.
 const BLOCKS_LAST_DAYS: i64 = 8;
+/// Stored files that are looked at for blocks beside them: each takes a request.
+const MOST_BESIDE: usize = 1000;
 /// A blob is read in such pieces.
 const PIECE: u64 = 4 << 20;
 
@@ -36,7 +39,7 @@ const PIECE: u64 = 4 << 20;
 pub struct Waiting {
     /// Nothing is stored there, or nothing that has a byte.
     pub alone: Vec<String>,
-    /// A file is, since no longer than blocks last.
+    /// A file is, since no longer than blocks last: the newest of them.
     pub beside: Vec<String>,
 }
 
@@ -68,21 +71,28 @@ impl Store {
             include: Some(vec![ListBlobsIncludeItem::UncommittedBlobs]),
             ..Default::default()
         };
-        let mut found = Waiting::default();
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
         let is_new =
             |stored: OffsetDateTime| (OffsetDateTime::now_utc() - stored).whole_days() < BLOCKS_LAST_DAYS;
         let mut blobs = client.list_blobs(Some(options))?;
         while let Some(blob) = blobs.try_next().await? {
             let Some(name) = blob.name else { continue };
-            let (length, stored) =
-                blob.properties.map(|of| (of.content_length, of.last_modified)).unwrap_or_default();
-            if length.unwrap_or(0) == 0 {
-                found.alone.push(name);
-            } else if name.ends_with(".mp4") && stored.is_none_or(is_new) {
-                found.beside.push(name);
+            let Some(of) = blob.properties else {
+                alone.push(name);
+                continue;
+            };
+            if of.blob_type.is_some_and(|kind| kind != BlobType::BlockBlob) {
+                continue;
+            }
+            if of.content_length.unwrap_or(0) == 0 {
+                alone.push(name);
+            } else if name.ends_with(".mp4") && of.last_modified.is_none_or(is_new) {
+                beside.push((of.last_modified, name));
             }
         }
-        Ok(found)
+        beside.sort_unstable_by(|one, other| other.cmp(one));
+        beside.truncate(MOST_BESIDE);
+        Ok(Waiting { alone, beside: beside.into_iter().map(|(_, name)| name).collect() })
     }
 
     /// Bytes of recordings that wait for their commit under a name where nothing can be recovered: a file is stored there,

@@ -307,6 +307,13 @@ mod tests {
         assert_eq!(Record::read(&record.path(dir.path(), "json")).unwrap(), Some(record));
     }
 
+    #[test]
+    fn a_record_of_an_earlier_version_has_its_number_as_the_digits_of_its_partial_file() {
+        assert_eq!(record().part(), "0000000000ff");
+        let part = Record::new_part();
+        assert_eq!(Record { part: Some(part.clone()), ..record() }.part(), part);
+    }
+
     /// As versions wrote it that had no slots.
     fn write_alone(record: &Record, path: &Path) {
         let json = serde_json::to_vec(record).unwrap();
