@@ -155,7 +155,7 @@ mod tests {
         };
         let mut cutter = Cutter::new(Duration::from_secs(20));
         assert_eq!(sound(&mut cutter, 0..45), [0, 20_000, 40_000]);
-        // A picture without a sync frame is one that came.
+        // Also a picture at which nothing can begin has come.
         assert!(!cutter.begins(&frame(Kind::Video, 58_000, false), true));
         assert_eq!(sound(&mut cutter, 58..70), [68_000]);
         assert!(!cutter.begins(&frame(Kind::Video, 70_000, true), true));
