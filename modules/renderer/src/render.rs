@@ -14,6 +14,7 @@ use av_flow::stream::{Entry, Item, State, Tracks};
 use av_flow::{OutputContext, Reason, Trouble};
 use av_media::{Frame, Kind};
 use gstreamer_app::AppSink;
+use prometheus::Histogram;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -151,6 +152,8 @@ struct Rendering {
     counted_at: Instant,
     pace: f64,
     frozen: Option<Frozen>,
+    /// `av_output_latency_seconds` of pictures.
+    latency: Histogram,
     /// What is said of sound that is not heard.
     unheard: Option<Unheard>,
     state: State,
@@ -159,9 +162,11 @@ struct Rendering {
 
 impl Rendering {
     fn new(output: OutputContext, stage: Arc<Stage>) -> Self {
+        let [latency, _] = output.module.latency("display");
         Self {
             output,
             stage,
+            latency,
             sound_state: Arc::default(),
             tracks: Arc::default(),
             video: None,

@@ -15,7 +15,6 @@ use super::{Rendering, STILL};
 use crate::codec::Candidate;
 use crate::stage::locked;
 use crate::watch::{Frozen, frozen};
-use crate::ways::Ways;
 
 /// A picture that stands still for so long is told of.
 const FROZEN: i64 = 5_000_000_000;
@@ -24,8 +23,6 @@ const FROZEN: i64 = 5_000_000_000;
 const HEARD: Duration = Duration::from_secs(5);
 /// A reason stays for so long, though the next try may end in another way.
 const SAME: Duration = Duration::from_secs(60);
-/// The label of `av_output_latency_seconds`.
-const PROTOCOL: &str = "display";
 
 /// Sound that is not heard, which does not change the output's state.
 pub(super) struct Unheard {
@@ -91,9 +88,8 @@ impl Rendering {
             let delay = locked(&self.stage.timing).latency() + counts.late.load(Ordering::Relaxed);
             let delay = Duration::from_nanos(u64::try_from(delay).unwrap_or(0));
             status.latency.observe(delay);
-            let [video, _] = self.output.module.latency(PROTOCOL);
             for _ in rendered_before..rendered {
-                video.observe(delay.as_secs_f64());
+                self.latency.observe(delay.as_secs_f64());
             }
         }
         *locked(&status.details) = self.details();
@@ -149,12 +145,15 @@ impl Rendering {
     }
 
     fn audio_report(&self) -> Value {
-        match &self.audio {
-            Some(Decoding { ways: Ways { error: Some(error), .. }, running: None, .. }) => {
-                json!({ "state": "failed", "error": error })
-            }
-            _ => self.sound_state.report(locked(&self.stage.signal).there && self.audio.is_some()),
+        match self.undecoded() {
+            Some(error) => json!({ "state": "failed", "error": error }),
+            None => self.sound_state.report(locked(&self.stage.signal).there && self.audio.is_some()),
         }
+    }
+
+    /// Why nothing decodes the sound.
+    fn undecoded(&self) -> Option<&str> {
+        self.audio.as_ref().filter(|audio| audio.running.is_none())?.ways.error.as_deref()
     }
 
     /// State and reason.
@@ -201,22 +200,13 @@ impl Rendering {
 
     /// Sound that is not heard costs the picture nothing, and still is something wrong.
     fn tell_of_sound(&mut self, path: &str) {
-        let failed = self.audio_failure().filter(|_| self.stage.config.audio.is_some());
+        let failed = || self.undecoded().map(str::to_owned).or_else(|| self.sound_state.error());
+        let failed = self.stage.config.audio.as_ref().and_then(|_| failed());
         let unheard = Unheard::after(self.unheard.take(), failed, Instant::now());
         let remark =
             unheard.as_ref().map(|Unheard { said, .. }| format!("{path}: there is no sound: {said}"));
         self.output.status.status.remark(remark);
         self.unheard = unheard;
-    }
-
-    /// What `audio` fails for.
-    fn audio_failure(&self) -> Option<String> {
-        match &self.audio {
-            Some(Decoding { ways: Ways { error: Some(error), .. }, running: None, .. }) => {
-                Some(error.clone())
-            }
-            _ => self.sound_state.error(),
-        }
     }
 
     fn told(&mut self, state: State, trouble: Option<Trouble>) {

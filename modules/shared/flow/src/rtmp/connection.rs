@@ -93,6 +93,17 @@ pub(super) async fn run(accepted: Accepted<Rtmp>) {
     }
 }
 
+/// Why a peer may not publish or play.
+struct Denied<R> {
+    code: &'static str,
+    /// For the peer.
+    why: String,
+    /// For the log, where that says more.
+    detail: Option<String>,
+    /// Where it would have gone.
+    route: Option<Arc<R>>,
+}
+
 struct Connection {
     peer: SocketAddr,
     port: Arc<Port<Rtmp>>,

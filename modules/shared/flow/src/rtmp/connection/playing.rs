@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::oneshot;
 
-use super::{BUFFERS, Connection, End, GOODBYE};
+use super::{BUFFERS, Connection, Denied, End, GOODBYE};
 use crate::fanout::{Arrival, Client, Farewell, Tie, tie};
 use crate::net::{Found, auth};
 use crate::rtmp::port::PlayRoute;
@@ -118,7 +118,11 @@ impl Connection {
         self.write_queued().await
     }
 
-    async fn admit_player(&self, path: &str, queries: &[String]) -> Result<(Arc<PlayRoute>, Client), Denied> {
+    async fn admit_player(
+        &self,
+        path: &str,
+        queries: &[String],
+    ) -> Result<(Arc<PlayRoute>, Client), Denied<PlayRoute>> {
         let Some((Found { route, .. }, _)) = self.find(&self.port.play, path).await else {
             let why = format!("nothing here serves {path}");
             return Err(Denied { code: "NetStream.Play.StreamNotFound", why, detail: None, route: None });
@@ -142,14 +146,4 @@ impl Connection {
             .ok_or_else(|| failed(format!("maxClients ({}) is reached", route.config.max_clients)))?;
         Ok((route, client))
     }
-}
-
-/// Why somebody does not get a stream.
-struct Denied {
-    code: &'static str,
-    /// For the peer.
-    why: String,
-    /// For the log, where that says more.
-    detail: Option<String>,
-    route: Option<Arc<PlayRoute>>,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use av_edge::EventKind;
 use av_rtmp::{MediaItem, RequestId, ServerEvent, ServerOutput, SkipReason};
 
-use super::{BUFFERS, Connection, End, GOODBYE, NOTHING_GOOD};
+use super::{BUFFERS, Connection, Denied, End, GOODBYE, NOTHING_GOOD};
 use crate::endpoint::InputContext;
 use crate::ingest::{Identity, Pace, Seat};
 use crate::net::{Found, auth};
@@ -133,7 +133,11 @@ impl Connection {
         }
     }
 
-    async fn admit_publisher(&self, path: &str, queries: &[String]) -> Result<Admitted, Denied> {
+    async fn admit_publisher(
+        &self,
+        path: &str,
+        queries: &[String],
+    ) -> Result<Admitted, Denied<PublishRoute>> {
         let bad_name =
             |why: String, route| Denied { code: "NetStream.Publish.BadName", why, detail: None, route };
         let Some((Found { route, rest }, path)) = self.find(&self.port.publish, path).await else {
@@ -185,15 +189,6 @@ struct Admitted {
     seat: Seat,
     kick: Kick,
     input: InputContext,
-}
-
-struct Denied {
-    code: &'static str,
-    /// For the peer.
-    why: String,
-    /// For the log, where that says more.
-    detail: Option<String>,
-    route: Option<Arc<PublishRoute>>,
 }
 
 fn kick_text(reason: KickReason, input: &InputContext, omissions: &Omissions) -> String {
